@@ -1,0 +1,2 @@
+//! The pgbee binary.
+fn main() {}
