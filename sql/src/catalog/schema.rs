@@ -1,0 +1,259 @@
+//! What a database is made of: schemas, tables, columns, indexes, sequences, views, tags.
+//!
+//! These are immutable values, shared by `Arc`; a change makes a new one in a new [`super::Catalog`]. They are stored in the bee as
+//! JSON under `01 kind oid` (see `codec::keyspace`), so that any reader of the bee, JavaScript included, can see what a row's bytes mean.
+//! Expressions (defaults, checks, view queries) are stored as SQL text and bound when used, against the catalog of the same version.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::exec::ExecCx;
+use crate::ir::Field;
+use crate::types::{Datum, Row, Type, TypeMod};
+
+/// A schema (namespace).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Schema {
+    /// Oid: 11 pg_catalog, 2200 public, 13000 information_schema, 16384 and up for users'.
+    pub oid: u32,
+    /// Name.
+    pub name: String,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// A table as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Table {
+    /// Oid.
+    pub oid: u32,
+    /// Oid of its schema.
+    pub schema: u32,
+    /// Name.
+    pub name: String,
+    /// All columns ever, by attribute number minus one, dropped ones included: the slots of a stored row. Use [`Table::columns`] for live ones.
+    pub slots: Vec<Column>,
+    /// The primary key, if any; its columns make the row key. A table without one has a hidden row id (int8) as key.
+    pub primary_key: Option<Key>,
+    /// Secondary indexes, unique ones (also of UNIQUE constraints) included, the primary key not.
+    pub indexes: Vec<Index>,
+    /// CHECK constraints.
+    pub checks: Vec<CheckDef>,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// A column.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Column {
+    /// Attribute number from 1; never reused.
+    pub attnum: i16,
+    /// Name.
+    pub name: String,
+    /// Type oid.
+    pub ty: u32,
+    /// Type modifier or -1.
+    pub typmod: i32,
+    /// NOT NULL.
+    pub not_null: bool,
+    /// DEFAULT as SQL text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// GENERATED ... AS IDENTITY: 'a' always, 'd' by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<char>,
+    /// Oid of the sequence owned by this column (serial, identity).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u32>,
+    /// Value of rows stored before the column was added, in the type's text form; None: NULL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// Dropped: its slot stays, its values are no longer written.
+    #[serde(default)]
+    pub dropped: bool,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// The primary key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Key {
+    /// Oid of the index it shows as.
+    pub oid: u32,
+    /// Name of constraint and index.
+    pub name: String,
+    /// Attribute numbers, in key order.
+    pub columns: Vec<i16>,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// A secondary index.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Index {
+    /// Oid.
+    pub oid: u32,
+    /// Name.
+    pub name: String,
+    /// Keys in order.
+    pub columns: Vec<IndexColumn>,
+    /// No two rows with equal, non-null keys.
+    pub unique: bool,
+    /// Made by a UNIQUE constraint.
+    pub constraint: bool,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// One column of an index.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IndexColumn {
+    /// Attribute number.
+    pub attnum: i16,
+    /// DESC.
+    pub desc: bool,
+    /// NULLS FIRST.
+    pub nulls_first: bool,
+}
+
+/// A CHECK constraint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckDef {
+    /// Oid of the constraint.
+    pub oid: u32,
+    /// Name.
+    pub name: String,
+    /// The expression as SQL text.
+    pub expr: String,
+}
+
+/// A view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct View {
+    /// Oid.
+    pub oid: u32,
+    /// Oid of its schema.
+    pub schema: u32,
+    /// Name.
+    pub name: String,
+    /// Column names and types as at creation.
+    pub columns: Vec<Column>,
+    /// The query as SQL text, unqualified names resolved by `search_path`.
+    pub query: String,
+    /// Schema oids its names are looked up in.
+    pub search_path: Vec<u32>,
+    /// Oids of the relations it reads: they cannot be dropped without CASCADE.
+    pub depends_on: Vec<u32>,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// A sequence. Its value is kept apart (`05 oid`), for it is not versioned by DDL.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sequence {
+    /// Oid.
+    pub oid: u32,
+    /// Oid of its schema.
+    pub schema: u32,
+    /// Name.
+    pub name: String,
+    /// int2, int4 or int8.
+    pub ty: u32,
+    /// First value.
+    pub start: i64,
+    /// Step, not 0.
+    pub increment: i64,
+    /// Least value.
+    pub min: i64,
+    /// Greatest value.
+    pub max: i64,
+    /// Starts again at the other end.
+    pub cycle: bool,
+    /// CACHE.
+    pub cache: i64,
+    /// (table oid, attnum) of the column that owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<(u32, i16)>,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// A named version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tag {
+    /// Oid.
+    pub oid: u32,
+    /// Name.
+    pub name: String,
+    /// The version it names.
+    pub version: u64,
+}
+
+/// A relation made on the fly: one of pg_catalog, information_schema, or a bee_* view or function.
+pub trait VirtualTable: Send + Sync {
+    /// Oid, stable for ever (PostgreSQL's own where it has one).
+    fn oid(&self) -> u32;
+    /// Name.
+    fn name(&self) -> &str;
+    /// Oid of its schema.
+    fn schema(&self) -> u32;
+    /// Columns.
+    fn columns(&self) -> Arc<[Field]>;
+    /// Its rows. `args` are those of a table function (bee_history('t')). `equals` are conditions `column = value` known to hold for all rows the
+    /// query wants: a hint that may be used to look up instead of scanning; they are checked again above.
+    fn rows<'a>(&'a self, args: &[Datum], equals: &[(usize, Datum)], cx: &'a ExecCx) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send + 'a>>;
+}
+
+/// Anything a name in FROM or a regclass can mean.
+#[derive(Clone)]
+pub enum Relation {
+    /// A stored table.
+    Table(Arc<Table>),
+    /// A view.
+    View(Arc<View>),
+    /// A sequence.
+    Sequence(Arc<Sequence>),
+    /// An index (or primary key) of this table, by its oid.
+    Index(Arc<Table>, u32),
+    /// A relation made on the fly.
+    Virtual(Arc<dyn VirtualTable>),
+}
+
+impl Table {
+    /// Live columns in order: what `SELECT *` shows and what plans count by.
+    pub fn columns(&self) -> impl Iterator<Item = &Column> {
+        self.slots.iter().filter(|c| !c.dropped)
+    }
+    /// How many live columns.
+    pub fn width(&self) -> usize {
+        self.columns().count()
+    }
+    /// Position among the live columns of an attribute number.
+    pub fn position(&self, attnum: i16) -> Option<usize> {
+        self.columns().position(|c| c.attnum == attnum)
+    }
+    /// Position and definition of a live column by name.
+    pub fn column(&self, name: &str) -> Option<(usize, &Column)> {
+        self.columns().enumerate().find(|(_, c)| c.name == name)
+    }
+    /// The live columns as the fields of a scan.
+    pub fn fields(&self) -> Arc<[Field]> {
+        self.columns().map(|c| Field { name: Arc::from(c.name.as_str()), ty: c.type_mod(), table_oid: self.oid, attnum: c.attnum }).collect()
+    }
+}
+
+impl Column {
+    /// Its type with modifier.
+    pub fn type_mod(&self) -> TypeMod {
+        TypeMod { ty: Type(self.ty), typmod: self.typmod }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a function may ask besides its arguments: the statement's time, settings that change results, the catalog,
+//! sequences. Everything here is fixed for one statement except what [`Services`] does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use crate::catalog::Catalog;
+use crate::error::{state, Result, SqlError};
+use crate::types::timezone::TimeZone;
+use crate::types::Type;
+
+/// What the session does for functions that are more than arithmetic. Implemented by the session.
+pub trait Services: Send + Sync {
+    /// nextval of a sequence.
+    fn nextval(&self, sequence: u32) -> Result<i64>;
+    /// currval: 55000 if this session has not called nextval on it.
+    fn currval(&self, sequence: u32) -> Result<i64>;
+    /// lastval: 55000 if this session has not called nextval.
+    fn lastval(&self) -> Result<i64>;
+    /// setval.
+    fn setval(&self, sequence: u32, value: i64, is_called: bool) -> Result<i64>;
+    /// A setting as SHOW prints it; None if there is no such one.
+    fn setting(&self, name: &str) -> Option<String>;
+    /// SET name = value, local to the transaction or not; the value as SHOW prints it.
+    fn set_config(&self, name: &str, value: Option<&str>, local: bool) -> Result<String>;
+    /// The version this statement reads: bee_version().
+    fn version(&self) -> u64;
+    /// The database's public key: bee_key().
+    fn key(&self) -> [u8; 32];
+    /// pg_export_snapshot(): the current version as text.
+    fn export_snapshot(&self) -> Result<String>;
+    /// Waits until the database has this version; false when the time is over.
+    fn wait_for(&self, version: u64, timeout_micros: i64) -> Result<bool>;
+    /// Blocks the thread, waking early to notice a cancel: pg_sleep().
+    fn sleep(&self, seconds: f64) -> Result<()>;
+    /// Number of this transaction: txid_current().
+    fn transaction_id(&self) -> u64;
+}
+
+/// The statement's surroundings, shared by all its operators.
+pub struct SessionCx {
+    /// TimeZone setting.
+    pub time_zone: TimeZone,
+    /// DateStyle: only ISO output is implemented; the order of ambiguous input, "MDY", "DMY" or "YMD".
+    pub date_order: DateOrder,
+    /// bytea_output is hex; false means escape.
+    pub bytea_hex: bool,
+    /// Start of the transaction, microseconds since 2000-01-01 UTC: now().
+    pub transaction_micros: i64,
+    /// Start of the statement.
+    pub statement_micros: i64,
+    /// current_user.
+    pub user: String,
+    /// current_database().
+    pub database: String,
+    /// Schema oids searched for names, in order, pg_catalog included where PostgreSQL would.
+    pub search_path: Vec<u32>,
+    /// Process id shown to the client.
+    pub backend_pid: i32,
+    /// The catalog the statement sees.
+    pub catalog: Arc<Catalog>,
+    /// What needs the session.
+    pub services: Arc<dyn Services>,
+    /// Set by a cancel request, a timeout or a shutdown; see [`SessionCx::check_cancel`].
+    pub cancel: Arc<CancelFlag>,
+    /// Memory one sort, hash or aggregate may hold before it spills, in bytes: work_mem.
+    pub work_mem_bytes: usize,
+    /// State of random(), seeded by setseed().
+    pub random: parking_lot::Mutex<u64>,
+}
+
+/// Order of day, month and year in ambiguous date input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DateOrder {
+    /// Year, month, day.
+    Ymd,
+    /// Day first.
+    Dmy,
+    /// Month first, the default.
+    Mdy,
+}
+
+/// Why a statement should stop, if it should.
+#[derive(Default)]
+pub struct CancelFlag {
+    raised: AtomicBool,
+    reason: parking_lot::Mutex<Option<SqlError>>,
+}
+
+impl CancelFlag {
+    /// Asks the statement to stop with this error.
+    pub fn raise(&self, reason: SqlError) {
+        *self.reason.lock() = Some(reason);
+        self.raised.store(true, Ordering::Release);
+    }
+    /// Forgets an old request: called when a statement starts.
+    pub fn reset(&self) {
+        self.raised.store(false, Ordering::Release);
+        *self.reason.lock() = None;
+    }
+    /// The error to stop with, if any. One relaxed load when there is none: call it every few hundred rows.
+    pub fn check(&self) -> Result<()> {
+        if !self.raised.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let reason = self.reason.lock().clone();
+        Err(reason.unwrap_or_else(|| SqlError::new(state::QUERY_CANCELED, "canceling statement due to user request")))
+    }
+}
+
+impl SessionCx {
+    /// Fails if the statement was cancelled or timed out.
+    pub fn check_cancel(&self) -> Result<()> {
+        self.cancel.check()
+    }
+}
+
+/// A call's surroundings: the session, and the types the binder settled on (polymorphic functions need them).
+pub struct FnCx<'a> {
+    /// The statement's surroundings.
+    pub session: &'a SessionCx,
+    /// Actual argument types.
+    pub arg_types: &'a [Type],
+    /// Actual result type.
+    pub ret: Type,
+    /// Type modifier of the result, for length and precision casts; -1 otherwise.
+    pub typmod: i32,
+}

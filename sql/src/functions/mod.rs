@@ -1,0 +1,28 @@
+//! What can be called: functions, operators, casts, aggregates, window functions, set-returning functions.
+//!
+//! One registry serves binding (which overload do these argument types mean?), execution (the Rust function) and
+//! pg_catalog (pg_proc, pg_operator and pg_cast show what we implement and nothing else). A module of functions has
+//! one `register`, called from [`registry`]. WHERE, SET, DEFAULT, CHECK and RETURNING all come here: one truth for
+//! what an expression means.
+
+pub mod registry;
+pub mod context;
+pub mod aggregate;
+pub mod window;
+pub mod cast;
+pub mod compare;
+pub mod arith;
+pub mod math;
+pub mod text;
+pub mod pattern;
+pub mod format;
+pub mod bytea;
+pub mod datetime;
+pub mod to_char;
+pub mod array;
+pub mod srf;
+pub mod system;
+pub mod uuid;
+
+pub use context::{FnCx, Services, SessionCx};
+pub use registry::{registry, Registry};
