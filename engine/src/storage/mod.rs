@@ -21,6 +21,7 @@
 //!   known: a reader of the store must cope with either;
 //! * [`Space::Scratch`] is exempt: it promises nothing across a crash and is empty after opening.
 
+pub mod checksum;
 pub mod faulty;
 pub mod key;
 pub mod memory;
