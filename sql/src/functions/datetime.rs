@@ -10,6 +10,9 @@
 //! * [`make`]: `make_*`, `to_timestamp(float8)`, the clocks;
 //! * [`convert`]: casts, `AT TIME ZONE`.
 //!
+//! Where PostgreSQL 15 lets a number wrap round without a word (`age` of an infinite time, the difference of times
+//! 290000 years apart, `make_interval` of huge parts), we answer 22008. There is no timetz, so `current_time` is 0A000.
+//!
 //! `extract(field FROM x)` is the function `extract(text, x)`, `x AT TIME ZONE z` is `timezone(z, x)`, and keywords such
 //! as CURRENT_DATE are functions of that name.
 
@@ -33,7 +36,17 @@ pub use arith::{add_interval, add_interval_tz};
 pub(super) const DAY_NAMES: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 /// Months in English. Three letters of each are its short name.
 pub(super) const MONTH_NAMES: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 

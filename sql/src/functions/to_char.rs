@@ -28,9 +28,7 @@ pub fn register(r: &mut Registry) {
         }
         date::interval(&span(a, 0)?, template).map(Datum::text)
     });
-    r.stable("to_date", &[T::TEXT, T::TEXT], T::DATE, |a, _| {
-        scan::to_date(text(a, 0)?, text(a, 1)?).map(Datum::Date)
-    });
+    r.stable("to_date", &[T::TEXT, T::TEXT], T::DATE, |a, _| scan::to_date(text(a, 0)?, text(a, 1)?).map(Datum::Date));
     r.stable("to_timestamp", &[T::TEXT, T::TEXT], T::TIMESTAMPTZ, |a, cx| {
         scan::to_timestamp(text(a, 0)?, text(a, 1)?, &cx.session.time_zone).map(Datum::TimestampTz)
     });

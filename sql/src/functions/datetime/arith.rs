@@ -10,8 +10,8 @@ use super::{date, float, local, span, stamp};
 use crate::error::{Result, SqlError, state};
 use crate::types::datetime::calendar::{days_in_month, from_days, to_days};
 use crate::types::datetime::{
-    Civil, DATE_INFINITY, DATE_NEG_INFINITY, DAY, INFINITY, NEG_INFINITY, date_in_range,
-    date_is_finite, date_out_of_range, is_finite, timestamp_in_range, timestamp_out_of_range,
+    Civil, DATE_INFINITY, DATE_NEG_INFINITY, DAY, INFINITY, NEG_INFINITY, date_in_range, date_is_finite,
+    date_out_of_range, is_finite, timestamp_in_range, timestamp_out_of_range,
 };
 use crate::types::interval::interval_out_of_range;
 use crate::types::timezone::TimeZone;

@@ -73,7 +73,8 @@ fn general(value: f64) -> String {
     let scientific = format!("{value:.5e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    let trim = |s: &str| if s.contains('.') { s.trim_end_matches('0').trim_end_matches('.').to_owned() } else { s.to_owned() };
+    let trim =
+        |s: &str| if s.contains('.') { s.trim_end_matches('0').trim_end_matches('.').to_owned() } else { s.to_owned() };
     if (-4..6).contains(&exponent) {
         return trim(&format!("{value:.*}", (5 - exponent) as usize));
     }
@@ -190,10 +191,9 @@ fn precision(a: &[Datum]) -> Result<i32> {
         return Ok(6);
     }
     match int(a, 0)? {
-        p if p < 0 => Err(SqlError::new(
-            state::INVALID_PARAMETER_VALUE,
-            format!("TIMESTAMP({p}) precision must not be negative"),
-        )),
+        p if p < 0 => {
+            Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("TIMESTAMP({p}) precision must not be negative")))
+        }
         p => Ok(p.min(6)),
     }
 }

@@ -135,7 +135,7 @@ fn output(value: &Datum, cx: &SessionCx) -> String {
         Datum::Null => out.push_str("NULL"),
         Datum::Bool(b) => out.push(if *b { 't' } else { 'f' }),
         Datum::Int4(i) => out = i.to_string(),
-        
+
         Datum::Float8(f) => crate::types::float::write_f64(&mut out, *f),
         Datum::Numeric(n) => out = n.to_string(),
         Datum::Text(s) => out.push_str(s),
@@ -213,7 +213,8 @@ fn every_case_gives_what_postgresql_gives() {
         let got = match run(call, &r, &cx) {
             Ok(value) => output(&value, &cx),
             Err(e) => {
-                let more = [&e.0.detail, &e.0.hint].into_iter().flatten().map(|m| format!(" | {m}")).collect::<String>();
+                let more =
+                    [&e.0.detail, &e.0.hint].into_iter().flatten().map(|m| format!(" | {m}")).collect::<String>();
                 format!("! {} {}{more}", e.state(), e.message())
             }
         };

@@ -7,9 +7,7 @@ use super::extract::{Field, not_recognized, not_supported};
 use super::{local, span, stamp, text};
 use crate::error::{Result, SqlError, state};
 use crate::types::datetime::calendar::{iso_week, iso_year_start, to_days};
-use crate::types::datetime::{
-    Civil, DAY, HOUR, MINUTE, SECOND, is_finite, timestamp_in_range, timestamp_out_of_range,
-};
+use crate::types::datetime::{Civil, DAY, HOUR, MINUTE, SECOND, is_finite, timestamp_in_range, timestamp_out_of_range};
 use crate::types::interval::interval_out_of_range;
 use crate::types::timezone::TimeZone;
 use crate::types::{Datum, Interval, Type};

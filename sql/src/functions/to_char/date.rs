@@ -86,8 +86,17 @@ fn write_field(p: &Parts, field: &Field, out: &mut String) -> Result<()> {
     let key = field.keyword.key;
     let calendar_only = matches!(
         key,
-        Zone(_) | ZoneHour | ZoneMinute | Offset | Era(..) | MonthName(_) | MonthShort(_) | DayName(_) | DayShort(_)
-            | DayOfWeek | IsoDayOfWeek
+        Zone(_)
+            | ZoneHour
+            | ZoneMinute
+            | Offset
+            | Era(..)
+            | MonthName(_)
+            | MonthShort(_)
+            | DayName(_)
+            | DayShort(_)
+            | DayOfWeek
+            | IsoDayOfWeek
     );
     if p.interval && calendar_only {
         return Err(SqlError::new(

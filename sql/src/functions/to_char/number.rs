@@ -247,9 +247,7 @@ impl Template {
 fn keyword(text: &str) -> Option<(usize, Key)> {
     let head = text.as_bytes();
     let lower = head[0].is_ascii_lowercase();
-    let same_case = |n: usize| {
-        head[..n].iter().all(|b| !b.is_ascii_alphabetic() || b.is_ascii_lowercase() == lower)
-    };
+    let same_case = |n: usize| head[..n].iter().all(|b| !b.is_ascii_alphabetic() || b.is_ascii_lowercase() == lower);
     KEYWORDS.iter().find_map(|(name, key)| {
         let n = name.len();
         let fits = head.len() >= n && head[..n].eq_ignore_ascii_case(name.as_bytes()) && same_case(n);
@@ -312,8 +310,8 @@ pub(super) fn to_char(value: &Datum, template: &str) -> Result<String> {
         }
         Datum::Int8(v) => {
             let shifted = 10_i64.checked_pow(t.shift as u32).and_then(|f| v.checked_mul(f));
-            let shifted = shifted
-                .ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))?;
+            let shifted =
+                shifted.ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))?;
             with_zeros(shifted.to_string(), t.post)
         }
         Datum::Float4(v) => {

@@ -129,8 +129,9 @@ impl Scanner<'_> {
             self.at = start + blanks + length;
         }
         if self.at == start {
-            return Err(bad_format(format!("invalid value \"{piece}\" for \"{name}\""))
-                .detail("Value must be an integer."));
+            return Err(
+                bad_format(format!("invalid value \"{piece}\" for \"{name}\"")).detail("Value must be an integer.")
+            );
         }
         let Some(value) = number.ok().and_then(|n| i32::try_from(n).ok()) else {
             return Err(SqlError::new(
@@ -146,7 +147,8 @@ impl Scanner<'_> {
     /// The first of some names that stands here, in any case: its index.
     fn name(&mut self, names: &[&str], keyword: &Keyword) -> Result<i32> {
         let rest = self.rest().as_bytes();
-        let found = names.iter().position(|n| rest.len() >= n.len() && rest[..n.len()].eq_ignore_ascii_case(n.as_bytes()));
+        let found =
+            names.iter().position(|n| rest.len() >= n.len() && rest[..n.len()].eq_ignore_ascii_case(n.as_bytes()));
         match found {
             Some(i) => {
                 self.at += names[i].len();
@@ -170,11 +172,8 @@ fn number_length(text: &str) -> usize {
 
 fn set(slot: &mut i32, value: i32, keyword: &Keyword) -> Result<()> {
     if *slot != 0 && *slot != value {
-        return Err(bad_format(format!(
-            "conflicting values for \"{}\" field in formatting string",
-            keyword.name
-        ))
-        .detail("This value contradicts a previous setting for the same field type."));
+        return Err(bad_format(format!("conflicting values for \"{}\" field in formatting string", keyword.name))
+            .detail("This value contradicts a previous setting for the same field type."));
     }
     *slot = value;
     Ok(())
@@ -357,8 +356,8 @@ fn scan_field(s: &mut Scanner<'_>, found: &mut Found, field: &Field, ends: bool)
             s.integer(&mut found.century, 2, field, ends)?;
         }
         Key::YearWithComma => {
-            let (thousands, rest) = comma_year(s.rest())
-                .ok_or_else(|| bad_format("invalid input string for \"Y,YYY\"".into()))?;
+            let (thousands, rest) =
+                comma_year(s.rest()).ok_or_else(|| bad_format("invalid input string for \"Y,YYY\"".into()))?;
             let length = s.rest().len() - rest;
             s.at += length;
             set(&mut found.year, thousands, keyword)?;

@@ -17,8 +17,8 @@ use crate::functions::context::DateOrder;
 use crate::types::timezone::{Abbreviation, TimeZone, abbreviation};
 use words::{Unit, Word, word};
 
-pub(crate) use fields::{Shape, clock, displacement, fields, fraction_value};
 use fields::{MAX_FIELDS, fraction_micros, integer};
+pub(crate) use fields::{Shape, clock, displacement, fields, fraction_value};
 
 /// Why text could not be read. Turned into an SQL error by [`Bad::report`], which knows the whole text.
 #[derive(Debug)]
@@ -48,18 +48,13 @@ impl Bad {
                 state::INVALID_DATETIME_FORMAT,
                 format!("invalid input syntax for type {type_name}: \"{text}\""),
             ),
-            Bad::Overflow => {
-                SqlError::new(state::DATETIME_FIELD_OVERFLOW, out_of_range("date/time field value"))
-            }
-            Bad::MonthDay => {
-                SqlError::new(state::DATETIME_FIELD_OVERFLOW, out_of_range("date/time field value"))
-                    .hint("Perhaps you need a different \"datestyle\" setting.")
-            }
+            Bad::Overflow => SqlError::new(state::DATETIME_FIELD_OVERFLOW, out_of_range("date/time field value")),
+            Bad::MonthDay => SqlError::new(state::DATETIME_FIELD_OVERFLOW, out_of_range("date/time field value"))
+                .hint("Perhaps you need a different \"datestyle\" setting."),
             Bad::Interval => SqlError::new(state::INTERVAL_FIELD_OVERFLOW, out_of_range("interval field value")),
-            Bad::Displacement => SqlError::new(
-                state::INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
-                out_of_range("time zone displacement"),
-            ),
+            Bad::Displacement => {
+                SqlError::new(state::INVALID_TIME_ZONE_DISPLACEMENT_VALUE, out_of_range("time zone displacement"))
+            }
             Bad::Other(error) => error,
         }
     }
@@ -322,10 +317,7 @@ impl<'a> Reader<'a> {
 
     fn zone_name(&mut self, field: &str) -> Read<u32> {
         let zone = TimeZone::get(field).ok_or_else(|| {
-            Bad::Other(SqlError::new(
-                state::INVALID_PARAMETER_VALUE,
-                format!("time zone \"{field}\" not recognized"),
-            ))
+            Bad::Other(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("time zone \"{field}\" not recognized")))
         })?;
         self.zone = Some(LateZone::Named(zone));
         Ok(ZONE)
