@@ -522,7 +522,7 @@ fn patched(roots: &Roots, patch: u64, nodes: &HashMap<NodeIndex, TreeNode>) -> O
 ///
 /// ```text
 /// v1 and later   array( uint signer || signature[64] || uint patch ) || array(node)
-/// v0             array( uint flags || uint signer || signature[64] || [1] uint start || uint patch
+/// v0             array( uint flags || uint signer || signature[64] || [1] uint length || uint patch
 ///                       || array(uint) placement ) || array(node)
 /// node           uint index || uint size || hash[32]
 /// ```
@@ -545,7 +545,8 @@ pub struct PartialSignature {
     pub signature: [u8; 64],
     /// How many blocks longer the tree they signed is.
     pub patch: u64,
-    /// Version 0 with a patch: where it starts, and which of the nodes are its own. Not used to verify.
+    /// Version 0 with a patch: the length of the tree they signed, and which of the nodes belong to it.
+    /// Not used to verify.
     pub placement: Option<(u64, Vec<u64>)>,
 }
 
@@ -562,11 +563,11 @@ impl MultiSignature {
             if version > 0 {
                 compact::uint(out, proof.patch);
             } else if proof.patch > 0 {
-                let (start, nodes) = proof
+                let (length, nodes) = proof
                     .placement
                     .as_ref()
                     .map_or((0, &[][..]), |(s, n)| (*s, n));
-                compact::uint(out, start);
+                compact::uint(out, length);
                 compact::uint(out, proof.patch);
                 compact::array(out, nodes, |out, &node| compact::uint(out, node));
             }
@@ -592,8 +593,8 @@ impl MultiSignature {
             let (patch, placement) = if version > 0 {
                 (from.uint()?, None)
             } else if flags & 1 != 0 {
-                let (start, patch) = (from.uint()?, from.uint()?);
-                (patch, Some((start, from.array(|from| from.uint())?)))
+                let (length, patch) = (from.uint()?, from.uint()?);
+                (patch, Some((length, from.array(|from| from.uint())?)))
             } else {
                 (0, None)
             };
