@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pgbee_engine::corestore::{Options, Store, names};
+use pgbee_engine::crypto::hash;
 use pgbee_engine::crypto::key::{KeyPair, PublicKey, from_hex, to_hex};
-use pgbee_engine::crypto::manifest::{
-    Manifest, MultiSignature, PartialSignature, Prologue, SignerKey, Verifier,
-};
-use pgbee_engine::crypto::{hash, manifest};
+use pgbee_engine::crypto::manifest::{Manifest, Prologue, SignerKey};
+use pgbee_engine::crypto::verifier::{MultiSignature, PartialSignature, Verifier};
 use pgbee_engine::encoding::compact::{self, Decoder};
 use pgbee_engine::hypercore::merkle::{Roots, TreeNode};
 use pgbee_engine::storage::Durability;
@@ -579,7 +578,7 @@ fn corestore() {
             hash: fixed(case, "treeHash"),
             length: number(case, "length"),
         };
-        let manifest = manifest::Manifest::fixed(prologue);
+        let manifest = Manifest::fixed(prologue);
         assert_eq!(to_hex(&manifest.encode()), text(case, "manifest"));
         assert_eq!(manifest.key().to_hex(), text(case, "key"));
     }
