@@ -13,7 +13,7 @@
 //! ```
 
 use super::{Core, name};
-use crate::crypto::manifest::Verifier;
+use crate::crypto::verifier::Verifier;
 use crate::error::{Error, Result};
 use crate::flat_tree;
 use crate::hypercore::merkle::{Roots, TreeNode};
