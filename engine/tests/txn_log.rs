@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use pgbee_engine::bee::{Cache, Direction, KeyRange};
@@ -12,7 +13,7 @@ use pgbee_engine::corestore::{self, Store};
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::storage::{Backend, Durability, Range, Scan, Space, Statistics, WriteBatch};
 use pgbee_engine::txn::{CommitInfo, Database, Options};
-use pgbee_engine::{Error, Result, Version};
+use pgbee_engine::{Error, Result, StorageError, StorageErrorKind, Version};
 
 /// Counts blocks read one by one.
 #[derive(Default)]
@@ -20,18 +21,50 @@ struct Counting {
     memory: Memory,
     blocks_read: AtomicU64,
     largest_batch: AtomicU64,
+    /// Every read of a block fails once before it succeeds.
+    is_flaky: AtomicBool,
+    failed: Mutex<HashSet<Bytes>>,
+}
+
+impl Counting {
+    fn fails(&self, key: &[u8]) -> bool {
+        self.is_flaky.load(Ordering::Relaxed)
+            && self
+                .failed
+                .lock()
+                .unwrap()
+                .insert(Bytes::copy_from_slice(key))
+    }
+}
+
+fn failure() -> Error {
+    let message = "not now".to_owned();
+    Error::Storage(StorageError {
+        message,
+        kind: StorageErrorKind::Injected,
+    })
 }
 
 impl Backend for Counting {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>> {
         if space == Space::Block {
             self.blocks_read.fetch_add(1, Ordering::Relaxed);
+            if self.fails(key) {
+                return Err(failure());
+            }
         }
         self.memory.get(space, key)
     }
 
     fn scan(&self, space: Space, range: Range, reverse: bool) -> Scan<'_> {
-        self.memory.scan(space, range, reverse)
+        let scan = self.memory.scan(space, range, reverse);
+        if space != Space::Block {
+            return scan;
+        }
+        Box::new(scan.map(|entry| match entry {
+            Ok((key, _)) if self.fails(&key) => Err(failure()),
+            entry => entry,
+        }))
     }
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
@@ -236,4 +269,82 @@ fn a_load_larger_than_memory_is_one_version_and_its_history_is_told() {
         seen += batch.drain(..).len() as u64;
     }
     assert_eq!(seen, count - 1);
+}
+
+/// Calls until it does not fail; counts the failures.
+fn insist<T>(failures: &mut u64, mut read: impl FnMut() -> Result<T>) -> T {
+    loop {
+        match read() {
+            Ok(found) => return found,
+            Err(error) => {
+                assert_eq!(error, failure());
+                *failures += 1;
+            }
+        }
+    }
+}
+
+/// Everything that walks keeps its place after an error: as when a block is missing on a replica.
+#[test]
+fn readers_go_on_where_an_error_met_them() {
+    let backend = Arc::new(Counting::default());
+    let db = open(&backend, Options::default());
+    for i in 0..300u64 {
+        let mut txn = db.begin();
+        for n in 0..4 {
+            txn.put(format!("k{:04}", (i * 4 + n) * 7 % 500), format!("{i} {n}"))
+                .unwrap();
+        }
+        db.commit(txn, CommitInfo::at(i as i64)).unwrap();
+    }
+    let read_all = |failures: &mut u64| {
+        // No cache: every block is read again, and fails the first time.
+        let options = corestore::Options {
+            primary_key: Some([3; 32]),
+        };
+        let store = insist(failures, || Store::open(backend.clone(), options.clone()));
+        let core = insist(failures, || store.get_by_name("db"));
+        let db = Database::open(core, Cache::new(0), Options::default()).unwrap();
+        let mut found = vec![];
+        let mut note = |text: String| found.push(text);
+        let mut txn = db.begin();
+        for n in 0..100 {
+            match n % 3 {
+                0 => txn.delete(format!("k{:04}", n * 5)).unwrap(),
+                _ => txn.put(format!("k{:04}x", n * 5), "own").unwrap(),
+            }
+        }
+        for direction in [Direction::Forward, Direction::Backward] {
+            let mut scan = txn.scan(KeyRange::all(), direction).unwrap();
+            while let Some((key, value)) = insist(failures, || scan.next()) {
+                note(format!("{key:?} {value:?}"));
+            }
+            let (mut batch, view) = (vec![], txn.view());
+            let mut scan = view.scan_keys(KeyRange::prefix(b"k01"), direction).unwrap();
+            while insist(failures, || scan.next_batch(&mut batch, 10)) > 0 {}
+            note(format!("{batch:?}"));
+            let mut commits = db.commits(db.head(), direction);
+            while let Some(commit) = insist(failures, || commits.next()) {
+                note(format!("{commit:?}"));
+            }
+        }
+        let mut history = db
+            .snapshot()
+            .history(KeyRange::prefix(b"k"), Version(1), db.head())
+            .unwrap();
+        while let Some(item) = insist(failures, || history.next()) {
+            note(format!("{item:?}"));
+        }
+        note(format!("{}", insist(failures, || db.version_at_time(123))));
+        found
+    };
+    let want = read_all(&mut 0);
+    backend.is_flaky.store(true, Ordering::Relaxed);
+    let mut failures = 0;
+    let found = read_all(&mut failures);
+    assert!(failures > 300, "only {failures} failures");
+    assert_eq!(found.len(), want.len());
+    for (found, want) in found.into_iter().zip(want) {
+        assert_eq!(found, want);
+    }
 }

@@ -269,3 +269,228 @@ fn source_id(core: &Core) -> u64 {
     let first = core.key().0.first_chunk().copied();
     u64::from_be_bytes(first.expect("a key has 32 bytes"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bee::KeyRange;
+    use crate::corestore::{self, Store};
+    use crate::storage::Durability;
+    use crate::storage::memory::Memory;
+
+    fn database(options: Options) -> Arc<Database> {
+        let store = Store::open(Arc::new(Memory::new()), corestore::Options::default()).unwrap();
+        let core = store.get_by_name("db").unwrap();
+        Database::open(core, Cache::new(1 << 20), options).unwrap()
+    }
+
+    fn job(db: &Database, work: impl FnOnce(&mut Transaction)) -> Job {
+        let mut txn = db.begin();
+        work(&mut txn);
+        let mut info = CommitInfo::at(7);
+        info.durability = Durability::NoSync;
+        Job { txn, info }
+    }
+
+    fn put(key: &'static str) -> impl FnOnce(&mut Transaction) {
+        move |txn| txn.put(key, "value").unwrap()
+    }
+
+    /// Who waits together is committed in the order they came, each checked against those before.
+    #[test]
+    fn within_a_group_the_first_wins() {
+        let db = database(Options::default());
+        let setup = job(&db, put("a"));
+        db.commit(setup.txn, setup.info).unwrap();
+        let jobs = [
+            job(&db, put("b")),
+            job(&db, put("b")),
+            job(&db, put("c")),
+            job(&db, |txn| {
+                txn.depend_key("c");
+                txn.put("d", "").unwrap();
+            }),
+            job(&db, |txn| {
+                txn.depend_range(KeyRange::prefix(b"c"));
+                txn.put("e", "").unwrap();
+            }),
+            job(&db, |txn| {
+                // What the refused ones would have written is not there.
+                txn.depend_range(KeyRange::prefix(b"d"));
+                txn.depend_key("e");
+                txn.put("f", "").unwrap();
+            }),
+            job(&db, |txn| txn.delete("a").unwrap()),
+            job(&db, put("a")),
+        ];
+        let told = parking_lot::Mutex::new(vec![]);
+        let answers = db
+            .committer
+            .commit(&jobs, |version| told.lock().push(version));
+        let conflict = Err(Error::Conflict { base: Version(3) });
+        let want = [
+            Ok(Version(5)),
+            conflict.clone(),
+            Ok(Version(7)),
+            conflict.clone(),
+            conflict.clone(),
+            Ok(Version(9)),
+            Ok(Version(11)),
+            conflict,
+        ];
+        assert_eq!(answers, want);
+        assert_eq!(told.into_inner(), [Version(11)], "one append for all");
+        for (version, key) in [(5, "b"), (7, "c"), (9, "f")] {
+            let (before, at) = (Version(version - 2), Version(version));
+            let get = |version| {
+                db.snapshot_at(version)
+                    .unwrap()
+                    .get(key.as_bytes())
+                    .unwrap()
+            };
+            assert_eq!(
+                (get(before).is_some(), get(at).is_some()),
+                (false, true),
+                "{key}"
+            );
+        }
+        let times: Vec<_> = [5, 7, 9, 11]
+            .map(|v| db.commit_record(Version(v)).unwrap().time_micros)
+            .to_vec();
+        assert_eq!(times, [8, 9, 10, 11], "the clock stood still at 7");
+    }
+
+    /// A group too large for one append becomes several, in the same order.
+    #[test]
+    fn a_large_group_is_cut() {
+        let options = Options {
+            group_entries_max: 5,
+            staged_entries: 3,
+            ..Options::default()
+        };
+        let db = database(options);
+        let many = |txn: &mut Transaction| {
+            (0..20).for_each(|i| txn.put(format!("many {i:02}"), "").unwrap());
+        };
+        let three = |txn: &mut Transaction| {
+            for key in ["x", "y", "z"] {
+                txn.put(key, "").unwrap();
+            }
+        };
+        let jobs = [
+            job(&db, put("a")),
+            job(&db, many),
+            job(&db, three),
+            job(&db, put("many 03")),
+            job(&db, |txn| {
+                ["b", "c", "d"]
+                    .into_iter()
+                    .for_each(|key| txn.put(key, "").unwrap())
+            }),
+        ];
+        let told = parking_lot::Mutex::new(vec![]);
+        let answers = db
+            .committer
+            .commit(&jobs, |version| told.lock().push(version));
+        let conflict = Err(Error::Conflict { base: Version(0) });
+        let want = [
+            Ok(Version(3)),
+            Ok(Version(24)),
+            Ok(Version(28)),
+            conflict,
+            Ok(Version(32)),
+        ];
+        assert_eq!(answers, want);
+        assert_eq!(told.into_inner(), [3, 24, 28, 32].map(Version));
+        assert_eq!(
+            db.snapshot_at(Version(24))
+                .unwrap()
+                .bee()
+                .audit()
+                .unwrap()
+                .keys,
+            22
+        );
+        db.snapshot().bee().audit().unwrap();
+    }
+
+    #[test]
+    fn a_bee_of_other_writers_is_read_at_its_head_and_written_on() {
+        let store = Store::open(Arc::new(Memory::new()), corestore::Options::default()).unwrap();
+        let core = store.get_by_name("db").unwrap();
+        let cache = Cache::new(1 << 20);
+        let mut writer = crate::bee::Writer::new(core.clone(), cache.clone(), 99, core.len());
+        for key in ["a", "b"] {
+            let mut batch = writer.batch();
+            batch.put(key.as_bytes(), Some(b"theirs")).unwrap();
+            batch.put(b"null", None).unwrap();
+            batch.flush();
+        }
+        core.append(&writer.take_pending(), Durability::Sync)
+            .unwrap();
+        let db = Database::open(core, cache, Options::default()).unwrap();
+        assert_eq!(db.head(), Version(5));
+        let snapshot = db.snapshot_at(Version(5)).unwrap();
+        assert_eq!(snapshot.get(b"b").unwrap().as_deref(), Some(&b"theirs"[..]));
+        assert_eq!(snapshot.get(b"null").unwrap().as_deref(), Some(&b""[..]));
+        let refused = Error::NotAVersion {
+            asked: Version(3),
+            oldest: Version(1),
+            newest: Version(5),
+        };
+        assert_eq!(db.snapshot_at(Version(3)).err(), Some(refused));
+        assert!(db.version_at_time(i64::MAX).is_err() && db.commit_record(Version(5)).is_err());
+        assert_eq!(db.commits(db.head(), Direction::Forward).next(), Ok(None));
+        assert_eq!(db.commits(db.head(), Direction::Backward).next(), Ok(None));
+        assert_eq!(db.first_commit(), Ok(None));
+
+        let ours = job(&db, put("a"));
+        assert_eq!(db.commit(ours.txn, ours.info), Ok(Version(7)));
+        let record = db.commit_record(Version(7)).unwrap();
+        assert_eq!(
+            (record.number, record.base(), record.previous.len()),
+            (1, Version(5), 0)
+        );
+        let mut history = db
+            .snapshot()
+            .history(KeyRange::all(), Version(1), Version(7))
+            .unwrap();
+        let mut found = vec![];
+        while let Some(item) = history.next().unwrap() {
+            found.push((item.block.0, item.version.0, item.base.0, item.time_micros));
+        }
+        let theirs = (1..5).map(|block| (block, block + 1, block, None));
+        let ours = [5, 6].map(|block| (block, 7, 5, Some(7)));
+        assert_eq!(found, theirs.chain(ours).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_cannot_be_committed_is_refused() {
+        let (db, other) = (database(Options::default()), database(Options::default()));
+        let foreign = job(&other, put("a"));
+        assert!(matches!(
+            db.commit(foreign.txn, foreign.info),
+            Err(Error::Invalid(_))
+        ));
+        let mut talkative = job(&db, put("a"));
+        talkative.info.message = "x".repeat(INFO_BYTES_MAX + 1);
+        assert!(matches!(
+            db.commit(talkative.txn, talkative.info),
+            Err(Error::Invalid(_))
+        ));
+        let mut txn = db.begin();
+        let huge = vec![0; crate::txn::ENTRY_BYTES_MAX];
+        assert!(matches!(txn.put("k", huge.clone()), Err(Error::Invalid(_))));
+        txn.put("k", huge[1..].to_vec()).unwrap();
+        assert_eq!(db.commit(txn, CommitInfo::at(0)), Ok(Version(3)));
+
+        let store = Store::open(Arc::new(Memory::new()), corestore::Options::default()).unwrap();
+        let core = store.get_by_key(other.key()).unwrap();
+        let replica = Database::open(core, Cache::new(1 << 20), Options::default()).unwrap();
+        let write = job(&replica, put("a"));
+        assert_eq!(
+            replica.commit(write.txn, write.info),
+            Err(Error::NotWritable)
+        );
+    }
+}

@@ -214,10 +214,7 @@ impl History {
                 }
             }
             if let Some(record) = record {
-                let commit = Commit::of(&record);
-                let held_back = self.unattributed.drain(..);
-                self.ready
-                    .extend(held_back.map(|item| commit.attribute(item)));
+                self.attribute(Commit::of(&record));
                 self.commit = None; // the next block begins another
             }
         }
@@ -242,14 +239,25 @@ impl History {
         match later {
             Some(record) => {
                 let commit = Commit::of(&record);
-                let held_back = self.unattributed.drain(..);
-                self.ready
-                    .extend(held_back.map(|item| commit.attribute(item)));
+                self.attribute(commit);
                 self.commit = Some(commit);
             }
             None => self.ready.append(&mut self.unattributed),
         }
         Ok(())
+    }
+}
+
+impl History {
+    /// What was held back belongs to this commit, but for what a writer without commit records left
+    /// before it.
+    fn attribute(&mut self, commit: Commit) {
+        let held_back = self.unattributed.drain(..);
+        self.ready
+            .extend(held_back.map(|item| match item.block.0 < commit.base.0 {
+                true => item,
+                false => commit.attribute(item),
+            }));
     }
 }
 
