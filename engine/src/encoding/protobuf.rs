@@ -1,0 +1,1 @@
+//! The few protobuf wire types that bee blocks use.

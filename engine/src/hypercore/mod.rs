@@ -1,0 +1,4 @@
+//! One signed, append-only log of blocks.
+
+pub mod merkle;
+pub mod position;
