@@ -246,11 +246,8 @@ pub fn decode_value(ty: Type, bytes: &mut &[u8]) -> Result<Datum> {
         Type::INTERVAL => {
             let span = (u128::from_be_bytes(take_array(bytes)?) ^ (1 << 127)) as i128;
             let days = span.div_euclid(DAY);
-            Datum::Interval(Interval {
-                months: (days / 30) as i32,
-                days: (days % 30) as i32,
-                micros: span.rem_euclid(DAY) as i64,
-            })
+            let months = (days / 30).clamp(i32::MIN.into(), i32::MAX.into());
+            Datum::Interval(Interval { months: months as i32, days: (days - months * 30) as i32, micros: span.rem_euclid(DAY) as i64 })
         }
         Type::UUID => Datum::Uuid(Box::new(take_array(bytes)?)),
         Type::BYTEA => Datum::Bytea(unescape(bytes)?.into()),

@@ -9,7 +9,7 @@
 //! bool 1 byte · int2 2 · int4 date oid float4 4 · int8 time timestamp[tz] float8 8 · uuid 16, all little endian but uuid
 //! interval             months i32, days i32, micros i64
 //! text, bytea          varint length, bytes
-//! numeric              varint length, Numeric::to_bytes
+//! numeric              varint length, then: scale u8 and the digits as a number, see put_numeric
 //! array                varint length, then: element type oid varint, number of dimensions u8, (length varint, lower bound zigzag varint)
 //!                      each, null bits of the elements, values
 //! ```
@@ -162,11 +162,11 @@ impl Decoder {
     pub fn decode_into(&self, bytes: &[u8], out: &mut Row) -> Result<()> {
         let first = out.len();
         out.resize(first + self.width(), Datum::Null);
-        self.fill(bytes, &mut out[first..]).ok_or_else(corrupt)?
+        self.fill(bytes, &mut out[first..]).ok_or_else(corrupt)
     }
 
-    /// The outer None means broken bytes; the inner error comes from a value.
-    fn fill(&self, bytes: &[u8], out: &mut [Datum]) -> Option<Result<()>> {
+    /// None: the bytes are broken.
+    fn fill(&self, bytes: &[u8], out: &mut [Datum]) -> Option<()> {
         let (format, mut rest) = bytes.split_first()?;
         if *format != FORMAT {
             return None;
@@ -185,7 +185,7 @@ impl Decoder {
                 }
             }
         }
-        Some(Ok(()))
+        Some(())
     }
 }
 
@@ -278,12 +278,38 @@ fn put_value(value: &Datum, out: &mut Vec<u8>) {
     }
 }
 
+/// The display scale and the shortest two's complement of the digits; or ff and the wire's form, for what is long, NaN or infinite.
 fn put_numeric(value: &Numeric, out: &mut Vec<u8>) {
-    value.to_binary(out);
+    match value.to_scaled_i128() {
+        Some((unscaled, scale)) if scale < 0xff => {
+            out.push(scale as u8);
+            let bytes = unscaled.to_le_bytes();
+            let fill = (unscaled >> 127) as u8;
+            let mut len = bytes.iter().rposition(|b| *b != fill).map_or(0, |last| last + 1);
+            // The sign must be readable from the last byte kept.
+            if len > 0 && (bytes[len - 1] ^ fill) & 0x80 != 0 || len == 0 && fill != 0 {
+                len += 1;
+            }
+            out.extend_from_slice(&bytes[..len]);
+        }
+        _ => {
+            out.push(0xff);
+            value.send(out);
+        }
+    }
 }
 
 fn get_numeric(bytes: &[u8]) -> Option<Numeric> {
-    Numeric::from_binary(bytes).ok()
+    match bytes.split_first()? {
+        (0xff, wire) => Numeric::recv(wire).ok(),
+        (scale, digits) if digits.len() <= 16 => {
+            let negative = digits.last().is_some_and(|b| b & 0x80 != 0);
+            let mut unscaled = [if negative { 0xff } else { 0 }; 16];
+            unscaled[..digits.len()].copy_from_slice(digits);
+            Some(Numeric::from_scaled(i128::from_le_bytes(unscaled), u16::from(*scale)))
+        }
+        _ => None,
+    }
 }
 
 fn put_array(array: &Array, out: &mut Vec<u8>) {
