@@ -23,6 +23,8 @@ pub mod array;
 pub mod srf;
 pub mod system;
 pub mod uuid;
+pub mod keywords;
+pub mod procs;
 
 pub use context::{FnCx, Services, SessionCx};
 pub use registry::{registry, Registry};
