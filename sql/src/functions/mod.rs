@@ -23,6 +23,7 @@ pub mod array;
 pub mod srf;
 pub mod system;
 pub mod uuid;
+mod args;
 pub mod keywords;
 pub mod procs;
 
