@@ -105,7 +105,7 @@ pub enum ExprKind {
     NullIf(Box<Expr>, Box<Expr>),
     MinMax { args: Vec<Expr>, greatest: bool },
     /// CAST, `::` and `type 'literal'`.
-    Cast { input: Box<Expr>, ty: TypeName },
+    Cast { input: Box<Expr>, ty: Box<TypeName> },
     Collate { input: Box<Expr>, collation: QName },
     Call(Box<Call>),
     /// CURRENT_DATE and its like.

@@ -117,8 +117,8 @@ impl Civil {
         if !is_julian(self.year, self.month) {
             return None;
         }
-        let micros = i128::from(self.days()) * i128::from(DAY) + i128::from(self.time())
-            - i128::from(east) * i128::from(SECOND);
+        let micros =
+            i128::from(self.days()) * i128::from(DAY) + i128::from(self.time()) - i128::from(east) * i128::from(SECOND);
         i64::try_from(micros).ok().filter(|t| timestamp_in_range(*t))
     }
 }
@@ -157,8 +157,7 @@ pub fn date_out_of_range() -> SqlError {
 
 /// Reads a date: its days.
 pub fn date_in(text: &str, cx: &InputCx<'_>) -> Result<i32> {
-    let out_of_range =
-        || SqlError::new(state::DATETIME_FIELD_OVERFLOW, format!("date out of range: \"{text}\""));
+    let out_of_range = || SqlError::new(state::DATETIME_FIELD_OVERFLOW, format!("date out of range: \"{text}\""));
     let Decoded { moment, civil, .. } = parse::datetime(text, cx).map_err(|e| e.report(text, "date"))?;
     match moment {
         Moment::Epoch => Ok(DAYS_1970),

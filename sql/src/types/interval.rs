@@ -110,8 +110,7 @@ impl Interval {
         let (month, day) = (scale(f64::from(self.months)), scale(f64::from(self.days)));
         let (months, mut days) = (int(month)?, int(day)?);
         let month_rest = round_micros((month - f64::from(months)) * f64::from(MONTH_DAYS));
-        let mut seconds =
-            round_micros((day - f64::from(days) + month_rest - month_rest.trunc()) * DAY_SECONDS);
+        let mut seconds = round_micros((day - f64::from(days) + month_rest - month_rest.trunc()) * DAY_SECONDS);
         if seconds.abs() >= DAY_SECONDS {
             let whole = (seconds / DAY_SECONDS).trunc();
             days = days.checked_add(int(whole)?)?;

@@ -200,7 +200,8 @@ impl TimeZone {
         Some(TimeZone(Arc::new(Zone { name, rules: Rules::Changing(zone) })))
     }
 
-    /// `std offset [dst [offset] [,rules]]`, offsets counting west. The standard name may be empty.
+    /// `std offset [dst [offset] [,rules]]`, offsets counting west. The standard name may be empty. A zone with daylight
+    /// saving time needs names of three letters, where PostgreSQL takes any: it reads even `America/New3York` so.
     fn posix(text: &str) -> Option<TimeZone> {
         let upper = text.to_ascii_uppercase();
         let (abbreviation, rest) = posix_name(&upper)?;

@@ -52,13 +52,13 @@ pub fn weekday(days: i32) -> i32 {
 
 /// Day of the year, from 1.
 pub fn day_of_year(year: i32, month: i32, day: i32) -> i32 {
-    to_days(year, month, day) - to_days(year, 1, 1) + 1
+    to_days(year, month, day).saturating_sub(to_days(year, 1, 1)).saturating_add(1)
 }
 
 /// The Monday with which an ISO year begins: its week has the 4th of January.
 pub fn iso_year_start(year: i32) -> i32 {
     let fourth = to_days(year, 1, 4);
-    fourth - (weekday(fourth) + 6) % 7
+    fourth.saturating_sub((weekday(fourth) + 6) % 7)
 }
 
 /// ISO year and week (from 1) of a day.
@@ -71,7 +71,7 @@ pub fn iso_week(days: i32) -> (i32, i32) {
     } else {
         year
     };
-    (year, (days - iso_year_start(year)) / 7 + 1)
+    (year, days.saturating_sub(iso_year_start(year)) / 7 + 1)
 }
 
 /// Whether a date lies where Julian days can be counted: 4714-11 BC to 5874898-05.

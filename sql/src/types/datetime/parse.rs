@@ -7,6 +7,7 @@
 //!
 //! Range checks beyond a calendar's (does February have a 30th?) are left to the callers.
 
+mod fields;
 mod words;
 
 use super::calendar::{JULIAN_2000, days_in_month, from_days, to_days};
@@ -15,6 +16,9 @@ use crate::error::{SqlError, state};
 use crate::functions::context::DateOrder;
 use crate::types::timezone::{Abbreviation, TimeZone, abbreviation};
 use words::{Unit, Word, word};
+
+use fields::{MAX_FIELDS, fraction_micros, integer};
+pub(crate) use fields::{Shape, clock, displacement, fields, fraction_value};
 
 /// Why text could not be read. Turned into an SQL error by [`Bad::report`], which knows the whole text.
 #[derive(Debug)]
@@ -44,18 +48,13 @@ impl Bad {
                 state::INVALID_DATETIME_FORMAT,
                 format!("invalid input syntax for type {type_name}: \"{text}\""),
             ),
-            Bad::Overflow => {
-                SqlError::new(state::DATETIME_FIELD_OVERFLOW, out_of_range("date/time field value"))
-            }
-            Bad::MonthDay => {
-                SqlError::new(state::DATETIME_FIELD_OVERFLOW, out_of_range("date/time field value"))
-                    .hint("Perhaps you need a different \"datestyle\" setting.")
-            }
+            Bad::Overflow => SqlError::new(state::DATETIME_FIELD_OVERFLOW, out_of_range("date/time field value")),
+            Bad::MonthDay => SqlError::new(state::DATETIME_FIELD_OVERFLOW, out_of_range("date/time field value"))
+                .hint("Perhaps you need a different \"datestyle\" setting."),
             Bad::Interval => SqlError::new(state::INTERVAL_FIELD_OVERFLOW, out_of_range("interval field value")),
-            Bad::Displacement => SqlError::new(
-                state::INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
-                out_of_range("time zone displacement"),
-            ),
+            Bad::Displacement => {
+                SqlError::new(state::INVALID_TIME_ZONE_DISPLACEMENT_VALUE, out_of_range("time zone displacement"))
+            }
             Bad::Other(error) => error,
         }
     }
@@ -79,117 +78,6 @@ pub(crate) struct Decoded {
     pub civil: Civil,
     /// Seconds east of Greenwich.
     pub east: i32,
-}
-
-/// Shapes of fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// Digits, perhaps with a decimal point.
-    Number,
-    /// Digits with delimiters, perhaps with letters among them; or a zone name with punctuation.
-    Date,
-    /// Digits and colons.
-    Time,
-    /// Letters.
-    Word,
-    /// A sign, then letters.
-    SignedWord,
-    /// A sign, then digits, colons, points or minuses.
-    Zone,
-}
-
-/// Most fields a text may have.
-const MAX_FIELDS: usize = 25;
-
-/// Cuts text into fields, in lower case. `limit` is how many characters may be in them altogether.
-pub(crate) fn fields(text: &str, limit: usize) -> Read<Vec<(Shape, String)>> {
-    let b = text.as_bytes();
-    let peek = |at: usize| b.get(at).copied().unwrap_or(0);
-    let run = |mut at: usize, accept: fn(u8) -> bool| {
-        while accept(peek(at)) {
-            at += 1;
-        }
-        at
-    };
-    let mut out: Vec<(Shape, String)> = Vec::with_capacity(6);
-    let (mut at, mut used) = (0, 0);
-    while at < b.len() {
-        let c = b[at];
-        if is_space(c) {
-            at += 1;
-            continue;
-        }
-        if out.len() >= MAX_FIELDS {
-            return Err(Bad::Format);
-        }
-        let start = at;
-        let shape;
-        if c.is_ascii_digit() {
-            at = run(at, |c| c.is_ascii_digit());
-            let delimiter = peek(at);
-            if delimiter == b':' {
-                shape = Shape::Time;
-                at = run(at, |c| c.is_ascii_digit() || c == b':' || c == b'.');
-            } else if matches!(delimiter, b'-' | b'/' | b'.') {
-                at += 1;
-                if peek(at).is_ascii_digit() {
-                    at = run(at, |c| c.is_ascii_digit());
-                    if peek(at) == delimiter {
-                        shape = Shape::Date;
-                        while peek(at).is_ascii_digit() || peek(at) == delimiter {
-                            at += 1;
-                        }
-                    } else {
-                        shape = if delimiter == b'.' { Shape::Number } else { Shape::Date };
-                    }
-                } else {
-                    shape = Shape::Date;
-                    while peek(at).is_ascii_alphanumeric() || peek(at) == delimiter {
-                        at += 1;
-                    }
-                }
-            } else {
-                shape = Shape::Number;
-            }
-        } else if c == b'.' {
-            shape = Shape::Number;
-            at = run(at + 1, |c| c.is_ascii_digit());
-        } else if c.is_ascii_alphabetic() {
-            at = run(at, |c| c.is_ascii_alphabetic());
-            let next = peek(at);
-            // A word with punctuation is a date or a zone name; one with a digit or plus too, unless it is a keyword (t, j).
-            let more = matches!(next, b'-' | b'/' | b'.')
-                || (next == b'+' || next.is_ascii_digit()) && word(&text[start..at].to_ascii_lowercase()).is_none();
-            shape = if more { Shape::Date } else { Shape::Word };
-            if more {
-                at = run(at, |c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'/' | b'_' | b'.' | b':'));
-            }
-        } else if c == b'+' || c == b'-' {
-            let first = run(at + 1, is_space);
-            let mut field = char::from(c).to_string();
-            if peek(first).is_ascii_digit() {
-                shape = Shape::Zone;
-                at = run(first, |c| c.is_ascii_digit() || matches!(c, b':' | b'.' | b'-'));
-            } else if peek(first).is_ascii_alphabetic() {
-                shape = Shape::SignedWord;
-                at = run(first, |c| c.is_ascii_alphabetic());
-            } else {
-                return Err(Bad::Format);
-            }
-            field.push_str(&text[first..at].to_ascii_lowercase());
-            used += field.len() + 1;
-            out.push((shape, field));
-            continue;
-        } else if c.is_ascii_punctuation() {
-            at += 1;
-            continue;
-        } else {
-            return Err(Bad::Format);
-        }
-        used += at - start + 1;
-        out.push((shape, text[start..at].to_ascii_lowercase()));
-    }
-    if used > limit { Err(Bad::Format) } else { Ok(out) }
 }
 
 /// Reads a date with or without a time and a zone.
@@ -225,8 +113,9 @@ pub(crate) fn time(text: &str, cx: &InputCx<'_>) -> Read<Civil> {
     if reader.seen & TIME != TIME {
         return Err(Bad::Format);
     }
-    // A zone whose offset changes means nothing without a date.
-    if reader.zone.as_ref().is_some_and(|z| !z.is_fixed()) && reader.seen & DATE != DATE {
+    // A zone whose offset changes means nothing without a date. An abbreviation is taken as of today.
+    let changing = matches!(&reader.zone, Some(LateZone::Named(z)) if !z.is_constant());
+    if changing && reader.seen & DATE != DATE {
         return Err(Bad::Format);
     }
     if reader.zone.is_some() && reader.seen & ZONE_MODIFIER != 0 {
@@ -278,113 +167,8 @@ fn iso(text: &str) -> Option<Civil> {
 }
 
 /// Local microseconds of parts whose year may be far out of range: good enough to ask a zone for its offset.
-fn local_micros(c: &Civil) -> i64 {
+pub(crate) fn local_micros(c: &Civil) -> i64 {
     i64::from(c.days()).saturating_mul(DAY).saturating_add(c.time())
-}
-
-/// `[+-]hh[:mm[:ss]]` or `[+-]hhmm` as seconds east.
-pub(crate) fn displacement(field: &str) -> Read<i32> {
-    let (east, digits) = match field.as_bytes().first() {
-        Some(b'+') => (1, &field[1..]),
-        Some(b'-') => (-1, &field[1..]),
-        _ => return Err(Bad::Format),
-    };
-    let number = |s: &str| integer(s).ok_or(Bad::Displacement).map(|(v, n)| (v, n));
-    let (mut hour, mut used) = number(digits)?;
-    let (mut minute, mut second) = (0, 0);
-    if digits[used..].starts_with(':') {
-        let (m, n) = number(&digits[used + 1..])?;
-        minute = m;
-        used += 1 + n;
-        if digits[used..].starts_with(':') {
-            let (s, n) = number(&digits[used + 1..])?;
-            second = s;
-            used += 1 + n;
-        }
-    } else if used == digits.len() && field.len() > 3 {
-        minute = hour % 100;
-        hour /= 100;
-    }
-    if !(0..=15).contains(&hour) || !(0..60).contains(&minute) || !(0..60).contains(&second) {
-        return Err(Bad::Displacement);
-    }
-    if used != digits.len() {
-        return Err(Bad::Format);
-    }
-    Ok(east * (hour * 3600 + minute * 60 + second))
-}
-
-/// `.5` as microseconds, rounded to even as C's rint does; up to a whole second.
-pub(crate) fn fraction_micros(fraction: &str) -> Read<i32> {
-    Ok((fraction_value(fraction)? * 1_000_000.0).round_ties_even() as i32)
-}
-
-/// `.5` as a number; a lone point is 0.
-pub(crate) fn fraction_value(fraction: &str) -> Read<f64> {
-    let digits = fraction.strip_prefix('.').ok_or(Bad::Format)?;
-    if digits.is_empty() {
-        return Ok(0.0);
-    }
-    let mut exponent = digits.split(['e', 'E']);
-    let plain = exponent.next().is_some_and(|m| m.bytes().all(|b| b.is_ascii_digit()));
-    if !plain {
-        return Err(Bad::Format);
-    }
-    fraction.parse().map_err(|_| Bad::Format)
-}
-
-/// Hours, minutes, seconds and microseconds of a field with colons. With `minutes_first`, two parts are mm:ss.
-/// Hours have no upper limit here.
-pub(crate) fn clock(field: &str, minutes_first: bool) -> Read<(i64, i32, i32, i32)> {
-    let digits = |s: &str| s.bytes().take_while(u8::is_ascii_digit).count();
-    let part = |s: &str| -> Read<i32> { if s.is_empty() { Ok(0) } else { s.parse().map_err(|_| Bad::Overflow) } };
-    let n = digits(field);
-    let mut hour: i64 = if n == 0 { 0 } else { field[..n].parse().map_err(|_| Bad::Overflow)? };
-    let rest = field[n..].strip_prefix(':').ok_or(Bad::Format)?;
-    let n = digits(rest);
-    let mut minute = part(&rest[..n])?;
-    let rest = &rest[n..];
-    let (mut second, mut micros) = (0, 0);
-    if rest.is_empty() {
-        if minutes_first {
-            second = minute;
-            minute = i32::try_from(hour).map_err(|_| Bad::Overflow)?;
-            hour = 0;
-        }
-    } else if rest.starts_with('.') {
-        micros = fraction_micros(rest)?;
-        second = minute;
-        minute = i32::try_from(hour).map_err(|_| Bad::Overflow)?;
-        hour = 0;
-    } else {
-        let rest = rest.strip_prefix(':').ok_or(Bad::Format)?;
-        let n = digits(rest);
-        second = part(&rest[..n])?;
-        match &rest[n..] {
-            "" => {}
-            fraction if fraction.starts_with('.') => micros = fraction_micros(fraction)?,
-            _ => return Err(Bad::Format),
-        }
-    }
-    if minute > 59 || second > 60 || micros > 1_000_000 {
-        return Err(Bad::Overflow);
-    }
-    Ok((hour, minute, second, micros))
-}
-
-/// The integer a text begins with (a sign allowed) and its length. None if it does not fit. No digits: 0 and 0.
-pub(crate) fn integer(text: &str) -> Option<(i32, usize)> {
-    let b = text.as_bytes();
-    let sign = usize::from(matches!(b.first(), Some(b'+' | b'-')));
-    let digits = b[sign..].iter().take_while(|c| c.is_ascii_digit()).count();
-    if digits == 0 {
-        return Some((0, 0));
-    }
-    text[..sign + digits].parse().ok().map(|v| (v, sign + digits))
-}
-
-fn is_space(c: u8) -> bool {
-    matches!(c, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
 fn time_overflows(tm: &Civil) -> bool {
@@ -411,6 +195,7 @@ const WEEKDAY: u32 = 1 << 11;
 const MERIDIEM: u32 = 1 << 12;
 const ERA: u32 = 1 << 13;
 const RESERVED: u32 = 1 << 14;
+const DYNAMIC: u32 = 1 << 15;
 const DATE: u32 = YEAR | MONTH | DAY_OF_MONTH;
 const ALL_SECONDS: u32 = SECOND | SUBSECOND;
 const TIME: u32 = HOUR | MINUTE | ALL_SECONDS;
@@ -419,18 +204,6 @@ const TIME: u32 = HOUR | MINUTE | ALL_SECONDS;
 enum LateZone {
     Named(TimeZone),
     Abbreviated(TimeZone, String),
-}
-
-impl LateZone {
-    fn is_fixed(&self) -> bool {
-        match self {
-            LateZone::Named(z) | LateZone::Abbreviated(z, _) => {
-                // A zone that has one offset in summer and winter of a year is as good as fixed only if it never
-                // changed; those were recognised when the zone was made.
-                z.is_constant()
-            }
-        }
-    }
 }
 
 struct Reader<'a> {
@@ -544,17 +317,14 @@ impl<'a> Reader<'a> {
 
     fn zone_name(&mut self, field: &str) -> Read<u32> {
         let zone = TimeZone::get(field).ok_or_else(|| {
-            Bad::Other(SqlError::new(
-                state::INVALID_PARAMETER_VALUE,
-                format!("time zone \"{field}\" not recognized"),
-            ))
+            Bad::Other(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("time zone \"{field}\" not recognized")))
         })?;
         self.zone = Some(LateZone::Named(zone));
         Ok(ZONE)
     }
 
     fn time_shape(&mut self, field: &str) -> Read<u32> {
-        if !self.time_only && self.prefix.take().is_some_and(|p| p != Unit::Time) {
+        if self.prefix.take().is_some_and(|p| p != Unit::Time) {
             return Err(Bad::Format);
         }
         let (hour, minute, second, micros) = clock(field, false)?;
@@ -668,7 +438,7 @@ impl<'a> Reader<'a> {
                 Abbreviation::Zone(name) => {
                     let zone = TimeZone::get(name).ok_or(Bad::Format)?;
                     self.zone = Some(LateZone::Abbreviated(zone, field.to_owned()));
-                    return Ok(Some(ZONE));
+                    return Ok(Some(ZONE | DYNAMIC));
                 }
             }
         }
@@ -785,7 +555,6 @@ impl<'a> Reader<'a> {
                 continue;
             }
             match word(part) {
-                Some(Word::Noise) => {}
                 Some(Word::Month(month)) => {
                     self.tm.month = month;
                     text_month = true;
@@ -864,24 +633,24 @@ impl<'a> Reader<'a> {
     /// `yyyymmdd`, `yymmdd`, `hhmmss`, `hhmm`: which one depends on what is known.
     fn run_together(&mut self, field: &str, seen: u32) -> Read<u32> {
         let mut digits = field;
-        let part = |s: &str| s.parse::<i32>().unwrap_or(i32::MAX);
+        let part = |s: &str| s.parse::<i32>().map_err(|_| Bad::Overflow);
         if let Some(point) = field.find('.') {
             self.tm.micros = fraction_micros(&field[point..])?;
             digits = &field[..point];
         } else if seen & DATE != DATE && digits.len() >= 6 {
             let n = digits.len();
-            self.tm.day = part(&digits[n - 2..]);
-            self.tm.month = part(&digits[n - 4..n - 2]);
-            self.tm.year = part(&digits[..n - 4]);
+            self.tm.day = part(&digits[n - 2..])?;
+            self.tm.month = part(&digits[n - 4..n - 2])?;
+            self.tm.year = part(&digits[..n - 4])?;
             if n == 6 {
                 self.short_year = true;
             }
             return Ok(DATE);
         }
         if seen & TIME != TIME && matches!(digits.len(), 4 | 6) {
-            self.tm.hour = part(&digits[..2]);
-            self.tm.minute = part(&digits[2..4]);
-            self.tm.second = if digits.len() == 6 { part(&digits[4..]) } else { 0 };
+            self.tm.hour = part(&digits[..2])?;
+            self.tm.minute = part(&digits[2..4])?;
+            self.tm.second = if digits.len() == 6 { part(&digits[4..])? } else { 0 };
             return Ok(TIME);
         }
         Err(Bad::Format)

@@ -187,7 +187,9 @@ fn verbose(text: &str, range: i32) -> Read<Sum> {
                 unit = Some(Unit::Day);
                 time_bits
             }
-            Shape::Zone if signed_clock && sum.add_clock(&field[1..], field.starts_with('-'), minutes_first).is_ok() => {
+            Shape::Zone
+                if signed_clock && sum.add_clock(&field[1..], field.starts_with('-'), minutes_first).is_ok() =>
+            {
                 unit = Some(Unit::Day);
                 time_bits
             }
@@ -237,8 +239,7 @@ fn number(field: &str, unit: &mut Unit) -> Read<(i64, f64)> {
     let negative = field.starts_with('-');
     let sign = usize::from(matches!(field.as_bytes().first(), Some(b'+' | b'-')));
     let digits = field[sign..].bytes().take_while(u8::is_ascii_digit).count();
-    let mut value: i64 =
-        if digits == 0 { 0 } else { field[..sign + digits].parse().map_err(|_| Bad::Overflow)? };
+    let mut value: i64 = if digits == 0 { 0 } else { field[..sign + digits].parse().map_err(|_| Bad::Overflow)? };
     let rest = &field[sign + digits..];
     if let Some(months) = rest.strip_prefix('-') {
         let end = months.bytes().take_while(u8::is_ascii_digit).count();
