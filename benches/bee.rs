@@ -11,7 +11,8 @@ use bytes::Bytes;
 use pgbee_engine::bee::{Bee, Cache, Direction, KeyRange, Writer};
 use pgbee_engine::corestore::{Options, Store};
 use pgbee_engine::hypercore::Core;
-use pgbee_engine::storage::{Backend, Durability, Rocks, RocksOptions};
+use pgbee_engine::storage::rocks::{Rocks, RocksOptions};
+use pgbee_engine::storage::{Backend, Durability};
 use pgbee_engine::{Result, Version};
 
 const BATCH: u64 = 10_000;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use pgbee_engine::bee::{Cache, Direction, KeyRange};
 use pgbee_engine::corestore::{Options, Store};
-use pgbee_engine::storage::{Durability, Memory};
+use pgbee_engine::storage::Durability;
+use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::txn::{self, CommitInfo, Database};
 use pgbee_engine::{BlockIndex, Version};
 use pgbee_tests::repository;
