@@ -215,12 +215,14 @@ fn accepts(declared: &[Type], variadic: Option<Type>, optional: usize, actual: &
         return false;
     }
     let wanted = declared.iter().copied().chain(variadic.into_iter().cycle());
+    let element = resolve(Type::ANYELEMENT, declared, actual);
     actual.iter().zip(wanted).all(|(a, w)| {
         *a == w
             || match w {
-                Type::ANY | Type::ANYELEMENT | Type::ANYCOMPATIBLE => true,
+                Type::ANY => true,
+                Type::ANYELEMENT | Type::ANYCOMPATIBLE => *a == element,
                 Type::ANYNONARRAY | Type(5079) => !a.is_array(),
-                Type::ANYARRAY | Type::ANYCOMPATIBLEARRAY => a.is_array(),
+                Type::ANYARRAY | Type::ANYCOMPATIBLEARRAY => a.element() == Some(element),
                 Type::TEXT => *a == Type::UNKNOWN,
                 _ => false,
             }
