@@ -285,8 +285,8 @@ fn aggregate(call: &str, session: &SessionCx) -> Result<(Datum, Type)> {
     let mut after = Vec::new();
     if let Some((args, _)) = inside.split_once(';') {
         direct.push(Parser { rest: args, session }.primary()?);
-    } else if let Some((_, extra)) = inside.split_once(", '") {
-        after.push(Parser { rest: &format!("'{extra}"), session }.primary()?);
+    } else if let Some((_, extra)) = inside.split_once(", ") {
+        after.push(Parser { rest: extra, session }.primary()?);
     }
     let types: Vec<Type> = direct.iter().map(|d| d.1).chain(columns.iter().map(|c| c.1)).chain(after.iter().map(|d| d.1)).collect();
     let types = if inside == "*" { Vec::new() } else { types };
