@@ -27,6 +27,7 @@ pub mod to_char;
 pub mod array;
 pub mod srf;
 pub mod system;
+pub mod inspection;
 pub mod uuid;
 mod args;
 #[cfg(test)]
