@@ -23,6 +23,9 @@ pub mod array;
 pub mod srf;
 pub mod system;
 pub mod uuid;
+mod args;
+pub mod keywords;
+pub mod procs;
 
 pub use context::{FnCx, Services, SessionCx};
 pub use registry::{registry, Registry};

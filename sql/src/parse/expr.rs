@@ -1,0 +1,926 @@
+//! Expressions: operator precedence, and the forms around it.
+//!
+//! The levels are those of PostgreSQL's grammar. `b` marks its restricted expressions (`b_expr`): what stands before the AND of
+//! BETWEEN, in POSITION, in a column's DEFAULT, where AND, NOT, IN, LIKE, BETWEEN and IS NULL would be ambiguous.
+
+use super::ast::*;
+use super::lexer::Tok;
+use super::parser::Parser;
+use crate::error::Result;
+
+const OR: u8 = 1;
+const AND: u8 = 2;
+const NOT: u8 = 3;
+const IS: u8 = 4;
+const COMPARE: u8 = 5;
+const MATCH: u8 = 6;
+const OTHER: u8 = 8;
+const ADD: u8 = 9;
+const MULTIPLY: u8 = 10;
+const POWER: u8 = 11;
+const AT: u8 = 12;
+const COLLATE: u8 = 13;
+const SIGN: u8 = 14;
+const TYPECAST: u8 = 16;
+
+/// What parentheses turned out to hold.
+pub(super) enum Paren {
+    /// A query.
+    Query(Box<Query>),
+    /// One expression, or the fields of a row.
+    Exprs(Vec<Expr>),
+}
+
+pub(super) fn make(kind: ExprKind, pos: Pos) -> Expr {
+    Expr { kind, pos }
+}
+
+/// A call of a pg_catalog function that a keyword form stands for.
+fn special(name: &str, args: Vec<Expr>, pos: Pos) -> Expr {
+    let name = QName { parts: vec!["pg_catalog".into(), name.into()], pos };
+    let args = args.into_iter().map(|value| Arg { name: None, value }).collect();
+    make(ExprKind::Call(Box::new(Call { special: true, ..plain_call(name, args) })), pos)
+}
+
+fn plain_call(name: QName, args: Vec<Arg>) -> Call {
+    Call { name, args, star: false, variadic: false, distinct: false, order_by: vec![], within_group: vec![], filter: None, over: None, special: false }
+}
+
+impl Parser<'_> {
+    /// a_expr.
+    pub fn expr(&mut self) -> Result<Expr> {
+        self.expr_at(0, false)
+    }
+    /// b_expr.
+    pub fn b_expr(&mut self) -> Result<Expr> {
+        self.expr_at(0, true)
+    }
+
+    fn expr_at(&mut self, min: u8, b: bool) -> Result<Expr> {
+        self.nested(1, |p| {
+            let left = p.prefix(b)?;
+            p.infix(left, min, b)
+        })
+    }
+
+    fn prefix(&mut self, b: bool) -> Result<Expr> {
+        let pos = self.pos();
+        match self.tok() {
+            Tok::Op("-") => {
+                self.advance();
+                let operand = self.expr_at(SIGN, b)?;
+                Ok(match operand.kind {
+                    ExprKind::Number(n) => {
+                        let negated = n.strip_prefix('-').map_or_else(|| format!("-{n}"), str::to_owned);
+                        make(ExprKind::Number(negated), pos)
+                    }
+                    kind => make(ExprKind::Op { schema: None, name: "-".into(), left: None, right: Box::new(make(kind, operand.pos)) }, pos),
+                })
+            }
+            Tok::Op("+") => {
+                self.advance();
+                let right = Box::new(self.expr_at(SIGN, b)?);
+                Ok(make(ExprKind::Op { schema: None, name: "+".into(), left: None, right }, pos))
+            }
+            Tok::Word(w, _) if w == "not" && !b => {
+                self.advance();
+                Ok(make(ExprKind::Not(Box::new(self.expr_at(NOT, b)?)), pos))
+            }
+            _ => {
+                if let Some((schema, name)) = self.other_operator()? {
+                    let right = Box::new(self.expr_at(OTHER + 1, b)?);
+                    return Ok(make(ExprKind::Op { schema, name, left: None, right }, pos));
+                }
+                self.primary()
+            }
+        }
+    }
+
+    /// Takes an operator of the generic kind (`qual_Op`), or OPERATOR(schema.op).
+    fn other_operator(&mut self) -> Result<Option<(Option<String>, String)>> {
+        match self.tok() {
+            Tok::Op(o) if is_other(o) => {
+                let name = (*o).to_owned();
+                self.advance();
+                Ok(Some((None, name)))
+            }
+            Tok::Word(w, _) if w == "operator" && self.is_op_at(1, "(") => {
+                self.at += 2;
+                let found = self.qualified_operator()?;
+                self.expect_op(")")?;
+                Ok(Some(found))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// any_operator: `schema.op`.
+    pub fn qualified_operator(&mut self) -> Result<(Option<String>, String)> {
+        let mut schema = None;
+        while !matches!(self.tok(), Tok::Op(_)) {
+            schema = Some(self.col_id()?.text);
+            self.expect_op(".")?;
+        }
+        match self.tok() {
+            Tok::Op(o) if !matches!(*o, "(" | ")" | "[" | "]" | "," | ";" | "." | ":" | "::" | ":=" | "=>" | "..") => {
+                let name = (*o).to_owned();
+                self.advance();
+                Ok((schema, name))
+            }
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn infix(&mut self, mut left: Expr, min: u8, b: bool) -> Result<Expr> {
+        loop {
+            let at = self.at;
+            let pos = self.pos();
+            let next = match self.tok() {
+                Tok::Op(o) => match *o {
+                    "::" if TYPECAST >= min => {
+                        self.advance();
+                        let ty = Box::new(self.type_name()?);
+                        make(ExprKind::Cast { input: Box::new(left), ty }, pos)
+                    }
+                    "^" if POWER >= min => self.binary(left, POWER + 1, b)?,
+                    "*" | "/" | "%" if MULTIPLY >= min => self.binary(left, MULTIPLY + 1, b)?,
+                    "+" | "-" if ADD >= min => self.binary(left, ADD + 1, b)?,
+                    "<" | ">" | "=" | "<=" | ">=" | "<>" if COMPARE >= min => {
+                        if self.quantifier(1) {
+                            let op = self.operator_text();
+                            self.quantified(left, op, pos)?
+                        } else {
+                            let made = self.binary(left, COMPARE + 1, b)?;
+                            self.refuse(|p| matches!(p.tok(), Tok::Op("<" | ">" | "=" | "<=" | ">=" | "<>")))?;
+                            made
+                        }
+                    }
+                    o if is_other(o) && OTHER >= min => {
+                        if self.quantifier(1) {
+                            let op = self.operator_text();
+                            self.quantified(left, op, pos)?
+                        } else {
+                            self.binary(left, OTHER + 1, b)?
+                        }
+                    }
+                    _ => return Ok(left),
+                },
+                Tok::Word(w, Some(_)) => match w.as_str() {
+                    "operator" if OTHER >= min && self.is_op_at(1, "(") => self.named_operator(left, b, pos)?,
+                    "at" if AT >= min && self.are_kws(&["at", "time", "zone"]) => {
+                        self.at += 3;
+                        let zone = self.expr_at(AT + 1, b)?;
+                        special("timezone", vec![zone, left], pos)
+                    }
+                    "collate" if COLLATE >= min && !b => {
+                        self.advance();
+                        let collation = self.qname()?;
+                        make(ExprKind::Collate { input: Box::new(left), collation }, pos)
+                    }
+                    "and" if AND >= min && !b => self.chain(left, AND, pos)?,
+                    "or" if OR >= min && !b => self.chain(left, OR, pos)?,
+                    "is" if IS >= min => match self.is_test(left, b, pos)? {
+                        Ok(made) => made,
+                        Err(left) => return Ok(left),
+                    },
+                    "isnull" | "notnull" if IS >= min && !b => {
+                        let negated = w == "notnull";
+                        self.advance();
+                        make(ExprKind::IsNull { input: Box::new(left), negated }, pos)
+                    }
+                    "overlaps" if matches!(left.kind, ExprKind::Row { .. }) => self.overlaps(left, pos)?,
+                    "between" | "in" | "like" | "ilike" | "similar" if MATCH >= min && !b => self.match_form(left, false, pos)?,
+                    "not"
+                        if MATCH >= min && !b && ["between", "in", "like", "ilike", "similar"].iter().any(|k| self.is_kw_at(1, k)) =>
+                    {
+                        self.advance();
+                        self.match_form(left, true, pos)?
+                    }
+                    _ => return Ok(left),
+                },
+                _ => return Ok(left),
+            };
+            debug_assert!(self.at > at);
+            self.grow(1)?;
+            left = next;
+        }
+    }
+
+    /// After a non-associative operator: another of its level is an error.
+    fn refuse(&self, is_same: impl Fn(&Self) -> bool) -> Result<()> {
+        if is_same(self) { Err(self.unexpected()) } else { Ok(()) }
+    }
+
+    fn operator_text(&mut self) -> String {
+        let text = match self.tok() {
+            Tok::Op(o) => (*o).to_owned(),
+            _ => String::new(),
+        };
+        self.advance();
+        text
+    }
+
+    fn binary(&mut self, left: Expr, right_min: u8, b: bool) -> Result<Expr> {
+        let pos = self.pos();
+        let name = self.operator_text();
+        let right = Box::new(self.expr_at(right_min, b)?);
+        Ok(make(ExprKind::Op { schema: None, name, left: Some(Box::new(left)), right }, pos))
+    }
+
+    fn named_operator(&mut self, left: Expr, b: bool, pos: Pos) -> Result<Expr> {
+        self.at += 2;
+        let (schema, name) = self.qualified_operator()?;
+        self.expect_op(")")?;
+        if self.quantifier(0) {
+            return self.quantified(left, name, pos);
+        }
+        let right = Box::new(self.expr_at(OTHER + 1, b)?);
+        Ok(make(ExprKind::Op { schema, name, left: Some(Box::new(left)), right }, pos))
+    }
+
+    /// AND and OR of any number are one node: their height does not grow with their length.
+    fn chain(&mut self, left: Expr, level: u8, pos: Pos) -> Result<Expr> {
+        let word = if level == AND { "and" } else { "or" };
+        let mut parts = match (level, left.kind) {
+            (AND, ExprKind::And(parts)) | (OR, ExprKind::Or(parts)) => parts,
+            (_, kind) => vec![make(kind, left.pos)],
+        };
+        while self.eat_kw(word) {
+            parts.push(self.expr_at(level + 1, false)?);
+        }
+        Ok(make(if level == AND { ExprKind::And(parts) } else { ExprKind::Or(parts) }, pos))
+    }
+
+    fn is_test(&mut self, left: Expr, b: bool, pos: Pos) -> Result<Result<Expr, Expr>> {
+        let skip = 1 + usize::from(self.is_kw_at(1, "not"));
+        let negated = skip == 2;
+        if self.is_kw_at(skip, "distinct") && self.is_kw_at(skip + 1, "from") {
+            self.at += skip + 2;
+            let right = Box::new(self.expr_at(IS + 1, b)?);
+            self.refuse(|p| p.is_kw("is") || p.is_kw("isnull") || p.is_kw("notnull"))?;
+            return Ok(Ok(make(ExprKind::IsDistinct { left: Box::new(left), right, negated }, pos)));
+        }
+        if b && !self.is_kw_at(skip, "document") {
+            return Ok(Err(left));
+        }
+        self.at += skip;
+        let input = Box::new(left);
+        let value = match self.eat_one_of(&["null", "true", "false", "unknown", "document", "normalized", "nfc", "nfd", "nfkc", "nfkd"]) {
+            Some("null") => return Ok(Ok(make(ExprKind::IsNull { input, negated }, pos))),
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some("unknown") => None,
+            Some("document") => return self.unsupported(pos, "IS DOCUMENT"),
+            Some(_) => return self.unsupported(pos, "IS NORMALIZED"),
+            None => return Err(self.unexpected()),
+        };
+        Ok(Ok(make(ExprKind::IsBool { input, value, negated }, pos)))
+    }
+
+    fn overlaps(&mut self, left: Expr, pos: Pos) -> Result<Expr> {
+        self.advance();
+        let row_pos = self.pos();
+        let right = self.primary()?;
+        let (ExprKind::Row { fields: mut all, .. }, ExprKind::Row { fields: more, .. }) = (left.kind, right.kind) else {
+            return Err(self.unexpected_at(self.at));
+        };
+        if all.len() != 2 {
+            return self.error(left.pos, "wrong number of parameters on left side of OVERLAPS expression");
+        }
+        if more.len() != 2 {
+            return self.error(row_pos, "wrong number of parameters on right side of OVERLAPS expression");
+        }
+        all.extend(more);
+        Ok(special("overlaps", all, pos))
+    }
+
+    /// BETWEEN, IN, LIKE, ILIKE, SIMILAR TO, after an optional NOT.
+    fn match_form(&mut self, left: Expr, negated: bool, pos: Pos) -> Result<Expr> {
+        let same = |p: &Self| {
+            p.one_of(&["between", "in", "like", "ilike", "similar"]).is_some()
+                || (p.is_kw("not") && ["between", "in", "like", "ilike", "similar"].iter().any(|k| p.is_kw_at(1, k)))
+        };
+        let input = Box::new(left);
+        if self.eat_kw("between") {
+            let symmetric = self.eat_kw("symmetric");
+            if !symmetric {
+                self.eat_kw("asymmetric");
+            }
+            let low = Box::new(self.b_expr()?);
+            self.expect_kw("and")?;
+            let high = Box::new(self.expr_at(MATCH + 1, false)?);
+            self.refuse(same)?;
+            return Ok(make(ExprKind::Between { input, low, high, symmetric, negated }, pos));
+        }
+        if self.eat_kw("in") {
+            if !self.is_op("(") {
+                return Err(self.unexpected());
+            }
+            return Ok(make(
+                match self.paren()? {
+                    Paren::Query(query) => ExprKind::InQuery { input, query, negated },
+                    Paren::Exprs(list) => ExprKind::InList { input, list, negated },
+                },
+                pos,
+            ));
+        }
+        let kind = match self.eat_one_of(&["like", "ilike", "similar"]) {
+            Some("like") => LikeKind::Like,
+            Some("ilike") => LikeKind::ILike,
+            _ => {
+                self.expect_kw("to")?;
+                LikeKind::Similar
+            }
+        };
+        if kind != LikeKind::Similar && self.quantifier(0) {
+            let op = match (kind, negated) {
+                (LikeKind::Like, false) => "~~",
+                (LikeKind::Like, true) => "!~~",
+                (_, false) => "~~*",
+                (_, true) => "!~~*",
+            };
+            return self.quantified(*input, op.into(), pos);
+        }
+        let pattern = Box::new(self.expr_at(MATCH + 1, false)?);
+        let escape = if self.eat_kw("escape") { Some(Box::new(self.expr_at(MATCH + 1, false)?)) } else { None };
+        self.refuse(same)?;
+        Ok(make(ExprKind::Like { kind, input, pattern, escape, negated }, pos))
+    }
+
+    fn quantifier(&self, ahead: usize) -> bool {
+        self.is_op_at(ahead + 1, "(") && ["any", "some", "all"].iter().any(|k| self.is_kw_at(ahead, k))
+    }
+
+    fn quantified(&mut self, left: Expr, op: String, pos: Pos) -> Result<Expr> {
+        let all = self.is_kw("all");
+        self.advance();
+        let at = self.at;
+        let right = match self.paren()? {
+            Paren::Query(query) => Quantified::Query(query),
+            Paren::Exprs(mut list) if list.len() == 1 => match list.pop() {
+                Some(array) => Quantified::Array(Box::new(array)),
+                None => return Err(self.unexpected_at(at)),
+            },
+            Paren::Exprs(_) => return Err(self.unexpected_at(at)),
+        };
+        Ok(make(ExprKind::Quantified { left: Box::new(left), op, all, right }, pos))
+    }
+
+    /// Whether a query begins here (after any opening parenthesis).
+    pub fn is_query_start(&self) -> bool {
+        self.one_of(&["select", "values", "with", "table"]).is_some()
+    }
+
+    /// Takes `( .. )`, whatever it holds.
+    pub fn paren(&mut self) -> Result<Paren> {
+        self.nested(1, |p| {
+            p.expect_op("(")?;
+            let first = if p.is_query_start() {
+                let query = p.query()?;
+                p.expect_op(")")?;
+                return Ok(Paren::Query(Box::new(query)));
+            } else if p.is_op("(") {
+                let pos = p.pos();
+                match p.paren()? {
+                    Paren::Query(query) => {
+                        if p.is_op(")") || p.continues_query() {
+                            let query = p.query_from(*query)?;
+                            p.expect_op(")")?;
+                            return Ok(Paren::Query(Box::new(query)));
+                        }
+                        let value = make(ExprKind::ScalarQuery(query), pos);
+                        let value = p.indirection(value)?;
+                        p.infix(value, 0, false)?
+                    }
+                    Paren::Exprs(exprs) => {
+                        let value = p.parenthesised(exprs, pos)?;
+                        p.infix(value, 0, false)?
+                    }
+                }
+            } else {
+                p.expr()?
+            };
+            let mut exprs = vec![first];
+            while p.eat_op(",") {
+                exprs.push(p.expr()?);
+            }
+            p.expect_op(")")?;
+            Ok(Paren::Exprs(exprs))
+        })
+    }
+
+    fn parenthesised(&mut self, mut exprs: Vec<Expr>, pos: Pos) -> Result<Expr> {
+        if exprs.len() == 1 {
+            if let Some(inner) = exprs.pop() {
+                return self.indirection(inner);
+            }
+        }
+        Ok(make(ExprKind::Row { fields: exprs, explicit: false }, pos))
+    }
+
+    fn primary(&mut self) -> Result<Expr> {
+        let pos = self.pos();
+        let kind = match self.tok() {
+            Tok::Number(n) => ExprKind::Number((*n).to_owned()),
+            Tok::Str(s) => ExprKind::String(s.clone()),
+            Tok::Bits(s) => ExprKind::BitString(s.clone()),
+            Tok::Param(n) => {
+                let n = *n;
+                self.max_param = self.max_param.max(n);
+                self.advance();
+                return self.indirection(make(ExprKind::Param(n), pos));
+            }
+            Tok::Op("(") => {
+                return match self.paren()? {
+                    Paren::Query(query) => self.indirection(make(ExprKind::ScalarQuery(query), pos)),
+                    Paren::Exprs(exprs) => self.parenthesised(exprs, pos),
+                };
+            }
+            Tok::Op("*") | Tok::Op(_) | Tok::End | Tok::Error(_) => return Err(self.unexpected()),
+            Tok::Quoted(_) => return self.name_form(),
+            Tok::Word(_, _) => return self.word_form(),
+        };
+        self.advance();
+        Ok(make(kind, pos))
+    }
+
+    /// What begins with a word: a keyword's own form, a typed literal, a call, a column.
+    fn word_form(&mut self) -> Result<Expr> {
+        let pos = self.pos();
+        let word = match self.tok() {
+            Tok::Word(w, Some(_)) => w.clone(),
+            _ => return self.name_form(),
+        };
+        if let Some(value) = self.keyword_value(&word)? {
+            return Ok(make(ExprKind::Keyword(value), pos));
+        }
+        let constant = match word.as_str() {
+            "true" => Some(ExprKind::Bool(true)),
+            "false" => Some(ExprKind::Bool(false)),
+            "null" => Some(ExprKind::Null),
+            "default" => Some(ExprKind::Default),
+            _ => None,
+        };
+        if let Some(kind) = constant {
+            self.advance();
+            return Ok(make(kind, pos));
+        }
+        if let Some(made) = self.keyword_form(&word, pos)? {
+            return Ok(made);
+        }
+        if self.is_type_keyword() {
+            return self.typed_literal(pos);
+        }
+        self.name_form()
+    }
+
+    fn keyword_value(&mut self, word: &str) -> Result<Option<KeywordValue>> {
+        use KeywordValue::*;
+        let value = match word {
+            "current_date" => CurrentDate,
+            "current_user" => CurrentUser,
+            "session_user" => SessionUser,
+            "user" => User,
+            "current_role" => CurrentRole,
+            "current_catalog" => CurrentCatalog,
+            "current_schema" if !self.is_op_at(1, "(") => CurrentSchema,
+            "current_time" | "current_timestamp" | "localtime" | "localtimestamp" => {
+                self.advance();
+                let mut precision = None;
+                if self.eat_op("(") {
+                    precision = Some(self.int_const()?);
+                    self.expect_op(")")?;
+                }
+                return Ok(Some(match word {
+                    "current_time" => CurrentTime(precision),
+                    "current_timestamp" => CurrentTimestamp(precision),
+                    "localtime" => LocalTime(precision),
+                    _ => LocalTimestamp(precision),
+                }));
+            }
+            _ => return Ok(None),
+        };
+        self.advance();
+        Ok(Some(value))
+    }
+
+    /// `int '42'`, `interval '1' year`.
+    fn typed_literal(&mut self, pos: Pos) -> Result<Expr> {
+        let mut ty = self.keyword_type(true)?;
+        let input_pos = self.pos();
+        let text = self.string()?;
+        if ty.name.last() == "interval" && ty.mods.is_empty() {
+            (ty.interval_fields, ty.mods) = self.interval_fields()?;
+        }
+        let input = Box::new(make(ExprKind::String(text), input_pos));
+        Ok(make(ExprKind::Cast { input, ty: Box::new(ty) }, pos))
+    }
+
+    /// Forms that only a keyword begins. None: the word is an ordinary name here.
+    fn keyword_form(&mut self, word: &str, pos: Pos) -> Result<Option<Expr>> {
+        let call = self.is_op_at(1, "(");
+        let kind = match word {
+            "case" => {
+                self.advance();
+                self.case_form()?
+            }
+            "exists" if call => {
+                self.advance();
+                match self.paren()? {
+                    Paren::Query(query) => ExprKind::Exists(query),
+                    Paren::Exprs(_) => return Err(self.unexpected_at(self.at)),
+                }
+            }
+            "array" => {
+                self.advance();
+                if self.is_op("[") {
+                    ExprKind::Array(self.array_elements()?)
+                } else {
+                    match self.paren()? {
+                        Paren::Query(query) => ExprKind::ArrayQuery(query),
+                        Paren::Exprs(_) => return Err(self.unexpected_at(self.at)),
+                    }
+                }
+            }
+            "row" if call => {
+                self.at += 2;
+                let fields = if self.is_op(")") { vec![] } else { self.comma_list(|p| p.row_field())? };
+                self.expect_op(")")?;
+                ExprKind::Row { fields, explicit: true }
+            }
+            "grouping" if call => {
+                self.at += 2;
+                let args = self.comma_list(|p| p.expr())?;
+                self.expect_op(")")?;
+                ExprKind::Grouping(args)
+            }
+            "cast" if call => {
+                self.at += 2;
+                let input = Box::new(self.expr()?);
+                self.expect_kw("as")?;
+                let ty = Box::new(self.type_name()?);
+                self.expect_op(")")?;
+                ExprKind::Cast { input, ty }
+            }
+            "coalesce" | "greatest" | "least" if call => {
+                self.at += 2;
+                let args = self.comma_list(|p| p.expr())?;
+                self.expect_op(")")?;
+                if word == "coalesce" { ExprKind::Coalesce(args) } else { ExprKind::MinMax { args, greatest: word == "greatest" } }
+            }
+            "nullif" if call => {
+                self.at += 2;
+                let left = Box::new(self.expr()?);
+                self.expect_op(",")?;
+                let right = Box::new(self.expr()?);
+                self.expect_op(")")?;
+                ExprKind::NullIf(left, right)
+            }
+            "extract" | "position" | "substring" | "overlay" | "trim" | "normalize" if call => {
+                self.at += 2;
+                let made = self.string_form(word, pos)?;
+                return Ok(Some(made));
+            }
+            "collation" if self.is_kw_at(1, "for") => {
+                self.at += 2;
+                self.expect_op("(")?;
+                let value = self.expr()?;
+                self.expect_op(")")?;
+                return Ok(Some(special("pg_collation_for", vec![value], pos)));
+            }
+            "treat" | "xmlconcat" | "xmlelement" | "xmlexists" | "xmlforest" | "xmlparse" | "xmlpi" | "xmlroot" | "xmlserialize" | "xmltable"
+                if call =>
+            {
+                return self.unsupported(pos, &word.to_ascii_uppercase());
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(make(kind, pos)))
+    }
+
+    fn row_field(&mut self) -> Result<Expr> {
+        self.target_value()
+    }
+
+    /// An expression, or `*`, `t.*`, `(e).*` where a list of columns may stand.
+    pub fn target_value(&mut self) -> Result<Expr> {
+        if self.is_op("*") {
+            let pos = self.pos();
+            self.advance();
+            return Ok(make(ExprKind::Star(vec![]), pos));
+        }
+        self.expr()
+    }
+
+    fn array_elements(&mut self) -> Result<Vec<Expr>> {
+        self.nested(1, |p| {
+            p.expect_op("[")?;
+            if p.eat_op("]") {
+                return Ok(vec![]);
+            }
+            let elements = p.comma_list(|p| {
+                let pos = p.pos();
+                if p.is_op("[") { Ok(make(ExprKind::Array(p.array_elements()?), pos)) } else { p.expr() }
+            })?;
+            p.expect_op("]")?;
+            Ok(elements)
+        })
+    }
+
+    fn case_form(&mut self) -> Result<ExprKind> {
+        let operand = if self.is_kw("when") { None } else { Some(Box::new(self.expr()?)) };
+        let mut whens = Vec::new();
+        while self.eat_kw("when") {
+            let condition = self.expr()?;
+            self.expect_kw("then")?;
+            whens.push((condition, self.expr()?));
+        }
+        if whens.is_empty() {
+            return Err(self.unexpected());
+        }
+        let otherwise = if self.eat_kw("else") { Some(Box::new(self.expr()?)) } else { None };
+        self.expect_kw("end")?;
+        Ok(ExprKind::Case { operand, whens, otherwise })
+    }
+
+    /// EXTRACT, POSITION, SUBSTRING, OVERLAY, TRIM, NORMALIZE, after the opening parenthesis.
+    fn string_form(&mut self, word: &str, pos: Pos) -> Result<Expr> {
+        let args = match word {
+            "extract" => {
+                let field_pos = self.pos();
+                let field = if matches!(self.tok(), Tok::Str(_)) { self.string()? } else { self.col_label()?.text };
+                self.expect_kw("from")?;
+                vec![make(ExprKind::String(field), field_pos), self.expr()?]
+            }
+            "position" => {
+                let part = self.b_expr()?;
+                self.expect_kw("in")?;
+                let whole = self.b_expr()?;
+                vec![whole, part]
+            }
+            "trim" => return self.trim_form(pos),
+            "normalize" => {
+                let value = self.expr()?;
+                let mut args = vec![value];
+                if self.eat_op(",") {
+                    let form_pos = self.pos();
+                    match self.eat_one_of(&["nfc", "nfd", "nfkc", "nfkd"]) {
+                        Some(form) => args.push(make(ExprKind::String(form.to_ascii_uppercase()), form_pos)),
+                        None => return Err(self.unexpected()),
+                    }
+                }
+                args
+            }
+            _ => {
+                // The plain form goes through the search path as any call does.
+                let name = QName { parts: vec![word.into()], pos };
+                let named = self.is_op_at(1, "=>") || self.is_op_at(1, ":=");
+                if named || self.is_op(")") || self.is_op("*") || self.one_of(&["all", "distinct", "variadic"]).is_some() {
+                    return self.call_rest(name, None, pos);
+                }
+                let first = self.expr()?;
+                if self.one_of(&["from", "for", "placing", "similar"]).is_none() {
+                    return self.call_rest(name, Some(first), pos);
+                }
+                self.substring_or_overlay(word, first)?
+            }
+        };
+        self.expect_op(")")?;
+        Ok(special(word, args, pos))
+    }
+
+    fn substring_or_overlay(&mut self, word: &str, first: Expr) -> Result<Vec<Expr>> {
+        let mut args = vec![first];
+        if word == "overlay" {
+            self.expect_kw("placing")?;
+            args.push(self.expr()?);
+            self.expect_kw("from")?;
+            args.push(self.expr()?);
+            if self.eat_kw("for") {
+                args.push(self.expr()?);
+            }
+            return Ok(args);
+        }
+        if self.eat_kw("similar") {
+            args.push(self.expr()?);
+            self.expect_kw("escape")?;
+            args.push(self.expr()?);
+        } else if self.eat_kw("from") {
+            args.push(self.expr()?);
+            if self.eat_kw("for") {
+                args.push(self.expr()?);
+            }
+        } else {
+            let for_pos = self.pos();
+            self.expect_kw("for")?;
+            let length = self.expr()?;
+            if self.eat_kw("from") {
+                args.push(self.expr()?);
+                args.push(length);
+            } else {
+                let name = QName { parts: vec!["pg_catalog".into(), "int4".into()], pos: for_pos };
+                let ty = TypeName { name, mods: vec![], interval_fields: None, dims: 0, pos: for_pos };
+                args.push(make(ExprKind::Number("1".into()), for_pos));
+                args.push(make(ExprKind::Cast { input: Box::new(length), ty: Box::new(ty) }, for_pos));
+            }
+        }
+        Ok(args)
+    }
+
+    fn trim_form(&mut self, pos: Pos) -> Result<Expr> {
+        let name = match self.eat_one_of(&["both", "leading", "trailing"]) {
+            Some("leading") => "ltrim",
+            Some("trailing") => "rtrim",
+            _ => "btrim",
+        };
+        let mut args = Vec::new();
+        if self.eat_kw("from") {
+            args = self.comma_list(|p| p.expr())?;
+        } else {
+            let first = self.expr()?;
+            if self.eat_kw("from") {
+                args = self.comma_list(|p| p.expr())?;
+                args.push(first);
+            } else {
+                args.push(first);
+                while self.eat_op(",") {
+                    args.push(self.expr()?);
+                }
+            }
+        }
+        self.expect_op(")")?;
+        Ok(special(name, args, pos))
+    }
+
+    /// A column, a call, or a typed literal whose type is no keyword.
+    fn name_form(&mut self) -> Result<Expr> {
+        let pos = self.pos();
+        let is_column = self.is_col_id();
+        if !is_column && !self.is_type_function_name() {
+            return Err(self.unexpected());
+        }
+        let is_function = self.is_type_function_name();
+        let first = self.col_label()?;
+        let mut names = vec![first];
+        while self.is_op(".") && !self.is_op_at(1, "*") {
+            self.advance();
+            names.push(self.col_label()?);
+        }
+        if names.len() == 1 && !is_function && (self.is_op("(") || matches!(self.tok(), Tok::Str(_))) {
+            return Err(self.unexpected());
+        }
+        if matches!(self.tok(), Tok::Str(_)) {
+            return self.generic_literal(names, vec![], pos);
+        }
+        if self.is_op("(") {
+            self.advance();
+            let name = QName { parts: names.iter().map(|n| n.text.clone()).collect(), pos };
+            let call = self.call_rest(name, None, pos)?;
+            if !matches!(self.tok(), Tok::Str(_)) {
+                return Ok(call);
+            }
+            return match call.kind {
+                ExprKind::Call(call) if !call.star && !call.distinct && call.args.iter().all(|a| a.name.is_none()) => {
+                    let mods = call.args.into_iter().map(|a| a.value).collect();
+                    self.generic_literal(names, mods, pos)
+                }
+                _ => Err(self.unexpected()),
+            };
+        }
+        if !is_column {
+            return Err(self.unexpected());
+        }
+        if self.is_op(".") && self.is_op_at(1, "*") {
+            self.at += 2;
+            return Ok(make(ExprKind::Star(names), pos));
+        }
+        self.indirection(make(ExprKind::Column(names), pos))
+    }
+
+    fn generic_literal(&mut self, names: Vec<Name>, mods: Vec<Expr>, pos: Pos) -> Result<Expr> {
+        let input_pos = self.pos();
+        let text = self.string()?;
+        let name = QName { parts: names.into_iter().map(|n| n.text).collect(), pos };
+        let ty = TypeName { name, mods, interval_fields: None, dims: 0, pos };
+        Ok(make(ExprKind::Cast { input: Box::new(make(ExprKind::String(text), input_pos)), ty: Box::new(ty) }, pos))
+    }
+
+    /// Subscripts and fields behind a value.
+    pub fn indirection(&mut self, mut value: Expr) -> Result<Expr> {
+        loop {
+            let pos = self.pos();
+            if self.is_op("[") {
+                let mut items = Vec::new();
+                while self.is_op("[") {
+                    items.push(self.subscript()?);
+                }
+                value = make(ExprKind::Subscript { input: Box::new(value), items }, pos);
+            } else if self.eat_op(".") {
+                if self.eat_op("*") {
+                    value = make(ExprKind::FieldStar(Box::new(value)), pos);
+                } else {
+                    let name = self.col_label()?;
+                    value = make(ExprKind::Field { input: Box::new(value), name }, pos);
+                }
+            } else {
+                return Ok(value);
+            }
+            self.grow(1)?;
+        }
+    }
+
+    pub fn subscript(&mut self) -> Result<Subscript> {
+        self.expect_op("[")?;
+        let low = if self.is_op(":") { None } else { Some(self.expr()?) };
+        let made = if self.eat_op(":") {
+            let high = if self.is_op("]") { None } else { Some(self.expr()?) };
+            Subscript::Slice(low, high)
+        } else {
+            match low {
+                Some(index) => Subscript::Index(index),
+                None => return Err(self.unexpected()),
+            }
+        };
+        self.expect_op("]")?;
+        Ok(made)
+    }
+
+    /// A call's arguments and all that may follow them, after the opening parenthesis (and perhaps the first argument).
+    pub fn call_rest(&mut self, name: QName, first: Option<Expr>, pos: Pos) -> Result<Expr> {
+        let mut call = plain_call(name, vec![]);
+        let mut more = true;
+        if let Some(value) = first {
+            call.args.push(Arg { name: None, value });
+            more = self.eat_op(",");
+        }
+        if call.args.is_empty() && self.eat_op("*") {
+            call.star = true;
+        } else if more && (!call.args.is_empty() || !self.is_op(")")) {
+            call.distinct = call.args.is_empty() && self.eat_kw("distinct");
+            if call.args.is_empty() && !call.distinct {
+                self.eat_kw("all");
+            }
+            loop {
+                if self.eat_kw("variadic") {
+                    call.variadic = true;
+                }
+                let arg_pos = self.pos();
+                let mut arg_name = None;
+                if (self.is_op_at(1, "=>") || self.is_op_at(1, ":=")) && self.is_type_function_name() {
+                    arg_name = Some(self.type_function_name()?);
+                    self.advance();
+                }
+                if arg_name.is_none() && call.args.iter().any(|a| a.name.is_some()) {
+                    self.expr()?;
+                    return self.error(arg_pos, "positional argument cannot follow named argument");
+                }
+                let value = self.expr()?;
+                call.args.push(Arg { name: arg_name, value });
+                if call.variadic || !self.eat_op(",") {
+                    break;
+                }
+            }
+        }
+        if !call.args.is_empty() && self.is_kw("order") {
+            call.order_by = self.order_by()?;
+        }
+        self.expect_op(")")?;
+        if self.is_kw("within") && self.is_kw_at(1, "group") {
+            let within_pos = self.pos();
+            self.at += 2;
+            self.expect_op("(")?;
+            if !self.is_kw("order") {
+                return Err(self.unexpected());
+            }
+            call.within_group = self.order_by()?;
+            self.expect_op(")")?;
+            if !call.order_by.is_empty() {
+                return self.error(within_pos, "cannot use multiple ORDER BY clauses with WITHIN GROUP");
+            }
+            if call.distinct {
+                return self.error(within_pos, "cannot use DISTINCT with WITHIN GROUP");
+            }
+            if call.variadic {
+                return self.error(within_pos, "cannot use VARIADIC with WITHIN GROUP");
+            }
+        }
+        if self.is_kw("filter") && self.is_op_at(1, "(") {
+            self.at += 2;
+            self.expect_kw("where")?;
+            call.filter = Some(self.expr()?);
+            self.expect_op(")")?;
+        }
+        if self.eat_kw("over") {
+            call.over = Some(if self.is_op("(") { Over::Spec(self.window_spec()?) } else { Over::Name(self.col_id()?) });
+        }
+        Ok(make(ExprKind::Call(Box::new(call)), pos))
+    }
+}
+
+/// Whether an operator is of the generic kind, which all share one precedence.
+fn is_other(op: &str) -> bool {
+    !matches!(
+        op,
+        "+" | "-" | "*" | "/" | "%" | "^" | "<" | ">" | "=" | "<=" | ">=" | "<>" | "(" | ")" | "[" | "]" | "," | ";" | "." | ":" | "::" | ":=" | "=>" | ".."
+    )
+}

@@ -1,0 +1,95 @@
+//! From text to syntax: PostgreSQL's grammar, by hand.
+//!
+//! ```text
+//! lexer     bytes -> tokens            scan.l's rules; errors keep their place in line
+//! parser    looking, taking, refusing  and the limit on how high a tree may grow
+//! expr      precedence climbing        query  SELECT and FROM   dml  ddl  utility  the rest
+//! ast       what comes out
+//! ```
+//!
+//! Why not a library: `sql/decisions/0002-a-parser-of-our-own.md`. Reading is linear in the length of the text: nothing is read twice but the
+//! tokens of a WITH clause, once a level.
+
+pub mod ast;
+mod ast_utility;
+mod ddl;
+mod dml;
+mod expr;
+mod keyword;
+mod lexer;
+mod parser;
+mod query;
+mod type_name;
+mod utility;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use ast::{Statement, StatementKind};
+pub use lexer::{fold, IDENTIFIER_BYTES_MAX};
+
+use crate::error::{Result, SqlError};
+use parser::Parser;
+
+/// Splits a string into its statements and parses each; empty ones are left out.
+///
+/// As in PostgreSQL one mistake refuses the whole string. Trees are at most so high that walking them is safe on a 16 MiB stack.
+///
+/// # Errors
+/// 42601 with a position; 54001 for what is nested too deeply; 0A000 for syntax that is known and not honoured inside a statement.
+pub fn parse(sql: &str) -> Result<Vec<Statement>> {
+    let source: Arc<str> = Arc::from(sql);
+    run(&source, |p| {
+        let mut statements = Vec::new();
+        loop {
+            while p.eat_op(";") {}
+            if matches!(p.tok(), lexer::Tok::End) {
+                return Ok(statements);
+            }
+            p.child = 0;
+            p.max_param = 0;
+            statements.push(p.inner_statement(|p| p.statement())?);
+            if !p.at_end() {
+                return Err(p.unexpected());
+            }
+        }
+    })
+}
+
+/// Parses a stored expression: a DEFAULT or a CHECK.
+pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
+    let source: Arc<str> = Arc::from(sql);
+    run(&source, |p| {
+        let expr = p.expr()?;
+        if matches!(p.tok(), lexer::Tok::End) { Ok(expr) } else { Err(p.unexpected()) }
+    })
+}
+
+/// Parses a type's name as a cast would: `regtype` input and `format_type`'s own output.
+pub fn parse_type(sql: &str) -> Result<ast::TypeName> {
+    let source: Arc<str> = Arc::from(sql);
+    run(&source, |p| {
+        let ty = p.type_name()?;
+        if matches!(p.tok(), lexer::Tok::End) { Ok(ty) } else { Err(p.unexpected()) }
+    })
+}
+
+fn run<T>(source: &Arc<str>, rule: impl FnOnce(&mut Parser<'_>) -> Result<T>) -> Result<T> {
+    if u32::try_from(source.len()).is_err() {
+        return Err(SqlError::new(crate::error::state::PROGRAM_LIMIT_EXCEEDED, "statement is too long"));
+    }
+    let tokens = lexer::tokenize(source);
+    let mut parser = Parser { source: source.clone(), sql: source, tokens, at: 0, depth: 0, child: 0, max_param: 0 };
+    rule(&mut parser).map_err(|e| with_char_position(e, source))
+}
+
+/// Turns the byte offset in an error into the character position that clients count, from 1.
+pub(crate) fn with_char_position(mut error: SqlError, source: &str) -> SqlError {
+    if let Some(position) = error.0.position {
+        let byte = (position as usize - 1).min(source.len());
+        let chars = source.char_indices().take_while(|(i, _)| *i < byte).count();
+        error.0.position = u32::try_from(chars + 1).ok();
+    }
+    error
+}
