@@ -15,8 +15,11 @@ pub mod arith;
 pub mod math;
 pub mod text;
 pub mod pattern;
+pub mod regexp;
+pub mod regex_syntax;
 pub mod format;
 pub mod bytea;
+pub mod digest;
 pub mod datetime;
 pub mod to_char;
 pub mod array;
@@ -24,6 +27,8 @@ pub mod srf;
 pub mod system;
 pub mod uuid;
 mod args;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod keywords;
 pub mod procs;
 
