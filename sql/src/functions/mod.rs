@@ -8,6 +8,8 @@
 pub mod registry;
 pub mod context;
 pub mod aggregate;
+pub mod ordered_set;
+pub mod statistics;
 pub mod window;
 pub mod cast;
 pub mod compare;

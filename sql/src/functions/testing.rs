@@ -215,12 +215,14 @@ fn accepts(declared: &[Type], variadic: Option<Type>, optional: usize, actual: &
         return false;
     }
     let wanted = declared.iter().copied().chain(variadic.into_iter().cycle());
+    let element = resolve(Type::ANYELEMENT, declared, actual);
     actual.iter().zip(wanted).all(|(a, w)| {
         *a == w
             || match w {
-                Type::ANY | Type::ANYELEMENT | Type::ANYCOMPATIBLE => true,
+                Type::ANY => true,
+                Type::ANYELEMENT | Type::ANYCOMPATIBLE => *a == element,
                 Type::ANYNONARRAY | Type(5079) => !a.is_array(),
-                Type::ANYARRAY | Type::ANYCOMPATIBLEARRAY => a.is_array(),
+                Type::ANYARRAY | Type::ANYCOMPATIBLEARRAY => a.element() == Some(element),
                 Type::TEXT => *a == Type::UNKNOWN,
                 _ => false,
             }
@@ -283,8 +285,8 @@ fn aggregate(call: &str, session: &SessionCx) -> Result<(Datum, Type)> {
     let mut after = Vec::new();
     if let Some((args, _)) = inside.split_once(';') {
         direct.push(Parser { rest: args, session }.primary()?);
-    } else if let Some((_, extra)) = inside.split_once(", '") {
-        after.push(Parser { rest: &format!("'{extra}"), session }.primary()?);
+    } else if let Some((_, extra)) = inside.split_once(", ") {
+        after.push(Parser { rest: extra, session }.primary()?);
     }
     let types: Vec<Type> = direct.iter().map(|d| d.1).chain(columns.iter().map(|c| c.1)).chain(after.iter().map(|d| d.1)).collect();
     let types = if inside == "*" { Vec::new() } else { types };
