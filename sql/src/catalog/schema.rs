@@ -208,11 +208,8 @@ pub trait VirtualTable: Send + Sync {
     fn schema(&self) -> u32;
     /// Columns.
     fn columns(&self) -> Arc<[Field]>;
-    /// A table function whose columns depend on its arguments: the relation it is for these constant ones. None when its columns are
-    /// always the same.
-    ///
-    /// # Errors
-    /// For arguments it cannot have: 42P01 for an unknown table, 42883 for a wrong number of them.
+    /// For a table function whose columns depend on its arguments (bee_history('t')): the one for these, asked for when binding with constant
+    /// arguments. None: this one will do.
     fn for_arguments(&self, _args: &[Datum], _catalog: &super::Catalog, _search_path: &[u32]) -> Result<Option<Arc<dyn VirtualTable>>> {
         Ok(None)
     }
