@@ -28,6 +28,7 @@ pub mod array;
 pub mod srf;
 pub mod catalog;
 pub mod system;
+pub mod inspection;
 pub mod uuid;
 mod args;
 #[cfg(test)]

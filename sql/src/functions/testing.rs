@@ -186,7 +186,7 @@ impl Parser<'_> {
     fn call(&mut self) -> Result<(String, Vec<(Datum, Type)>)> {
         self.skip();
         let open = self.rest.find('(').expect("a call");
-        let name = self.rest[..open].trim().to_owned();
+        let name = self.rest[..open].trim().trim_matches('"').to_owned();
         self.rest = &self.rest[open + 1..];
         let mut args = Vec::new();
         if !self.eat(")") {
