@@ -69,10 +69,20 @@ pub struct DdlCx<'a> {
     pub source: &'a str,
     /// Messages for the client.
     pub notices: &'a mut Vec<Notice>,
-    /// Sequences whose state the transaction wrote itself: until it commits they live in its writes.
-    pub own_sequences: &'a mut Vec<u32>,
+    /// The session, which must know of what is not committed yet.
+    pub host: &'a dyn DdlHost,
     /// How many rows were written (CREATE TABLE AS).
     pub rows: u64,
+}
+
+/// What DDL tells the session it runs in.
+pub trait DdlHost {
+    /// The transaction wrote this sequence's state itself: until it commits the sequence lives in its writes.
+    fn own_sequence(&self, oid: u32);
+    /// Whether it did.
+    fn is_own_sequence(&self, oid: u32) -> bool;
+    /// Definitions that functions called from now on shall see.
+    fn publish(&self, catalog: &Arc<Catalog>);
 }
 
 /// Carries out a statement that changes definitions; None if it is none of these. The result is its tag.
@@ -138,18 +148,38 @@ impl DdlCx<'_> {
     /// Binds with other definitions.
     fn bind_in<T>(&self, catalog: Arc<Catalog>, f: impl FnOnce(&BindEnv<'_>) -> Result<T>) -> Result<T> {
         let params = ParamTypes::none();
-        f(&BindEnv {
+        let session = self.session_with(catalog.clone());
+        f(&BindEnv { catalog, search_path: session.search_path.clone(), params: &params, resolver: self.resolver, session: &session })
+    }
+    /// The session's surroundings, seeing other definitions.
+    fn session_with(&self, catalog: Arc<Catalog>) -> Arc<SessionCx> {
+        if Arc::ptr_eq(&self.session.catalog, &catalog) {
+            return self.session.clone();
+        }
+        let s = self.session;
+        Arc::new(SessionCx {
+            time_zone: s.time_zone.clone(),
+            date_order: s.date_order,
+            bytea_hex: s.bytea_hex,
+            transaction_micros: s.transaction_micros,
+            statement_micros: s.statement_micros,
+            user: s.user.clone(),
+            database: s.database.clone(),
+            search_path: s.search_path.clone(),
+            backend_pid: s.backend_pid,
             catalog,
-            search_path: self.session.search_path.clone(),
-            params: &params,
-            resolver: self.resolver,
-            session: self.session,
+            services: s.services.clone(),
+            cancel: s.cancel.clone(),
+            work_mem_bytes: s.work_mem_bytes,
+            random: parking_lot::Mutex::new(*s.random.lock()),
         })
     }
     /// Surroundings to run expressions and plans in; they see what the statement wrote until now.
     fn exec(&self) -> Result<ExecCx> {
         let view = self.txn.with(|t| Ok(t.view()))?;
-        Ok(ExecCx::new(self.session.clone(), self.database.clone(), view, Vec::new(), None))
+        self.host.publish(self.catalog());
+        let session = self.session_with(self.catalog().clone());
+        Ok(ExecCx::new(session, self.database.clone(), view, Vec::new(), None))
     }
     fn notice(&mut self, message: String) {
         self.notices.push(Notice::notice(message));

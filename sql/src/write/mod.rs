@@ -20,7 +20,7 @@ pub mod update;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use pgbee_engine::bee::Direction;
@@ -123,12 +123,17 @@ pub struct Writer {
     plans: Arc<DmlPlans>,
     /// Keys of the rows changed so far, if a row may be reached by two changes of the statement.
     touched: Option<Mutex<HashSet<Vec<u8>>>>,
+    rows: AtomicU64,
 }
 
 impl Writer {
     /// For a statement of this transaction. `several`: it has more than one change in it.
     pub fn new(txn: TxnHandle, plans: Arc<DmlPlans>, several: bool) -> Writer {
-        Writer { txn, plans, touched: several.then(Mutex::default) }
+        Writer { txn, plans, touched: several.then(Mutex::default), rows: AtomicU64::new(0) }
+    }
+    /// Rows changed so far, by all changes of the statement.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
     }
     /// Whether a row was changed by this statement before; from now on it was.
     fn is_touched(&self, key: &[u8]) -> bool {
@@ -140,10 +145,12 @@ impl DmlRunner for Writer {
     fn run(&self, dml: &Dml, cx: &ExecCx) -> Result<(Vec<Row>, u64)> {
         let prepared = self.plans.get(dml, cx)?;
         prepared.target.depend(&self.txn)?;
-        match &dml.kind {
-            DmlKind::Insert { columns, on_conflict, .. } => insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx),
-            DmlKind::Update { .. } => update::update(self, dml, &prepared, cx),
-            DmlKind::Delete { .. } => update::delete(self, dml, &prepared, cx),
-        }
+        let (returned, count) = match &dml.kind {
+            DmlKind::Insert { columns, on_conflict, .. } => insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx)?,
+            DmlKind::Update { .. } => update::update(self, dml, &prepared, cx)?,
+            DmlKind::Delete { .. } => update::delete(self, dml, &prepared, cx)?,
+        };
+        self.rows.fetch_add(count, Ordering::Relaxed);
+        Ok((returned, count))
     }
 }

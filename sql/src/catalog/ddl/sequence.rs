@@ -48,7 +48,7 @@ pub(super) fn create_named(
 
 /// Writes a sequence's state as part of the transaction.
 pub(super) fn set_state(oid: u32, state: SequenceState, cx: &mut DdlCx<'_>) -> Result<()> {
-    cx.own_sequences.push(oid);
+    cx.host.own_sequence(oid);
     cx.txn.with(|t| Ok(state.put(oid, t)?))
 }
 
@@ -63,7 +63,7 @@ pub(super) fn alter(name: &QName, if_exists: bool, options: &[SequenceOption], c
 pub(super) fn change(sequence: Sequence, options: &[SequenceOption], cx: &mut DdlCx<'_>) -> Result<()> {
     let oid = sequence.oid;
     // Values reserved under the old definition are not to be given out under the new one.
-    let state = match cx.own_sequences.contains(&oid) {
+    let state = match cx.host.is_own_sequence(oid) {
         true => SequenceState::parse(cx.txn.with(|t| Ok(t.get(&keyspace::sequence(oid))?))?.as_deref(), &sequence)?,
         false => cx.sequences.close(&sequence, cx.database)?,
     };
