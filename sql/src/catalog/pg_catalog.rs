@@ -24,13 +24,14 @@ pub(super) mod value;
 
 use std::sync::Arc;
 
-pub(super) use made::{Ask, Made, Rows, definitions};
+pub(super) use made::{Ask, Made, Rows, definitions, fits};
 
 use super::PG_CATALOG;
 use super::schema::VirtualTable;
 
-pub(crate) use classes::attrdef_oid;
+pub(super) use constraints::columns_of;
 pub(crate) use describe::{check_def, index_column_name, index_def, key_def, view_def};
+pub(super) use routines::proc_rows;
 pub(crate) use routines::proc_row;
 
 /// All of them.
@@ -78,4 +79,4 @@ fn rows_of(name: &str) -> Rows {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,5 @@
 //! A relation made on the fly: its definition as recorded, and where its rows come from.
 
-use std::mem::discriminant;
 use std::sync::{Arc, OnceLock};
 
 use crate::catalog::schema::VirtualTable;
@@ -122,8 +121,8 @@ impl Made {
     }
     fn matches(&self, row: &[Datum], equals: &[(usize, Datum)]) -> bool {
         equals.iter().all(|(i, value)| match (row.get(*i), self.definition.fields.get(*i)) {
-            // Of another kind than the column: not ours to compare.
-            (Some(found), Some(field)) if found.is_null() || discriminant(found) == discriminant(value) => datum::equal_typed(found, value, field.ty.ty),
+            // A value of another type than the column is not ours to compare.
+            (Some(found), Some(field)) if fits(value, field.ty.ty) => datum::equal_typed(found, value, field.ty.ty),
             _ => true,
         })
     }
@@ -168,6 +167,31 @@ impl VirtualTable for Made {
     fn rows<'a>(&'a self, _: &[Datum], equals: &[(usize, Datum)], cx: &'a ExecCx) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send + 'a>> {
         let rows = self.collect(&Ask::new(&cx.session, Some(cx), &self.definition.fields, equals))?;
         Ok(Box::new(rows.into_iter().map(Ok)))
+    }
+}
+
+/// Whether a value is one of this type, NULL included.
+pub(crate) fn fits(value: &Datum, ty: Type) -> bool {
+    match value {
+        Datum::Null => true,
+        Datum::Bool(_) => ty == Type::BOOL,
+        Datum::Int2(_) => ty == Type::INT2,
+        Datum::Int4(_) => ty == Type::INT4,
+        Datum::Int8(_) => ty == Type::INT8,
+        Datum::Float4(_) => ty == Type::FLOAT4,
+        Datum::Float8(_) => ty == Type::FLOAT8,
+        Datum::Numeric(_) => ty == Type::NUMERIC,
+        Datum::Text(_) => ty.is_string() || ty == Type::CHAR || ty == Type(194),
+        Datum::Bytea(_) => ty == Type::BYTEA,
+        Datum::Date(_) => ty == Type::DATE,
+        Datum::Time(_) => ty == Type::TIME,
+        Datum::Timestamp(_) => ty == Type::TIMESTAMP,
+        Datum::TimestampTz(_) => ty == Type::TIMESTAMPTZ,
+        Datum::Interval(_) => ty == Type::INTERVAL,
+        Datum::Uuid(_) => ty == Type::UUID,
+        Datum::Oid(_) => ty.is_oid_like() || ty == Type::XID || ty == Type::CID,
+        Datum::Array(a) => ty.element() == Some(a.elem),
+        Datum::Record(_) => ty == Type::RECORD,
     }
 }
 

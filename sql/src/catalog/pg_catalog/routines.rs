@@ -195,6 +195,30 @@ pub(crate) fn proc_row(oid: u32) -> Option<&'static Row> {
     all().by_oid.get(&oid).map(|i| &all().rows[*i])
 }
 
+/// What information_schema tells of a function.
+pub(in crate::catalog) struct ProcFacts {
+    pub oid: u32,
+    pub name: &'static str,
+    /// `prokind`.
+    pub kind: &'static str,
+    pub ret: Type,
+    pub strict: bool,
+    pub immutable: bool,
+}
+
+/// All functions, by oid.
+pub(in crate::catalog) fn proc_rows() -> Vec<ProcFacts> {
+    let facts = |r: &'static Row| ProcFacts {
+        oid: oid_at(r, 0),
+        name: text_at(r, 1),
+        kind: text_at(r, 9),
+        ret: Type(oid_at(r, 18)),
+        strict: matches!(r[12], Datum::Bool(true)),
+        immutable: text_at(r, 14) == "i",
+    };
+    all().rows.iter().map(facts).collect()
+}
+
 fn proc_oid(f: &ScalarFn) -> u32 {
     all().by_signature.get(&(f.name.to_owned(), declared(f.args, f.variadic))).copied().unwrap_or(0)
 }

@@ -85,23 +85,6 @@ fn show(name: &str, cx: &SessionCx, equals: &[(&str, Datum)], columns: &[&str]) 
     collect(name, cx, equals).iter().map(|r| at.iter().map(|i| text(r, *i)).collect::<Vec<_>>().join("|")).collect()
 }
 
-/// Whether a value can be one of this type.
-pub(crate) fn is_of(value: &Datum, ty: Type) -> bool {
-    match value {
-        Datum::Null => true,
-        Datum::Bool(_) => ty == Type::BOOL,
-        Datum::Int2(_) => ty == Type::INT2,
-        Datum::Int4(_) => ty == Type::INT4,
-        Datum::Int8(_) => ty == Type::INT8,
-        Datum::Float4(_) => ty == Type::FLOAT4,
-        Datum::Text(_) => ty.is_string() || ty == Type::CHAR || ty == Type(194),
-        Datum::Oid(_) => ty.is_oid_like() || ty == Type::XID,
-        Datum::TimestampTz(_) => ty == Type::TIMESTAMPTZ,
-        Datum::Array(a) => ty.element() == Some(a.elem),
-        _ => false,
-    }
-}
-
 #[test]
 fn values_are_of_their_columns_types() {
     let cx = sample();
@@ -111,7 +94,7 @@ fn values_are_of_their_columns_types() {
         for row in rows {
             assert_eq!(row.len(), d.fields.len(), "{}", d.name);
             for ((value, field), not_null) in row.iter().zip(d.fields.iter()).zip(&d.not_null) {
-                assert!(is_of(value, field.ty.ty) && !(*not_null && value.is_null()), "{}.{} is {value:?}", d.name, field.name);
+                assert!(made::fits(value, field.ty.ty) && !(*not_null && value.is_null()), "{}.{} is {value:?}", d.name, field.name);
             }
         }
     }
