@@ -39,7 +39,7 @@ pub fn serve(config: Config) -> Result<(), Failure> {
 
 async fn run(config: Config) -> Result<(), Failure> {
     let instance = Instance::open(&config.data, config.instance_options()).map_err(|e| failed(describe(&e)))?;
-    if !config.listen.ip().is_loopback() && instance.password_verifier("postgres").map_err(|e| failed(describe(&e)))?.is_none() {
+    if !config.listen.ip().is_loopback() && instance.password_verifier("postgres").is_none() {
         return Err(failed(format!("{} can be reached from other machines, and role postgres has no password: set one with pgbee password, or listen on 127.0.0.1", config.listen)));
     }
     let listener = TcpListener::bind(config.listen).await.map_err(|e| failed(format!("cannot listen on {}: {e}", config.listen)))?;

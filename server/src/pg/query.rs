@@ -87,7 +87,7 @@ impl Client {
             tokio::select! {
                 read = self.connection.read_some() => if !read? { return Ok(()) },
                 // A transaction block is let finish until its statements are cancelled; an idle client is told at once.
-                _ = stopping.wait_for(|stop| *stop) => {
+                () = async { let _ = stopping.wait_for(|stop| *stop).await; } => {
                     let error = SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
                     self.connection.put(encode::error_response("FATAL", &error));
                     return self.connection.flush().await;
@@ -250,7 +250,7 @@ impl Client {
                 if simple {
                     self.connection.put(encode::row_description(&fields, Some(&binary)));
                 }
-                let cx = self.session.output_cx()?;
+                let cx = self.session.output_cx();
                 loop {
                     match self.session.fetch()? {
                         Step::Rows(rows) => {

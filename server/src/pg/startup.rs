@@ -182,7 +182,7 @@ impl AuthSource for Verifier {
 
 async fn authenticate(connection: &mut Connection, instance: &Arc<Instance>, user: &str) -> Result<(), Refusal> {
     let wrong = || SqlError::new(state::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""));
-    let verifier = tokio::task::block_in_place(|| instance.password_verifier(user))?;
+    let verifier = instance.password_verifier(user);
     // There is one role so far; another name is told so only where it could have been trusted.
     if verifier.is_none() && user != "postgres" {
         return Err(SqlError::new(state::INVALID_AUTHORIZATION_SPECIFICATION, format!("role \"{user}\" does not exist")).into());
