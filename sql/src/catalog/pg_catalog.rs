@@ -79,4 +79,4 @@ fn rows_of(name: &str) -> Rows {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,4 @@
-//! Functions that look definitions up: pg_get_indexdef and its kin, comments, visibility, names to oids.
+//! Functions that print definitions: pg_get_indexdef and its kin. What asks about visibility, comments and privileges is in [`super::inspection`].
 //!
 //! They answer from the catalog the statement sees, as the relations of pg_catalog do. An oid that means nothing gives NULL, as in
 //! PostgreSQL. What we have nothing of (triggers, statistics objects, partitions) is always NULL or empty. Registered last: a signature that another
@@ -10,11 +10,11 @@ use super::args::{int4, text};
 use super::context::{FnCx, SessionCx};
 use super::registry::{Registry, ScalarFn, ScalarImpl, SetFn, Volatility};
 use crate::catalog::pg_catalog::{check_def, index_column_name, index_def, key_def, proc_row, view_def};
-use crate::catalog::schema::{Column, Table, View};
-use crate::catalog::{FIRST_USER_OID, Relation};
+use crate::catalog::schema::{Table, View};
+use crate::catalog::Relation;
 use crate::error::{Result, SqlError, state};
 use crate::types::reg::{self, quote_identifier};
-use crate::types::{Datum, Type, io};
+use crate::types::{Datum, Type};
 
 /// pg_node_tree: how defaults and checks are typed in the catalogs. Here it is their text.
 const NODE_TREE: Type = Type(194);
@@ -42,7 +42,6 @@ pub fn register(r: &mut Registry) {
     add(r, "pg_get_viewdef", &[TEXT, BOOL], TEXT, pg_get_viewdef);
     add(r, "pg_get_expr", &[NODE_TREE, OID], TEXT, |args, _| Ok(args[0].clone()));
     add(r, "pg_get_expr", &[NODE_TREE, OID, BOOL], TEXT, |args, _| Ok(args[0].clone()));
-    add(r, "pg_get_serial_sequence", &[TEXT, TEXT], TEXT, pg_get_serial_sequence);
     add(r, "pg_get_function_result", &[OID], TEXT, pg_get_function_result);
     add(r, "pg_get_function_arguments", &[OID], TEXT, pg_get_function_arguments);
     add(r, "pg_get_function_identity_arguments", &[OID], TEXT, pg_get_function_arguments);
@@ -57,39 +56,10 @@ pub fn register(r: &mut Registry) {
         add(r, name, &[OID], TEXT, null);
     }
     add(r, "pg_tablespace_location", &[OID], TEXT, |_, _| Ok(Datum::text("")));
-    add(r, "pg_relation_is_publishable", &[Type::REGCLASS], BOOL, pg_relation_is_publishable);
     add(r, "pg_relation_is_updatable", &[Type::REGCLASS, BOOL], Type::INT4, pg_relation_is_updatable);
     add(r, "pg_column_is_updatable", &[Type::REGCLASS, Type::INT2, BOOL], BOOL, pg_column_is_updatable);
     add(r, "pg_get_replica_identity_index", &[Type::REGCLASS], Type::REGCLASS, pg_get_replica_identity_index);
     add(r, "pg_partition_root", &[Type::REGCLASS], Type::REGCLASS, null);
-    add(r, "to_regclass", &[TEXT], Type::REGCLASS, to_reg);
-    add(r, "to_regtype", &[TEXT], Type::REGTYPE, to_reg);
-    add(r, "to_regnamespace", &[TEXT], Type::REGNAMESPACE, to_reg);
-    add(r, "to_regrole", &[TEXT], Type::REGROLE, to_reg);
-    add(r, "to_regproc", &[TEXT], Type::REGPROC, to_reg);
-    add(r, "to_regprocedure", &[TEXT], Type::REGPROCEDURE, to_reg);
-    add(r, "obj_description", &[OID, Type::NAME], TEXT, obj_description);
-    add(r, "obj_description", &[OID], TEXT, obj_description);
-    add(r, "shobj_description", &[OID, Type::NAME], TEXT, null);
-    add(r, "col_description", &[OID, Type::INT4], TEXT, col_description);
-    add(r, "pg_table_is_visible", &[OID], BOOL, pg_table_is_visible);
-    // All of these are in pg_catalog, which is always searched.
-    for name in [
-        "pg_type_is_visible",
-        "pg_function_is_visible",
-        "pg_operator_is_visible",
-        "pg_opclass_is_visible",
-        "pg_opfamily_is_visible",
-        "pg_collation_is_visible",
-        "pg_conversion_is_visible",
-        "pg_statistics_obj_is_visible",
-        "pg_ts_config_is_visible",
-        "pg_ts_dict_is_visible",
-        "pg_ts_parser_is_visible",
-        "pg_ts_template_is_visible",
-    ] {
-        add(r, name, &[OID], BOOL, |_, _| Ok(Datum::Bool(true)));
-    }
     for (name, columns) in [("pg_partition_ancestors", &[("relid", Type::REGCLASS)][..]), ("pg_partition_tree", PARTITION_TREE)] {
         if !r.sets.contains_key(name) {
             r.set(SetFn { name, args: &[Type::REGCLASS], variadic: None, columns, strict: true, imp: |_, _| Ok(Box::new(std::iter::empty())) });
@@ -172,17 +142,6 @@ fn relation_named<'a>(name: &str, cx: &'a SessionCx) -> Result<&'a Relation> {
     reg::find_relation(&parts, cx)
 }
 
-fn pg_get_serial_sequence(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
-    let column = text(args, 1)?;
-    let relation = relation_named(text(args, 0)?, cx.session)?;
-    let undefined = || SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{column}\" of relation \"{}\" does not exist", relation.name()));
-    let Relation::Table(table) = relation else { return Err(undefined()) };
-    let (_, column) = table.column(column).ok_or_else(undefined)?;
-    let Some(sequence) = column.sequence.and_then(|s| cx.session.catalog.by_oid(s)) else { return Ok(Datum::Null) };
-    let schema = cx.session.catalog.schemas.get(&sequence.schema()).map_or("", |s| &s.name);
-    Ok(Datum::text(format!("{}.{}", quote_identifier(schema), quote_identifier(sequence.name()))))
-}
-
 // Columns of pg_proc.
 const PRONAME: usize = 1;
 const PROVARIADIC: usize = 7;
@@ -261,11 +220,6 @@ fn table_of<'a>(args: &[Datum], cx: &'a SessionCx) -> Result<Option<&'a Arc<Tabl
     })
 }
 
-fn pg_relation_is_publishable(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
-    let Some(relation) = cx.session.catalog.by_oid(oid(args, 0)?) else { return Ok(Datum::Null) };
-    Ok(Datum::Bool(matches!(relation, Relation::Table(_)) && relation.oid() >= FIRST_USER_OID))
-}
-
 /// Bits of PostgreSQL's CmdType: UPDATE 4, INSERT 8, DELETE 16. Views are read only.
 fn pg_relation_is_updatable(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
     Ok(Datum::Int4(if table_of(args, cx.session)?.is_some() { 28 } else { 0 }))
@@ -280,52 +234,54 @@ fn pg_get_replica_identity_index(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum>
     Ok(key.map_or(Datum::Null, |k| Datum::Oid(k.oid)))
 }
 
-/// The oid a name means, NULL if nothing: what the result's input function says, but for what does not exist. A number is no name.
-fn to_reg(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
-    let name = text(args, 0)?;
-    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit()) || name == "-" {
-        return Ok(Datum::Null);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::io;
+    use crate::catalog::pg_catalog::tests::sample;
+    use crate::functions::registry::registry;
+
+    /// Calls a function of the registry by its name and argument types.
+    fn call(name: &str, arg_types: &[Type], args: &[Datum], cx: &SessionCx) -> String {
+        let f = registry().scalars[name].iter().find(|f| f.args == arg_types).expect("a function of these arguments");
+        let value = (f.imp)(args, &FnCx { session: cx, arg_types, ret: f.ret, typmod: -1 }).unwrap();
+        if value.is_null() { "NULL".to_owned() } else { io::to_text(&value, f.ret, cx) }
     }
-    match io::text_in(name, cx.ret.plain(), cx.session) {
-        Err(e) if [state::UNDEFINED_TABLE, state::INVALID_SCHEMA_NAME, state::UNDEFINED_OBJECT, state::UNDEFINED_FUNCTION, state::AMBIGUOUS_FUNCTION].contains(&e.state()) => Ok(Datum::Null),
-        other => other,
+
+    #[test]
+    fn definitions_as_text() {
+        let cx = sample();
+        let by_oid = |name: &str, oid: u32| call(name, &[Type::OID], &[Datum::Oid(oid)], &cx);
+        assert_eq!(by_oid("pg_get_indexdef", 16387), "CREATE INDEX t_price ON public.t USING btree (\"Price\" DESC, id)");
+        let args = [Datum::Oid(16387), Datum::Int4(0), Datum::Bool(true)];
+        assert_eq!(call("pg_get_indexdef", &[Type::OID, Type::INT4, Type::BOOL], &args, &cx), "CREATE INDEX t_price ON t USING btree (\"Price\" DESC, id)");
+        let args = [Datum::Oid(16387), Datum::Int4(1), Datum::Bool(true)];
+        assert_eq!(call("pg_get_indexdef", &[Type::OID, Type::INT4, Type::BOOL], &args, &cx), "\"Price\"");
+        assert_eq!(by_oid("pg_get_constraintdef", 16385), "PRIMARY KEY (id)");
+        assert_eq!(by_oid("pg_get_constraintdef", 16386), "UNIQUE (name)");
+        assert_eq!(by_oid("pg_get_constraintdef", 16387), "NULL");
+        assert_eq!(by_oid("pg_get_constraintdef", 16388), "CHECK ((\"Price\" > 0))");
+        assert_eq!(by_oid("pg_get_viewdef", 16389), " SELECT id FROM t;");
+        assert_eq!(by_oid("pg_get_viewdef", 16384), "NULL");
     }
-}
 
-/// The comment on a relation's column.
-fn column_comment(columns: &[Column], attnum: i32) -> Option<String> {
-    columns.iter().find(|c| i32::from(c.attnum) == attnum && !c.dropped).and_then(|c| c.comment.clone())
-}
+    #[test]
+    fn functions_as_postgresql_describes_them() {
+        let cx = sample();
+        let by_oid = |name: &str, oid: u32| call(name, &[Type::OID], &[Datum::Oid(oid)], &cx);
+        assert_eq!((by_oid("pg_get_function_arguments", 177), by_oid("pg_get_function_result", 177)), ("integer, integer".into(), "integer".into()));
+        assert_eq!(by_oid("pg_get_function_result", 1067), "SETOF integer", "generate_series");
+        assert_eq!(by_oid("pg_get_function_arguments", 3058), "VARIADIC \"any\"", "concat");
+        assert_eq!(by_oid("pg_get_function_result", 1), "NULL");
+    }
 
-fn obj_description(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
-    let id = oid(args, 0)?;
-    let catalog = &cx.session.catalog;
-    let of_class = args.len() < 2 || text(args, 1)? == "pg_class";
-    let of_schema = args.len() < 2 || text(args, 1)? == "pg_namespace";
-    let comment = match catalog.by_oid(id).filter(|_| of_class) {
-        Some(Relation::Table(t)) => t.comment.clone(),
-        Some(Relation::View(v)) => v.comment.clone(),
-        Some(Relation::Sequence(s)) => s.comment.clone(),
-        Some(Relation::Index(t, _)) => match t.primary_key.as_ref().filter(|k| k.oid == id) {
-            Some(key) => key.comment.clone(),
-            None => t.indexes.iter().find(|i| i.oid == id).and_then(|i| i.comment.clone()),
-        },
-        Some(Relation::Virtual(_)) => None,
-        None => catalog.schemas.get(&id).filter(|_| of_schema).and_then(|s| s.comment.clone()),
-    };
-    Ok(maybe(comment))
-}
-
-fn col_description(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
-    let attnum = int4(args, 1)?;
-    Ok(maybe(match cx.session.catalog.by_oid(oid(args, 0)?) {
-        Some(Relation::Table(t)) => column_comment(&t.slots, attnum),
-        Some(Relation::View(v)) => column_comment(&v.columns, attnum),
-        _ => None,
-    }))
-}
-
-fn pg_table_is_visible(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
-    let relation = cx.session.catalog.by_oid(oid(args, 0)?);
-    Ok(relation.map_or(Datum::Null, |r| Datum::Bool(reg::is_visible(r, cx.session))))
+    #[test]
+    fn no_signature_is_there_twice() {
+        for all in registry().scalars.values() {
+            for (i, f) in all.iter().enumerate() {
+                let twin = all[..i].iter().find(|g| g.args == f.args && g.variadic == f.variadic);
+                assert!(twin.is_none(), "{} {:?}", f.name, f.args.iter().map(|t| t.0).collect::<Vec<_>>());
+            }
+        }
+    }
 }

@@ -19,11 +19,14 @@ use crate::exec::ExecCx;
 use crate::functions::SessionCx;
 use crate::types::{Datum, Row, Type, TypeMod, io};
 
+/// Where one of today's columns stood in a row then, and the conversion from its type then if that was another one. None: it was not there.
+type Place = Option<(usize, Option<(Type, TypeMod)>)>;
+
 /// Reads rows of one definition of a table into the columns of today's.
 struct Reader {
     decoder: Decoder,
-    /// For each of today's columns: its position then, and the conversion if its type was another.
-    columns: Vec<Option<(usize, Option<(Type, TypeMod)>)>>,
+    /// For each of today's columns.
+    columns: Vec<Place>,
     /// The key of the only row that is wanted, when the query tells one.
     key: Option<Vec<u8>>,
 }
@@ -39,7 +42,7 @@ impl Reader {
     }
     fn read(&self, bytes: &[u8]) -> Result<Row> {
         let old = self.decoder.decode(bytes)?;
-        let value = |place: &Option<(usize, Option<(Type, TypeMod)>)>| match place {
+        let value = |place: &Place| match place {
             None => Datum::Null,
             Some((at, None)) => old[*at].clone(),
             Some((at, Some(_))) if old[*at].is_null() => Datum::Null,
@@ -67,6 +70,9 @@ fn wanted_key(table: &Table, keys: &[(i16, Type, Datum)]) -> Option<Vec<u8>> {
     Some(codec.encode(&row))
 }
 
+/// A version, and how to read the table's rows there if it was there.
+type AtVersion = (Version, Snapshot, Option<Arc<Reader>>);
+
 /// The readers of a table, by version. Versions with the same definitions share one.
 struct Readers {
     database: Arc<Database>,
@@ -74,7 +80,7 @@ struct Readers {
     keys: Vec<(i16, Type, Datum)>,
     by_stamp: FxHashMap<u64, Option<Arc<Reader>>>,
     /// The versions looked at last: a commit's and the one before it.
-    recent: [Option<(Version, Snapshot, Option<Arc<Reader>>)>; 2],
+    recent: [Option<AtVersion>; 2],
     next: usize,
 }
 

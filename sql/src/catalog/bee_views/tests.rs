@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pgbee_engine::Version;
 use pgbee_engine::bee::Cache;
 use pgbee_engine::corestore::{self, Store};
-use pgbee_engine::storage::Memory;
+use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::txn::{CommitInfo, Database, Options, ReadView};
 
 use super::*;
