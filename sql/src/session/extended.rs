@@ -216,7 +216,7 @@ impl Session {
         }
         let Some(statement) = &prepared.statement else { return Ok(Outcome::Empty) };
         self.check_not_failed(&statement.kind)?;
-        if let Some(outcome) = self.transaction_control(&statement.kind)? {
+        if let Some(outcome) = self.transaction_control(statement)? {
             return Ok(outcome);
         }
         if !is_query(&statement.kind) {

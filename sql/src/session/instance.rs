@@ -343,7 +343,7 @@ impl Instance {
     }
     fn open_core(&self, name: &str) -> Result<Arc<Database>> {
         let core = self.store.get_by_name(name)?;
-        let options = Options { write_set_bytes_max: self.options.write_set_bytes };
+        let options = Options { write_set_bytes_max: self.options.write_set_bytes, ..Options::default() };
         Ok(Database::open(core, self.cache.clone(), options)?)
     }
     fn save(&self, private: &Private) -> Result<()> {

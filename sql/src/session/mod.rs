@@ -247,7 +247,7 @@ impl Session {
     /// Runs a statement. `own`: it is a transaction of its own, if none is open.
     fn run(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
         self.check_not_failed(&statement.kind)?;
-        if let Some(outcome) = self.transaction_control(&statement.kind)? {
+        if let Some(outcome) = self.transaction_control(statement)? {
             return Ok(outcome);
         }
         if query::is_query(&statement.kind) {

@@ -17,6 +17,7 @@ use crate::types::timezone::TimeZone;
 
 pub use table::DEFINITIONS;
 pub use value::IsolationLevel;
+use value::Given;
 
 /// SQLSTATE of settings that cannot be changed (now).
 const CANT_CHANGE_RUNTIME_PARAM: &str = "55P02";
@@ -168,7 +169,7 @@ impl Settings {
     }
     /// A setting of the startup packet: what RESET returns to.
     pub fn set_at_start(&mut self, name: &str, value: &str) -> Result<()> {
-        let (key, value) = self.check(name, &[value.to_owned()])?;
+        let (key, value) = self.check(name, Given::Text(value))?;
         self.start.insert(key, value);
         self.derive()
     }
@@ -212,7 +213,12 @@ impl Settings {
 
     /// SET [LOCAL] name TO values.
     pub fn set(&mut self, name: &str, values: &[String], local: bool) -> Result<()> {
-        let (key, value) = self.check(name, values)?;
+        let (key, value) = self.check(name, Given::Arguments(values))?;
+        self.put(key, Some(value), local)
+    }
+    /// set_config: lists come as one text.
+    pub fn set_text(&mut self, name: &str, value: &str, local: bool) -> Result<()> {
+        let (key, value) = self.check(name, Given::Text(value))?;
         self.put(key, Some(value), local)
     }
     /// RESET name, SET name TO DEFAULT.
@@ -299,15 +305,19 @@ impl Settings {
         }
     }
 
-    fn check(&self, name: &str, values: &[String]) -> Result<(String, String)> {
+    fn check(&self, name: &str, given: Given<'_>) -> Result<(String, String)> {
         let Some(definition) = definition(name) else {
             if is_custom(name) {
-                return Ok((name.to_ascii_lowercase(), values.join(", ")));
+                let value = match given {
+                    Given::Arguments(values) => values.join(", "),
+                    Given::Text(text) => text.to_owned(),
+                };
+                return Ok((name.to_ascii_lowercase(), value));
             }
             return Err(unknown(name));
         };
         check_context(definition)?;
-        Ok((canonical(name), value::check(definition, values)?))
+        Ok((canonical(name), value::check(definition, given)?))
     }
 
     fn derive(&mut self) -> Result<()> {

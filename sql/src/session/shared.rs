@@ -236,7 +236,7 @@ impl Services for Shared {
     fn set_config(&self, name: &str, value: Option<&str>, local: bool) -> Result<String> {
         let mut settings = self.settings.lock();
         match value {
-            Some(value) => settings.set(name, &[value.to_owned()], local)?,
+            Some(value) => settings.set_text(name, value, local)?,
             None => settings.reset(name, local)?,
         }
         settings.show(name)

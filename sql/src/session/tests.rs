@@ -1,0 +1,106 @@
+//! Sessions over a store in memory: scripts against what psql shows of PostgreSQL, protocols, conflicts, restarts.
+
+mod protocol;
+mod scripts;
+
+use std::sync::Arc;
+
+use super::{ConnectOptions, CopyStep, Instance, InstanceOptions, Outcome, Session, Step};
+use crate::SqlError;
+use crate::functions::SessionCx;
+use crate::types::io;
+
+fn instance() -> Arc<Instance> {
+    Instance::in_memory(InstanceOptions { cache_bytes: 16 << 20, ..InstanceOptions::default() }).unwrap()
+}
+
+fn connect(instance: &Arc<Instance>) -> Session {
+    connect_to(instance, "postgres").unwrap()
+}
+
+fn connect_to(instance: &Arc<Instance>, database: &str) -> crate::Result<Session> {
+    instance.connect(ConnectOptions { user: "postgres".into(), database: database.into(), backend_pid: 7, ..ConnectOptions::default() })
+}
+
+/// Runs a simple query string and shows what psql -At with verbose errors would.
+fn show(session: &mut Session, sql: &str) -> String {
+    show_copying(session, sql, "")
+}
+
+/// The same; a COPY FROM STDIN in it reads `data`.
+fn show_copying(session: &mut Session, sql: &str, data: &str) -> String {
+    let mut out = Vec::new();
+    let result = run(session, sql, data, &mut out);
+    tell_notices(session, &mut out);
+    if let Err(e) = result {
+        tell("ERROR", &e, &mut out);
+    }
+    out.join("\n")
+}
+
+fn run(session: &mut Session, sql: &str, data: &str, out: &mut Vec<String>) -> crate::Result<()> {
+    session.simple(sql)?;
+    while let Some(outcome) = session.next_result()? {
+        tell_notices(session, out);
+        match outcome {
+            Outcome::Rows { fields, .. } => loop {
+                match session.fetch()? {
+                    Step::Rows(rows) => {
+                        let cx = session.output_cx();
+                        for row in rows {
+                            out.push(row.iter().zip(fields.iter()).map(|(v, f)| print(v, f.ty.ty, &cx)).collect::<Vec<_>>().join("|"));
+                        }
+                    }
+                    Step::Done { tag } => {
+                        if !tag.starts_with("SELECT") && !tag.starts_with("SHOW") && !tag.starts_with("EXPLAIN") {
+                            out.push(tag);
+                        }
+                        break;
+                    }
+                    Step::Suspended => out.push("suspended".into()),
+                }
+            },
+            Outcome::Command { tag } => out.push(tag),
+            Outcome::CopyIn(_) => {
+                // Pieces of odd sizes, as a network might cut them.
+                for piece in data.as_bytes().chunks(7) {
+                    session.copy_data(piece)?;
+                }
+                out.push(session.copy_done()?);
+            }
+            Outcome::CopyOut(_) => loop {
+                match session.copy_out()? {
+                    CopyStep::Data(bytes) => out.extend(String::from_utf8_lossy(&bytes).lines().map(str::to_owned)),
+                    CopyStep::Done { .. } => break,
+                }
+            },
+            Outcome::Empty => {}
+        }
+    }
+    Ok(())
+}
+
+fn print(value: &crate::types::Datum, ty: crate::types::Type, cx: &SessionCx) -> String {
+    if value.is_null() { "NULL".into() } else { io::to_text(value, ty, cx) }
+}
+
+fn tell_notices(session: &mut Session, out: &mut Vec<String>) {
+    for notice in session.take_notices() {
+        tell(notice.severity, &notice.report, out);
+    }
+}
+
+fn tell(severity: &str, report: &SqlError, out: &mut Vec<String>) {
+    out.push(format!("{severity}:  {}: {}", report.state(), report.message()));
+    for (name, value) in [("DETAIL", &report.0.detail), ("HINT", &report.0.hint), ("CONTEXT", &report.0.context)] {
+        if let Some(text) = value {
+            out.extend(format!("{name}:  {text}").lines().map(str::to_owned));
+        }
+    }
+    let about = [("SCHEMA", &report.0.schema), ("TABLE", &report.0.table), ("COLUMN", &report.0.column), ("CONSTRAINT", &report.0.constraint)];
+    for (name, value) in about {
+        if let Some(text) = value {
+            out.push(format!("{name} NAME:  {text}"));
+        }
+    }
+}

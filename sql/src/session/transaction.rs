@@ -373,20 +373,20 @@ impl Session {
     }
 
     /// BEGIN, COMMIT and their kin; None if the statement is none of them.
-    pub(super) fn transaction_control(&mut self, statement: &StatementKind) -> Result<Option<Outcome>> {
-        let tag = match statement {
-            StatementKind::Begin { modes } => self.begin_block(modes)?,
+    pub(super) fn transaction_control(&mut self, statement: &ast::Statement) -> Result<Option<Outcome>> {
+        let tag = match &statement.kind {
+            StatementKind::Begin { modes } => {
+                self.begin_block(modes)?;
+                let starts = statement.text().get(..5).is_some_and(|w| w.eq_ignore_ascii_case("start"));
+                if starts { "START TRANSACTION" } else { "BEGIN" }
+            }
             StatementKind::Commit { chain } => self.end_block(true, *chain)?,
             StatementKind::Rollback { chain } => self.end_block(false, *chain)?,
             StatementKind::Savepoint(name) => self.savepoint(&name.text)?,
             StatementKind::ReleaseSavepoint(name) => self.release(&name.text)?,
             StatementKind::RollbackTo(name) => self.rollback_to(&name.text)?,
             StatementKind::SetTransaction { modes } => {
-                if self.block.status == Status::Explicit {
-                    self.set_modes(modes)?;
-                } else {
-                    self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "SET TRANSACTION can only be used in transaction blocks");
-                }
+                self.set_transaction(modes)?;
                 "SET"
             }
             StatementKind::SetTransactionSnapshot(id) => {
@@ -407,11 +407,20 @@ impl Session {
         self.shared.notices.lock().push(Notice::warning(code, message));
     }
 
-    fn begin_block(&mut self, modes: &TransactionModes) -> Result<&'static str> {
+    /// SET TRANSACTION.
+    pub(super) fn set_transaction(&mut self, modes: &TransactionModes) -> Result<()> {
+        if self.block.status == Status::Explicit {
+            return self.set_modes(modes);
+        }
+        self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "SET TRANSACTION can only be used in transaction blocks");
+        Ok(())
+    }
+
+    fn begin_block(&mut self, modes: &TransactionModes) -> Result<()> {
         match self.block.status {
             Status::Explicit | Status::Failed => {
                 self.warn(state::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
-                return Ok("BEGIN");
+                return Ok(());
             }
             Status::Idle => self.begin(Status::Explicit),
             Status::Implicit => self.block.status = Status::Explicit,
@@ -420,7 +429,7 @@ impl Session {
             self.rollback();
             return Err(e);
         }
-        Ok("BEGIN")
+        Ok(())
     }
 
     fn set_modes(&mut self, modes: &TransactionModes) -> Result<()> {

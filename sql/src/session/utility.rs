@@ -70,7 +70,8 @@ impl Session {
             StatementKind::Discard(kind) => self.discard(*kind),
             StatementKind::Prepare { name, types, statement } => {
                 let cx = self.statement()?;
-                let types = types.iter().map(|t| self.resolve_type(t, &cx)).collect::<Result<_>>()?;
+                let source = &statement.source;
+                let types = types.iter().map(|t| self.resolve_type(t, source, &cx)).collect::<Result<_>>()?;
                 self.prepare_named(&name.text, types, statement)?;
                 command("PREPARE")
             }
@@ -221,8 +222,8 @@ impl Session {
         })
     }
 
-    fn resolve_type(&self, ty: &ast::TypeName, cx: &StatementCx) -> Result<Type> {
-        Ok(self.with_env(cx, &ParamTypes::none(), |env| bind::resolve_type(ty, env))?.ty)
+    fn resolve_type(&self, ty: &ast::TypeName, source: &str, cx: &StatementCx) -> Result<Type> {
+        Ok(self.with_env(cx, &ParamTypes::none(), |env| bind::resolve_type(ty, source, env))?.ty)
     }
 
     // Settings
@@ -234,7 +235,7 @@ impl Session {
         self.in_block();
         let lower = name.to_ascii_lowercase();
         if let Some(modes) = transaction_modes(&lower, value)? {
-            self.transaction_control(&StatementKind::SetTransaction { modes })?;
+            self.set_transaction(&modes)?;
             return command("SET");
         }
         if lower == "bee.as_of"
@@ -378,7 +379,11 @@ impl Session {
             self.block.rows += writer.rows();
         }
         let measured = exec_cx.shared.metrics().map(|m| (m, total));
-        Ok(plan::explain(&plan, &cx.cx, options, Some(planning), measured))
+        let mut lines = plan::explain(&plan, &cx.cx, options, Some(planning), measured);
+        if !options.summary {
+            lines.retain(|l| !l.starts_with("Planning Time:") && !l.starts_with("Execution Time:"));
+        }
+        Ok(lines)
     }
 }
 

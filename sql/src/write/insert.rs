@@ -58,11 +58,12 @@ impl RowPutter {
         };
         let bytes = target.encode(row);
         self.txn.with(|t| {
-            if self.ids.is_none() && t.get(&key)?.is_some() {
-                return Err(target.primary_violation(row, session));
-            }
-            for index in &target.indexes {
-                if let Some(unique) = index.codec.unique_key(row)
+            for (at, index) in target.indexes.iter().map(Some).chain([None]).enumerate() {
+                if at == target.primary_after && self.ids.is_none() && t.get(&key)?.is_some() {
+                    return Err(target.primary_violation(row, session));
+                }
+                if let Some(index) = index
+                    && let Some(unique) = index.codec.unique_key(row)
                     && t.get(&unique)?.is_some()
                 {
                     return Err(target.index_violation(index, row, session));

@@ -25,6 +25,8 @@ pub struct Target {
     pub encoder: RowEncoder,
     /// Its secondary indexes.
     pub indexes: Vec<TargetIndex>,
+    /// How many of the indexes are older than the primary key: unique keys are checked in the order they were made.
+    pub primary_after: usize,
     /// Positions of columns that must not be NULL.
     not_null: Vec<usize>,
     width: usize,
@@ -47,6 +49,7 @@ impl Target {
         Target {
             keys: RowKeyCodec::new(table),
             encoder: RowEncoder::new(table),
+            primary_after: table.primary_key.as_ref().map_or(0, |k| table.indexes.iter().filter(|i| i.oid < k.oid).count()),
             indexes: table.indexes.iter().map(index).collect(),
             not_null: table.columns().enumerate().filter(|(_, c)| c.not_null).map(|(i, _)| i).collect(),
             width: table.width(),

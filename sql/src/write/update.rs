@@ -45,9 +45,9 @@ fn each_target(
     Ok(count)
 }
 
-/// The row RETURNING sees: the target's, then the other columns of the source.
+/// The row RETURNING sees: the target's as it is now, then the rest of the source's, row key included.
 fn with_others(target: &[Datum], source: &[Datum], width: usize) -> Row {
-    target.iter().chain(&source[width + 1..]).cloned().collect()
+    target.iter().chain(&source[width..]).cloned().collect()
 }
 
 /// Runs an UPDATE.

@@ -53,8 +53,8 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
             if c.identity.is_some() {
                 return Err(identity_error(c, table));
             }
-            check_default(value, c, cx)?;
-            c.default = stored_default(value);
+            let bound = check_default(value, c, cx)?;
+            c.default = stored_default(value, &bound, cx);
             Ok(())
         }),
         AlterAction::DropDefault { column } => edit(table, column, cx, |c, _| {
@@ -437,7 +437,7 @@ fn set_type(
     cx: &mut DdlCx<'_>,
 ) -> Result<()> {
     let (position, column) = find(old, name)?;
-    let (column, target) = (column.clone(), cx.bind(|env| bind::resolve_type(ty, env))?);
+    let (column, target) = (column.clone(), cx.bind(|env| bind::resolve_type(ty, cx.source, env))?);
     check_type(&column.name, target.ty)?;
     if column.identity.is_some() && !matches!(target.ty, Type::INT2 | Type::INT4 | Type::INT8) {
         let message = "identity column type must be smallint, integer, or bigint";

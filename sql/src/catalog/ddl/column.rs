@@ -1,12 +1,15 @@
 //! What a column's definition means, for CREATE TABLE and ALTER TABLE ADD COLUMN alike.
 
 use super::names::regclass_literal;
+use super::rename::identifiers;
+use super::table::visit;
 use super::{DdlCx, sequence};
 use crate::bind;
 use crate::catalog::schema::Column;
 use crate::error::{Result, SqlError, state};
+use crate::ir::{Expr, ExprKind};
 use crate::parse::ast::{ColumnConstraintKind, ColumnDef, QName, SequenceOption, TextExpr};
-use crate::types::Type;
+use crate::types::{Datum, Type};
 
 /// A column as defined, with what its constraints ask of the table.
 pub(super) struct NewColumn {
@@ -30,7 +33,7 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
     if SYSTEM_COLUMNS.contains(&name.as_str()) {
         return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("column name \"{name}\" conflicts with a system column name")));
     }
-    let ty = cx.bind(|env| bind::resolve_type(&def.ty, env))?;
+    let ty = cx.bind(|env| bind::resolve_type(&def.ty, cx.source, env))?;
     check_type(name, ty.ty)?;
     check_collation(def.collation.as_ref())?;
     let mut new = NewColumn {
@@ -70,8 +73,8 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
                 return Err(syntax("multiple default values specified"));
             }
             ColumnConstraintKind::Default(value) => {
-                check_default(value, &new.column, cx)?;
-                new.column.default = stored_default(value);
+                let bound = check_default(value, &new.column, cx)?;
+                new.column.default = stored_default(value, &bound, cx);
             }
             ColumnConstraintKind::Check(check) => new.checks.push((given, check.clone())),
             ColumnConstraintKind::PrimaryKey => {
@@ -158,13 +161,30 @@ pub(super) fn check_collation(collation: Option<&QName>) -> Result<()> {
     }
 }
 
-/// Whether a DEFAULT fits its column.
-pub(super) fn check_default(value: &TextExpr, column: &Column, cx: &DdlCx<'_>) -> Result<()> {
+/// A DEFAULT bound as its column's, which shows that it fits.
+pub(super) fn check_default(value: &TextExpr, column: &Column, cx: &DdlCx<'_>) -> Result<Expr> {
     let target = Some((column.type_mod(), column.name.as_str()));
-    cx.bind(|env| bind::bind_expr(&value.expr, cx.source, &[], target, env)).map(|_| ())
+    cx.bind(|env| bind::bind_expr(&value.expr, cx.source, &[], target, env))
 }
 
-/// DEFAULT NULL is the same as none, as in PostgreSQL.
-pub(super) fn stored_default(value: &TextExpr) -> Option<String> {
-    (!value.text.trim().eq_ignore_ascii_case("null")).then(|| value.text.clone())
+/// What is kept of a DEFAULT. DEFAULT NULL is the same as none, as in PostgreSQL; a plain nextval names its sequence so that nothing can mislead it.
+pub(super) fn stored_default(value: &TextExpr, bound: &Expr, cx: &DdlCx<'_>) -> Option<String> {
+    if value.text.trim().eq_ignore_ascii_case("null") {
+        return None;
+    }
+    let mut sequences = Vec::new();
+    visit(bound, &mut |e| {
+        if let (ExprKind::Const(Datum::Oid(oid)), Type::REGCLASS) = (&e.kind, e.ty.ty) {
+            sequences.push(*oid);
+        }
+    });
+    let words = identifiers(&value.text);
+    let is_plain = words.iter().all(|w| matches!(w.text.as_str(), "nextval" | "pg_catalog" | "regclass" | "text"));
+    match sequences[..] {
+        [oid] if is_plain && words.iter().any(|w| w.text == "nextval") => {
+            let sequence = cx.catalog().by_oid(oid)?;
+            Some(format!("nextval({})", regclass_literal(&cx.schema_name(sequence.schema()), sequence.name())))
+        }
+        _ => Some(value.text.clone()),
+    }
 }

@@ -180,11 +180,23 @@ fn tell_cascade(words: &[String], cx: &mut DdlCx<'_>) {
 
 /// Drops views (and views over them) that something else stands in the way of; without CASCADE it is the error.
 pub(super) fn drop_views(views: &[Arc<View>], what: &str, cascade: bool, cx: &mut DdlCx<'_>) -> Result<()> {
-    let words: Vec<String> = views.iter().map(|v| view::describe(&Relation::View(v.clone()), cx)).collect();
+    let word = |v: &Arc<View>| view::describe(&Relation::View(v.clone()), cx);
+    let mut found: Vec<(Arc<View>, String)> = views.iter().map(|v| (v.clone(), what.to_owned())).collect();
+    let mut at = 0;
+    while at < found.len() {
+        let (view, on) = (found[at].0.oid, word(&found[at].0));
+        at += 1;
+        for reader in view::readers(view, cx.catalog()) {
+            if !found.iter().any(|(v, _)| v.oid == reader.oid) {
+                found.push((reader, on.clone()));
+            }
+        }
+    }
     if !cascade {
-        let lines: Vec<String> = words.iter().map(|w| format!("{w} depends on {what}")).collect();
+        let lines: Vec<String> = found.iter().map(|(v, on)| format!("{} depends on {on}", word(v))).collect();
         return Err(depended_on(what, &lines, true));
     }
+    let words: Vec<String> = found.iter().map(|(v, _)| word(v)).collect();
     tell_cascade(&words, cx);
     drop_all(views.iter().map(|v| Relation::View(v.clone())).collect(), true, Some(""), cx)
 }

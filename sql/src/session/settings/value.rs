@@ -49,8 +49,23 @@ fn unsupported(d: &Definition, value: &str) -> SqlError {
     SqlError::unsupported(format!("{} = {value}", d.name))
 }
 
+/// A value as it is given: the arguments of SET, or one text (set_config, startup options), which may itself be a list.
+#[derive(Clone, Copy)]
+pub(super) enum Given<'a> {
+    Arguments(&'a [String]),
+    Text(&'a str),
+}
+
 /// The value as it is kept, or why it cannot be had.
-pub(super) fn check(d: &Definition, values: &[String]) -> Result<String> {
+pub(super) fn check(d: &Definition, given: Given<'_>) -> Result<String> {
+    let one;
+    let values = match given {
+        Given::Arguments(values) => values,
+        Given::Text(text) => {
+            one = [text.to_owned()];
+            &one
+        }
+    };
     let is_list = matches!(d.name, "search_path" | "DateStyle" | "temp_tablespaces" | "session_preload_libraries" | "local_preload_libraries");
     if values.len() > 1 && !is_list {
         return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("SET {} takes only one argument", d.name)));
@@ -69,7 +84,10 @@ pub(super) fn check(d: &Definition, values: &[String]) -> Result<String> {
         Kind::Text => match d.name {
             "TimeZone" | "log_timezone" => TimeZone::setting(value).ok_or_else(|| invalid(d, value))?.name().to_owned(),
             "DateStyle" => date_style(d, values)?,
-            "search_path" => join_list(values),
+            "search_path" => match given {
+                Given::Arguments(names) => names.iter().map(|n| quote_identifier(n)).collect::<Vec<_>>().join(", "),
+                Given::Text(list) => list.to_owned(),
+            },
             "client_encoding" => match value.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
                 "utf8" | "unicode" => "UTF8".to_owned(),
                 "sqlascii" | "latin1" | "iso88591" | "latin9" | "win1252" | "windows1252" | "eucjp" | "sjis" | "gbk" | "koi8r" => {
@@ -162,7 +180,7 @@ fn integer(d: &Definition, value: &str, min: i64, max: i64, unit: Unit) -> Resul
     let shown = units(unit).map_or("", |(known, base)| known.iter().find(|(_, s)| *s == base).map_or("", |(n, _)| n));
     let space = if shown.is_empty() { "" } else { " " };
     if !(min as f64..=max as f64).contains(&rounded) {
-        let message = format!("{rounded}{space}{shown} is outside the valid range for parameter \"{}\" ({min}{space}{shown} .. {max}{space}{shown})", d.name);
+        let message = format!("{rounded}{space}{shown} is outside the valid range for parameter \"{}\" ({min} .. {max})", d.name);
         return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message));
     }
     Ok(rounded as i64)
@@ -203,14 +221,6 @@ pub(super) fn date_order(kept: &str) -> DateOrder {
         Some("YMD") => DateOrder::Ymd,
         Some("DMY") => DateOrder::Dmy,
         _ => DateOrder::Mdy,
-    }
-}
-
-/// A list of names as it is kept: each quoted if it must be. One value may be a list itself (`set_config`, startup options).
-fn join_list(values: &[String]) -> String {
-    match values {
-        [one] if one.contains([',', '"']) || one.is_empty() => split_list(one).iter().map(|n| quote_identifier(n)).collect::<Vec<_>>().join(", "),
-        many => many.iter().map(|n| quote_identifier(n)).collect::<Vec<_>>().join(", "),
     }
 }
 

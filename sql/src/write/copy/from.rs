@@ -125,7 +125,8 @@ impl CopyIn {
             let rest = &buffer[self.done..];
             let next = self.splitter.next(rest, end);
             let line = self.line + 1;
-            let Some(record) = next.map_err(|e| e.context(|| format!("COPY {}, line {line}", self.target.table.name)))? else { break };
+            let at = || format!("COPY {}, line {line}: \"{}\"", self.target.table.name, clip(rest));
+            let Some(record) = next.map_err(|e| e.context(at))? else { break };
             let bytes = &rest[..record.len];
             self.done += record.taken;
             self.line += record.lines;
@@ -265,7 +266,10 @@ impl CopyIn {
                 return Err(check_violation(&self.target.table, name, &row, session));
             }
         }
-        self.putter.put(&self.target, &row, session)?;
+        // PostgreSQL stores rows by the batch and no longer knows their text then.
+        let line = self.line;
+        let stored = self.putter.put(&self.target, &row, session);
+        stored.map_err(|e| e.context(|| format!("COPY {}, line {line}", self.target.table.name)))?;
         self.rows += 1;
         if self.rows % 1024 == 0 {
             session.check_cancel()?;

@@ -1,0 +1,416 @@
+//! The extended protocol, conflicts between sessions, time travel, restarts.
+
+use std::sync::Barrier;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::types::{Datum, Type};
+
+fn bytes(text: &str) -> Option<Bytes> {
+    Some(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+/// Executes a portal and collects what it gives.
+fn execute(session: &mut Session, portal: &str, max: usize) -> crate::Result<(Vec<Vec<Datum>>, String)> {
+    match session.execute(portal, max)? {
+        Outcome::Rows { .. } => {
+            let mut all = Vec::new();
+            loop {
+                match session.fetch()? {
+                    Step::Rows(rows) => all.extend(rows),
+                    Step::Done { tag } => return Ok((all, tag)),
+                    Step::Suspended => return Ok((all, "suspended".into())),
+                }
+            }
+        }
+        Outcome::Command { tag } => Ok((Vec::new(), tag)),
+        Outcome::Empty => Ok((Vec::new(), "empty".into())),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn prepared_statements_keep_their_plan_until_definitions_change() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (id int primary key, v text)");
+    s.parse("ins", "insert into t values ($1, $2)", &[]).unwrap();
+    s.parse("get", "select v, id from t where id = $1", &[]).unwrap();
+    let shape = s.describe_statement("ins").unwrap();
+    assert_eq!((shape.params, shape.fields.is_none()), (vec![Type::INT4, Type::TEXT], true));
+    for i in 0..3 {
+        s.bind("", "ins", vec![bytes(&i.to_string()), bytes("x")], &[], &[]).unwrap();
+        assert_eq!(execute(&mut s, "", 0).unwrap().1, "INSERT 0 1");
+        s.sync().unwrap();
+    }
+    s.bind("", "get", vec![Some(Bytes::from_static(&[0, 0, 0, 2]))], &[1], &[0, 1]).unwrap();
+    let (fields, binary) = s.describe_portal("").unwrap().unwrap();
+    assert_eq!((fields.len(), binary.to_vec()), (2, vec![false, true]));
+    assert_eq!(format!("{:?}", execute(&mut s, "", 0).unwrap().0), "[[Text(\"x\"), Int4(2)]]");
+    s.sync().unwrap();
+    show(&mut s, "alter table t add column w int default 5");
+    s.bind("", "get", vec![bytes("1")], &[], &[]).unwrap();
+    assert_eq!(execute(&mut s, "", 0).unwrap().0.len(), 1);
+    s.sync().unwrap();
+    show(&mut s, "alter table t alter column v type varchar(7)");
+    s.bind("", "get", vec![bytes("1")], &[], &[]).unwrap();
+    assert_eq!(s.execute("", 0).unwrap_err().message(), "cached plan must not change result type");
+    s.sync().unwrap();
+    assert_eq!(s.bind("", "none", vec![], &[], &[]).unwrap_err().state(), "26000");
+    s.sync().unwrap();
+    assert_eq!(s.bind("", "get", vec![], &[], &[]).unwrap_err().state(), "08P01");
+    s.sync().unwrap();
+    assert_eq!(s.parse("get", "select 1", &[]).unwrap_err().state(), "42P05");
+    s.sync().unwrap();
+    assert_eq!(s.parse("", "select 1; select 2", &[]).unwrap_err().state(), "42601");
+    s.sync().unwrap();
+    s.parse("", "", &[]).unwrap();
+    s.bind("", "", vec![], &[], &[]).unwrap();
+    assert_eq!(execute(&mut s, "", 0).unwrap().1, "empty");
+    assert_eq!(s.transaction_status(), b'I');
+}
+
+#[test]
+fn portals_are_suspended_and_go_on() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    s.parse("", "select * from generate_series(1, 2500)", &[]).unwrap();
+    s.bind("p", "", vec![], &[], &[]).unwrap();
+    let mut seen = Vec::new();
+    for expected in ["suspended", "suspended", "SELECT 2500"] {
+        let (rows, end) = execute(&mut s, "p", 1000).unwrap();
+        seen.extend(rows);
+        assert_eq!(end, expected);
+    }
+    assert_eq!(seen.len(), 2500);
+    assert_eq!(execute(&mut s, "p", 10).unwrap().1, "SELECT 0");
+    s.sync().unwrap();
+    assert_eq!(s.execute("p", 0).unwrap_err().state(), "34000");
+}
+
+#[test]
+fn a_pipeline_is_one_transaction() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (id int primary key)");
+    s.parse("ins", "insert into t values ($1)", &[]).unwrap();
+    for v in ["1", "2", "2"] {
+        s.bind("", "ins", vec![bytes(v)], &[], &[]).unwrap();
+        let _ = execute(&mut s, "", 0);
+    }
+    s.sync().unwrap();
+    assert_eq!(show(&mut s, "select count(*) from t"), "0");
+    for v in ["1", "2"] {
+        s.bind("", "ins", vec![bytes(v)], &[], &[]).unwrap();
+        execute(&mut s, "", 0).unwrap();
+    }
+    s.sync().unwrap();
+    assert_eq!(show(&mut s, "select count(*) from t"), "2");
+}
+
+#[test]
+fn a_pipeline_in_conflict_is_made_again_if_nobody_can_tell() {
+    let instance = instance();
+    let (mut a, mut b) = (connect(&instance), connect(&instance));
+    show(&mut a, "create table t (id int primary key, n int); insert into t values (1, 0)");
+    a.parse("up", "update t set n = n + 1 where id = 1", &[]).unwrap();
+    a.bind("", "up", vec![], &[], &[]).unwrap();
+    assert_eq!(execute(&mut a, "", 0).unwrap().1, "UPDATE 1");
+    assert_eq!(show(&mut b, "update t set n = n + 10 where id = 1"), "UPDATE 1");
+    a.sync().unwrap();
+    assert_eq!(show(&mut a, "select n from t"), "11");
+    // With RETURNING the client has seen a value that would be another now.
+    a.parse("ret", "update t set n = n + 1 where id = 1 returning n", &[]).unwrap();
+    a.bind("", "ret", vec![], &[], &[]).unwrap();
+    execute(&mut a, "", 0).unwrap();
+    show(&mut b, "update t set n = 100");
+    assert_eq!(a.sync().unwrap_err().state(), "40001");
+    assert_eq!(show(&mut a, "select n from t"), "100");
+    // A key that another inserted first is a duplicate, not a conflict.
+    a.parse("ins", "insert into t values (2, 2)", &[]).unwrap();
+    a.bind("", "ins", vec![], &[], &[]).unwrap();
+    execute(&mut a, "", 0).unwrap();
+    show(&mut b, "insert into t values (2, 3)");
+    assert_eq!(a.sync().unwrap_err().state(), "23505");
+    assert_eq!(a.transaction_status(), b'I');
+}
+
+#[test]
+fn statements_of_their_own_wait_their_turn() {
+    const SESSIONS: usize = 4;
+    const EACH: usize = 25;
+    let instance = instance();
+    show(&mut connect(&instance), "create table t (id int primary key, n int); insert into t values (1, 0); create table u (id int primary key)");
+    let barrier = Barrier::new(SESSIONS);
+    let inserted: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SESSIONS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut s = connect(&instance);
+                    barrier.wait();
+                    let mut inserted = 0;
+                    for i in 0..EACH {
+                        assert_eq!(show(&mut s, "update t set n = n + 1"), "UPDATE 1");
+                        match show(&mut s, &format!("insert into u values ({i})")) {
+                            ok if ok == "INSERT 0 1" => inserted += 1,
+                            error => assert!(error.starts_with("ERROR:  23505"), "{error}"),
+                        }
+                    }
+                    inserted
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).sum()
+    });
+    assert_eq!(inserted, EACH);
+    assert_eq!(show(&mut connect(&instance), "select n from t"), (SESSIONS * EACH).to_string());
+}
+
+#[test]
+fn explicit_transactions_conflict() {
+    let instance = instance();
+    let (mut a, mut b) = (connect(&instance), connect(&instance));
+    show(&mut a, "create table t (id int primary key, n int); insert into t values (1, 0), (2, 0)");
+    show(&mut a, "begin");
+    show(&mut a, "update t set n = 1 where id = 1");
+    show(&mut b, "update t set n = 2 where id = 1");
+    assert!(show(&mut a, "commit").starts_with("ERROR:  40001"));
+    assert_eq!(show(&mut a, "select n from t where id = 1"), "2");
+    // READ COMMITTED sees what was committed before each statement, REPEATABLE READ does not.
+    show(&mut a, "begin");
+    show(&mut b, "update t set n = 3 where id = 1");
+    assert_eq!(show(&mut a, "select n from t where id = 1"), "3");
+    show(&mut a, "commit; begin isolation level repeatable read");
+    assert_eq!(show(&mut a, "select n from t where id = 1"), "3");
+    show(&mut b, "update t set n = 4 where id = 1");
+    assert_eq!(show(&mut a, "select n from t where id = 1"), "3");
+    show(&mut a, "update t set n = 9 where id = 2");
+    assert_eq!(show(&mut a, "commit"), "COMMIT");
+    assert_eq!(show(&mut a, "select id, n from t order by id"), "1|4\n2|9");
+}
+
+#[test]
+fn definitions_and_rows_conflict() {
+    let instance = instance();
+    let (mut a, mut b) = (connect(&instance), connect(&instance));
+    show(&mut a, "create table t (id int primary key, n int); insert into t values (1, 1)");
+    // A row inserted while a unique index was being made.
+    show(&mut a, "begin; create unique index t_n on t (n)");
+    assert_eq!(show(&mut b, "insert into t values (2, 1)"), "INSERT 0 1");
+    assert!(show(&mut a, "commit").starts_with("ERROR:  40001"));
+    // An index made while a row was being inserted.
+    show(&mut b, "delete from t where id = 2");
+    show(&mut a, "begin; insert into t values (3, 3)");
+    assert_eq!(show(&mut b, "create unique index t_n on t (n)"), "CREATE INDEX");
+    assert!(show(&mut a, "commit").starts_with("ERROR:  40001"));
+    // Statements of their own go on with the new definition.
+    assert!(show(&mut a, "insert into t values (4, 1)").starts_with("ERROR:  23505"));
+    show(&mut a, "begin; alter table t add column c int default 7");
+    show(&mut b, "create table other (a int)");
+    assert!(show(&mut a, "commit").starts_with("ERROR:  40001"));
+    assert_eq!(show(&mut a, "alter table t add column c int default 7"), "ALTER TABLE");
+    assert_eq!(show(&mut b, "select * from t"), "1|1|7");
+}
+
+#[test]
+fn the_past_can_be_read_and_not_changed() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (id int primary key, v text); insert into t values (1, 'old')");
+    let then = show(&mut s, "select bee_version()");
+    show(&mut s, "create tag before");
+    show(&mut s, "update t set v = 'new'; alter table t add column w int");
+    assert_eq!(show(&mut s, "select * from t"), "1|new|NULL");
+    assert_eq!(show(&mut s, &format!("select * from t as of version {then}")), "1|old");
+    for as_of in [format!("version:{then}"), "tag:before".into(), then.clone()] {
+        assert_eq!(show(&mut s, &format!("set bee.as_of = '{as_of}'")), "SET");
+        assert_eq!(show(&mut s, "select * from t"), "1|old");
+        assert_eq!(show(&mut s, "show transaction_read_only"), "on");
+        assert!(show(&mut s, "insert into t values (2, 'x')").starts_with("ERROR:  25006"));
+        assert!(show(&mut s, "create table x (a int)").starts_with("ERROR:  25006"));
+    }
+    show(&mut s, "reset bee.as_of");
+    assert_eq!(show(&mut s, "select v from t"), "new");
+    assert!(show(&mut s, "set bee.as_of = 'version:999999'").contains("Versions go from"));
+    assert!(show(&mut s, "set bee.as_of = 'timestamp:2001-01-01'").starts_with("ERROR:  22023"));
+    assert_eq!(show(&mut s, "set bee.as_of = 'timestamp:2100-01-01'; select v from t"), "SET\nnew");
+    show(&mut s, "reset bee.as_of");
+    show(&mut s, "begin isolation level repeatable read read only");
+    assert_eq!(show(&mut s, &format!("set transaction snapshot '{then}'")), "SET");
+    assert_eq!(show(&mut s, "select * from t"), "1|old");
+    assert_eq!(show(&mut s, "select bee_version()"), then);
+    show(&mut s, "commit");
+    let mut past = connect_to(&instance, &format!("postgres@{then}")).unwrap();
+    assert_eq!(show(&mut past, "select * from t"), "1|old");
+    assert!(show(&mut past, "delete from t").starts_with("ERROR:  25006"));
+    assert_eq!(connect_to(&instance, "postgres@12345678").err().unwrap().state(), "22023");
+    assert_eq!(connect_to(&instance, "nope").err().unwrap().state(), "3D000");
+}
+
+#[test]
+fn commits_say_who_made_them_and_why() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    show(&mut s, "set application_name = 'app'; create table t (a int)");
+    show(&mut s, "begin; set local bee.commit_message = 'two rows'; insert into t values (1); insert into t values (2); commit");
+    let database = &s.shared.db.database;
+    let record = database.commit_record(database.head()).unwrap();
+    assert_eq!((record.user.as_str(), record.application.as_str(), record.message.as_str()), ("postgres", "app", "two rows"));
+    assert_eq!(record.changes, 2);
+    show(&mut s, "insert into t values (3)");
+    let database = &s.shared.db.database;
+    assert_eq!(database.commit_record(database.head()).unwrap().message, "");
+}
+
+#[test]
+fn databases_are_made_and_dropped() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    assert_eq!(show(&mut s, "create database shop encoding 'UTF8' template template0"), "CREATE DATABASE");
+    assert!(show(&mut s, "create database shop").starts_with("ERROR:  42P04"));
+    assert!(show(&mut s, "begin; create database x").contains("ERROR:  25001"));
+    show(&mut s, "rollback");
+    let mut shop = connect_to(&instance, "shop").unwrap();
+    show(&mut shop, "create table only_here (a int)");
+    assert!(show(&mut s, "select * from only_here").starts_with("ERROR:  42P01"));
+    assert_ne!(instance.key("shop").unwrap(), instance.key("postgres").unwrap());
+    assert!(show(&mut s, "drop database shop").starts_with("ERROR:  55006"));
+    drop(shop);
+    assert_eq!(show(&mut s, "drop database shop"), "DROP DATABASE");
+    assert!(show(&mut s, "drop database shop").starts_with("ERROR:  3D000"));
+    assert_eq!(show(&mut s, "drop database if exists shop"), "NOTICE:  00000: database \"shop\" does not exist, skipping\nDROP DATABASE");
+    assert_eq!(show(&mut s, "create database shop"), "CREATE DATABASE");
+    assert!(show(&mut connect_to(&instance, "shop").unwrap(), "select * from only_here").starts_with("ERROR:  42P01"));
+    let mut told = 0;
+    let verified = instance.verify("postgres", &mut |done, _| told = done).unwrap();
+    assert!(verified.blocks > 1 && told > 0);
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || InstanceOptions { cache_bytes: 16 << 20, block_cache_bytes: 8 << 20, ..InstanceOptions::default() };
+    let instance = Instance::open(dir.path(), options()).unwrap();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (id serial primary key, v text); insert into t (v) values ('a'), ('b')");
+    show(&mut s, "create database shop");
+    show(&mut s, "create table n (v int); insert into n values (1), (2); set synchronous_commit = off; insert into n values (3)");
+    instance.set_password_verifier("postgres", Some("SCRAM-SHA-256$x")).unwrap();
+    let key = instance.key("postgres").unwrap();
+    drop(s);
+    assert_eq!(Instance::open(dir.path(), options()).err().unwrap().state(), "55000");
+    instance.shutdown().unwrap();
+    drop(instance);
+    let instance = Instance::open(dir.path(), options()).unwrap();
+    assert_eq!(instance.databases(), ["postgres", "shop"]);
+    assert_eq!(instance.key("postgres").unwrap(), key);
+    assert_eq!(instance.password_verifier("postgres").as_deref(), Some("SCRAM-SHA-256$x"));
+    let mut s = connect(&instance);
+    // The sequence goes on where it stood, for the shutdown was a clean one.
+    assert_eq!(show(&mut s, "insert into t (v) values ('c') returning id"), "3\nINSERT 0 1");
+    show(&mut s, "insert into n values (4)");
+    assert_eq!(show(&mut s, "select count(*), count(distinct v) from n"), "4|4");
+    drop(s);
+    drop(instance); // without shutdown: like a crash of the process
+    let instance = Instance::open(dir.path(), options()).unwrap();
+    let next: i64 = show(&mut connect(&instance), "select nextval('t_id_seq')").parse().unwrap();
+    assert!(next > 3, "{next}");
+}
+
+#[test]
+fn cancels_and_shutdowns_stop_statements() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    let flag = s.cancel_flag();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        flag.raise(SqlError::new("57014", "canceling statement due to user request"));
+    });
+    assert!(show(&mut s, "select pg_sleep(30)").starts_with("ERROR:  57014"));
+    stopper.join().unwrap();
+    assert_eq!(show(&mut s, "select 1"), "1");
+    assert!(show(&mut s, "set statement_timeout = 30; select count(*) from generate_series(1, 100000000) a, generate_series(1, 1000) b").ends_with("statement timeout"));
+    instance.shutdown().unwrap();
+    assert!(show(&mut s, "select 1").starts_with("ERROR:  57P01"));
+    assert_eq!(connect_to(&instance, "postgres").err().unwrap().state(), "57P01");
+}
+
+#[test]
+fn sequences_never_repeat_between_sessions() {
+    let instance = instance();
+    show(&mut connect(&instance), "create table t (id bigserial primary key, s int)");
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let instance = &instance;
+            scope.spawn(move || {
+                let mut s = connect(instance);
+                for _ in 0..20 {
+                    assert_eq!(show(&mut s, &format!("insert into t (s) select {n} from generate_series(1, 10)")), "INSERT 0 10");
+                }
+            });
+        }
+    });
+    assert_eq!(show(&mut connect(&instance), "select count(*), count(distinct id), min(id), max(id) from t"), "800|800|1|800");
+}
+
+#[test]
+fn a_copy_that_is_left_is_undone() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (a int)");
+    s.simple("copy t from stdin").unwrap();
+    assert!(matches!(s.next_result().unwrap(), Some(Outcome::CopyIn(shape)) if shape.columns == 1 && !shape.binary));
+    s.copy_data(b"1\n2\n").unwrap();
+    let error = s.copy_fail("no more");
+    assert_eq!((error.state(), error.message()), ("57014", "COPY from stdin failed: no more"));
+    assert_eq!(show(&mut s, "select count(*) from t"), "0");
+    show_copying(&mut s, "begin; copy t from stdin", "x\n");
+    assert_eq!(s.transaction_status(), b'E');
+    show(&mut s, "rollback");
+    assert_eq!(show_copying(&mut s, "copy t from stdin", "1\n2\n3"), "COPY 3");
+    // Binary out is binary in.
+    s.simple("copy t to stdout (format binary)").unwrap();
+    let Some(Outcome::CopyOut(shape)) = s.next_result().unwrap() else { panic!() };
+    assert!(shape.binary);
+    let mut data = Vec::new();
+    while let CopyStep::Data(piece) = s.copy_out().unwrap() {
+        data.extend(piece);
+    }
+    s.simple("copy t from stdin (format binary)").unwrap();
+    s.next_result().unwrap();
+    for byte in data.chunks(5) {
+        s.copy_data(byte).unwrap();
+    }
+    assert_eq!(s.copy_done().unwrap(), "COPY 3");
+    assert_eq!(show(&mut s, "select sum(a) from t"), "12");
+}
+
+#[test]
+fn a_load_larger_than_its_memory_is_one_transaction() {
+    let options = InstanceOptions { cache_bytes: 4 << 20, write_set_bytes: 256 << 10, ..InstanceOptions::default() };
+    let instance = Instance::in_memory(options).unwrap();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (id int primary key, v text unique)");
+    let data: String = (0..20_000).map(|i| format!("{i}\tvalue {i}\n")).collect();
+    assert_eq!(show_copying(&mut s, "copy t from stdin", &data), "COPY 20000");
+    let doubled = format!("{}{}", data.replace("value", "other"), "1\tx\n");
+    assert!(show_copying(&mut s, "copy t from stdin", &doubled).starts_with("ERROR:  23505"));
+    assert_eq!(show(&mut s, "select count(*), count(distinct v) from t"), "20000|20000");
+    assert_eq!(show(&mut s, "select id from t where v = 'value 777'"), "777");
+}
+
+#[test]
+fn settings_are_told() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    let names: Vec<_> = s.parameters_at_start().into_iter().map(|(n, _)| n).collect();
+    for name in ["server_version", "client_encoding", "DateStyle", "TimeZone", "integer_datetimes", "standard_conforming_strings"] {
+        assert!(names.contains(&name), "{name}");
+    }
+    show(&mut s, "set timezone = 'Asia/Tokyo'");
+    assert_eq!(s.take_parameter_changes(), [("TimeZone", "Asia/Tokyo".to_owned())]);
+    show(&mut s, "begin; set timezone = 'UTC'; rollback");
+    let again = s.take_parameter_changes();
+    assert!(again.iter().all(|(_, v)| v == "Asia/Tokyo"), "{again:?}");
+}
