@@ -23,7 +23,7 @@ pub struct Expr {
 }
 
 /// The kinds of expression.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum ExprKind {
     /// A constant.
     Const(Datum),
@@ -110,7 +110,7 @@ pub struct Subquery {
 }
 
 /// The uses of a subquery.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum SubqueryKind {
     /// Its one value; no row gives NULL, two rows 21000.
     Scalar,
@@ -162,7 +162,7 @@ pub struct SortKey {
 }
 
 /// A call of an aggregate.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct AggCall {
     /// Which.
     pub func: &'static AggregateFn,
@@ -179,7 +179,7 @@ pub struct AggCall {
 }
 
 /// What a window call computes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum WindowFunc {
     /// A window function proper.
     Window(&'static WindowFn),
@@ -188,7 +188,7 @@ pub enum WindowFunc {
 }
 
 /// A call with an OVER clause.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct WindowCall {
     /// Which.
     pub func: WindowFunc,
@@ -254,7 +254,7 @@ pub struct FrameOffset {
 }
 
 /// The operators.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum RelKind {
     /// Literal rows. One row without columns is the FROM-less SELECT.
     Values(Vec<Vec<Expr>>),
@@ -376,5 +376,23 @@ impl Expr {
     /// A column of the input row.
     pub fn column(index: usize, ty: TypeMod) -> Expr {
         Expr { kind: ExprKind::Column(index), ty }
+    }
+}
+
+/// What is called shows as its name.
+macro_rules! debug_by_name {
+    ($($ty:ty),*) => {$(
+        impl std::fmt::Debug for $ty {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name)
+            }
+        }
+    )*};
+}
+debug_by_name!(ScalarFn, AggregateFn, SetFn, WindowFn);
+
+impl std::fmt::Debug for dyn VirtualTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }

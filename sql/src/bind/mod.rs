@@ -1,60 +1,186 @@
 //! From syntax to meaning: names, types, overloads and parameters, by PostgreSQL's own rules, into [`crate::ir`].
 //!
-//! [`bind`] takes a statement; [`bind_scalar`] and its kin take stored expressions. Positions inside are byte offsets; the entry
-//! points here turn them into the characters that clients count, and drop those of stored texts, which no client wrote now.
+//! [`bind`] takes a statement; [`bind_scalar`] and its kin take stored expressions. Read on in `binder` (the state), `scope` (names), `expr`, `select`.
+//! Positions inside are byte offsets; the entry points here turn them into the characters that clients count, and drop those of stored texts,
+//! which no client wrote now.
+//!
+//! Invariants of what comes out: every expression has its type, and none is of type unknown but arguments declared "any"; every conversion is
+//! written as a cast; columns and outer references count as [`crate::ir`] says; what PostgreSQL would refuse, and what we do not honour, is an error here.
 
+mod as_of;
+mod binder;
+mod coerce;
+mod constant;
+mod cte;
+mod cycle;
+mod dml;
 mod env;
+mod expr;
+mod from;
+mod function;
+mod group;
+mod label;
+mod operator;
+mod overload;
+mod query;
+mod scope;
+mod select;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod window;
 
 pub use env::{AsOfResolver, BindEnv, Bound, ParamTypes};
 
 use crate::catalog::schema::{Relation, View};
-use crate::error::Result;
-use crate::ir::{Expr, Field, Rel};
-use crate::parse::ast;
-use crate::types::TypeMod;
+use crate::error::{Result, SqlError, state};
+use crate::functions::registry::CastContext;
+use crate::ir::{Expr, Field, Rel, RelKind};
+use crate::parse::{ast, with_char_position};
+use crate::types::{Type, TypeMod};
+use binder::{Binder, Clause, Level, Val};
 
 /// Binds a statement: SELECT, VALUES, INSERT, UPDATE, DELETE. Others are [`Bound::Utility`].
+///
+/// Parameter types are inferred into `env.params`; ask [`ParamTypes::finish`] for them afterwards.
+///
+/// # Errors
+/// As PostgreSQL's parse analysis, positions counting in the statement's source string.
 pub fn bind(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<Bound> {
-    todo(stmt, env)
-}
-/// Binds a query inside another statement (CREATE TABLE AS, CREATE VIEW), whose positions count in `source`.
-pub fn bind_query(query: &ast::Query, source: &str, env: &BindEnv<'_>) -> Result<Rel> {
-    todo((query, source), env)
-}
-/// Binds a stored expression (DEFAULT, CHECK) over a row of `columns`. Its type is what it is; see [`bind_default`], [`bind_check`].
-pub fn bind_scalar(sql: &str, columns: &[Field], env: &BindEnv<'_>) -> Result<Expr> {
-    todo((sql, columns), env)
-}
-/// A stored DEFAULT, converted to its column's type as an assignment.
-pub fn bind_default(sql: &str, column: &str, target: TypeMod, env: &BindEnv<'_>) -> Result<Expr> {
-    todo((sql, column, target), env)
-}
-/// A stored CHECK: a boolean over a row of `columns`.
-pub fn bind_check(sql: &str, columns: &[Field], env: &BindEnv<'_>) -> Result<Expr> {
-    todo((sql, columns), env)
-}
-/// A written expression over a row of `columns` (COPY .. WHERE, ALTER .. USING, EXECUTE's arguments), converted to `target` as an assignment if given.
-/// `what` names the column in a 42804.
-pub fn bind_expr(expr: &ast::Expr, source: &str, columns: &[Field], target: Option<(TypeMod, &str)>, env: &BindEnv<'_>) -> Result<Expr> {
-    todo((expr, source, columns, target), env)
-}
-/// A view's query, its names looked up along the view's own search path.
-pub fn bind_view(view: &View, env: &BindEnv<'_>) -> Result<Rel> {
-    todo(view, env)
-}
-/// A type as written. 42704 if there is none, 0A000 if PostgreSQL has it and we do not.
-pub fn resolve_type(ty: &ast::TypeName, env: &BindEnv<'_>) -> Result<TypeMod> {
-    todo(ty, env)
-}
-/// A relation by name: None if there is none in the schema, or on the search path. 3F000 for an unknown schema.
-pub fn find_relation(name: &ast::QName, env: &BindEnv<'_>) -> Result<Option<Relation>> {
-    todo(name, env)
-}
-/// The conversion of a value of one type to another as an assignment makes it, over a row whose only column is the value; None if there is none.
-pub fn assignment_cast(from: TypeMod, to: TypeMod, env: &BindEnv<'_>) -> Result<Option<Expr>> {
-    todo((from, to), env)
+    let mut binder = Binder::new(env);
+    let bound = match &stmt.kind {
+        ast::StatementKind::Query(query) => binder.query(query, true).map(|out| Bound::Query(out.rel)),
+        ast::StatementKind::Insert(_) | ast::StatementKind::Update(_) | ast::StatementKind::Delete(_) => {
+            binder.changing_statement(&stmt.kind).map(Bound::Dml)
+        }
+        _ => Ok(Bound::Utility),
+    };
+    bound.map_err(|e| with_char_position(e, &stmt.source))
 }
 
-fn todo<A, T>(_: A, _: &BindEnv<'_>) -> Result<T> {
-    Err(crate::error::SqlError::internal("the binder is being written"))
+/// Binds a query inside another statement (CREATE TABLE AS, CREATE VIEW), whose positions count in `source`.
+pub fn bind_query(query: &ast::Query, source: &str, env: &BindEnv<'_>) -> Result<Rel> {
+    Binder::new(env).query(query, true).map(|out| out.rel).map_err(|e| with_char_position(e, source))
+}
+
+/// Binds a stored expression (DEFAULT, CHECK) over a row of `columns`. Its type is what it is; see [`bind_default`], [`bind_check`].
+pub fn bind_scalar(sql: &str, columns: &[Field], env: &BindEnv<'_>) -> Result<Expr> {
+    Binder::new(env).stored_expr(sql, columns, Clause::Check, None)
+}
+
+/// A stored DEFAULT, converted to its column's type as an assignment.
+pub fn bind_default(sql: &str, column: &str, target: TypeMod, env: &BindEnv<'_>) -> Result<Expr> {
+    Binder::new(env).stored_expr(sql, &[], Clause::Default, Some((target, column)))
+}
+
+/// A stored CHECK: a boolean over a row of `columns`.
+pub fn bind_check(sql: &str, columns: &[Field], env: &BindEnv<'_>) -> Result<Expr> {
+    let e = bind_scalar(sql, columns, env)?;
+    let val = Val { e, pos: 0, fields: None };
+    Binder::new(env).boolean(val, "CHECK").map_err(from::without_position)
+}
+
+/// A written expression over a row of `columns` (COPY .. WHERE, ALTER .. USING, DEFAULT and CHECK of a new column), converted to `target` as an
+/// assignment if given; the name beside it is what a 42804 calls the column. Positions count in `source`.
+pub fn bind_expr(expr: &ast::Expr, source: &str, columns: &[Field], target: Option<(TypeMod, &str)>, env: &BindEnv<'_>) -> Result<Expr> {
+    let clause = if columns.is_empty() { Clause::Default } else { Clause::CopyWhere };
+    Binder::new(env).over_columns(expr, columns, clause, target).map_err(|e| with_char_position(e, source))
+}
+
+/// The arguments of EXECUTE, converted to the parameters' types. 42601 if there are more or fewer than those.
+pub fn bind_arguments(name: &str, args: &[ast::Expr], types: &[Type], source: &str, env: &BindEnv<'_>) -> Result<Vec<Expr>> {
+    if args.len() != types.len() {
+        return Err(SqlError::new(state::SYNTAX_ERROR, format!("wrong number of parameters for prepared statement \"{name}\""))
+            .detail(format!("Expected {} parameters but got {}.", types.len(), args.len())));
+    }
+    let mut binder = Binder::new(env);
+    let made: Result<Vec<Expr>> = binder
+        .in_level(Level::new(vec![], Clause::Parameter), |b| {
+            args.iter()
+                .zip(types)
+                .enumerate()
+                .map(|(i, (arg, ty))| {
+                    let val = b.expr(arg)?;
+                    b.assign_argument(val, *ty, i + 1)
+                })
+                .collect()
+        })
+        .map(|(made, _)| made);
+    made.map_err(|e| with_char_position(e, source))
+}
+
+/// A view's query, its names looked up along the view's own search path.
+pub fn bind_view(view: &View, env: &BindEnv<'_>) -> Result<Rel> {
+    Binder::new(env).expand_view(view, env.catalog.clone(), None, 0).map(|out| out.rel).map_err(from::without_position)
+}
+
+/// The version that a written AS OF names: CREATE TAG .. AS OF.
+pub fn resolve_as_of(as_of: &ast::AsOf, source: &str, env: &BindEnv<'_>) -> Result<u64> {
+    Binder::new(env).resolve_as_of(as_of).map_err(|e| with_char_position(e, source))
+}
+
+/// A type as written, its position counting in `source`. 42704 if there is none, 0A000 if PostgreSQL has it and we do not.
+pub fn resolve_type(ty: &ast::TypeName, source: &str, env: &BindEnv<'_>) -> Result<TypeMod> {
+    Binder::new(env).type_name(ty).map_err(|e| with_char_position(e, source))
+}
+
+/// A relation by name: None if there is none of that name in the schema, or along the search path.
+pub fn find_relation(name: &ast::QName, env: &BindEnv<'_>) -> Result<Option<Relation>> {
+    Binder::new(env).lookup(&env.catalog, name).map_err(from::without_position)
+}
+
+/// The conversion of a value of one type to another as an assignment makes it, over a row whose only column is the value; None if there is none.
+pub fn assignment_cast(from: TypeMod, to: TypeMod, env: &BindEnv<'_>) -> Result<Option<Expr>> {
+    let val = Val { e: Expr::column(0, from), pos: 0, fields: None };
+    Ok(Binder::new(env).coerce_to(val, to, CastContext::Assignment)?.map(|v| v.e))
+}
+
+/// Oids of the tables, views and made relations that a bound query reads: what a view depends on. Views inside it are expanded already, so their
+/// tables are named; a caller that wants the views themselves looks at the names in the query.
+pub fn relations_read(rel: &Rel) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut rel = rel.clone();
+    collect_relations(&mut rel, &mut found);
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn collect_relations(rel: &mut Rel, found: &mut Vec<u32>) {
+    match &mut rel.kind {
+        RelKind::Scan { table, .. } => found.push(table.oid),
+        RelKind::Virtual { table, .. } => found.push(table.oid()),
+        RelKind::Filter { input, .. }
+        | RelKind::Project { input, .. }
+        | RelKind::ProjectSet { input, .. }
+        | RelKind::Aggregate { input, .. }
+        | RelKind::Window { input, .. }
+        | RelKind::Sort { input, .. }
+        | RelKind::Limit { input, .. }
+        | RelKind::Distinct { input, .. } => collect_relations(input, found),
+        RelKind::Join { left, right, .. } | RelKind::SetOp { left, right, .. } => {
+            collect_relations(left, found);
+            collect_relations(right, found);
+        }
+        RelKind::With { ctes, body } => {
+            for cte in ctes {
+                collect_relations(&mut cte.definition, found);
+                if let Some((term, _)) = &mut cte.recursive {
+                    collect_relations(term, found);
+                }
+            }
+            collect_relations(body, found);
+        }
+        RelKind::Values(_) | RelKind::Function { .. } | RelKind::CteScan { .. } | RelKind::Dml(_) => {}
+    }
+    let mut plans = Vec::new();
+    let _ = walk::walk_rel(rel, 0, &mut |e, _| {
+        if let crate::ir::ExprKind::Subquery(sub) = &e.kind {
+            plans.push(sub.plan.clone());
+        }
+        Ok(false)
+    });
+    for mut plan in plans {
+        collect_relations(&mut plan, found);
+    }
 }

@@ -1,0 +1,370 @@
+//! The binder's state: query levels, names of CTEs, and how deep it is.
+//!
+//! A [`Level`] is one row that expressions may read: the FROM row of a query being bound, or the left row of a lateral join. The last level is
+//! the innermost. An expression at the top of a level reads it by column; what a subquery reads of it is [`ExprKind::Outer`].
+//!
+//! Aggregates, GROUPING and window calls are bound before the row they live in exists. Until then they stand as columns with indexes from
+//! [`AGGREGATES`], [`GROUPINGS`] and [`WINDOWS`] up, entries of the level's lists; [`super::group`] and [`super::window`] put real columns in their place.
+
+use std::sync::Arc;
+
+use super::env::BindEnv;
+use super::scope::Item;
+use crate::catalog::Catalog;
+use crate::error::{Result, SqlError, state};
+use crate::ir::*;
+use crate::parse::ast::{self, Pos};
+use crate::types::{Datum, Type, TypeMod};
+
+/// First index of a column that stands for an aggregate.
+pub(super) const AGGREGATES: usize = 1 << 40;
+/// First index of a column that stands for GROUPING().
+pub(super) const GROUPINGS: usize = 1 << 41;
+/// First index of a column that stands for a window call.
+pub(super) const WINDOWS: usize = 1 << 42;
+
+/// Levels of expressions and queries the binder goes into. The parser bounds trees more tightly; this bounds what views and defaults add.
+const DEPTH_MAX: u32 = 4000;
+
+/// Names and types of a row value's fields.
+pub(super) type Fields = Arc<[(Arc<str>, TypeMod)]>;
+
+/// A bound expression, where it was written, and the fields of its value if that is a row.
+#[derive(Clone, Debug)]
+pub(super) struct Val {
+    pub e: Expr,
+    pub pos: Pos,
+    pub fields: Option<Fields>,
+}
+
+impl Val {
+    pub fn new(kind: ExprKind, ty: impl Into<TypeMod>, pos: Pos) -> Val {
+        Val { e: Expr { kind, ty: ty.into() }, pos, fields: None }
+    }
+    pub fn ty(&self) -> Type {
+        self.e.ty.ty
+    }
+    pub fn is_unknown(&self) -> bool {
+        self.ty() == Type::UNKNOWN
+    }
+}
+
+impl From<Type> for TypeMod {
+    fn from(ty: Type) -> TypeMod {
+        ty.plain()
+    }
+}
+
+/// A bound query: its rows, and the fields of those columns that are rows themselves.
+#[derive(Debug)]
+pub(super) struct QueryOut {
+    pub rel: Rel,
+    pub fields: Vec<Option<Fields>>,
+}
+
+/// Where in a statement an expression stands: what may be in it, and what messages call the place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clause {
+    Select,
+    Where,
+    JoinOn,
+    Having,
+    GroupBy,
+    OrderBy,
+    DistinctOn,
+    Limit,
+    Offset,
+    Values,
+    FromFunction,
+    Filter,
+    WindowPartition,
+    WindowOrder,
+    WindowFrame,
+    UpdateSet,
+    Returning,
+    Conflict,
+    Check,
+    Default,
+    Policy,
+    Parameter,
+    CopyWhere,
+    AlterUsing,
+    AsOf,
+}
+
+impl Clause {
+    pub fn name(self) -> &'static str {
+        match self {
+            Clause::Select => "SELECT",
+            Clause::Where => "WHERE",
+            Clause::JoinOn => "JOIN conditions",
+            Clause::Having => "HAVING",
+            Clause::GroupBy => "GROUP BY",
+            Clause::OrderBy => "ORDER BY",
+            Clause::DistinctOn => "DISTINCT ON",
+            Clause::Limit => "LIMIT",
+            Clause::Offset => "OFFSET",
+            Clause::Values => "VALUES",
+            Clause::FromFunction => "functions in FROM",
+            Clause::Filter => "FILTER",
+            Clause::WindowPartition => "window PARTITION BY",
+            Clause::WindowOrder => "window ORDER BY",
+            Clause::WindowFrame => "window ROWS",
+            Clause::UpdateSet => "UPDATE",
+            Clause::Returning => "RETURNING",
+            Clause::Conflict => "ON CONFLICT",
+            Clause::Check => "check constraints",
+            Clause::Default => "DEFAULT expressions",
+            Clause::Policy => "policy expressions",
+            Clause::Parameter => "EXECUTE parameters",
+            Clause::CopyWhere => "COPY FROM WHERE conditions",
+            Clause::AlterUsing => "transform expressions",
+            Clause::AsOf => "AS OF",
+        }
+    }
+    pub fn allows_aggregates(self) -> bool {
+        matches!(self, Clause::Select | Clause::Having | Clause::OrderBy | Clause::DistinctOn | Clause::WindowPartition | Clause::WindowOrder | Clause::WindowFrame)
+    }
+    pub fn allows_windows(self) -> bool {
+        matches!(self, Clause::Select | Clause::OrderBy | Clause::DistinctOn)
+    }
+    pub fn allows_sets(self) -> bool {
+        matches!(self, Clause::Select | Clause::OrderBy | Clause::DistinctOn | Clause::GroupBy | Clause::FromFunction)
+    }
+}
+
+/// A window call before its OVER clause is resolved.
+#[derive(Clone)]
+pub(super) struct PendingWindow {
+    pub func: WindowFunc,
+    pub args: Vec<Expr>,
+    pub over: usize,
+    pub ty: TypeMod,
+}
+
+/// What an OVER clause resolved to; shared by calls with the same one.
+#[derive(Clone)]
+pub(super) struct BoundWindow {
+    pub name: Option<String>,
+    pub partition_by: Vec<Expr>,
+    pub order_by: Vec<SortKey>,
+    pub frame: Frame,
+    pub has_frame: bool,
+}
+
+/// A row that expressions may read.
+pub(super) struct Level {
+    pub items: Vec<Item>,
+    pub clause: Clause,
+    /// The left row of a lateral join, not a query of its own.
+    pub lateral: bool,
+    pub aggs: Vec<AggCall>,
+    /// GROUPING calls: their arguments, to be found among the keys.
+    pub groupings: Vec<(Vec<Expr>, Pos)>,
+    pub windows: Vec<PendingWindow>,
+    pub window_defs: Vec<BoundWindow>,
+    /// Inside the arguments of an aggregate of this level: another is an error.
+    pub in_aggregate: bool,
+    /// Inside the arguments of a window call of this level.
+    pub in_window: bool,
+    /// Inside CASE or COALESCE, whose branches may not return sets.
+    pub no_sets_in: Option<&'static str>,
+    /// Whether a set-returning call was met.
+    pub has_sets: bool,
+}
+
+impl Level {
+    pub fn new(items: Vec<Item>, clause: Clause) -> Level {
+        Level {
+            items,
+            clause,
+            lateral: false,
+            aggs: vec![],
+            groupings: vec![],
+            windows: vec![],
+            window_defs: vec![],
+            in_aggregate: false,
+            in_window: false,
+            no_sets_in: None,
+            has_sets: false,
+        }
+    }
+}
+
+/// A CTE in scope.
+#[derive(Clone)]
+pub(super) struct CteEntry {
+    pub name: String,
+    pub id: usize,
+    pub columns: Arc<[Field]>,
+    pub fields: Vec<Option<Fields>>,
+    /// Set while its own definition is being bound: what a reference means there.
+    pub state: CteState,
+    /// It changes rows and returns none.
+    pub no_rows: bool,
+}
+
+/// Whether a CTE may be referred to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CteState {
+    /// Anywhere.
+    Ready,
+    /// In the non-recursive term of itself: an error.
+    NonRecursiveTerm,
+    /// In the body of itself where it is no UNION: an error.
+    NotUnion,
+    /// In the recursive term, not used yet.
+    Recursive,
+    /// In the recursive term, used.
+    RecursiveUsed,
+}
+
+pub(super) struct Binder<'e> {
+    pub env: &'e BindEnv<'e>,
+    /// The catalog names are looked up in: the environment's, or that of another version inside a view AS OF.
+    pub catalog: Arc<Catalog>,
+    pub search_path: Vec<u32>,
+    /// The version all tables are read at, inside a view AS OF.
+    pub at: Option<u64>,
+    pub levels: Vec<Level>,
+    pub ctes: Vec<CteEntry>,
+    pub next_cte: usize,
+    pub depth: u32,
+    /// Lowest level index read since it was last reset: tells whether a subquery is correlated.
+    pub lowest_read: usize,
+    /// Views being expanded, by oid: a view may not contain itself.
+    pub views: Vec<u32>,
+    /// How many queries are being bound around this one: changes in WITH only go at the top.
+    pub nesting: usize,
+}
+
+impl<'e> Binder<'e> {
+    pub fn new(env: &'e BindEnv<'e>) -> Binder<'e> {
+        Binder {
+            env,
+            catalog: env.catalog.clone(),
+            search_path: env.search_path.clone(),
+            at: None,
+            levels: vec![],
+            ctes: vec![],
+            next_cte: 0,
+            depth: 0,
+            lowest_read: usize::MAX,
+            views: vec![],
+            nesting: 0,
+        }
+    }
+
+    /// Runs `f` a level further down.
+    pub fn deeper<T>(&mut self, weight: u32, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.depth += weight;
+        if self.depth > DEPTH_MAX {
+            return Err(SqlError::new(state::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded"));
+        }
+        let made = f(self);
+        self.depth -= weight;
+        made
+    }
+
+    /// The innermost level.
+    pub fn level(&mut self) -> &mut Level {
+        self.levels.last_mut().expect("an expression is bound in a level")
+    }
+
+    /// The clause being bound.
+    pub fn clause(&self) -> Clause {
+        self.levels.last().map_or(Clause::Select, |l| l.clause)
+    }
+
+    /// Runs `f` with another clause set.
+    pub fn in_clause<T>(&mut self, clause: Clause, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let outer = std::mem::replace(&mut self.level().clause, clause);
+        let made = f(self);
+        self.level().clause = outer;
+        made
+    }
+
+    /// Runs `f` with another level inside all others.
+    pub fn in_level<T>(&mut self, level: Level, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Level)> {
+        self.levels.push(level);
+        let made = f(self);
+        let level = self.levels.pop().expect("pushed above");
+        made.map(|made| (made, level))
+    }
+
+    /// Runs `f` as a subquery; the flag tells whether it read anything outside.
+    pub fn as_subquery<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, bool)> {
+        let outer = std::mem::replace(&mut self.lowest_read, usize::MAX);
+        let inside = self.levels.len();
+        let made = self.deeper(5, f);
+        let correlated = self.lowest_read < inside;
+        self.lowest_read = self.lowest_read.min(outer);
+        Ok((made?, correlated))
+    }
+
+    /// Notes that the level with this index was read.
+    pub fn note_read(&mut self, level: usize) {
+        self.lowest_read = self.lowest_read.min(level);
+    }
+
+    pub fn new_cte_id(&mut self) -> usize {
+        self.next_cte += 1;
+        self.next_cte - 1
+    }
+}
+
+/// An error with PostgreSQL's words at a place.
+pub(super) fn error<T>(state: &'static str, pos: Pos, message: impl Into<String>) -> Result<T> {
+    Err(SqlError::new(state, message).at(Some(pos + 1)))
+}
+
+/// 0A000 at a place.
+pub(super) fn unsupported<T>(pos: Pos, what: impl std::fmt::Display) -> Result<T> {
+    Err(SqlError::unsupported(what).at(Some(pos + 1)))
+}
+
+/// A position for errors that come from where none is known.
+pub(super) trait At<T> {
+    fn at_pos(self, pos: Pos) -> Result<T>;
+}
+impl<T> At<T> for Result<T> {
+    fn at_pos(self, pos: Pos) -> Result<T> {
+        self.map_err(|e| e.at(Some(pos + 1)))
+    }
+}
+
+/// The relation with one row and no columns: what a SELECT without FROM reads.
+pub(super) fn one_row() -> Rel {
+    Rel { kind: RelKind::Values(vec![vec![]]), schema: Arc::from([]) }
+}
+
+/// A relation of computed columns.
+pub(super) fn project(input: Rel, exprs: Vec<Expr>, schema: Arc<[Field]>) -> Rel {
+    Rel { kind: RelKind::Project { input: Box::new(input), exprs }, schema }
+}
+
+/// Rows that satisfy a predicate.
+pub(super) fn filter(input: Rel, predicate: Expr) -> Rel {
+    let schema = input.schema.clone();
+    Rel { kind: RelKind::Filter { input: Box::new(input), predicate }, schema }
+}
+
+/// All columns of a relation, as expressions over its row.
+pub(super) fn columns_of(schema: &[Field]) -> Vec<Expr> {
+    schema.iter().enumerate().map(|(i, f)| Expr::column(i, f.ty)).collect()
+}
+
+/// A field that is no column of a table.
+pub(super) fn field(name: impl AsRef<str>, ty: TypeMod) -> Field {
+    Field { name: Arc::from(name.as_ref()), ty, table_oid: 0, attnum: 0 }
+}
+
+/// A NULL of a type.
+pub(super) fn null(ty: Type) -> Expr {
+    Expr::constant(Datum::Null, ty)
+}
+
+/// Whether a written expression is the constant NULL.
+pub(super) fn is_null_literal(e: &ast::Expr) -> bool {
+    matches!(e.kind, ast::ExprKind::Null)
+}
