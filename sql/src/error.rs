@@ -26,6 +26,8 @@ pub struct Report {
     pub hint: Option<String>,
     /// Where in the statement, in characters from 1.
     pub position: Option<u32>,
+    /// What was going on, innermost first: CONTEXT.
+    pub context: Option<String>,
     /// Schema of the object an integrity error is about.
     pub schema: Option<String>,
     /// Table of the object an integrity error is about.
@@ -73,6 +75,12 @@ impl SqlError {
     #[must_use]
     pub fn at(mut self, position: Option<u32>) -> Self {
         self.0.position = self.0.position.or(position);
+        self
+    }
+    /// Says what was going on (CONTEXT), unless that was said already.
+    #[must_use]
+    pub fn context(mut self, context: impl FnOnce() -> String) -> Self {
+        self.0.context = self.0.context.or_else(|| Some(context()));
         self
     }
     /// Names the table (and its schema) an integrity error is about.

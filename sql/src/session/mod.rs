@@ -14,135 +14,347 @@
 //!
 //! Results of a statement that is a transaction of its own are given out when it is committed: simple queries always; extended ones when
 //! Sync has been answered, so do not flush DataRow and CommandComplete before `sync()` returned, unless the client sends Flush.
+//!
+//! Behind this surface:
+//!
+//! ```text
+//! instance      databases and what they share       transaction  blocks, snapshots, commits, conflicts
+//! settings      SET and SHOW                        query        planned statements and their rows
+//! shared        what functions ask of the session   extended     prepared statements, portals, parameters
+//! utility       all other statements                copying      COPY
+//! ```
 
+mod copying;
+mod extended;
 pub mod instance;
 pub mod outcome;
+mod query;
+pub mod settings;
+mod shared;
+mod transaction;
+mod utility;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use bytes::Bytes;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
-pub use instance::{ConnectOptions, Instance, InstanceOptions};
+pub use instance::{ConnectOptions, Instance, InstanceOptions, Verified};
 pub use outcome::{CopyShape, CopyStep, Notice, Outcome, StatementShape, Step};
 
-use crate::error::{Result, SqlError};
+use crate::catalog::Catalog;
+use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
-use crate::ir::Field;
-use crate::types::Type;
+use crate::parse::{self, ast};
+use crate::write::TxnHandle;
+use crate::write::copy::{CopyIn, CopyOut};
+
+use extended::{Portal, Prepared, Rerun};
+use instance::{Db, Presence};
+use query::{Ran, Rows};
+use settings::{IsolationLevel, Settings};
+use shared::{Current, SequenceUse, Shared};
+use transaction::{Block, Status};
 
 /// One client in one database.
 pub struct Session {
-    cancel: Arc<CancelFlag>,
+    instance: Arc<Instance>,
+    shared: Arc<Shared>,
+    _presence: Presence,
+    user: String,
+    backend_pid: i32,
+    block: Block,
+    statements: FxHashMap<String, Arc<Prepared>>,
+    portals: FxHashMap<String, Portal>,
+    /// Statements of a simple string that are still to run.
+    script: Option<Script>,
+    active: Active,
+    /// Changes made by extended queries since the last Sync, to be made again if their commit conflicts.
+    pipeline: Vec<Rerun>,
+    /// All that was given out since the last Sync can be compared with a second run.
+    can_rerun: bool,
+    /// The version bee.as_of names, by its text.
+    as_of: Option<(String, u64)>,
+    /// A resolved search path, by catalog and settings.
+    path: Option<(u64, u64, Vec<u32>)>,
+    random: u64,
+}
+
+/// A simple query string.
+struct Script {
+    statements: VecDeque<ast::Statement>,
+    /// It is one statement: a transaction of its own.
+    single: bool,
+    /// It has no statement at all.
+    empty: bool,
+}
+
+/// A result that is being fetched.
+enum Active {
+    None,
+    /// With the portal the rows belong to.
+    Rows(Box<Rows>, Option<String>),
+    CopyIn(Box<CopyIn>),
+    CopyOut(Box<CopyOut>),
 }
 
 impl Session {
+    fn new(instance: Arc<Instance>, db: Arc<Db>, options: &ConnectOptions, as_of: Option<String>) -> Result<Session> {
+        let of_instance = instance.options();
+        let mut settings = Settings::new([
+            ("max_connections", of_instance.max_connections.to_string()),
+            ("port", of_instance.port.to_string()),
+            ("work_mem", (of_instance.work_mem_bytes / 1024).to_string()),
+            ("session_authorization", options.user.clone()),
+            ("data_directory", instance.dir().map(|d| d.display().to_string()).unwrap_or_default()),
+        ])?;
+        for (name, value) in &options.settings {
+            settings.set_at_start(name, value)?;
+        }
+        if let Some(as_of) = &as_of {
+            settings.set_at_start("bee.as_of", as_of)?;
+        }
+        let cancel = Arc::new(CancelFlag::default());
+        let presence = instance.enter(&db, &cancel);
+        let catalog = db.catalog(&db.database.snapshot())?;
+        let shared = Arc::new(Shared {
+            txn: TxnHandle::new(db.row_ids.clone()),
+            settings: Mutex::new(settings),
+            sequences: Mutex::new(SequenceUse::default()),
+            notices: Mutex::default(),
+            current: Mutex::new(Current { catalog, version: 0, read_only: false, isolation: IsolationLevel::ReadCommitted }),
+            transaction_id: AtomicU64::new(0),
+            cancel,
+            db,
+        });
+        let mut session = Session {
+            instance,
+            shared,
+            _presence: presence,
+            user: options.user.clone(),
+            backend_pid: options.backend_pid,
+            block: Block::idle(),
+            statements: FxHashMap::default(),
+            portals: FxHashMap::default(),
+            script: None,
+            active: Active::None,
+            pipeline: Vec::new(),
+            can_rerun: true,
+            as_of: None,
+            path: None,
+            random: shared::unix_micros() as u64 ^ 0x9e37_79b9_7f4a_7c15,
+        };
+        // A past version that is none is refused now, not at the first statement.
+        let first = session.statement();
+        session.rollback();
+        first.map(|_| session)
+    }
+
     // Simple protocol
 
     /// Begins a simple query string. Nothing has run yet; an error (syntax) fails the whole string.
     pub fn simple(&mut self, sql: &str) -> Result<()> {
-        unfinished(sql)
+        self.active = Active::None;
+        self.script = None;
+        match parse::parse(sql) {
+            Ok(statements) => {
+                let statements = VecDeque::from(statements);
+                self.script = Some(Script { single: statements.len() == 1, empty: statements.is_empty(), statements });
+                Ok(())
+            }
+            Err(e) => {
+                self.fail();
+                Err(e)
+            }
+        }
     }
     /// Runs the string's next statement; what it gave must have been fetched or dropped before. None: the string is through and, outside a
     /// transaction block, committed. After an error the string is over.
     pub fn next_result(&mut self) -> Result<Option<Outcome>> {
-        unfinished(())
+        self.start_clock();
+        let result = self.next_statement();
+        self.guard(result)
     }
+
+    fn next_statement(&mut self) -> Result<Option<Outcome>> {
+        self.drop_active();
+        let Some(script) = &mut self.script else { return Ok(None) };
+        if std::mem::take(&mut script.empty) {
+            return Ok(Some(Outcome::Empty));
+        }
+        let single = script.single;
+        match script.statements.pop_front() {
+            Some(statement) => self.run(&statement, single).map(Some),
+            None => {
+                self.script = None;
+                if self.block.status == Status::Implicit {
+                    self.commit()?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
     /// The next rows of the last [`Outcome::Rows`].
     pub fn fetch(&mut self) -> Result<Step> {
-        unfinished(())
+        let Active::Rows(rows, portal) = &mut self.active else {
+            return Err(SqlError::internal("there are no rows to fetch"));
+        };
+        let step = rows.step();
+        let portal = portal.clone();
+        match &step {
+            Ok(Step::Rows(_)) => {}
+            Ok(Step::Suspended) => self.suspend(portal),
+            Ok(Step::Done { .. }) => {
+                self.active = Active::None;
+                self.finish_portal(portal);
+            }
+            Err(_) => self.active = Active::None,
+        }
+        self.guard(step)
     }
 
-    // COPY
-
-    /// A piece of COPY FROM STDIN, cut anywhere. After an error go on reading and dropping CopyData until CopyDone or CopyFail.
-    pub fn copy_data(&mut self, data: &[u8]) -> Result<()> {
-        unfinished(data)
-    }
-    /// CopyDone: the tag.
-    pub fn copy_done(&mut self) -> Result<String> {
-        unfinished(())
-    }
-    /// CopyFail: undoes the COPY and gives the error to answer with (57014).
-    pub fn copy_fail(&mut self, reason: &str) -> SqlError {
-        SqlError::internal(reason)
-    }
-    /// The next piece of COPY TO STDOUT.
-    pub fn copy_out(&mut self) -> Result<CopyStep> {
-        unfinished(())
+    /// A result nobody wants any more: a COPY FROM that was left is undone.
+    fn drop_active(&mut self) {
+        if matches!(std::mem::replace(&mut self.active, Active::None), Active::CopyIn(_)) {
+            self.fail();
+        }
     }
 
-    // Extended protocol
+    /// An error ends what was going on.
+    fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.active = Active::None;
+            self.script = None;
+            self.fail();
+        }
+        result
+    }
 
-    /// Parse. An empty name replaces the unnamed statement; type 0 (or a missing one) is inferred.
-    pub fn parse(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
-        unfinished((name, sql, param_types))
+    /// Forgets old cancels and starts statement_timeout.
+    fn start_clock(&mut self) {
+        let timeout = self.shared.settings.lock().derived().statement_timeout;
+        self.shared.cancel.reset();
+        self.shared.cancel.set_timeout(timeout);
     }
-    /// Describe of a statement.
-    pub fn describe_statement(&mut self, name: &str) -> Result<StatementShape> {
-        unfinished(name)
+
+    /// Runs a statement. `own`: it is a transaction of its own, if none is open.
+    fn run(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
+        self.check_not_failed(&statement.kind)?;
+        if let Some(outcome) = self.transaction_control(&statement.kind)? {
+            return Ok(outcome);
+        }
+        if query::is_query(&statement.kind) {
+            return self.run_query(statement, own);
+        }
+        self.utility(statement, own)
     }
-    /// Bind. Formats are the wire's: none (all text), one for all, or one each; 0 text, 1 binary.
-    pub fn bind(
-        &mut self,
-        portal: &str,
-        statement: &str,
-        params: Vec<Option<Bytes>>,
-        param_formats: &[i16],
-        result_formats: &[i16],
-    ) -> Result<()> {
-        unfinished((portal, statement, params, param_formats, result_formats))
+
+    fn run_query(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
+        let params = crate::bind::ParamTypes::none();
+        let cx = self.statement()?;
+        let planned = self.plan(statement, &params, &cx)?;
+        let ran = if planned.writes && own && self.block.status == Status::Implicit {
+            let mut first = Some((planned, cx));
+            self.retrying(|session| {
+                // Later rounds meet a newer snapshot, and perhaps newer definitions.
+                let (planned, cx) = match first.take() {
+                    Some(first) => first,
+                    None => {
+                        let cx = session.statement()?;
+                        (session.plan(statement, &params, &cx)?, cx)
+                    }
+                };
+                session.run_planned(&planned, Vec::new(), &cx)
+            })?
+        } else {
+            self.run_planned(&planned, Vec::new(), &cx)?
+        };
+        Ok(self.give(ran, None))
     }
-    /// Describe of a portal: its columns and which are sent in binary; None for NoData.
-    #[allow(clippy::type_complexity)]
-    pub fn describe_portal(&mut self, name: &str) -> Result<Option<(Arc<[Field]>, Arc<[bool]>)>> {
-        unfinished(name)
-    }
-    /// Execute, for at most so many rows (0: all). The outcome is followed up as in the simple protocol.
-    pub fn execute(&mut self, portal: &str, max_rows: usize) -> Result<Outcome> {
-        unfinished((portal, max_rows))
-    }
-    /// Close of a statement; one that is not there is no error.
-    pub fn close_statement(&mut self, name: &str) {
-        let _ = name;
-    }
-    /// Close of a portal.
-    pub fn close_portal(&mut self, name: &str) {
-        let _ = name;
-    }
-    /// Sync: ends the implicit transaction. Call it after errors too: then it rolls back and succeeds.
-    pub fn sync(&mut self) -> Result<()> {
-        unfinished(())
+
+    /// Makes a statement's result the active one.
+    fn give(&mut self, ran: Ran, portal: Option<String>) -> Outcome {
+        match ran {
+            Ran::Rows(rows) => {
+                let outcome = rows.outcome();
+                self.active = Active::Rows(Box::new(rows), portal);
+                outcome
+            }
+            Ran::Tag(tag) => Outcome::Command { tag },
+        }
     }
 
     // State
 
     /// For ReadyForQuery: `I` idle, `T` in a transaction block, `E` in a failed one.
     pub fn transaction_status(&self) -> u8 {
-        b'I'
+        match self.block.status {
+            Status::Idle | Status::Implicit => b'I',
+            Status::Explicit => b'T',
+            Status::Failed => b'E',
+        }
     }
     /// What a cancel request or a shutdown raises.
     pub fn cancel_flag(&self) -> Arc<CancelFlag> {
-        self.cancel.clone()
+        self.shared.cancel.clone()
     }
-    /// Messages since the last call, to be sent before what follows.
+    /// Messages since the last call, to be sent before what follows; those below client_min_messages are left out.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        Vec::new()
+        let least = self.shared.settings.lock().derived().min_severity;
+        let mut notices = std::mem::take(&mut *self.shared.notices.lock());
+        notices.retain(|n| n.rank() >= least);
+        notices
     }
     /// Settings to be told (ParameterStatus) that changed since the last call.
     pub fn take_parameter_changes(&mut self) -> Vec<(&'static str, String)> {
-        Vec::new()
+        self.shared.settings.lock().take_changed()
     }
     /// Settings to be told at the start.
     pub fn parameters_at_start(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
+        self.shared.settings.lock().reported()
     }
     /// Surroundings that values are printed in (time zone, styles); take it anew for each result.
-    pub fn output_cx(&self) -> Result<Arc<SessionCx>> {
-        unfinished(())
+    pub fn output_cx(&self) -> Arc<SessionCx> {
+        let derived = self.shared.settings.lock().derived().clone();
+        let catalog: Arc<Catalog> = self.shared.current.lock().catalog.clone();
+        Arc::new(SessionCx {
+            time_zone: derived.time_zone.clone(),
+            date_order: derived.date_order,
+            bytea_hex: derived.bytea_hex,
+            transaction_micros: 0,
+            statement_micros: 0,
+            user: String::new(),
+            database: String::new(),
+            search_path: self.path.as_ref().map(|(_, _, path)| path.clone()).unwrap_or_default(),
+            backend_pid: self.backend_pid,
+            catalog,
+            services: self.shared.clone(),
+            cancel: self.shared.cancel.clone(),
+            work_mem_bytes: derived.work_mem_bytes,
+            random: Mutex::new(0),
+        })
+    }
+    /// The value of a setting as SHOW prints it.
+    ///
+    /// # Errors
+    /// 42704 if there is none of this name.
+    pub fn setting(&self, name: &str) -> Result<String> {
+        self.shared.settings.lock().show(name)
     }
 }
 
-fn unfinished<A, T>(_: A) -> Result<T> {
-    Err(SqlError::internal("the session is being written"))
+/// 42601 for several statements where one is allowed.
+fn one_statement(sql: &str) -> Result<Option<ast::Statement>> {
+    let mut statements = parse::parse(sql)?;
+    if statements.len() > 1 {
+        return Err(SqlError::new(state::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
+    }
+    Ok(statements.pop())
 }

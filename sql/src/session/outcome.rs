@@ -83,6 +83,16 @@ pub struct Notice {
 }
 
 impl Notice {
+    /// Its rank among the levels of client_min_messages.
+    pub(crate) fn rank(&self) -> u8 {
+        match self.severity {
+            "DEBUG" => 0,
+            "LOG" => 1,
+            "NOTICE" => 2,
+            "WARNING" => 3,
+            _ => u8::MAX,
+        }
+    }
     /// A NOTICE.
     pub fn notice(message: impl Into<String>) -> Notice {
         Notice { severity: "NOTICE", report: SqlError::new("00000", message) }
