@@ -1,0 +1,326 @@
+//! Decoded nodes with the keys they have been asked for, shared by every bee of the process.
+//!
+//! The first bench to think of is the point read: among a million keys it visits about eight nodes and
+//! compares with about twenty keys, each in a block of its own. With the nodes here it reads none of them.
+//!
+//! ```text
+//! shard (many, by hash)     map: address -> node
+//!   main                    nodes that lookups used: second chance. The oldest goes; if it was used
+//!                           since the hand last passed, it is put behind the youngest instead
+//!   probation               nodes that a scan brought in, at most an eighth. Used again by anyone, a
+//!                           node moves to main; so a scan of everything passes by what lookups need
+//! ```
+//!
+//! * A hit takes a shared lock and sets one bit, if it was not set. Lists change only on misses.
+//! * Weights are what nodes really take: a key or value that is filled in later is charged later
+//!   ([`Cache::charge`]), which may push other nodes out.
+//! * A node that was pushed out stays alive for those who hold it; it is no longer charged.
+//! * Blocks never change, so nothing here goes stale, except when a log is truncated ([`Cache::forget`]).
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, BuildHasherDefault};
+use std::mem::size_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::RwLock;
+use rustc_hash::{FxHashMap, FxHasher};
+
+use super::node::{Node, NodeAddress};
+
+/// Decoded nodes, bounded in bytes. One for the process.
+#[derive(Debug)]
+pub struct Cache {
+    shards: Box<[Shard]>,
+    /// log2 of the number of shards.
+    shard_bits: u32,
+    shard_bytes_max: i64,
+    misses: AtomicU64,
+}
+
+/// What a cache holds now, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Nodes held.
+    pub nodes: usize,
+    /// Bytes they take.
+    pub bytes: usize,
+    /// Nodes decoded since the cache was made, because they were not held.
+    pub misses: u64,
+}
+
+/// Why a node is read, which decides how long it stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Lookup,
+    Scan,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    state: RwLock<State>,
+    /// Bytes of both queues. Changed without the lock when a key of a held node is filled in.
+    bytes: AtomicI64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    map: FxHashMap<NodeAddress, Arc<Node>>,
+    main: VecDeque<NodeAddress>,
+    probation: VecDeque<NodeAddress>,
+}
+
+/// Set in [`Node::charged`] while the node is in the cache.
+const HELD: u64 = 1 << 63;
+
+/// Its share of map and queues, and its reference counts.
+const NODE_OVERHEAD: usize = 2 * (size_of::<NodeAddress>() + 8) + size_of::<NodeAddress>() + 16;
+
+/// Smaller shards would evict by chance rather than by age.
+const SHARD_BYTES_MIN: usize = 256 << 10;
+const SHARDS_MAX_BITS: u32 = 6;
+
+impl Cache {
+    /// A cache that takes at most so many bytes of memory. With 0 nothing is kept.
+    pub fn new(bytes_max: usize) -> Arc<Cache> {
+        let shard_bits = (bytes_max / SHARD_BYTES_MIN)
+            .checked_ilog2()
+            .unwrap_or(0)
+            .min(SHARDS_MAX_BITS);
+        Arc::new(Cache {
+            shards: (0..1 << shard_bits).map(|_| Shard::default()).collect(),
+            shard_bits,
+            shard_bytes_max: (bytes_max >> shard_bits) as i64,
+            misses: AtomicU64::new(0),
+        })
+    }
+
+    /// What the cache holds now.
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            nodes: self.shards.iter().map(|s| s.state.read().map.len()).sum(),
+            bytes: self
+                .shards
+                .iter()
+                .map(|shard| shard.bytes.load(Relaxed).max(0) as usize)
+                .sum(),
+            misses: self.misses.load(Relaxed),
+        }
+    }
+
+    /// Forgets the nodes of one source that live in block `from` or later: its log was truncated there.
+    pub fn forget(&self, source_id: u64, from: crate::BlockIndex) {
+        for shard in &self.shards {
+            let mut state = shard.state.write();
+            let State {
+                map,
+                main,
+                probation,
+            } = &mut *state;
+            map.retain(|address, node| {
+                let keep = address.source != source_id || address.block < from.0;
+                if !keep {
+                    shard.release(node);
+                }
+                keep
+            });
+            main.retain(|address| map.contains_key(address));
+            probation.retain(|address| map.contains_key(address));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, address: NodeAddress) -> Option<Arc<Node>> {
+        let state = self.shard(address).state.read();
+        let node = state.map.get(&address)?;
+        // Written only when it changes: the line stays shared between processors.
+        if !node.referenced.load(Relaxed) {
+            node.referenced.store(true, Relaxed);
+        }
+        Some(node.clone())
+    }
+
+    /// Counts a node that had to be decoded.
+    pub(crate) fn count_miss(&self) {
+        self.misses.fetch_add(1, Relaxed);
+    }
+
+    /// Keeps a node that was just decoded. Of two threads that decoded the same one, the later gets the
+    /// earlier's, so that keys are filled in once.
+    pub(crate) fn insert(&self, node: Node, access: Access) -> Arc<Node> {
+        let shard = self.shard(node.address);
+        let bytes = (node.bytes() + NODE_OVERHEAD) as i64;
+        if bytes > self.shard_bytes_max {
+            return Arc::new(node);
+        }
+        let mut state = shard.state.write();
+        if let Some(held) = state.map.get(&node.address) {
+            return held.clone();
+        }
+        node.charged.store(bytes as u64 | HELD, Relaxed);
+        shard.bytes.fetch_add(bytes, Relaxed);
+        let node = Arc::new(node);
+        state.map.insert(node.address, node.clone());
+        match access {
+            Access::Lookup => state.main.push_back(node.address),
+            Access::Scan => state.probation.push_back(node.address),
+        }
+        state.evict(shard, self.shard_bytes_max);
+        node
+    }
+
+    /// Accounts for bytes that a held node grew by. Of no effect for a node that is not held (any more).
+    pub(crate) fn charge(&self, node: &Node, bytes: usize) {
+        let held = node.charged.fetch_update(Relaxed, Relaxed, |charged| {
+            (charged & HELD != 0).then(|| charged + bytes as u64)
+        });
+        if held.is_err() {
+            return;
+        }
+        let shard = self.shard(node.address);
+        let before = shard.bytes.fetch_add(bytes as i64, Relaxed);
+        if before + bytes as i64 > self.shard_bytes_max {
+            shard.state.write().evict(shard, self.shard_bytes_max);
+        }
+    }
+
+    #[inline]
+    fn shard(&self, address: NodeAddress) -> &Shard {
+        let hash = BuildHasherDefault::<FxHasher>::default().hash_one(address);
+        // The map uses the low bits and the top seven for its own ends.
+        let shard = (hash >> 40) & ((1 << self.shard_bits) - 1);
+        &self.shards[shard as usize]
+    }
+}
+
+impl Shard {
+    fn release(&self, node: &Node) {
+        let charged = node.charged.swap(0, Relaxed) & !HELD;
+        self.bytes.fetch_sub(charged as i64, Relaxed);
+    }
+}
+
+impl State {
+    /// Lets nodes go until the rest fits.
+    fn evict(&mut self, shard: &Shard, bytes_max: i64) {
+        // Each node is passed over at most once a round, so the hand stops.
+        let mut patience = 2 * (self.main.len() + self.probation.len());
+        while shard.bytes.load(Relaxed) > bytes_max && patience > 0 {
+            patience -= 1;
+            let probation = self.probation.len() * 8 > self.map.len() || self.main.is_empty();
+            let queue = if probation {
+                &mut self.probation
+            } else {
+                &mut self.main
+            };
+            let Some(address) = queue.pop_front() else {
+                return;
+            };
+            let Some(node) = self.map.get(&address) else {
+                continue;
+            };
+            if node.referenced.swap(false, Relaxed) {
+                self.main.push_back(address);
+            } else {
+                shard.release(node);
+                self.map.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BlockIndex;
+    use crate::bee::node::{Key, Resolved};
+    use std::sync::OnceLock;
+
+    fn node(source: u64, block: u64) -> Node {
+        let address = NodeAddress {
+            source,
+            block,
+            offset: 0,
+        };
+        let key = |seq| Key {
+            seq,
+            resolved: OnceLock::new(),
+        };
+        Node::new(address, (1..7).map(key).collect(), Box::new([]))
+    }
+
+    fn address(block: u64) -> NodeAddress {
+        node(1, block).address
+    }
+
+    #[test]
+    fn memory_stays_within_bounds_also_when_keys_are_filled_in() {
+        let cache = Cache::new(64 << 10);
+        for block in 1..2000 {
+            let node = cache.insert(node(1, block), Access::Lookup);
+            for key in &node.keys {
+                let resolved = Resolved::copy(&[7; 30], Some(&[8; 100]));
+                let bytes = resolved.heap_bytes();
+                key.resolved.set(resolved).unwrap();
+                cache.charge(&node, bytes);
+            }
+            assert!(cache.stats().bytes <= 64 << 10);
+        }
+        let held: usize = cache.shards[0]
+            .state
+            .read()
+            .map
+            .values()
+            .map(|node| node.bytes() + NODE_OVERHEAD)
+            .sum();
+        assert_eq!(held, cache.stats().bytes);
+        assert!(held > 48 << 10, "it is used, too: {held}");
+    }
+
+    #[test]
+    fn a_scan_passes_by_what_lookups_use() {
+        let cache = Cache::new(64 << 10);
+        for block in 1..20 {
+            cache.insert(node(1, block), Access::Lookup);
+        }
+        for block in 100..5000 {
+            cache.insert(node(1, block), Access::Scan);
+        }
+        assert!((1..20).all(|block| cache.get(address(block)).is_some()));
+        assert!(cache.get(address(4999)).is_some());
+        assert!(cache.get(address(200)).is_none());
+    }
+
+    #[test]
+    fn what_is_used_outlives_what_is_not() {
+        let cache = Cache::new(64 << 10);
+        for block in 1..5000 {
+            cache.insert(node(1, block), Access::Lookup);
+            assert!(cache.get(address(1)).is_some());
+        }
+    }
+
+    #[test]
+    fn nodes_let_go_are_no_longer_charged() {
+        let cache = Cache::new(1 << 20);
+        let early = cache.insert(node(1, 5), Access::Lookup);
+        cache.insert(node(1, 9), Access::Scan);
+        cache.insert(node(2, 9), Access::Lookup);
+        cache.forget(1, BlockIndex(6));
+        assert_eq!(cache.stats().nodes, 2);
+        cache.forget(1, BlockIndex(0));
+        cache.charge(&early, 1000);
+        let left = cache.stats();
+        assert_eq!(left.bytes, node(2, 9).bytes() + NODE_OVERHEAD);
+        cache.forget(2, BlockIndex(0));
+        assert_eq!((cache.stats().nodes, cache.stats().bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_cache_of_no_bytes_keeps_nothing() {
+        let cache = Cache::new(0);
+        let node = cache.insert(node(1, 1), Access::Lookup);
+        assert!(cache.get(node.address).is_none());
+        assert_eq!(cache.stats().nodes, 0);
+    }
+}

@@ -1,0 +1,301 @@
+//! An ordered range, both ways, resumable.
+//!
+//! A cursor stands between two steps of a walk through the tree. Its stack holds the path from the root,
+//! and for each node the next position to take, keys at odd positions and children at even ones:
+//!
+//! ```text
+//! position   0   1   2   3   4   5   6
+//!           c0  k0  c1  k1  c2  k2  c3        a leaf has the odd ones only
+//! ```
+//!
+//! Every step first reads what it needs and then moves, so an error (a missing block) leaves the cursor
+//! where it was, and the same call can be made again. Keys are checked to come in order: whatever a
+//! hostile peer signed, a walk ends.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::cache::Access;
+use super::node::{DEPTH_MAX, Node};
+use super::readahead::Readahead;
+use super::tree::too_deep;
+use super::{Direction, Entry, KeyRange, Snapshot, corrupt};
+use crate::Result;
+
+/// Reads the entries of a range, in order.
+#[derive(Debug)]
+pub struct Cursor {
+    snapshot: Snapshot,
+    range: KeyRange,
+    direction: Direction,
+    keys_only: bool,
+    state: State,
+    stack: Vec<Frame>,
+    ahead: Readahead,
+    /// The last key given out, to check that the next one lies beyond.
+    last: Option<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unstarted,
+    Walking,
+    Done,
+}
+
+#[derive(Debug)]
+struct Frame {
+    node: Arc<Node>,
+    position: i32,
+}
+
+/// What the top of the stack has next.
+enum Step {
+    Key(usize),
+    Child(usize),
+    Nothing,
+}
+
+impl Cursor {
+    pub(crate) fn new(snapshot: Snapshot, range: KeyRange, direction: Direction) -> Cursor {
+        let state = match range.is_empty() {
+            true => State::Done,
+            false => State::Unstarted,
+        };
+        Cursor {
+            ahead: Readahead::up_to(snapshot.version().0),
+            snapshot,
+            range,
+            direction,
+            keys_only: false,
+            state,
+            stack: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Gives entries without values: large ones are then not read again for them.
+    pub fn keys_only(mut self) -> Cursor {
+        self.keys_only = true;
+        self
+    }
+
+    /// The next entry, or `None` at the end of the range.
+    ///
+    /// Finding the start reads one node a level; then each entry costs its own block, unless it is in the
+    /// cache, and neighbours in the log are read together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica;
+    /// the cursor keeps its place, so call again once the block is there.
+    /// [`Error::Corrupt`](crate::Error::Corrupt).
+    #[allow(clippy::should_implement_trait)] // An iterator would have to end after an error.
+    pub fn next(&mut self) -> Result<Option<Entry>> {
+        loop {
+            match self.state {
+                State::Walking => {}
+                State::Done => return Ok(None),
+                State::Unstarted => self.start()?,
+            }
+            let Some(frame) = self.stack.last_mut() else {
+                self.state = State::Done;
+                continue;
+            };
+            match frame.step() {
+                Step::Key(i) => {
+                    let run = frame.run(i, self.direction);
+                    let tree = &self.snapshot.tree;
+                    let resolved = tree.resolve(&frame.node, i, &mut self.ahead, run)?;
+                    if !self.range.before_stop(resolved.key(), self.direction) {
+                        self.finish();
+                        return Ok(None);
+                    }
+                    let seq = frame.node.keys[i].seq;
+                    let in_order = match (&self.last, self.direction) {
+                        (None, _) => true,
+                        (Some(last), Direction::Forward) => resolved.key() > last.as_ref(),
+                        (Some(last), Direction::Backward) => resolved.key() < last.as_ref(),
+                    };
+                    if !in_order {
+                        return Err(corrupt(frame.node.address.block, "keys out of order"));
+                    }
+                    let entry = match self.keys_only {
+                        true => resolved.key_entry(seq),
+                        false => tree.complete(seq, resolved, &mut self.ahead)?,
+                    };
+                    frame.advance(self.direction);
+                    self.last = Some(entry.key.clone());
+                    return Ok(Some(entry));
+                }
+                Step::Child(i) => {
+                    if self.stack.len() == DEPTH_MAX {
+                        return Err(too_deep(&self.stack[0].node));
+                    }
+                    let frame = self.stack.last_mut().expect("just looked at");
+                    let child =
+                        self.snapshot
+                            .tree
+                            .child(&frame.node, i, &mut self.ahead, Access::Scan)?;
+                    frame.advance(self.direction);
+                    self.stack.push(Frame::outermost(child, self.direction));
+                }
+                Step::Nothing => {
+                    self.stack.pop();
+                }
+            }
+        }
+    }
+
+    /// Appends up to `max` entries; fewer only at the end of the range or before an error, which the next
+    /// call then meets again. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cursor::next`], when there was not even one.
+    pub fn next_batch(&mut self, entries: &mut Vec<Entry>, max: usize) -> Result<usize> {
+        for count in 0..max {
+            match self.next() {
+                Ok(Some(entry)) => entries.push(entry),
+                Ok(None) => return Ok(count),
+                Err(error) if count == 0 => return Err(error),
+                Err(_) => return Ok(count),
+            }
+        }
+        Ok(max)
+    }
+
+    /// The range this cursor reads.
+    pub fn range(&self) -> &KeyRange {
+        &self.range
+    }
+
+    fn finish(&mut self) {
+        self.state = State::Done;
+        self.stack = Vec::new();
+        self.last = None;
+    }
+
+    /// Descends to the bound where the read begins. On an error nothing has happened: nodes read so far
+    /// are in the cache.
+    fn start(&mut self) -> Result<()> {
+        let tree = &self.snapshot.tree;
+        let Some(root) = self.snapshot.root(&mut self.ahead, Access::Scan)?.cloned() else {
+            self.state = State::Done;
+            return Ok(());
+        };
+        let bound = match self.direction {
+            Direction::Forward => &self.range.start,
+            Direction::Backward => &self.range.end,
+        };
+        let mut stack = Vec::with_capacity(12);
+        let mut node = root;
+        loop {
+            if stack.len() == DEPTH_MAX {
+                return Err(too_deep(&node));
+            }
+            let mut frame = Frame::outermost(node, self.direction);
+            let (key, included) = match bound {
+                Bound::Unbounded => {
+                    stack.push(frame);
+                    break;
+                }
+                Bound::Included(key) => (key, true),
+                Bound::Excluded(key) => (key, false),
+            };
+            match tree.search(&frame.node, key, &mut self.ahead)? {
+                Ok(i) => {
+                    frame.position = 2 * i as i32 + 1;
+                    if !included {
+                        frame.advance(self.direction);
+                    }
+                    stack.push(frame);
+                    break;
+                }
+                Err(i) if frame.node.is_leaf() => {
+                    // The keys around the bound: i - 1 before it, i behind it.
+                    frame.position = match self.direction {
+                        Direction::Forward => 2 * i as i32 + 1,
+                        Direction::Backward => 2 * i as i32 - 1,
+                    };
+                    stack.push(frame);
+                    break;
+                }
+                Err(i) => {
+                    frame.position = 2 * i as i32;
+                    node = tree.child(&frame.node, i, &mut self.ahead, Access::Scan)?;
+                    frame.advance(self.direction);
+                    stack.push(frame);
+                }
+            }
+        }
+        self.stack = stack;
+        self.state = State::Walking;
+        Ok(())
+    }
+}
+
+impl Frame {
+    /// A node none of which has been read.
+    fn outermost(node: Arc<Node>, direction: Direction) -> Frame {
+        let leaf = i32::from(node.is_leaf());
+        let position = match direction {
+            Direction::Forward => leaf,
+            Direction::Backward => 2 * node.keys.len() as i32 - leaf,
+        };
+        Frame { node, position }
+    }
+
+    #[inline]
+    fn step(&self) -> Step {
+        let i = (self.position >> 1) as usize;
+        match (self.position < 0, self.position & 1 == 1) {
+            (false, true) if i < self.node.keys.len() => Step::Key(i),
+            (false, false) if i < self.node.children.len() => Step::Child(i),
+            _ => Step::Nothing,
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, direction: Direction) {
+        let by = if self.node.is_leaf() { 2 } else { 1 };
+        match direction {
+            Direction::Forward => self.position += by,
+            Direction::Backward => self.position -= by,
+        }
+    }
+
+    /// How many keys from `i` on, in this direction, lie in consecutive blocks and are not known yet:
+    /// see [`Readahead::block`].
+    fn run(&self, i: usize, direction: Direction) -> i64 {
+        let keys = &self.node.keys;
+        if keys[i].resolved.get().is_some() || !self.node.is_leaf() {
+            return 1;
+        }
+        let at = |k: usize| {
+            let key = keys.get(k)?;
+            key.resolved.get().is_none().then_some(key.seq as i64)
+        };
+        let step = |k: usize| match direction {
+            Direction::Forward => Some(i + k),
+            Direction::Backward => i.checked_sub(k),
+        };
+        let first = keys[i].seq as i64;
+        let Some(second) = step(1).and_then(at) else {
+            return 1;
+        };
+        let delta = second - first;
+        if delta.abs() != 1 {
+            return 1;
+        }
+        let mut run = 2;
+        while let Some(seq) = step(run as usize).and_then(at)
+            && seq == first + delta * run
+        {
+            run += 1;
+        }
+        run * delta
+    }
+}

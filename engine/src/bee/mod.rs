@@ -1,0 +1,139 @@
+//! The B-tree inside a log: every commit a readable version, byte for byte JavaScript's Hyperbee 2.
+//!
+//! A bee stores a sorted map in an append-only log. Each block is one operation (a put or a delete) and
+//! carries the tree nodes that operation changed; what it did not change it points to, in older blocks.
+//! So the newest block of a commit has a root from which the whole map *of that moment* can be reached,
+//! and nothing ever overwrites it:
+//!
+//! ```text
+//! block      0        1         2         3         4
+//!         header   put a     put b     put a     del b
+//!                  root[1]   root[1 2] root[3 2] root[3]      keys are numbers of the blocks that
+//! version    1        2         3         4         5         wrote them
+//! ```
+//!
+//! The bytes of a block are drawn in [`block`], the shape of the tree in [`node`]. The rest, in reading
+//! order:
+//!
+//! ```text
+//! cache      decoded nodes, their keys resolved once, bounded in bytes, shared by the process
+//! readahead  runs of blocks instead of single ones, where a scan moves along the log
+//! tree       from a version to its root, from the root to a key
+//! cursor     an ordered range, both ways, resumable
+//! diff       what differs between two versions, shared subtrees skipped
+//! history    what was written, in the order it was written
+//! sub        keys under a prefix as a bee of their own
+//! arena      the part of the tree a writer has in memory
+//! batch      puts and deletes to blocks
+//! rebalance  deleting: nearest leaf, borrowing, merging
+//! audit      a whole version checked
+//! ```
+//!
+//! What must stay true:
+//!
+//! * Blocks are immutable, so caches are never invalidated, except when a log is truncated
+//!   ([`Cache::forget`]).
+//! * Only the last block of a batch has a root. A length inside a batch is not a version; reading at it
+//!   gives some arbitrary part of the tree. Who calls [`Bee::at`] knows which lengths are versions.
+//! * Stored bytes may come from strangers: every read ends, in a result or in [`Error::Corrupt`]. A
+//!   child never points to a newer block than its parent's, no path is longer than
+//!   [`node::DEPTH_MAX`], and cursors refuse keys out of order.
+//! * This module does not know where blocks come from: it has a [`BlockSource`], and
+//!   [`Error::MissingBlock`] passes through with every reader keeping its place.
+//!
+//! [`Error::Corrupt`]: crate::Error::Corrupt
+//! [`Error::MissingBlock`]: crate::Error::MissingBlock
+
+mod arena;
+mod audit;
+mod batch;
+pub mod block;
+mod cache;
+mod cursor;
+mod diff;
+mod history;
+pub mod node;
+mod range;
+mod readahead;
+mod rebalance;
+mod sub;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use crate::{BlockIndex, Error, Result};
+
+pub use audit::AuditReport;
+pub use batch::{Batch, Writer};
+pub use block::{Header, Metadata};
+pub use cache::{Cache, CacheStats};
+pub use cursor::Cursor;
+pub use diff::{Diff, Difference};
+pub use history::{Change, History, Operation};
+pub use range::KeyRange;
+pub use sub::{Sub, SubCursor, SubSnapshot};
+pub use tree::{Bee, Snapshot};
+
+/// Where a bee's blocks are: a core, blocks staged on top of one, or a `Vec` in a test.
+pub trait BlockSource: Send + Sync {
+    /// One block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingBlock`] when it exists but is not held here, [`Error::Invalid`] when there is no
+    /// such block.
+    fn block(&self, index: BlockIndex) -> Result<Bytes>;
+
+    /// The blocks from `first` on, at most `count` of them, by one sequential read where the source has
+    /// such a thing. Only a missing `first` is an error: a missing block further on ends the answer
+    /// early, for readers ask for more than they may need.
+    fn blocks(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
+        let mut blocks = Vec::with_capacity(count.min(1024));
+        for index in first.0..first.0.saturating_add(count as u64) {
+            match self.block(BlockIndex(index)) {
+                Ok(block) => blocks.push(block),
+                Err(error) if blocks.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Told after a read met a missing block: everything else that the node at hand points to, so that a
+    /// cold descent on a replica asks its peers for all of it at once. May name blocks that are held.
+    fn want(&self, _blocks: &[BlockIndex]) {}
+}
+
+/// A key and its value, as one block holds them. Both are slices of memory shared with the cache: cheap
+/// to clone, never copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The block that wrote the value: two versions agree on a key exactly when they agree on this.
+    pub seq: BlockIndex,
+    /// The key. Keys compare as unsigned bytes.
+    pub key: Bytes,
+    /// The value. Hyperbee can store a null, which is neither an empty value nor a missing key. Always
+    /// `None` from a cursor that reads keys only.
+    pub value: Option<Bytes>,
+}
+
+/// Which way an ordered read goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the smallest key to the largest, or from the oldest block to the newest.
+    Forward,
+    /// The other way.
+    Backward,
+}
+
+/// [`Error::Corrupt`] that names the block.
+fn corrupt(block: u64, what: impl Into<String>) -> Error {
+    Error::Corrupt {
+        core: None,
+        block: Some(BlockIndex(block)),
+        what: what.into(),
+    }
+}

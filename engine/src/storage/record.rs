@@ -1,0 +1,400 @@
+//! Every value of the store, with its bytes.
+//!
+//! A value begins with a checksum over its key and its payload, so that damage, and a value that got
+//! under a wrong key, are found when it is read, whatever the backend:
+//!
+//! ```text
+//! value          crc32c(key || payload) u32le || payload
+//!
+//! store record   uint format || uint next core id || primary key[32]
+//! core record    uint flags || key[32] || [1] buffer manifest || [2] seed[32]
+//!                || [4] namespace[32] || buffer name
+//! head           uint fork || uint length || uint byte length || uint contiguous length
+//!                || tree hash[32] || buffer signature
+//! block          its bytes
+//! nodes          u8 blocks || nodes, each u64le size || hash[32]
+//! bitfield page  4096 bytes, bit i is bit i & 7 of byte i >> 3
+//! ```
+//!
+//! **Nodes are packed** by the blocks that completed them: the chunk that ends with block `l` and spans
+//! `n` blocks holds, for each of `l-n+1 ..= l`, its leaf and every parent whose rightmost leaf it is,
+//! from the bottom up. Indices need not be stored: block `b` completes as many parents as `b` has
+//! trailing one bits. A core has on average two nodes a block; packed they cost one key for 64 blocks
+//! instead of 128 (bulk load is what this is for). Finding a node is one seek to its rightmost leaf.
+//!
+//! An append of any size starts a chunk, so no chunk spans a head: cutting a log back to a head never
+//! splits one.
+
+use bytes::Bytes;
+
+use crate::crypto::hash::Hash;
+use crate::crypto::key::CoreKey;
+use crate::encoding::compact::{self, DecodeError, Decoder};
+use crate::error::{Error, Result};
+use crate::flat_tree;
+use crate::hypercore::merkle::TreeNode;
+use crate::hypercore::position::{BlockIndex, Fork, Length, NodeIndex};
+use crate::storage::checksum::crc32c;
+
+/// Bytes of the checksum in front of every value.
+pub const CHECKSUM_BYTES: usize = 4;
+
+/// How many blocks' nodes share a record at most: about 5 KB, read for one node.
+pub const CHUNK_BLOCKS_MAX: usize = 64;
+
+/// Bytes of one packed node.
+const NODE_BYTES: usize = 40;
+
+/// The checksum that goes in front of a payload.
+pub fn seal(key: &[u8], payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    crc32c(&[key, payload]).to_le_bytes()
+}
+
+/// The payload behind a checksum that matches, without a copy; else what is wrong.
+pub fn unseal(key: &[u8], value: Bytes) -> std::result::Result<Bytes, &'static str> {
+    let Some((stored, payload)) = value.split_first_chunk::<CHECKSUM_BYTES>() else {
+        return Err("the stored value is cut off");
+    };
+    if *stored != seal(key, payload) {
+        return Err("the stored bytes do not match their checksum");
+    }
+    Ok(value.slice(CHECKSUM_BYTES..))
+}
+
+/// A payload behind its checksum, for records that are not worth doing it in place.
+pub fn sealed(key: &[u8], payload: &[u8]) -> Vec<u8> {
+    [&seal(key, payload)[..], payload].concat()
+}
+
+/// A record of the meta space, from its value.
+pub fn decode<T: Record>(key: &[u8], value: Bytes) -> Result<T> {
+    let payload =
+        unseal(key, value).map_err(|what| Error::corrupt(format!("{}: {what}", T::NAME)))?;
+    let mut from = Decoder::new(&payload);
+    T::read(&mut from)
+        .and_then(|record| from.finish().map(|()| record))
+        .map_err(|what| Error::corrupt(format!("{}: {what}", T::NAME)))
+}
+
+/// A record of the meta space, as its value.
+pub fn encode<T: Record>(key: &[u8], record: &T) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(192);
+    record.write(&mut payload);
+    sealed(key, &payload)
+}
+
+/// A value of the meta space.
+pub trait Record: Sized {
+    /// What it is called in messages.
+    const NAME: &'static str;
+    /// Append its payload.
+    fn write(&self, out: &mut Vec<u8>);
+    /// Read its payload.
+    ///
+    /// # Errors
+    ///
+    /// Any [`DecodeError`].
+    fn read(from: &mut Decoder<'_>) -> std::result::Result<Self, DecodeError>;
+}
+
+/// What is known of the store itself. Wiped when dropped: it holds the key of all keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreRecord {
+    /// [`crate::storage::FORMAT_VERSION`] of who made it.
+    pub format: u64,
+    /// The id the next new core gets.
+    pub next_core: u64,
+    /// All named cores' keys come from it.
+    pub primary_key: [u8; 32],
+}
+
+impl Drop for StoreRecord {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.primary_key);
+    }
+}
+
+impl Record for StoreRecord {
+    const NAME: &'static str = "the store record";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        compact::uint(out, self.format);
+        compact::uint(out, self.next_core);
+        out.extend_from_slice(&self.primary_key);
+    }
+
+    fn read(from: &mut Decoder<'_>) -> std::result::Result<StoreRecord, DecodeError> {
+        Ok(StoreRecord {
+            format: from.uint()?,
+            next_core: from.uint()?,
+            primary_key: from.fixed()?,
+        })
+    }
+}
+
+/// What is known of a core but its content.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CoreRecord {
+    /// Its key.
+    pub key: CoreKey,
+    /// Its manifest's bytes; unknown for a core that was opened by key and has met no peer yet.
+    pub manifest: Option<Vec<u8>>,
+    /// The seed of its key pair, if we may write it.
+    pub seed: Option<[u8; 32]>,
+    /// Its namespace and name, if it was made by name.
+    pub name: Option<([u8; 32], Vec<u8>)>,
+}
+
+impl Drop for CoreRecord {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.seed);
+    }
+}
+
+impl Record for CoreRecord {
+    const NAME: &'static str = "a core record";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let flags = u64::from(self.manifest.is_some())
+            | u64::from(self.seed.is_some()) << 1
+            | u64::from(self.name.is_some()) << 2;
+        compact::uint(out, flags);
+        out.extend_from_slice(&self.key.0);
+        if let Some(manifest) = &self.manifest {
+            compact::buffer(out, manifest);
+        }
+        if let Some(seed) = &self.seed {
+            out.extend_from_slice(seed);
+        }
+        if let Some((namespace, name)) = &self.name {
+            out.extend_from_slice(namespace);
+            compact::buffer(out, name);
+        }
+    }
+
+    fn read(from: &mut Decoder<'_>) -> std::result::Result<CoreRecord, DecodeError> {
+        let flags = from.uint()?;
+        let mut record = CoreRecord {
+            key: CoreKey(from.fixed()?),
+            manifest: None,
+            seed: None,
+            name: None,
+        };
+        if flags & 1 != 0 {
+            record.manifest = Some(from.buffer()?.to_vec());
+        }
+        if flags & 2 != 0 {
+            record.seed = Some(from.fixed()?);
+        }
+        if flags & 4 != 0 {
+            record.name = Some((from.fixed()?, from.buffer()?.to_vec()));
+        }
+        Ok(record)
+    }
+}
+
+/// A core's id, where a name or a discovery key leads to it.
+pub struct CoreLink(pub u64);
+
+impl Record for CoreLink {
+    const NAME: &'static str = "a link to a core";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        compact::uint(out, self.0);
+    }
+
+    fn read(from: &mut Decoder<'_>) -> std::result::Result<CoreLink, DecodeError> {
+        from.uint().map(CoreLink)
+    }
+}
+
+/// A core's signed head, and how much of it is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeadRecord {
+    /// How often history was rewritten.
+    pub fork: Fork,
+    /// How many blocks.
+    pub length: Length,
+    /// How many bytes they have.
+    pub byte_length: u64,
+    /// How many blocks from the first on are held without a hole.
+    pub contiguous: Length,
+    /// The hash over the roots.
+    pub tree_hash: Hash,
+    /// The signature over it, in the form peers send. Empty where none is needed.
+    pub signature: Bytes,
+}
+
+impl Record for HeadRecord {
+    const NAME: &'static str = "the head";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        compact::uint(out, self.fork.0);
+        compact::uint(out, self.length.0);
+        compact::uint(out, self.byte_length);
+        compact::uint(out, self.contiguous.0);
+        out.extend_from_slice(&self.tree_hash);
+        compact::buffer(out, &self.signature);
+    }
+
+    fn read(from: &mut Decoder<'_>) -> std::result::Result<HeadRecord, DecodeError> {
+        Ok(HeadRecord {
+            fork: Fork(from.uint()?),
+            length: Length(from.uint()?),
+            byte_length: from.uint()?,
+            contiguous: Length(from.uint()?),
+            tree_hash: from.fixed()?,
+            signature: Bytes::copy_from_slice(from.buffer()?),
+        })
+    }
+}
+
+/// Packs the nodes of up to [`CHUNK_BLOCKS_MAX`] blocks; used again and again.
+#[derive(Default)]
+pub struct Chunk {
+    payload: Vec<u8>,
+}
+
+impl Chunk {
+    /// Begin the next chunk.
+    pub fn clear(&mut self) {
+        self.payload.clear();
+    }
+
+    /// A block's nodes follow.
+    pub fn begin_block(&mut self) {
+        match self.payload.first_mut() {
+            Some(blocks) => *blocks += 1,
+            None => self.payload.push(1),
+        }
+    }
+
+    /// The next node, in the order in which [`Roots::append`](crate::hypercore::merkle::Roots::append)
+    /// completes them.
+    pub fn push(&mut self, node: &TreeNode) {
+        self.payload.extend_from_slice(&node.size.to_le_bytes());
+        self.payload.extend_from_slice(&node.hash);
+    }
+
+    /// The payload of the record.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+/// The first block whose nodes are in a chunk that ends with `last`, or what is wrong with it.
+pub fn chunk_first(
+    last: BlockIndex,
+    payload: &[u8],
+) -> std::result::Result<BlockIndex, &'static str> {
+    let broken = "a chunk of Merkle nodes has an impossible length";
+    let blocks = u64::from(*payload.first().ok_or(broken)?);
+    let first = (last.0 + 1)
+        .checked_sub(blocks)
+        .filter(|_| blocks > 0)
+        .ok_or(broken)?;
+    let nodes = completed_before(last.next()) - completed_before(BlockIndex(first));
+    if payload.len() as u64 != 1 + nodes * NODE_BYTES as u64 {
+        return Err(broken);
+    }
+    Ok(BlockIndex(first))
+}
+
+/// A node out of the chunk that ends with block `last`; `None` if it is not in there.
+///
+/// # Errors
+///
+/// What is wrong with the chunk.
+pub fn chunk_node(
+    last: BlockIndex,
+    payload: &[u8],
+    index: NodeIndex,
+) -> std::result::Result<Option<TreeNode>, &'static str> {
+    let first = chunk_first(last, payload)?;
+    let block = flat_tree::last_block(index);
+    if block < first || block > last {
+        return Ok(None);
+    }
+    let before = completed_before(block) - completed_before(first);
+    let at = 1 + (before as usize + flat_tree::depth(index) as usize) * NODE_BYTES;
+    let node = payload
+        .get(at..at + NODE_BYTES)
+        .expect("chunk_first checked the length");
+    let (size, hash) = node.split_first_chunk::<8>().expect("a node has 40 bytes");
+    let hash = hash.try_into().expect("a node has 40 bytes");
+    Ok(Some(TreeNode {
+        index,
+        size: u64::from_le_bytes(*size),
+        hash,
+    }))
+}
+
+fn completed_before(block: BlockIndex) -> u64 {
+    flat_tree::completed(Length(block.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypercore::merkle::Roots;
+
+    #[test]
+    fn every_node_is_found_in_its_chunk() {
+        for (first, blocks) in [(0, 1), (0, 64), (5, 3), (63, 2), (64, 64), (1023, 1)] {
+            let (mut roots, mut chunk, mut nodes) = (Roots::new(), Chunk::default(), Vec::new());
+            for block in 0..first + blocks {
+                if block >= first {
+                    chunk.begin_block();
+                }
+                roots.append(&u64::to_le_bytes(block), |node| {
+                    if block >= first {
+                        chunk.push(node);
+                        nodes.push(*node);
+                    }
+                });
+            }
+            let last = BlockIndex(first + blocks - 1);
+            assert_eq!(chunk_first(last, chunk.payload()), Ok(BlockIndex(first)));
+            for node in nodes {
+                assert_eq!(
+                    chunk_node(last, chunk.payload(), node.index),
+                    Ok(Some(node))
+                );
+            }
+            let beyond = last.next().node();
+            assert_eq!(chunk_node(last, chunk.payload(), beyond), Ok(None));
+            let short = &chunk.payload()[..chunk.payload().len() - 1];
+            assert!(chunk_first(last, short).is_err() && chunk_first(last, &[]).is_err());
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let key = MetaKey::Head(CoreId(7)).encode();
+        let head = HeadRecord {
+            fork: Fork(1),
+            length: Length(300),
+            byte_length: 70_000,
+            contiguous: Length(300),
+            tree_hash: [9; 32],
+            signature: Bytes::from_static(&[3; 68]),
+        };
+        let value = encode(&key, &head);
+        assert_eq!(decode::<HeadRecord>(&key, value.clone().into()), Ok(head));
+        for bit in 0..value.len() * 8 {
+            let mut altered = value.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                decode::<HeadRecord>(&key, altered.into()).is_err(),
+                "bit {bit}"
+            );
+        }
+        let other = MetaKey::Head(CoreId(8)).encode();
+        assert!(
+            decode::<HeadRecord>(&other, value.into()).is_err(),
+            "under another key"
+        );
+    }
+
+    use crate::storage::key::{CoreId, MetaKey};
+}

@@ -1,0 +1,198 @@
+//! A transaction: a snapshot, and private writes over it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::conflict::Relied;
+use super::snapshot::Snapshot;
+use super::spill::Scratch;
+use super::view::{ReadView, ViewScan};
+use super::writes::WriteSet;
+use crate::bee::{Direction, KeyRange};
+use crate::error::{Error, Result};
+use crate::hypercore::append::BLOCK_BYTES_MAX;
+use crate::hypercore::position::Version;
+
+/// The most bytes a key and its value can have together: what a block can, less its tree nodes.
+pub const ENTRY_BYTES_MAX: usize = BLOCK_BYTES_MAX - (64 << 10);
+
+/// A snapshot and a private write set over it. Made by [`Database::begin`](super::Database::begin),
+/// ended by [`Database::commit`](super::Database::commit) or by dropping it, which rolls it back.
+///
+/// It belongs to one session, takes no lock, and sees nothing of others' writes until
+/// [`refresh`](Transaction::refresh) gives it a newer snapshot.
+pub struct Transaction {
+    base: Snapshot,
+    writes: WriteSet,
+    relied: Relied,
+    scratch: Arc<Scratch>,
+}
+
+impl Transaction {
+    pub(crate) fn new(base: Snapshot, scratch: Arc<Scratch>, bytes_max: usize) -> Transaction {
+        let writes = WriteSet::new(scratch.clone(), bytes_max);
+        Transaction {
+            base,
+            writes,
+            relied: Relied::default(),
+            scratch,
+        }
+    }
+
+    /// The committed version it reads.
+    pub fn base(&self) -> &Snapshot {
+        &self.base
+    }
+
+    /// Reads a newer version from now on: a snapshot a statement is READ COMMITTED. What was written
+    /// before keeps the version it was based on, so a change by another since then is still a conflict.
+    pub fn refresh(&mut self, base: Snapshot) {
+        self.base = base;
+    }
+
+    /// The snapshot and all own writes so far. Later writes do not show in it: a statement reads
+    /// through a view taken at its start.
+    pub fn view(&self) -> ReadView {
+        ReadView::new(self.base.clone(), self.writes.freeze())
+    }
+
+    /// The value of a key, own writes up to this moment included. Also a statement's own: for the checks
+    /// it makes of itself, such as uniqueness.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingBlock`] on a replica, and those of storage.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        match self.writes.get(key)? {
+            Some(write) => Ok(write.value),
+            None => self.base.get(key),
+        }
+    }
+
+    /// A range in order, with own writes as they are at this moment.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading spilled writes.
+    pub fn scan(&self, range: KeyRange, direction: Direction) -> Result<ViewScan> {
+        self.view().scan(range, direction)
+    }
+
+    /// Sets a key. Whether it exists is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when key and value together exceed [`ENTRY_BYTES_MAX`]. [`Error::Storage`] when
+    /// the writes outgrow memory and cannot be put aside; the transaction is still sound.
+    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
+        let (key, value) = (key.into(), value.into());
+        let bytes = key.len() + value.len();
+        if bytes > ENTRY_BYTES_MAX {
+            let most = format!("an entry of {bytes} bytes; at most {ENTRY_BYTES_MAX} are possible");
+            return Err(Error::Invalid(most));
+        }
+        self.writes.put(key, Some(value), self.base.version())
+    }
+
+    /// Removes a key. Whether it exists is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Transaction::put).
+    pub fn delete(&mut self, key: impl Into<Bytes>) -> Result<()> {
+        self.writes.put(key.into(), None, self.base.version())
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_read_only(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// How many keys are written; a key written again after a view was taken may count again.
+    pub fn changes(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Begins a statement: what it writes can be dropped as one. Statements may nest.
+    pub fn begin_statement(&mut self) {
+        self.writes.begin_statement();
+    }
+
+    /// Keeps what the running statement wrote, as the transaction's own. O(log n) for each of its writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when no statement is running.
+    pub fn end_statement(&mut self) -> Result<()> {
+        self.writes.end_statement()
+    }
+
+    /// Drops what the running statement wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when no statement is running.
+    pub fn abort_statement(&mut self) -> Result<()> {
+        self.writes.abort_statement()
+    }
+
+    /// Marks a place to go back to. Names may repeat: the newest hides the others until it is released.
+    pub fn savepoint(&mut self, name: &str) {
+        self.writes.savepoint(name);
+    }
+
+    /// Drops what was written since the newest savepoint of that name, and the savepoints after it. The
+    /// savepoint itself stays. What the transaction relied on stays relied on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there is no such savepoint.
+    pub fn rollback_to(&mut self, name: &str) -> Result<()> {
+        self.writes.rollback_to(name)
+    }
+
+    /// Forgets the newest savepoint of that name and those after it, and keeps what was written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there is no such savepoint.
+    pub fn release(&mut self, name: &str) -> Result<()> {
+        self.writes.release(name)
+    }
+
+    /// Whether there is a savepoint of that name.
+    pub fn has_savepoint(&self, name: &str) -> bool {
+        self.writes.has_savepoint(name)
+    }
+
+    /// The commit fails with [`Error::Conflict`] if this key changes after the
+    /// version read now. SERIALIZABLE calls it for what it reads. A read-only transaction checks nothing:
+    /// its snapshot is a serial moment.
+    pub fn depend_key(&mut self, key: impl Into<Bytes>) {
+        self.relied.key(key.into(), self.base.version());
+    }
+
+    /// The commit fails with [`Error::Conflict`] if anything in this range
+    /// changes, comes or goes after the version read now.
+    pub fn depend_range(&mut self, range: KeyRange) {
+        self.relied.range(range, self.base.version());
+    }
+
+    pub(crate) fn writes(&self) -> &WriteSet {
+        &self.writes
+    }
+
+    pub(crate) fn relied(&self) -> &Relied {
+        &self.relied
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.base.version()
+    }
+
+    /// Whether it was begun on the database with this scratch space.
+    pub(crate) fn is_of(&self, scratch: &Arc<Scratch>) -> bool {
+        Arc::ptr_eq(&self.scratch, scratch)
+    }
+}
