@@ -8,6 +8,8 @@
 pub mod registry;
 pub mod context;
 pub mod aggregate;
+pub mod ordered_set;
+pub mod statistics;
 pub mod window;
 pub mod cast;
 pub mod compare;
@@ -15,14 +17,23 @@ pub mod arith;
 pub mod math;
 pub mod text;
 pub mod pattern;
+pub mod regexp;
+pub mod regex_syntax;
 pub mod format;
 pub mod bytea;
+pub mod digest;
 pub mod datetime;
 pub mod to_char;
 pub mod array;
 pub mod srf;
 pub mod system;
+pub mod inspection;
 pub mod uuid;
+mod args;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod keywords;
+pub mod procs;
 
 pub use context::{FnCx, Services, SessionCx};
 pub use registry::{registry, Registry};

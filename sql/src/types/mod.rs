@@ -13,6 +13,7 @@ pub mod info;
 pub mod interval;
 pub mod io;
 pub mod numeric;
+pub mod reg;
 pub mod timezone;
 pub mod uuid;
 
@@ -52,6 +53,7 @@ impl Type {
     pub const OID: Type = Type(26);
     pub const TID: Type = Type(27);
     pub const XID: Type = Type(28);
+    pub const CID: Type = Type(29);
     pub const OIDVECTOR: Type = Type(30);
     pub const FLOAT4: Type = Type(700);
     pub const FLOAT8: Type = Type(701);
@@ -67,6 +69,7 @@ impl Type {
     pub const NUMERIC: Type = Type(1700);
     pub const REGPROCEDURE: Type = Type(2202);
     pub const REGOPER: Type = Type(2203);
+    pub const REGOPERATOR: Type = Type(2204);
     pub const REGCLASS: Type = Type(2205);
     pub const REGTYPE: Type = Type(2206);
     pub const REGNAMESPACE: Type = Type(4089);

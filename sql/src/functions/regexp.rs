@@ -1,0 +1,242 @@
+//! POSIX regular expressions: `~` and its kin, substring() by pattern, and the regexp_ functions.
+
+use regex::{Captures, Regex};
+
+use super::args::{self, count};
+use super::pattern::similar_escape;
+use super::regex_syntax::{Flags, compile};
+use super::registry::{Registry, ScalarFn, ScalarImpl, Volatility};
+use crate::error::{Result, SqlError, state};
+use crate::types::{Datum, Type};
+
+const T: Type = Type::TEXT;
+const I: Type = Type::INT4;
+
+/// Adds them all.
+pub fn register(r: &mut Registry) {
+    let operands: [(&'static [Type; 2], [&'static str; 4]); 3] = [
+        (&[T, T], ["textregexeq", "textregexne", "texticregexeq", "texticregexne"]),
+        (&[Type::BPCHAR, T], ["bpcharregexeq", "bpcharregexne", "bpcharicregexeq", "bpcharicregexne"]),
+        (&[Type::NAME, T], ["nameregexeq", "nameregexne", "nameicregexeq", "nameicregexne"]),
+    ];
+    for (args, [n1, n2, n3, n4]) in operands {
+        r.binary("~", n1, args, Type::BOOL, |a, _| Ok(Datum::Bool(is_match(a, false)?)));
+        r.binary("!~", n2, args, Type::BOOL, |a, _| Ok(Datum::Bool(!is_match(a, false)?)));
+        r.binary("~*", n3, args, Type::BOOL, |a, _| Ok(Datum::Bool(is_match(a, true)?)));
+        r.binary("!~*", n4, args, Type::BOOL, |a, _| Ok(Datum::Bool(!is_match(a, true)?)));
+    }
+    r.pure("substring", &[T, T], T, |a, _| substring(args::text(a, 0)?, args::text(a, 1)?));
+    r.pure("substring", &[T, T, T], T, |a, _| substring(args::text(a, 0)?, &similar_escape(args::text(a, 1)?, args::text(a, 2)?)?));
+    let mut add = |name, args, optional, ret, imp: ScalarImpl| {
+        r.scalar(ScalarFn { name, args, variadic: None, optional, ret, strict: true, volatility: Volatility::Immutable, imp });
+    };
+    add("regexp_like", &[T, T, T], 1, Type::BOOL, |a, _| {
+        let flags = flags_of(a, 2, "regexp_like")?;
+        Ok(Datum::Bool(compile(args::text(a, 1)?, flags)?.is_match(args::text(a, 0)?)))
+    });
+    add("regexp_match", &[T, T, T], 1, Type::TEXT_ARRAY, |a, _| {
+        let flags = flags_of(a, 2, "regexp_match")?;
+        let found = compile(args::text(a, 1)?, flags)?;
+        Ok(found.captures(args::text(a, 0)?).map_or(Datum::Null, |c| groups(&c)))
+    });
+    add("regexp_replace", &[T, T, T], 0, T, |a, _| replace(a, Flags::default(), 0, 1));
+    add("regexp_replace", &[T, T, T, T], 0, T, |a, _| {
+        let letters = args::text(a, 3)?;
+        let flags = Flags::parse(letters).map_err(|e| match letters.bytes().next() {
+            Some(b'0'..=b'9') => e.hint("If you meant to use regexp_replace() with a start parameter, cast the fourth argument to integer explicitly."),
+            _ => e,
+        })?;
+        replace(a, flags, 0, if flags.global { 0 } else { 1 })
+    });
+    add("regexp_replace", &[T, T, T, I, I, T], 2, T, |a, _| {
+        let flags = if a.len() > 5 { Flags::parse(args::text(a, 5)?)? } else { Flags::default() };
+        let start = positive(a, 3, "start")?;
+        let n = if a.len() > 4 { at_least(a, 4, "n", 0)? } else { 1 };
+        replace(a, flags, start_byte(args::text(a, 0)?, start), n)
+    });
+    add("regexp_split_to_array", &[T, T, T], 1, Type::TEXT_ARRAY, |a, _| Ok(args::text_array(split(a, "regexp_split_to_array")?.into_iter().map(Some))));
+    add("regexp_count", &[T, T, I, T], 2, I, |a, _| {
+        let flags = flags_of(a, 3, "regexp_count")?;
+        let start = if a.len() > 2 { positive(a, 2, "start")? } else { 1 };
+        let s = args::text(a, 0)?;
+        let found = compile(args::text(a, 1)?, flags)?;
+        Ok(count(Matches::new(&found, s, start_byte(s, start)).count()))
+    });
+    add("regexp_instr", &[T, T, I, I, I, T, I], 5, I, instr);
+    add("regexp_substr", &[T, T, I, I, T, I], 4, T, substr);
+}
+
+fn is_match(a: &[Datum], ignore_case: bool) -> Result<bool> {
+    Ok(compile(args::text(a, 1)?, Flags { ignore_case, ..Flags::default() })?.is_match(args::text(a, 0)?))
+}
+
+// The option letters in argument i, if it is there, for a function that does not know `g`.
+fn flags_of(a: &[Datum], i: usize, function: &str) -> Result<Flags> {
+    let flags = if a.len() > i { Flags::parse(args::text(a, i)?)? } else { Flags::default() };
+    if flags.global {
+        let error = SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{function}() does not support the \"global\" option"));
+        return Err(if function == "regexp_match" { error.hint("Use the regexp_matches function instead.") } else { error });
+    }
+    Ok(flags)
+}
+
+fn at_least(a: &[Datum], i: usize, name: &str, min: i32) -> Result<usize> {
+    let n = args::int4(a, i)?;
+    if n < min {
+        return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\": {n}")));
+    }
+    Ok(n as usize)
+}
+
+fn positive(a: &[Datum], i: usize, name: &str) -> Result<usize> {
+    at_least(a, i, name, 1)
+}
+
+// Where the character of this number (from 1) begins; beyond the end for one after the last.
+fn start_byte(s: &str, start: usize) -> usize {
+    s.char_indices().map(|(i, _)| i).chain([s.len()]).nth(start - 1).unwrap_or(s.len() + 1)
+}
+
+/// Matches from left to right. After an empty one the search goes on a character further, so one may touch the end of the last.
+struct Matches<'r, 't> {
+    regex: &'r Regex,
+    text: &'t str,
+    at: usize,
+}
+
+impl<'r, 't> Matches<'r, 't> {
+    fn new(regex: &'r Regex, text: &'t str, at: usize) -> Self {
+        Matches { regex, text, at }
+    }
+}
+
+impl<'t> Iterator for Matches<'_, 't> {
+    type Item = Captures<'t>;
+    fn next(&mut self) -> Option<Captures<'t>> {
+        if self.at > self.text.len() {
+            return None;
+        }
+        let found = self.regex.captures_at(self.text, self.at)?;
+        let whole = found.get_match();
+        self.at = whole.end();
+        if whole.is_empty() {
+            self.at += self.text[whole.end()..].chars().next().map_or(1, char::len_utf8);
+        }
+        Some(found)
+    }
+}
+
+// The parenthesised parts of a match, or all of it if there are none, as a text[].
+fn groups(found: &Captures<'_>) -> Datum {
+    let skip = usize::from(found.len() > 1);
+    args::text_array(found.iter().skip(skip).map(|g| g.map(|g| g.as_str())))
+}
+
+fn substring(s: &str, pattern: &str) -> Result<Datum> {
+    let found = compile(pattern, Flags::default())?.captures(s).and_then(|c| c.get(if c.len() > 1 { 1 } else { 0 }));
+    Ok(found.map_or(Datum::Null, |m| Datum::text(m.as_str())))
+}
+
+// Replaces the n-th match from a place on, or all for 0.
+fn replace(a: &[Datum], flags: Flags, from: usize, n: usize) -> Result<Datum> {
+    let (s, new) = (args::text(a, 0)?, args::text(a, 2)?);
+    let regex = compile(args::text(a, 1)?, flags)?;
+    let mut out = String::new();
+    let mut copied = 0;
+    for (i, found) in Matches::new(&regex, s, from).enumerate() {
+        if n > 0 && i + 1 != n {
+            continue;
+        }
+        let whole = found.get_match();
+        out.push_str(&s[copied..whole.start()]);
+        push_replacement(new, &found, &mut out);
+        copied = whole.end();
+        if n > 0 {
+            break;
+        }
+    }
+    if copied == 0 && out.is_empty() {
+        return Ok(a[0].clone());
+    }
+    out.push_str(&s[copied..]);
+    Ok(Datum::text(out))
+}
+
+// `\1` to `\9` are groups, `\&` the whole match, `\\` a backslash; any other backslash is itself.
+fn push_replacement(new: &str, found: &Captures<'_>, out: &mut String) {
+    let mut rest = new;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        match rest.as_bytes().first() {
+            Some(d @ b'1'..=b'9') => out.push_str(found.get(usize::from(d - b'0')).map_or("", |g| g.as_str())),
+            Some(b'&') => out.push_str(found.get_match().as_str()),
+            Some(b'\\') => out.push('\\'),
+            _ => {
+                out.push('\\');
+                continue;
+            }
+        }
+        rest = &rest[1..];
+    }
+    out.push_str(rest);
+}
+
+/// The parts between matches, for regexp_split_to_array and regexp_split_to_table. Empty matches at either end, or right behind a match, split nothing.
+pub(super) fn split<'a>(a: &'a [Datum], function: &str) -> Result<Vec<&'a str>> {
+    let flags = flags_of(a, 2, function)?;
+    let s = args::text(a, 0)?;
+    let regex = compile(args::text(a, 1)?, flags)?;
+    let (mut parts, mut from, mut last_end) = (Vec::new(), 0, 0);
+    for found in Matches::new(&regex, s, 0) {
+        let whole = found.get_match();
+        if whole.start() < s.len() && whole.end() > last_end {
+            parts.push(&s[from..whole.start()]);
+            from = whole.end();
+        }
+        last_end = whole.end();
+    }
+    parts.push(&s[from..]);
+    Ok(parts)
+}
+
+/// The groups of the first match, or with `g` of all, for regexp_matches.
+pub(super) fn matches(a: &[Datum]) -> Result<Vec<Datum>> {
+    let flags = if a.len() > 2 { Flags::parse(args::text(a, 2)?)? } else { Flags::default() };
+    let regex = compile(args::text(a, 1)?, flags)?;
+    let limit = if flags.global { usize::MAX } else { 1 };
+    Ok(Matches::new(&regex, args::text(a, 0)?, 0).take(limit).map(|c| groups(&c)).collect())
+}
+
+// The n-th match from the start argument on.
+fn nth_match<'t>(a: &'t [Datum], flags: Flags, function: &str) -> Result<Option<Captures<'t>>> {
+    let start = if a.len() > 2 { positive(a, 2, "start")? } else { 1 };
+    let n = if a.len() > 3 { positive(a, 3, "n")? } else { 1 };
+    debug_assert!(!flags.global, "{function} refused it");
+    let s = args::text(a, 0)?;
+    let regex = compile(args::text(a, 1)?, flags)?;
+    Ok(Matches::new(&regex, s, start_byte(s, start)).nth(n - 1))
+}
+
+fn instr(a: &[Datum], _: &super::FnCx<'_>) -> Result<Datum> {
+    let flags = flags_of(a, 5, "regexp_instr")?;
+    let at_end = match a.get(4) {
+        None => false,
+        Some(_) => match args::int4(a, 4)? {
+            0 => false,
+            1 => true,
+            n => return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"endoption\": {n}"))),
+        },
+    };
+    let group = if a.len() > 6 { at_least(a, 6, "subexpr", 0)? } else { 0 };
+    let found = nth_match(a, flags, "regexp_instr")?.and_then(|c| c.get(group));
+    let s = args::text(a, 0)?;
+    Ok(found.map_or(Datum::Int4(0), |m| count(s[..if at_end { m.end() } else { m.start() }].chars().count() + 1)))
+}
+
+fn substr(a: &[Datum], _: &super::FnCx<'_>) -> Result<Datum> {
+    let flags = flags_of(a, 4, "regexp_substr")?;
+    let group = if a.len() > 5 { at_least(a, 5, "subexpr", 0)? } else { 0 };
+    let found = nth_match(a, flags, "regexp_substr")?.and_then(|c| c.get(group));
+    Ok(found.map_or(Datum::Null, |m| Datum::text(m.as_str())))
+}

@@ -1,0 +1,334 @@
+//! Functions of strings: lengths, cases, parts, padding, searching and joining.
+//!
+//! Positions and lengths count characters from 1, as SQL does. The character type is that of C.UTF-8: order is by code point, case and classes
+//! are Unicode's, one character for one (so ß has no capital here, as in PostgreSQL with a C.UTF-8 locale).
+
+use super::args::{self, count};
+use super::registry::{Registry, ScalarFn, Volatility};
+use super::{FnCx, format};
+use crate::error::{Result, SqlError, state};
+use crate::types::{Array, Datum, Type, io};
+
+const T: Type = Type::TEXT;
+const I: Type = Type::INT4;
+
+/// Longest value a function may build; PostgreSQL's MaxAllocSize.
+pub(super) const BYTES_MAX: usize = 0x3fff_ffff;
+
+/// Adds them all.
+pub fn register(r: &mut Registry) {
+    lengths(r);
+    cases(r);
+    parts(r);
+    padding(r);
+    searching(r);
+    joining(r);
+}
+
+pub(super) fn too_large() -> SqlError {
+    SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "requested length too large")
+}
+
+fn lengths(r: &mut Registry) {
+    for name in ["length", "char_length", "character_length"] {
+        r.pure(name, &[T], I, |a, _| Ok(count(args::text(a, 0)?.chars().count())));
+        r.pure(name, &[Type::BPCHAR], I, |a, _| Ok(count(args::text(a, 0)?.trim_end_matches(' ').chars().count())));
+    }
+    r.pure("octet_length", &[T], I, |a, _| Ok(count(args::text(a, 0)?.len())));
+    r.pure("octet_length", &[Type::BPCHAR], I, |a, _| Ok(count(args::text(a, 0)?.len())));
+    r.pure("bit_length", &[T], I, |a, _| Ok(count(args::text(a, 0)?.len() * 8)));
+}
+
+/// The lower-case form of a character, if it is one character.
+pub fn lower(c: char) -> char {
+    let mut all = c.to_lowercase();
+    // The dotted capital I is the one letter whose lower case Unicode spells with two.
+    if c == 'İ' { 'i' } else { all.next().filter(|_| all.next().is_none()).unwrap_or(c) }
+}
+
+/// The upper-case form of a character, if it is one character.
+pub fn upper(c: char) -> char {
+    let mut all = c.to_uppercase();
+    all.next().filter(|_| all.next().is_none()).unwrap_or(c)
+}
+
+fn cases(r: &mut Registry) {
+    r.pure("lower", &[T], T, |a, _| Ok(Datum::text(args::text(a, 0)?.chars().map(lower).collect::<String>())));
+    r.pure("upper", &[T], T, |a, _| Ok(Datum::text(args::text(a, 0)?.chars().map(upper).collect::<String>())));
+    r.pure("initcap", &[T], T, |a, _| {
+        let mut inside = false;
+        let capitalise = |c: char| {
+            let c = if inside { lower(c) } else { upper(c) };
+            inside = c.is_alphanumeric();
+            c
+        };
+        Ok(Datum::text(args::text(a, 0)?.chars().map(capitalise).collect::<String>()))
+    });
+    r.pure("reverse", &[T], T, |a, _| Ok(Datum::text(args::text(a, 0)?.chars().rev().collect::<String>())));
+    r.pure("chr", &[I], T, |a, _| chr(args::int4(a, 0)?));
+    r.pure("ascii", &[T], I, |a, _| Ok(Datum::Int4(args::text(a, 0)?.chars().next().map_or(0, |c| c as i32))));
+    r.pure("translate", &[T, T, T], T, |a, _| {
+        let (from, to): (Vec<char>, Vec<char>) = (args::text(a, 1)?.chars().collect(), args::text(a, 2)?.chars().collect());
+        let out = args::text(a, 0)?.chars().filter_map(|c| match from.iter().position(|f| *f == c) {
+            Some(i) => to.get(i).copied(),
+            None => Some(c),
+        });
+        Ok(Datum::text(out.collect::<String>()))
+    });
+}
+
+fn chr(code: i32) -> Result<Datum> {
+    let limit = |m: String| SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, m);
+    match u32::try_from(code) {
+        Err(_) => Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "character number must be positive")),
+        Ok(0) => Err(limit("null character not permitted".to_owned())),
+        Ok(n) if n > 0x10_ffff => Err(limit(format!("requested character too large for encoding: {n}"))),
+        Ok(n) => match char::from_u32(n) {
+            Some(c) => Ok(Datum::text(c.to_string())),
+            None => Err(limit(format!("requested character not valid for encoding: {n}"))),
+        },
+    }
+}
+
+/// Characters `start` (from 1) and on, `len` of them (None: all) counted from `start` even where that lies before the first.
+///
+/// # Errors
+///
+/// 22011 for a negative length.
+pub(super) fn substring(s: &str, start: i32, len: Option<i32>) -> Result<&str> {
+    let (from, to) = substring_range(start, len)?;
+    let at = |n: usize| s.char_indices().nth(n).map_or(s.len(), |(i, _)| i);
+    let begin = at(from);
+    match to {
+        Some(to) => {
+            let rest = &s[begin..];
+            let end = rest.char_indices().nth(to - from).map_or(rest.len(), |(i, _)| i);
+            Ok(&rest[..end])
+        }
+        None => Ok(&s[begin..]),
+    }
+}
+
+/// The half-open range from 0 that a substring call means.
+pub(super) fn substring_range(start: i32, len: Option<i32>) -> Result<(usize, Option<usize>)> {
+    let start = i64::from(start) - 1;
+    let from = usize::try_from(start).unwrap_or(0);
+    let Some(len) = len else { return Ok((from, None)) };
+    if len < 0 {
+        return Err(SqlError::new(state::SUBSTRING_ERROR, "negative substring length not allowed"));
+    }
+    let end = usize::try_from(start + i64::from(len)).unwrap_or(0);
+    Ok((from, Some(end.max(from))))
+}
+
+fn parts(r: &mut Registry) {
+    for name in ["substring", "substr"] {
+        r.pure(name, &[T, I], T, |a, _| Ok(Datum::text(substring(args::text(a, 0)?, args::int4(a, 1)?, None)?)));
+        r.pure(name, &[T, I, I], T, |a, _| Ok(Datum::text(substring(args::text(a, 0)?, args::int4(a, 1)?, Some(args::int4(a, 2)?))?)));
+    }
+    r.pure("left", &[T, I], T, |a, _| {
+        let (s, n) = (args::text(a, 0)?, args::int4(a, 1)?);
+        Ok(Datum::text(split_chars(s, n).0))
+    });
+    r.pure("right", &[T, I], T, |a, _| {
+        let (s, n) = (args::text(a, 0)?, args::int4(a, 1)?);
+        Ok(Datum::text(split_chars(s, n.saturating_neg()).1))
+    });
+    r.pure("overlay", &[T, T, I, I], T, |a, _| overlay(args::text(a, 0)?, args::text(a, 1)?, args::int4(a, 2)?, args::int4(a, 3)?));
+    r.pure("overlay", &[T, T, I], T, |a, _| {
+        let new = args::text(a, 1)?;
+        overlay(args::text(a, 0)?, new, args::int4(a, 2)?, i32::try_from(new.chars().count()).unwrap_or(i32::MAX))
+    });
+    r.pure("split_part", &[T, T, I], T, |a, _| split_part(args::text(a, 0)?, args::text(a, 1)?, args::int4(a, 2)?));
+    for args in [&[T][..], &[T, T]] {
+        r.pure("btrim", args, T, |a, _| trim(a, true, true));
+        r.pure("ltrim", args, T, |a, _| trim(a, true, false));
+        r.pure("rtrim", args, T, |a, _| trim(a, false, true));
+    }
+    r.scalar(ScalarFn { name: "string_to_array", args: &[T, T], variadic: None, optional: 0, ret: Type::TEXT_ARRAY, strict: false, volatility: Volatility::Immutable, imp: string_to_array });
+    r.scalar(ScalarFn { name: "string_to_array", args: &[T, T, T], variadic: None, optional: 0, ret: Type::TEXT_ARRAY, strict: false, volatility: Volatility::Immutable, imp: string_to_array });
+}
+
+// After n characters, or before the last -n.
+fn split_chars(s: &str, n: i32) -> (&str, &str) {
+    let n = if n >= 0 { n as usize } else { s.chars().count().saturating_sub(n.unsigned_abs() as usize) };
+    s.split_at(s.char_indices().nth(n).map_or(s.len(), |(i, _)| i))
+}
+
+fn overlay(s: &str, new: &str, start: i32, len: i32) -> Result<Datum> {
+    if start <= 0 {
+        return Err(SqlError::new(state::SUBSTRING_ERROR, "negative substring length not allowed"));
+    }
+    let rest = start.checked_add(len).ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range"))?;
+    Ok(Datum::text(format!("{}{new}{}", substring(s, 1, Some(start - 1))?, substring(s, rest, None)?)))
+}
+
+fn trim(a: &[Datum], start: bool, end: bool) -> Result<Datum> {
+    let set: Vec<char> = if a.len() > 1 { args::text(a, 1)?.chars().collect() } else { vec![' '] };
+    let whole = args::text(a, 0)?;
+    let mut s = whole;
+    if start {
+        s = s.trim_start_matches(&set[..]);
+    }
+    if end {
+        s = s.trim_end_matches(&set[..]);
+    }
+    Ok(if s.len() == whole.len() { a[0].clone() } else { Datum::text(s) })
+}
+
+fn split_part(s: &str, separator: &str, n: i32) -> Result<Datum> {
+    if n == 0 {
+        return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "field position must not be zero"));
+    }
+    if s.is_empty() {
+        return Ok(Datum::text(""));
+    }
+    if separator.is_empty() {
+        return Ok(Datum::text(if n == 1 || n == -1 { s } else { "" }));
+    }
+    let field = n.unsigned_abs() as usize - 1;
+    if n > 0 {
+        return Ok(Datum::text(s.split(separator).nth(field).unwrap_or("")));
+    }
+    // Fields are those a scan from the left finds, even when counted from the right.
+    let fields: Vec<&str> = s.split(separator).collect();
+    Ok(Datum::text(fields.len().checked_sub(field + 1).map_or("", |i| fields[i])))
+}
+
+/// The fields string_to_array and string_to_table give; None where the text is NULL.
+pub(super) fn split_to_fields(a: &[Datum]) -> Result<Option<Vec<Datum>>> {
+    let Some(s) = args::text_or_null(a, 0)? else { return Ok(None) };
+    let null = args::text_or_null(a, 2)?;
+    let field = |f: &str| if null == Some(f) { Datum::Null } else { Datum::text(f) };
+    Ok(Some(match args::text_or_null(a, 1)? {
+        None => s.chars().map(|c| field(c.encode_utf8(&mut [0; 4]))).collect(),
+        _ if s.is_empty() => Vec::new(),
+        Some("") => vec![field(s)],
+        Some(separator) => s.split(separator).map(field).collect(),
+    }))
+}
+
+fn string_to_array(a: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
+    Ok(split_to_fields(a)?.map_or(Datum::Null, |fields| Array::from_values(Type::TEXT, fields).datum()))
+}
+
+fn padding(r: &mut Registry) {
+    r.pure("lpad", &[T, I], T, |a, _| pad(args::text(a, 0)?, args::int4(a, 1)?, " ", true));
+    r.pure("lpad", &[T, I, T], T, |a, _| pad(args::text(a, 0)?, args::int4(a, 1)?, args::text(a, 2)?, true));
+    r.pure("rpad", &[T, I], T, |a, _| pad(args::text(a, 0)?, args::int4(a, 1)?, " ", false));
+    r.pure("rpad", &[T, I, T], T, |a, _| pad(args::text(a, 0)?, args::int4(a, 1)?, args::text(a, 2)?, false));
+    r.pure("repeat", &[T, I], T, |a, _| {
+        let (s, n) = (args::text(a, 0)?, usize::try_from(args::int4(a, 1)?).unwrap_or(0));
+        if s.len().saturating_mul(n) > BYTES_MAX {
+            return Err(too_large());
+        }
+        Ok(Datum::text(s.repeat(n)))
+    });
+}
+
+fn pad(s: &str, len: i32, fill: &str, left: bool) -> Result<Datum> {
+    let len = usize::try_from(len).unwrap_or(0);
+    if len.saturating_mul(4) > BYTES_MAX {
+        return Err(too_large());
+    }
+    let have = s.chars().count();
+    if have >= len {
+        return Ok(Datum::text(substring(s, 1, Some(len as i32))?));
+    }
+    let filling: String = fill.chars().cycle().take(if fill.is_empty() { 0 } else { len - have }).collect();
+    Ok(Datum::text(if left { filling + s } else { format!("{s}{filling}") }))
+}
+
+fn searching(r: &mut Registry) {
+    for name in ["position", "strpos"] {
+        r.pure(name, &[T, T], I, |a, _| {
+            let s = args::text(a, 0)?;
+            Ok(s.find(args::text(a, 1)?).map_or(Datum::Int4(0), |at| count(s[..at].chars().count() + 1)))
+        });
+    }
+    r.pure("replace", &[T, T, T], T, |a, _| {
+        let (s, from) = (args::text(a, 0)?, args::text(a, 1)?);
+        if from.is_empty() || !s.contains(from) {
+            return Ok(a[0].clone());
+        }
+        Ok(Datum::text(s.replace(from, args::text(a, 2)?)))
+    });
+    r.binary("^@", "starts_with", &[T, T], Type::BOOL, |a, _| Ok(Datum::Bool(args::text(a, 0)?.starts_with(args::text(a, 1)?))));
+}
+
+fn joining(r: &mut Registry) {
+    r.binary("||", "textcat", &[T, T], T, |a, _| {
+        let (left, right) = (args::text(a, 0)?, args::text(a, 1)?);
+        let mut out = String::with_capacity(left.len() + right.len());
+        out.push_str(left);
+        out.push_str(right);
+        Ok(Datum::text(out))
+    });
+    let f = r.stable("anytextcat", &[Type::ANYNONARRAY, T], T, cat_any);
+    r.operator("||", Type::ANYNONARRAY, T, f);
+    let f = r.stable("textanycat", &[T, Type::ANYNONARRAY], T, cat_any);
+    r.operator("||", T, Type::ANYNONARRAY, f);
+    let any = |name, args, imp| ScalarFn { name, args, variadic: Some(Type::ANY), optional: 0, ret: T, strict: false, volatility: Volatility::Stable, imp };
+    r.scalar(any("concat", &[], |a, cx| Ok(Datum::text(join(a, 0, "", cx)))));
+    r.scalar(any("concat_ws", &[T], |a, cx| match args::text_or_null(a, 0)? {
+        Some(separator) => Ok(Datum::text(join(a, 1, separator, cx))),
+        None => Ok(Datum::Null),
+    }));
+    r.scalar(any("format", &[T], format::format));
+    r.scalar(ScalarFn { name: "format", args: &[T], variadic: None, optional: 0, ret: T, strict: false, volatility: Volatility::Stable, imp: format::format });
+}
+
+// `||` of text and anything else: the other's text, as its cast to text gives it.
+fn cat_any(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
+    let mut out = String::new();
+    for (i, value) in a.iter().enumerate() {
+        cast_text(value, arg_type(cx, i), cx, &mut out);
+    }
+    Ok(Datum::text(out))
+}
+
+// What `value::text` is: booleans in full, char(n) without its padding, else the output function.
+pub(super) fn cast_text(value: &Datum, ty: Type, cx: &FnCx<'_>, out: &mut String) {
+    match value {
+        Datum::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Datum::Text(s) if ty == Type::BPCHAR => out.push_str(s.trim_end_matches(' ')),
+        other => io::text_out(other, ty, cx.session, out),
+    }
+}
+
+/// The actual type of an argument. Of variadic arguments the last type given stands for all that follow.
+pub(super) fn arg_type(cx: &FnCx<'_>, i: usize) -> Type {
+    cx.arg_types.get(i).or(cx.arg_types.last()).copied().unwrap_or(T)
+}
+
+// The output functions' texts of all but NULLs.
+fn join(a: &[Datum], from: usize, separator: &str, cx: &FnCx<'_>) -> String {
+    let mut out = String::new();
+    let mut first = true;
+    for (i, value) in a.iter().enumerate().skip(from).filter(|(_, v)| !v.is_null()) {
+        if !first {
+            out.push_str(separator);
+        }
+        first = false;
+        io::text_out(value, arg_type(cx, i), cx.session, &mut out);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::run_cases;
+    use super::*;
+
+    #[test]
+    fn as_postgresql_answers() {
+        run_cases(include_str!("cases/text.txt"));
+    }
+
+    /// As PostgreSQL 15 answers with COLLATE "C.utf8".
+    #[test]
+    fn case_is_unicode_one_for_one() {
+        assert_eq!("ÀÉÎİIΣ".chars().map(lower).collect::<String>(), "àéîiiσ");
+        assert_eq!("straße é ŉı".chars().map(upper).collect::<String>(), "STRAßE É ŉI");
+    }
+}
