@@ -26,6 +26,8 @@ pub struct Report {
     pub hint: Option<String>,
     /// Where in the statement, in characters from 1.
     pub position: Option<u32>,
+    /// What was going on, innermost first: CONTEXT.
+    pub context: Option<String>,
     /// Schema of the object an integrity error is about.
     pub schema: Option<String>,
     /// Table of the object an integrity error is about.
@@ -75,6 +77,12 @@ impl SqlError {
         self.0.position = self.0.position.or(position);
         self
     }
+    /// Says what was going on (CONTEXT), unless that was said already.
+    #[must_use]
+    pub fn context(mut self, context: impl FnOnce() -> String) -> Self {
+        self.0.context = self.0.context.or_else(|| Some(context()));
+        self
+    }
     /// Names the table (and its schema) an integrity error is about.
     #[must_use]
     pub fn table(mut self, schema: impl Into<String>, table: impl Into<String>) -> Self {
@@ -102,6 +110,29 @@ impl fmt::Display for SqlError {
     }
 }
 impl std::error::Error for SqlError {}
+
+impl From<pgbee_engine::Error> for SqlError {
+    fn from(error: pgbee_engine::Error) -> Self {
+        use pgbee_engine::{Error, StorageErrorKind};
+        match error {
+            Error::Conflict { base } => SqlError::new(state::SERIALIZATION_FAILURE, "could not serialize access due to concurrent update")
+                .detail(format!("Something this transaction read or wrote changed after version {base}."))
+                .hint("The transaction might succeed if retried."),
+            Error::NotAVersion { asked, oldest, newest } => SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of this database"))
+                .detail(format!("Versions are the ends of commits, from {oldest} to {newest}."))
+                .hint("bee_commits lists them."),
+            Error::MissingBlock(block) => SqlError::new(state::IO_ERROR, format!("block {block} is not stored here")),
+            Error::Storage(e) => {
+                let state = if e.kind == StorageErrorKind::NoSpace { state::DISK_FULL } else { state::IO_ERROR };
+                SqlError::new(state, format!("could not use the store: {e}"))
+            }
+            e @ (Error::Corrupt { .. } | Error::InvalidSignature) => SqlError::new(state::DATA_CORRUPTED, e.to_string()),
+            Error::NotWritable => SqlError::new(state::READ_ONLY_SQL_TRANSACTION, "cannot change a database that is written elsewhere"),
+            e @ Error::Locked(_) => SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, e.to_string()),
+            e => SqlError::internal(e.to_string()),
+        }
+    }
+}
 
 /// SQLSTATEs, under the names of PostgreSQL's `errcodes.txt`.
 #[allow(missing_docs)] // each name is its own documentation, in PostgreSQL's appendix A

@@ -1,8 +1,9 @@
 //! What a function may ask besides its arguments: the statement's time, settings that change results, the catalog,
 //! sequences. Everything here is fixed for one statement except what [`Services`] does.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::catalog::Catalog;
 use crate::error::{state, Result, SqlError};
@@ -85,6 +86,8 @@ pub enum DateOrder {
 pub struct CancelFlag {
     raised: AtomicBool,
     reason: parking_lot::Mutex<Option<SqlError>>,
+    /// When statement_timeout strikes, in microseconds of [`CancelFlag::clock`]; 0: never.
+    deadline: AtomicU64,
 }
 
 impl CancelFlag {
@@ -97,10 +100,25 @@ impl CancelFlag {
     pub fn reset(&self) {
         self.raised.store(false, Ordering::Release);
         *self.reason.lock() = None;
+        self.set_timeout(None);
     }
-    /// The error to stop with, if any. One relaxed load when there is none: call it every few hundred rows.
+    /// Stops the statement after this time: statement_timeout.
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        let at = timeout.map_or(0, |t| Self::clock().saturating_add(t.as_micros() as u64).max(1));
+        self.deadline.store(at, Ordering::Release);
+    }
+    /// Microseconds since the process first asked.
+    fn clock() -> u64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_micros() as u64
+    }
+    /// The error to stop with, if any. Two relaxed loads when there is none: call it every few hundred rows.
     pub fn check(&self) -> Result<()> {
         if !self.raised.load(Ordering::Relaxed) {
+            let deadline = self.deadline.load(Ordering::Relaxed);
+            if deadline != 0 && Self::clock() >= deadline {
+                return Err(SqlError::new(state::QUERY_CANCELED, "canceling statement due to statement timeout"));
+            }
             return Ok(());
         }
         let reason = self.reason.lock().clone();

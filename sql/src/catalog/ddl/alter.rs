@@ -1,0 +1,506 @@
+//! ALTER TABLE, action by action.
+
+use std::sync::Arc;
+
+use super::column::{attach_sequence, check_collation, check_default, check_type, define, stored_default};
+use super::rename::{follow, owned_sequences, rename_index, replace_identifier};
+use super::rewrite::{check_not_null, check_rows, contains_nulls, each_row, fill_index, is_empty, rewrite};
+use super::table::{add_check, check_flags, key_columns, visit};
+use super::{DdlCx, drop, index, sequence, view};
+use crate::bind;
+use crate::catalog::change::Change;
+use crate::catalog::schema::{Column, Table};
+use crate::codec::row::storage_cx;
+use crate::error::{Result, SqlError, state};
+use crate::exec;
+use crate::functions::registry::Volatility;
+use crate::ir::{Expr, ExprKind};
+use crate::parse::ast::{AlterAction, AlterTable, ColumnDef, Constraint, ConstraintKind, Name, TypeName};
+use crate::plan::PlanCx;
+use crate::session::Notice;
+use crate::types::{Datum, Type, io};
+use crate::write::constraints::is_true_or_null;
+
+/// ALTER TABLE.
+pub(super) fn run(alter: &AlterTable, cx: &mut DdlCx<'_>) -> Result<&'static str> {
+    const TAG: &str = "ALTER TABLE";
+    let Some(table) = cx.table(&alter.name, alter.if_exists)? else {
+        cx.notices.push(Notice::notice(format!("relation \"{}\" does not exist, skipping", alter.name)));
+        return Ok(TAG);
+    };
+    for action in &alter.actions {
+        // Each action sees what those before it made of the table.
+        let table = current(table.oid, cx)?;
+        run_action(&table, action, cx)?;
+    }
+    Ok(TAG)
+}
+
+fn current(oid: u32, cx: &DdlCx<'_>) -> Result<Table> {
+    match cx.catalog().by_oid(oid) {
+        Some(crate::catalog::Relation::Table(t)) => Ok(Table::clone(t)),
+        _ => Err(SqlError::internal("the altered table is gone")),
+    }
+}
+
+fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result<()> {
+    match action {
+        AlterAction::AddColumn { column, if_not_exists } => add_column(table.clone(), column, *if_not_exists, cx),
+        AlterAction::DropColumn { name, if_exists, cascade } => drop_column(table, name, *if_exists, *cascade, cx),
+        AlterAction::RenameColumn { from, to } => rename_column(table.clone(), from, &to.text, cx),
+        AlterAction::RenameConstraint { from, to } => rename_constraint(table.clone(), &from.text, &to.text, cx),
+        AlterAction::SetDefault { column, value } => edit(table, column, cx, |c, cx| {
+            if c.identity.is_some() {
+                return Err(identity_error(c, table));
+            }
+            check_default(value, c, cx)?;
+            c.default = stored_default(value);
+            Ok(())
+        }),
+        AlterAction::DropDefault { column } => edit(table, column, cx, |c, _| {
+            if c.identity.is_some() {
+                return Err(identity_error(c, table).hint("Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY instead."));
+            }
+            c.default = None;
+            Ok(())
+        }),
+        AlterAction::SetNotNull { column } => {
+            let position = find(table, column)?.0;
+            check_not_null(table, position, cx)?;
+            edit(table, column, cx, |c, _| {
+                c.not_null = true;
+                Ok(())
+            })
+        }
+        AlterAction::DropNotNull { column } => edit(table, column, cx, |c, _| {
+            if table.primary_key.as_ref().is_some_and(|k| k.columns.contains(&c.attnum)) {
+                return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, format!("column \"{}\" is in a primary key", c.name)));
+            }
+            if c.identity.is_some() {
+                return Err(identity_error(c, table));
+            }
+            c.not_null = false;
+            Ok(())
+        }),
+        AlterAction::SetType { column, ty, collation, using } => {
+            check_collation(collation.as_ref())?;
+            set_type(table, column, ty, using.as_ref(), cx)
+        }
+        AlterAction::AddIdentity { column, always, options } => {
+            let (_, found) = find(table, column)?;
+            let state_error = |what: &str| {
+                let message = format!("column \"{}\" of relation \"{}\" {what}", found.name, table.name);
+                Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message))
+            };
+            if found.identity.is_some() {
+                return state_error("is already an identity column");
+            }
+            if !found.not_null {
+                return state_error("must be declared NOT NULL before identity can be added");
+            }
+            if found.default.is_some() {
+                return state_error("already has a default value");
+            }
+            let (oid, schema, attnum, ty) = (table.oid, table.schema, found.attnum, Type(found.ty));
+            let name = cx.choose_relation(schema, &table.name, Some(&found.name), "seq", &[]);
+            let sequence = sequence::create_named(schema, name, ty, options, Some((oid, attnum)), cx)?;
+            edit(table, column, cx, |c, _| {
+                c.identity = Some(if *always { 'a' } else { 'd' });
+                c.sequence = Some(sequence);
+                Ok(())
+            })
+        }
+        AlterAction::DropIdentity { column, if_exists } => {
+            let (_, found) = find(table, column)?;
+            if found.identity.is_none() {
+                let message = format!("column \"{}\" of relation \"{}\" is not an identity column", found.name, table.name);
+                if *if_exists {
+                    cx.notices.push(Notice::notice(format!("{message}, skipping")));
+                    return Ok(());
+                }
+                return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+            }
+            if let Some(oid) = found.sequence {
+                cx.change.drop_relation(oid);
+            }
+            edit(table, column, cx, |c, _| {
+                (c.identity, c.sequence) = (None, None);
+                Ok(())
+            })
+        }
+        AlterAction::SetIdentity { column, always, options } => {
+            let (_, found) = find(table, column)?;
+            let Some(oid) = found.sequence.filter(|_| found.identity.is_some()) else {
+                let message = format!("column \"{}\" of relation \"{}\" is not an identity column", found.name, table.name);
+                return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+            };
+            if !options.is_empty()
+                && let Some(s) = owned_sequences(table.oid, cx).into_iter().find(|s| s.oid == oid)
+            {
+                sequence::change(s, options, cx)?;
+            }
+            edit(table, column, cx, |c, _| {
+                c.identity = always.map_or(c.identity, |a| Some(if a { 'a' } else { 'd' }));
+                Ok(())
+            })
+        }
+        AlterAction::AddConstraint(constraint) => add_constraint(table, constraint, cx),
+        AlterAction::DropConstraint { name, if_exists, cascade: _ } => drop_constraint(table, &name.text, *if_exists, cx),
+        AlterAction::ValidateConstraint(name) => match has_constraint(table, &name.text) {
+            true => Ok(()),
+            false => Err(missing_constraint(table, &name.text)),
+        },
+        AlterAction::Unsupported(words) => Err(SqlError::unsupported(format!("ALTER TABLE ... {words}"))),
+    }
+}
+
+fn find<'t>(table: &'t Table, name: &Name) -> Result<(usize, &'t Column)> {
+    table.column(&name.text).ok_or_else(|| missing_column(table, &name.text))
+}
+
+fn missing_column(table: &Table, name: &str) -> SqlError {
+    SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{name}\" of relation \"{}\" does not exist", table.name))
+}
+
+fn identity_error(column: &Column, table: &Table) -> SqlError {
+    let message = format!("column \"{}\" of relation \"{}\" is an identity column", column.name, table.name);
+    SqlError::new(state::SYNTAX_ERROR, message)
+}
+
+/// Changes one column's definition.
+fn edit(table: &Table, name: &Name, cx: &mut DdlCx<'_>, f: impl FnOnce(&mut Column, &DdlCx<'_>) -> Result<()>) -> Result<()> {
+    let attnum = find(table, name)?.1.attnum;
+    let mut table = table.clone();
+    if let Some(slot) = table.slots.iter_mut().find(|c| c.attnum == attnum) {
+        f(slot, cx)?;
+    }
+    cx.change.put_table(table).map(|_| ())
+}
+
+fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut DdlCx<'_>) -> Result<()> {
+    if table.column(&def.name.text).is_some() {
+        let message = format!("column \"{}\" of relation \"{}\" already exists", def.name.text, table.name);
+        if if_not_exists {
+            let report = SqlError::new(state::DUPLICATE_COLUMN, format!("{message}, skipping"));
+            cx.notices.push(Notice { severity: "NOTICE", report });
+            return Ok(());
+        }
+        return Err(SqlError::new(state::DUPLICATE_COLUMN, message));
+    }
+    let old = table.clone();
+    let mut new = define(def, &table.name, table.slots.len() as i16 + 1, cx)?;
+    attach_sequence(&mut new, table.oid, table.schema, &table.name, &[], cx)?;
+    let empty = is_empty(&old, cx)?;
+    if empty {
+        cx.depend_rows(&old)?;
+    }
+    let default = match (&new.column.default, new.column.sequence.filter(|_| new.column.identity.is_some())) {
+        _ if empty => None,
+        (Some(text), _) => Some(cx.bind(|env| bind::bind_default(text, &new.column.name, new.column.type_mod(), env))?),
+        (None, Some(_)) => return Err(SqlError::unsupported("adding an identity column to a table with rows")),
+        (None, None) => None,
+    };
+    let volatile = default.as_ref().is_some_and(is_volatile);
+    if let Some(expr) = default.as_ref().filter(|_| !volatile) {
+        let value = exec::eval(expr, &[], &cx.exec()?)?;
+        new.column.missing = (!value.is_null()).then(|| io::to_text(&value, Type(new.column.ty), storage_cx()));
+    }
+    let position = table.width();
+    table.slots.push(new.column.clone());
+    if new.column.not_null && !empty && !volatile && new.column.missing.is_none() {
+        return Err(contains_nulls(&table, position, cx));
+    }
+    let table = cx.change.put_table(table)?;
+    if let Some(expr) = default.filter(|_| volatile) {
+        let (prepared, exec_cx) = (exec::prepare(&expr, &PlanCx::new(cx.session))?, cx.exec()?);
+        rewrite(&old, &table, cx, |mut row| {
+            row.push(prepared.eval(&[], &exec_cx)?);
+            Ok(row)
+        })?;
+    }
+    for (name, check) in &new.checks {
+        let mut table = current(table.oid, cx)?;
+        let def = add_check(&mut table, name.clone(), check, cx)?;
+        let table = cx.change.put_table(table)?;
+        check_rows(&table, &def, cx)?;
+    }
+    for name in &new.uniques {
+        add_unique(current(table.oid, cx)?, name.clone(), vec![new.column.attnum], cx)?;
+    }
+    match new.primary {
+        Some(name) => add_primary(&current(table.oid, cx)?, name, vec![new.column.attnum], cx),
+        None => Ok(()),
+    }
+}
+
+/// Whether two evaluations may differ. What is not looked into counts as such.
+fn is_volatile(expr: &Expr) -> bool {
+    let mut volatile = false;
+    visit(expr, &mut |e| match &e.kind {
+        ExprKind::Call { func, .. } => volatile |= func.volatility == Volatility::Volatile,
+        ExprKind::Subquery(_) | ExprKind::SetCall { .. } => volatile = true,
+        _ => {}
+    });
+    volatile
+}
+
+fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -> Result<()> {
+    let Some((position, column)) = table.column(&name.text) else {
+        let missing = missing_column(table, &name.text);
+        if if_exists {
+            cx.notices.push(Notice::notice(format!("{}, skipping", missing.message())));
+            return Ok(());
+        }
+        return Err(missing);
+    };
+    let attnum = column.attnum;
+    let mut new = table.clone();
+    // Checks that cannot do without the column go with it.
+    let mut fields = table.fields().to_vec();
+    fields.remove(position);
+    new.checks.retain(|check| cx.bind(|env| bind::bind_check(&check.expr, &fields, env)).is_ok());
+    new.indexes.retain(|i| i.columns.iter().all(|c| c.attnum != attnum));
+    let loses_key = new.primary_key.as_ref().is_some_and(|k| k.columns.contains(&attnum));
+    if loses_key {
+        new.primary_key = None;
+    }
+    for slot in new.slots.iter_mut().filter(|c| c.attnum == attnum) {
+        *slot = Column {
+            name: format!("........pg.dropped.{attnum}........"),
+            dropped: true,
+            not_null: false,
+            default: None,
+            identity: None,
+            sequence: None,
+            missing: None,
+            comment: None,
+            ..slot.clone()
+        };
+    }
+    let mut after = Change::new(cx.catalog().clone(), 0);
+    after.put_table(new.clone())?;
+    let views = view::broken(table.oid, after.catalog(), cx);
+    if !views.is_empty() {
+        let what = format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
+        drop::drop_views(&views, &what, cascade, cx)?;
+    }
+    for sequence in owned_sequences(table.oid, cx).into_iter().filter(|s| s.owner.is_some_and(|(_, a)| a == attnum)) {
+        cx.change.drop_relation(sequence.oid);
+    }
+    let new = cx.change.put_table(new)?;
+    if loses_key {
+        rewrite(table, &new, cx, |mut row| {
+            row.remove(position);
+            Ok(row)
+        })?;
+    }
+    Ok(())
+}
+
+fn rename_column(mut table: Table, from: &Name, to: &str, cx: &mut DdlCx<'_>) -> Result<()> {
+    let attnum = find(&table, from)?.1.attnum;
+    if table.column(to).is_some() {
+        let message = format!("column \"{to}\" of relation \"{}\" already exists", table.name);
+        return Err(SqlError::new(state::DUPLICATE_COLUMN, message));
+    }
+    let readers = view::readers(table.oid, cx.catalog());
+    for slot in table.slots.iter_mut().filter(|c| c.attnum == attnum) {
+        slot.name = to.to_owned();
+    }
+    let fields = table.fields();
+    for check in &mut table.checks {
+        if cx.bind(|env| bind::bind_check(&check.expr, &fields, env)).is_err() {
+            check.expr = replace_identifier(&check.expr, &from.text, to);
+            cx.bind(|env| bind::bind_check(&check.expr, &fields, env))?;
+        }
+    }
+    cx.change.put_table(table)?;
+    follow(&readers, &from.text, to, cx)
+}
+
+fn has_constraint(table: &Table, name: &str) -> bool {
+    table.checks.iter().any(|c| c.name == name)
+        || table.primary_key.as_ref().is_some_and(|k| k.name == name)
+        || table.indexes.iter().any(|i| i.constraint && i.name == name)
+}
+
+fn missing_constraint(table: &Table, name: &str) -> SqlError {
+    SqlError::new(state::UNDEFINED_OBJECT, format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name))
+}
+
+fn rename_constraint(mut table: Table, from: &str, to: &str, cx: &mut DdlCx<'_>) -> Result<()> {
+    if !has_constraint(&table, from) {
+        return Err(SqlError::new(state::UNDEFINED_OBJECT, format!("constraint \"{from}\" for table \"{}\" does not exist", table.name)));
+    }
+    if has_constraint(&table, to) {
+        let message = format!("constraint \"{to}\" for relation \"{}\" already exists", table.name);
+        return Err(SqlError::new(state::DUPLICATE_OBJECT, message));
+    }
+    let index = table.primary_key.iter().map(|k| (k.oid, &k.name)).chain(table.indexes.iter().map(|i| (i.oid, &i.name)));
+    if let Some(oid) = index.clone().find(|(_, name)| *name == from).map(|(oid, _)| oid) {
+        if cx.catalog().relation(table.schema, to).is_some() {
+            return Err(SqlError::new(state::DUPLICATE_TABLE, format!("relation \"{to}\" already exists")));
+        }
+        return rename_index(&table, oid, to, cx);
+    }
+    table.checks.iter_mut().filter(|c| c.name == from).for_each(|c| c.name = to.to_owned());
+    table.checks.sort_by(|a, b| a.name.cmp(&b.name));
+    cx.change.put_table(table).map(|_| ())
+}
+
+fn add_constraint(table: &Table, constraint: &Constraint, cx: &mut DdlCx<'_>) -> Result<()> {
+    check_flags(constraint)?;
+    if constraint.not_valid {
+        return Err(SqlError::unsupported("NOT VALID"));
+    }
+    let name = constraint.name.as_ref().map(|n| n.text.clone());
+    if let Some(name) = name.as_ref().filter(|n| has_constraint(table, n)) {
+        let message = format!("constraint \"{name}\" for relation \"{}\" already exists", table.name);
+        return Err(SqlError::new(state::DUPLICATE_OBJECT, message));
+    }
+    match &constraint.kind {
+        ConstraintKind::Check(check) => {
+            let mut table = table.clone();
+            let def = add_check(&mut table, name, check, cx)?;
+            let table = cx.change.put_table(table)?;
+            check_rows(&table, &def, cx)
+        }
+        ConstraintKind::PrimaryKey { columns, .. } => add_primary(table, name, key_columns(table, columns, "primary key")?, cx),
+        ConstraintKind::Unique { columns, .. } => add_unique(table.clone(), name, key_columns(table, columns, "unique")?, cx),
+        ConstraintKind::UsingIndex { index, primary: false } => {
+            let mut table = table.clone();
+            let missing = || SqlError::new(state::UNDEFINED_OBJECT, format!("index \"{}\" does not exist", index.text));
+            let found = table.indexes.iter_mut().find(|i| i.name == index.text).ok_or_else(missing)?;
+            if !found.unique {
+                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a unique index", index.text))
+                    .detail("Cannot create a primary key or unique constraint using such an index."));
+            }
+            found.constraint = true;
+            if let Some(name) = name {
+                found.name = name;
+            }
+            cx.change.put_table(table).map(|_| ())
+        }
+        ConstraintKind::UsingIndex { primary: true, .. } => Err(SqlError::unsupported("PRIMARY KEY USING INDEX")),
+        ConstraintKind::ForeignKey { .. } | ConstraintKind::Exclude => Err(SqlError::unsupported("this constraint")),
+    }
+}
+
+fn add_unique(mut table: Table, name: Option<String>, columns: Vec<i16>, cx: &mut DdlCx<'_>) -> Result<()> {
+    let index = index::add_unique(&mut table, name, columns, cx)?;
+    let table = cx.change.put_table(table)?;
+    fill_index(&table, &index, cx)
+}
+
+/// A new primary key moves every row to its new key.
+fn add_primary(old: &Table, name: Option<String>, columns: Vec<i16>, cx: &mut DdlCx<'_>) -> Result<()> {
+    let mut table = old.clone();
+    index::add_primary(&mut table, name, columns.clone(), cx)?;
+    for attnum in columns {
+        if let Some(position) = old.position(attnum) {
+            check_not_null(old, position, cx)?;
+        }
+    }
+    let table = cx.change.put_table(table)?;
+    rewrite(old, &table, cx, Ok)
+}
+
+fn drop_constraint(table: &Table, name: &str, if_exists: bool, cx: &mut DdlCx<'_>) -> Result<()> {
+    if !has_constraint(table, name) {
+        let missing = missing_constraint(table, name);
+        if if_exists {
+            cx.notices.push(Notice::notice(format!("{}, skipping", missing.message())));
+            return Ok(());
+        }
+        return Err(missing);
+    }
+    let mut new = table.clone();
+    new.checks.retain(|c| c.name != name);
+    new.indexes.retain(|i| !(i.constraint && i.name == name));
+    let loses_key = new.primary_key.as_ref().is_some_and(|k| k.name == name);
+    if loses_key {
+        new.primary_key = None;
+    }
+    let new = cx.change.put_table(new)?;
+    if loses_key {
+        rewrite(table, &new, cx, Ok)?;
+    }
+    Ok(())
+}
+
+/// ALTER COLUMN TYPE: every row is written again with the converted value.
+fn set_type(
+    old: &Table,
+    name: &Name,
+    ty: &TypeName,
+    using: Option<&crate::parse::ast::Expr>,
+    cx: &mut DdlCx<'_>,
+) -> Result<()> {
+    let (position, column) = find(old, name)?;
+    let (column, target) = (column.clone(), cx.bind(|env| bind::resolve_type(ty, env))?);
+    check_type(&column.name, target.ty)?;
+    if column.identity.is_some() && !matches!(target.ty, Type::INT2 | Type::INT4 | Type::INT8) {
+        let message = "identity column type must be smallint, integer, or bigint";
+        return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message));
+    }
+    let type_word = crate::types::info::format_type(target.ty, target.typmod);
+    let cannot = || {
+        let message = format!("column \"{}\" cannot be cast automatically to type {type_word}", column.name);
+        SqlError::new(state::DATATYPE_MISMATCH, message).hint(format!("You might need to specify \"USING {}::{type_word}\".", column.name))
+    };
+    // Over the whole row; an assignment cast is over a row of just the value.
+    let (convert, whole_row) = match using {
+        Some(expr) => {
+            let fields = old.fields();
+            let to = Some((target, column.name.as_str()));
+            (Some(cx.bind(|env| bind::bind_expr(expr, cx.source, &fields, to, env))?), true)
+        }
+        None if column.type_mod() == target => return Ok(()),
+        None => (Some(cx.bind(|env| bind::assignment_cast(column.type_mod(), target, env))?.ok_or_else(cannot)?), false),
+    };
+    let mut new = old.clone();
+    for slot in new.slots.iter_mut().filter(|c| c.attnum == column.attnum) {
+        (slot.ty, slot.typmod, slot.missing) = (target.ty.0, target.typmod, None);
+    }
+    if let Some(text) = &column.default {
+        cx.bind(|env| bind::bind_default(text, &column.name, target, env)).map_err(|_| {
+            let message = format!("default for column \"{}\" cannot be cast automatically to type {type_word}", column.name);
+            SqlError::new(state::DATATYPE_MISMATCH, message)
+        })?;
+    }
+    let mut after = Change::new(cx.catalog().clone(), 0);
+    after.put_table(new.clone())?;
+    if let Some(view) = view::broken(old.oid, after.catalog(), cx).first() {
+        return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "cannot alter type of a column used by a view or rule")
+            .detail(format!("rule _RETURN on view {} depends on column \"{}\"", view.name, column.name)));
+    }
+    let new = cx.change.put_table(new)?;
+    let Some(convert) = convert else { return Ok(()) };
+    let (prepared, exec_cx) = (exec::prepare(&convert, &PlanCx::new(cx.session))?, cx.exec()?);
+    rewrite(old, &new, cx, |mut row| {
+        let value = if whole_row { prepared.eval(&row, &exec_cx)? } else { prepared.eval(std::slice::from_ref(&row[position]), &exec_cx)? };
+        if value.is_null() && column.not_null {
+            return Err(contains_nulls(&new, position, cx));
+        }
+        row[position] = value;
+        Ok(row)
+    })?;
+    recheck(&new, cx)
+}
+
+/// Checks hold for the converted values too.
+fn recheck(table: &Arc<Table>, cx: &DdlCx<'_>) -> Result<()> {
+    let fields = table.fields();
+    for check in &table.checks {
+        let expr = cx.bind(|env| bind::bind_check(&check.expr, &fields, env))?;
+        let (prepared, exec_cx) = (exec::prepare(&expr, &PlanCx::new(cx.session))?, cx.exec()?);
+        each_row(table, cx, |_, row: Vec<Datum>| {
+            if is_true_or_null(&prepared.eval(&row, &exec_cx)?) {
+                return Ok(());
+            }
+            let message = format!("check constraint \"{}\" of relation \"{}\" is violated by some row", check.name, table.name);
+            Err(SqlError::new(state::CHECK_VIOLATION, message))
+        })?;
+    }
+    Ok(())
+}

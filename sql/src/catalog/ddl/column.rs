@@ -1,0 +1,170 @@
+//! What a column's definition means, for CREATE TABLE and ALTER TABLE ADD COLUMN alike.
+
+use super::names::regclass_literal;
+use super::{DdlCx, sequence};
+use crate::bind;
+use crate::catalog::schema::Column;
+use crate::error::{Result, SqlError, state};
+use crate::parse::ast::{ColumnConstraintKind, ColumnDef, QName, SequenceOption, TextExpr};
+use crate::types::Type;
+
+/// A column as defined, with what its constraints ask of the table.
+pub(super) struct NewColumn {
+    /// The column; its sequence is not made yet.
+    pub column: Column,
+    /// serial or identity: the options of the sequence to make.
+    pub sequence: Option<Vec<SequenceOption>>,
+    /// PRIMARY KEY, with its name if given.
+    pub primary: Option<Option<String>>,
+    /// UNIQUE, with their names if given.
+    pub uniques: Vec<Option<String>>,
+    /// CHECK.
+    pub checks: Vec<(Option<String>, TextExpr)>,
+}
+
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "ctid", "xmin", "cmin", "xmax", "cmax"];
+
+/// Resolves a column's definition.
+pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'_>) -> Result<NewColumn> {
+    let name = &def.name.text;
+    if SYSTEM_COLUMNS.contains(&name.as_str()) {
+        return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("column name \"{name}\" conflicts with a system column name")));
+    }
+    let ty = cx.bind(|env| bind::resolve_type(&def.ty, env))?;
+    check_type(name, ty.ty)?;
+    check_collation(def.collation.as_ref())?;
+    let mut new = NewColumn {
+        column: Column {
+            attnum,
+            name: name.clone(),
+            ty: ty.ty.0,
+            typmod: ty.typmod,
+            not_null: def.serial,
+            default: None,
+            identity: None,
+            sequence: None,
+            missing: None,
+            dropped: false,
+            comment: None,
+        },
+        sequence: def.serial.then(Vec::new),
+        primary: None,
+        uniques: Vec::new(),
+        checks: Vec::new(),
+    };
+    let syntax = |what: &str| SqlError::new(state::SYNTAX_ERROR, format!("{what} for column \"{name}\" of table \"{table}\""));
+    let mut nullable = None;
+    for constraint in &def.constraints {
+        let given = constraint.name.as_ref().map(|n| n.text.clone());
+        match &constraint.kind {
+            ColumnConstraintKind::NotNull if nullable == Some(true) => return Err(syntax("conflicting NULL/NOT NULL declarations")),
+            ColumnConstraintKind::NotNull => {
+                nullable = Some(false);
+                new.column.not_null = true;
+            }
+            ColumnConstraintKind::Null if nullable == Some(false) || def.serial => {
+                return Err(syntax("conflicting NULL/NOT NULL declarations"));
+            }
+            ColumnConstraintKind::Null => nullable = Some(true),
+            ColumnConstraintKind::Default(_) if new.column.default.is_some() || def.serial => {
+                return Err(syntax("multiple default values specified"));
+            }
+            ColumnConstraintKind::Default(value) => {
+                check_default(value, &new.column, cx)?;
+                new.column.default = stored_default(value);
+            }
+            ColumnConstraintKind::Check(check) => new.checks.push((given, check.clone())),
+            ColumnConstraintKind::PrimaryKey => {
+                if new.primary.is_some() {
+                    let message = format!("multiple primary keys for table \"{table}\" are not allowed");
+                    return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message));
+                }
+                new.primary = Some(given);
+            }
+            ColumnConstraintKind::Unique { nulls_not_distinct: true } => return Err(SqlError::unsupported("NULLS NOT DISTINCT")),
+            ColumnConstraintKind::Unique { .. } => new.uniques.push(given),
+            ColumnConstraintKind::References(_) => return Err(SqlError::unsupported("FOREIGN KEY")),
+            ColumnConstraintKind::Identity { always, options } => {
+                if new.column.identity.is_some() {
+                    return Err(syntax("multiple identity specifications"));
+                }
+                if new.sequence.is_some() {
+                    return Err(syntax("both default and identity specified"));
+                }
+                if !matches!(ty.ty, Type::INT2 | Type::INT4 | Type::INT8) {
+                    return Err(SqlError::new(
+                        state::INVALID_PARAMETER_VALUE,
+                        "identity column type must be smallint, integer, or bigint",
+                    ));
+                }
+                new.column.identity = Some(if *always { 'a' } else { 'd' });
+                new.column.not_null = true;
+                new.sequence = Some(options.clone());
+            }
+            ColumnConstraintKind::Generated(_) => return Err(SqlError::unsupported("GENERATED ALWAYS AS (...) STORED")),
+            ColumnConstraintKind::Deferrable(true) | ColumnConstraintKind::InitiallyDeferred(true) => {
+                return Err(SqlError::unsupported("DEFERRABLE"));
+            }
+            ColumnConstraintKind::Deferrable(false) | ColumnConstraintKind::InitiallyDeferred(false) => {}
+        }
+    }
+    if new.column.identity.is_some() && new.column.default.is_some() {
+        return Err(syntax("both default and identity specified"));
+    }
+    if new.primary.is_some() {
+        new.column.not_null = true;
+    }
+    Ok(new)
+}
+
+/// Makes the sequence of a serial or identity column and links the two. The table has its oid and name already.
+pub(super) fn attach_sequence(
+    new: &mut NewColumn,
+    table: u32,
+    schema: u32,
+    table_name: &str,
+    taken: &[String],
+    cx: &mut DdlCx<'_>,
+) -> Result<()> {
+    let Some(options) = new.sequence.take() else { return Ok(()) };
+    let given = options.iter().find_map(|o| match o {
+        SequenceOption::SequenceName(name) => Some(name.last().to_owned()),
+        _ => None,
+    });
+    let name = given.unwrap_or_else(|| cx.choose_relation(schema, table_name, Some(&new.column.name), "seq", taken));
+    let owner = Some((table, new.column.attnum));
+    let oid = sequence::create_named(schema, name.clone(), Type(new.column.ty), &options, owner, cx)?;
+    new.column.sequence = Some(oid);
+    if new.column.identity.is_none() {
+        new.column.default = Some(format!("nextval({})", regclass_literal(&cx.schema_name(schema), &name)));
+    }
+    Ok(())
+}
+
+/// Types a column cannot have.
+pub(super) fn check_type(column: &str, ty: Type) -> Result<()> {
+    if ty == Type::UNKNOWN || ty.category() == b'P' {
+        let message = format!("column \"{column}\" has pseudo-type {}", crate::types::info::format_type(ty, -1));
+        return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message));
+    }
+    Ok(())
+}
+
+/// C is the one collation we have; its other names are accepted.
+pub(super) fn check_collation(collation: Option<&QName>) -> Result<()> {
+    match collation.map(QName::last) {
+        None | Some("C" | "POSIX" | "default" | "ucs_basic") => Ok(()),
+        Some(other) => Err(SqlError::unsupported(format!("collation \"{other}\""))),
+    }
+}
+
+/// Whether a DEFAULT fits its column.
+pub(super) fn check_default(value: &TextExpr, column: &Column, cx: &DdlCx<'_>) -> Result<()> {
+    let target = Some((column.type_mod(), column.name.as_str()));
+    cx.bind(|env| bind::bind_expr(&value.expr, cx.source, &[], target, env)).map(|_| ())
+}
+
+/// DEFAULT NULL is the same as none, as in PostgreSQL.
+pub(super) fn stored_default(value: &TextExpr) -> Option<String> {
+    (!value.text.trim().eq_ignore_ascii_case("null")).then(|| value.text.clone())
+}

@@ -1,0 +1,146 @@
+//! All rows of a table under a new definition: new keys, new indexes, new values, and checks of what is there.
+
+use std::collections::HashSet;
+
+use pgbee_engine::bee::Direction;
+
+use super::DdlCx;
+use crate::bind;
+use crate::catalog::schema::{CheckDef, Index, Table};
+use crate::codec::{Decoder, IndexCodec, RowEncoder, RowKeyCodec, keyspace};
+use crate::error::{Result, SqlError, state};
+use crate::exec;
+use crate::plan::PlanCx;
+use crate::types::Row;
+use crate::write::constraints::{duplicated, is_true_or_null};
+
+/// Rows handled between two looks for a cancel.
+const CANCEL_ROWS: usize = 512;
+
+/// Calls back with the key and values of every row the transaction sees.
+pub(super) fn each_row(table: &Table, cx: &DdlCx<'_>, mut f: impl FnMut(&[u8], Row) -> Result<()>) -> Result<()> {
+    let decoder = Decoder::all(table);
+    let view = cx.txn.with(|t| Ok(t.view()))?;
+    let mut scan = view.scan(keyspace::table_range(table.oid), Direction::Forward)?;
+    let mut batch = Vec::with_capacity(CANCEL_ROWS);
+    while scan.next_batch(&mut batch, CANCEL_ROWS)? > 0 {
+        cx.session.check_cancel()?;
+        for (key, value) in batch.drain(..) {
+            f(&key, decoder.decode(&value)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a table has no rows.
+pub(super) fn is_empty(table: &Table, cx: &DdlCx<'_>) -> Result<bool> {
+    let view = cx.txn.with(|t| Ok(t.view()))?;
+    Ok(view.scan(keyspace::table_range(table.oid), Direction::Forward)?.next()?.is_none())
+}
+
+/// Fails unless a column has a value in every row.
+pub(super) fn check_not_null(table: &Table, position: usize, cx: &DdlCx<'_>) -> Result<()> {
+    cx.depend_rows(table)?;
+    each_row(table, cx, |_, row| if row[position].is_null() { Err(contains_nulls(table, position, cx)) } else { Ok(()) })
+}
+
+/// The error for a NULL that a new NOT NULL finds.
+pub(super) fn contains_nulls(table: &Table, position: usize, cx: &DdlCx<'_>) -> SqlError {
+    let column = table.columns().nth(position).map(|c| c.name.clone()).unwrap_or_default();
+    SqlError::new(state::NOT_NULL_VIOLATION, format!("column \"{column}\" of relation \"{}\" contains null values", table.name))
+        .table(cx.schema_name(table.schema), &table.name)
+        .column(column)
+}
+
+/// Fails unless every row satisfies a CHECK.
+pub(super) fn check_rows(table: &Table, check: &CheckDef, cx: &DdlCx<'_>) -> Result<()> {
+    cx.depend_rows(table)?;
+    let expr = cx.bind(|env| bind::bind_check(&check.expr, &table.fields(), env))?;
+    let prepared = exec::prepare(&expr, &PlanCx::new(cx.session))?;
+    let exec_cx = cx.exec()?;
+    each_row(table, cx, |_, row| {
+        if is_true_or_null(&prepared.eval(&row, &exec_cx)?) {
+            return Ok(());
+        }
+        let message = format!("check constraint \"{}\" of relation \"{}\" is violated by some row", check.name, table.name);
+        Err(SqlError::new(state::CHECK_VIOLATION, message).table(cx.schema_name(table.schema), &table.name).constraint(&check.name))
+    })
+}
+
+/// Writes the entries of a new index.
+pub(super) fn fill_index(table: &Table, index: &Index, cx: &DdlCx<'_>) -> Result<()> {
+    cx.depend_rows(table)?;
+    let codec = IndexCodec::new(table, index);
+    each_row(table, cx, |row_key, row| {
+        if let Some(key) = codec.unique_key(&row)
+            && cx.txn.with(|t| Ok(t.get(&key)?))?.is_some()
+        {
+            let positions = codec.columns().iter().map(|(p, _)| *p);
+            return Err(duplicated(table, &index.name, positions, &row, cx.session).table(cx.schema_name(table.schema), &table.name));
+        }
+        let (key, value) = codec.entry(&row, row_key);
+        cx.txn.with(|t| Ok(t.put(key, value)?))
+    })
+}
+
+/// Writes every row of `old` as a row of `new`, with the values `map` makes of it; both have one oid. Keys and index entries follow; indexes
+/// that `new` no longer has are left behind, out of reach.
+pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl FnMut(Row) -> Result<Row>) -> Result<()> {
+    cx.depend_rows(old)?;
+    let encoder = RowEncoder::new(new);
+    let (old_keys, new_keys) = (RowKeyCodec::new(old), RowKeyCodec::new(new));
+    let keeps_keys = old_keys.columns() == new_keys.columns();
+    let old_indexes: Vec<(u32, IndexCodec)> = old.indexes.iter().map(|i| (i.oid, IndexCodec::new(old, i))).collect();
+    let new_indexes: Vec<(&Index, IndexCodec)> = new.indexes.iter().map(|i| (i, IndexCodec::new(new, i))).collect();
+    if !keeps_keys {
+        cx.txn.row_ids().forget(old.oid);
+    }
+    let mut next_id = 0;
+    let mut written: HashSet<Vec<u8>> = HashSet::new();
+    each_row(old, cx, |old_key, row| {
+        let old_entries: Vec<(u32, Vec<u8>)> = old_indexes.iter().map(|(oid, c)| (*oid, c.entry(&row, old_key).0)).collect();
+        let row = map(row)?;
+        let new_key = if keeps_keys && new_keys.by_row_id() {
+            old_key.to_vec()
+        } else if new_keys.by_row_id() {
+            next_id += 1;
+            new_keys.row_id(next_id)
+        } else {
+            new_keys.encode(&row)
+        };
+        if new_key != old_key {
+            if !written.contains(old_key) {
+                cx.txn.with(|t| Ok(t.delete(old_key.to_vec())?))?;
+            }
+            if !written.insert(new_key.clone()) {
+                let name = new.primary_key.as_ref().map_or("", |k| &k.name);
+                let positions = new_keys.columns().iter().map(|(p, _)| *p);
+                return Err(duplicated(new, name, positions, &row, cx.session));
+            }
+        }
+        let mut bytes = Vec::with_capacity(64);
+        encoder.encode(&row, &mut bytes);
+        cx.txn.with(|t| {
+            t.put(new_key.clone(), bytes)?;
+            for (oid, key) in old_entries {
+                if new.indexes.iter().any(|i| i.oid == oid) {
+                    t.delete(key)?;
+                }
+            }
+            Ok(())
+        })
+    })?;
+    // Entries come after all rows, so that an old entry's removal does not take a new one's place.
+    for (index, codec) in &new_indexes {
+        each_row(new, cx, |row_key, row| {
+            if let Some(key) = codec.unique_key(&row)
+                && cx.txn.with(|t| Ok(t.get(&key)?))?.is_some()
+            {
+                return Err(duplicated(new, &index.name, codec.columns().iter().map(|(p, _)| *p), &row, cx.session));
+            }
+            let (key, value) = codec.entry(&row, row_key);
+            cx.txn.with(|t| Ok(t.put(key, value)?))
+        })?;
+    }
+    Ok(())
+}

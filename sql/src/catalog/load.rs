@@ -1,0 +1,148 @@
+//! The catalog of a version, read from its definitions.
+//!
+//! What is always there (pg_catalog, information_schema, what they hold, the bee_* views) is made once and shared. A
+//! version's catalog is known by its stamp: the block that last wrote the key [`keyspace::STAMP`]. Two versions with one stamp have the
+//! same definitions, so a [`Cache`] holds a few catalogs and loading is rare.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use pgbee_engine::bee::Direction;
+use pgbee_engine::txn::{ReadView, Snapshot};
+use serde::de::DeserializeOwned;
+
+use super::schema::{Relation, Schema, Table, VirtualTable};
+use super::{Catalog, INFORMATION_SCHEMA, PG_CATALOG, bee_views, information_schema, pg_catalog};
+use crate::codec::keyspace::{self, Kind};
+use crate::error::{Result, SqlError, state};
+
+/// The stamp of a version's definitions; 0 when it has none (a foreign bee, or nothing committed).
+pub fn stamp(snapshot: &Snapshot) -> Result<u64> {
+    Ok(snapshot.get_entry(keyspace::STAMP)?.map_or(0, |entry| entry.seq.0))
+}
+
+/// Reads all definitions a view shows.
+pub fn load(view: &ReadView, stamp: u64) -> Result<Catalog> {
+    let mut catalog = built_in().clone();
+    catalog.stamp = stamp;
+    let mut scan = view.scan(keyspace::definitions_range(), Direction::Forward)?;
+    while let Some((key, value)) = scan.next()? {
+        let Some((kind, oid)) = keyspace::parse_definition(&key) else {
+            return Err(corrupt("a definition of unknown kind"));
+        };
+        match kind {
+            Kind::Schema => catalog.add_schema(decode::<Schema>(oid, &value)?),
+            Kind::Table => catalog.add_table(Arc::new(decode(oid, &value)?)),
+            Kind::View => catalog.add(Relation::View(Arc::new(decode(oid, &value)?))),
+            Kind::Sequence => catalog.add(Relation::Sequence(Arc::new(decode(oid, &value)?))),
+            Kind::Tag => {
+                let tag = decode::<super::Tag>(oid, &value)?;
+                catalog.tags.insert(tag.name.clone(), Arc::new(tag));
+            }
+            Kind::Relation => {}
+        }
+    }
+    Ok(catalog)
+}
+
+fn decode<T: DeserializeOwned>(oid: u32, value: &[u8]) -> Result<T> {
+    serde_json::from_slice(value).map_err(|e| corrupt(&format!("the definition of object {oid} cannot be read: {e}")))
+}
+
+fn corrupt(what: &str) -> SqlError {
+    SqlError::new(state::DATA_CORRUPTED, what)
+}
+
+impl Catalog {
+    /// Adds a schema.
+    pub(super) fn add_schema(&mut self, schema: Schema) {
+        self.schemas.insert(schema.oid, Arc::new(schema));
+    }
+    /// Adds a relation that is not a table, or one of its indexes.
+    pub(super) fn add(&mut self, relation: Relation) {
+        self.names.insert((relation.schema(), relation.name().to_owned()), relation.oid());
+        self.relations.insert(relation.oid(), relation);
+    }
+    /// Adds a table with its indexes.
+    pub(super) fn add_table(&mut self, table: Arc<Table>) {
+        for oid in table.index_oids() {
+            self.add(Relation::Index(table.clone(), oid));
+        }
+        self.add(Relation::Table(table));
+    }
+    /// Removes a relation; a table with its indexes.
+    pub(super) fn remove(&mut self, oid: u32) {
+        let Some(relation) = self.relations.remove(&oid) else { return };
+        self.names.remove(&(relation.schema(), relation.name().to_owned()));
+        if let Relation::Table(table) = relation {
+            for oid in table.index_oids() {
+                self.remove(oid);
+            }
+        }
+    }
+}
+
+impl Table {
+    /// Oids of its indexes, the primary key's first.
+    pub fn index_oids(&self) -> Vec<u32> {
+        self.primary_key.iter().map(|k| k.oid).chain(self.indexes.iter().map(|i| i.oid)).collect()
+    }
+}
+
+/// What every database has.
+fn built_in() -> &'static Catalog {
+    static BUILT_IN: OnceLock<Catalog> = OnceLock::new();
+    BUILT_IN.get_or_init(|| {
+        let mut catalog = Catalog::default();
+        for (oid, name, comment) in
+            [(PG_CATALOG, "pg_catalog", Some("system catalog schema")), (INFORMATION_SCHEMA, "information_schema", None)]
+        {
+            catalog.add_schema(Schema { oid, name: name.into(), comment: comment.map(str::to_owned) });
+        }
+        let tables: Vec<Arc<dyn VirtualTable>> =
+            [pg_catalog::tables(), information_schema::tables(), bee_views::tables()].into_iter().flatten().collect();
+        for table in tables {
+            catalog.add(Relation::Virtual(table));
+        }
+        for function in bee_views::table_functions() {
+            catalog.table_functions.insert(function.name().to_owned(), function);
+        }
+        catalog
+    })
+}
+
+/// A few catalogs of one database, newest used last.
+#[derive(Default)]
+pub struct Cache {
+    catalogs: Mutex<VecDeque<Arc<Catalog>>>,
+}
+
+impl Cache {
+    const SIZE: usize = 16;
+
+    /// The catalog of a snapshot.
+    pub fn get(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
+        let stamp = stamp(snapshot)?;
+        if let Some(found) = self.find(stamp) {
+            return Ok(found);
+        }
+        let catalog = Arc::new(load(&ReadView::from(snapshot.clone()), stamp)?);
+        let mut catalogs = self.catalogs.lock();
+        if catalogs.len() == Self::SIZE {
+            catalogs.pop_front();
+        }
+        catalogs.push_back(catalog.clone());
+        Ok(catalog)
+    }
+
+    fn find(&self, stamp: u64) -> Option<Arc<Catalog>> {
+        let mut catalogs = self.catalogs.lock();
+        let at = catalogs.iter().rposition(|c| c.stamp == stamp)?;
+        if at + 1 < catalogs.len() {
+            let catalog = catalogs.remove(at)?;
+            catalogs.push_back(catalog);
+        }
+        catalogs.back().cloned()
+    }
+}

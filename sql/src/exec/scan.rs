@@ -1,0 +1,192 @@
+//! Reading stored tables: by rows or by an index, in key order, only the columns asked for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pgbee_engine::bee::{Direction, KeyRange};
+use pgbee_engine::txn::{ReadView, ViewScan};
+use pgbee_engine::Version;
+
+use super::batch::{Batch, BATCH_ROWS};
+use super::eval::Env;
+use super::filter::all_hold;
+use super::operator::Operator;
+use super::range;
+use crate::codec::{Decoder, IndexCodec};
+use crate::error::{state, Result, SqlError};
+use crate::plan::node::{Access, ScanNode};
+use crate::types::Datum;
+
+/// A scan of a table.
+pub(crate) struct Scan {
+    node: Arc<ScanNode>,
+    decoder: Decoder,
+    /// Made when the first rows are asked for.
+    state: Option<State>,
+    entries: Vec<(Bytes, Bytes)>,
+    /// Rows to read at once; grows.
+    ask: usize,
+}
+
+struct State {
+    view: ReadView,
+    /// Ranges not yet begun, the next one last.
+    ranges: Vec<KeyRange>,
+    scan: Option<ViewScan>,
+}
+
+impl Scan {
+    pub fn new(node: Arc<ScanNode>) -> Scan {
+        let decoder = Decoder::projecting(&node.table, &node.columns);
+        Scan { node, decoder, state: None, entries: Vec::new(), ask: 1 }
+    }
+
+    fn width(&self) -> usize {
+        self.node.keep + usize::from(self.node.row_key)
+    }
+
+    fn start(&self, env: &Env<'_>) -> Result<State> {
+        let view = match &self.node.at {
+            None => env.cx.view.clone(),
+            Some(at) => env.cx.database.snapshot_at(Version(at.version))?.into(),
+        };
+        let prefix = match &self.node.access {
+            Access::Rows(codec) => codec.prefix(),
+            Access::Index { codec, .. } => codec.prefix(),
+        };
+        let mut ranges = range::resolve(&self.node.bounds, prefix, env)?;
+        if !self.node.reverse {
+            ranges.reverse();
+        }
+        Ok(State { view, ranges, scan: None })
+    }
+
+    /// Whether rows are counted and keys looked at, but no value is needed.
+    fn keys_only(&self) -> bool {
+        match &self.node.access {
+            Access::Rows(_) => self.node.columns.is_empty(),
+            // A unique entry has the row's key in its value.
+            Access::Index { covering, .. } => (covering.is_some() || self.node.columns.is_empty()) && !self.node.row_key,
+        }
+    }
+
+    /// Reads up to `count` entries into `self.entries`; false at the end.
+    fn read(&mut self, env: &Env<'_>, count: usize) -> Result<bool> {
+        self.entries.clear();
+        let keys_only = self.keys_only();
+        let direction = if self.node.reverse { Direction::Backward } else { Direction::Forward };
+        let state = match &mut self.state {
+            Some(state) => state,
+            None => {
+                let state = self.start(env)?;
+                self.state.insert(state)
+            }
+        };
+        loop {
+            if let Some(scan) = &mut state.scan {
+                let left = count - self.entries.len();
+                let read = scan.next_batch(&mut self.entries, left)?;
+                if read < left {
+                    // Short: the range may be over, or a block is missing; the next call tells.
+                    if read == 0 {
+                        state.scan = None;
+                    }
+                    if self.entries.len() * 2 >= count {
+                        return Ok(true);
+                    }
+                    continue;
+                }
+                return Ok(true);
+            }
+            let Some(range) = state.ranges.pop() else { return Ok(!self.entries.is_empty()) };
+            if let Some(key) = point(&range) {
+                if let Some(value) = state.view.get(key)? {
+                    self.entries.push((key.clone(), value));
+                }
+                if self.entries.len() >= count {
+                    return Ok(true);
+                }
+                continue;
+            }
+            state.scan = Some(if keys_only { state.view.scan_keys(range, direction)? } else { state.view.scan(range, direction)? });
+        }
+    }
+
+    /// Turns the entries read into rows.
+    fn decode(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<()> {
+        let state = self.state.as_ref().ok_or_else(|| SqlError::internal("a scan that was not started"))?;
+        let node = &*self.node;
+        let nothing = node.columns.is_empty();
+        for (key, value) in &self.entries {
+            let start = out.values().len();
+            match &node.access {
+                _ if nothing => {}
+                Access::Rows(_) => self.decoder.decode_into(value, out.values())?,
+                Access::Index { codec, covering: Some(places), .. } => cover(codec, places, key, out)?,
+                Access::Index { codec, name, covering: None } => {
+                    let Some(row) = state.view.get(&codec.row_key(key, value)?)? else {
+                        return Err(SqlError::new(state::DATA_CORRUPTED, format!("index \"{name}\" refers to a row that does not exist")));
+                    };
+                    self.decoder.decode_into(&row, out.values())?;
+                }
+            }
+            if !node.filter.is_empty() {
+                if !all_hold(&node.filter, &out.values()[start..], env)? {
+                    out.abandon_row();
+                    continue;
+                }
+                out.values().truncate(start + node.keep);
+            }
+            if node.row_key {
+                let key = match &node.access {
+                    Access::Rows(_) => Datum::bytea(key),
+                    Access::Index { codec, .. } => Datum::bytea(codec.row_key(key, value)?),
+                };
+                out.values().push(key);
+            }
+            out.close_row();
+        }
+        Ok(())
+    }
+}
+
+fn point(range: &KeyRange) -> Option<&Bytes> {
+    match (&range.start, &range.end) {
+        (std::ops::Bound::Included(a), std::ops::Bound::Included(b)) if a == b => Some(a),
+        _ => None,
+    }
+}
+
+fn cover(codec: &IndexCodec, places: &[usize], key: &[u8], out: &mut Batch) -> Result<()> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let values = codec.decode(key)?;
+    out.values().extend(places.iter().map(|p| values[*p].clone()));
+    Ok(())
+}
+
+impl Operator for Scan {
+    fn next(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<bool> {
+        out.reset(self.width());
+        loop {
+            env.check_cancel()?;
+            let count = out.target.max(self.ask).min(BATCH_ROWS);
+            if !self.node.filter.is_empty() {
+                self.ask = (self.ask * 2).min(BATCH_ROWS);
+            }
+            if !self.read(env, count)? {
+                return Ok(false);
+            }
+            self.decode(env, out)?;
+            if !out.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+    fn rewind(&mut self) -> bool {
+        self.state = None;
+        self.ask = 1;
+        true
+    }
+}

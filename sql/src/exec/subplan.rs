@@ -1,0 +1,334 @@
+//! Subqueries in expressions, and what the operators of a statement share.
+//!
+//! A subquery is run once for each different tuple of values it takes from enclosing rows; one that takes none is thus run once a
+//! statement. Answers are kept within a bound on memory. A subquery with a volatile function that does take values is run every
+//! time, as in PostgreSQL.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use super::batch::Batch;
+use super::code::Code;
+use super::cte::CteStore;
+use super::eval::{truth, Env};
+use super::hash::HashIndex;
+use super::metrics::Metrics;
+use super::operator::{open_node, BoxOperator};
+use super::spill::{write_datum, BufferPlace, RowBuffer};
+use super::value;
+use crate::error::{state, Result, SqlError};
+use crate::ir::Dml;
+use crate::plan::node::{Node, Quantified};
+use crate::types::{Array, Datum, Type};
+
+/// What a statement's operators keep for each other.
+#[derive(Default)]
+pub struct Shared {
+    /// CTEs by id, while their WITH is open.
+    ctes: Mutex<FxHashMap<usize, Arc<CteStore>>>,
+    /// Rows of the last round of a recursive CTE, by id.
+    working: Mutex<FxHashMap<usize, Arc<Mutex<RowBuffer>>>>,
+    /// Subqueries by their number in the process.
+    subplans: Mutex<FxHashMap<u64, Arc<Mutex<SubState>>>>,
+    /// Planned sources of changes, by address of the change.
+    sources: Mutex<FxHashMap<usize, Arc<Node>>>,
+    metrics: OnceLock<Metrics>,
+    changed: AtomicU64,
+}
+
+impl Shared {
+    /// Measures the nodes of a plan from now on. Before it is opened.
+    pub fn measure(&self, nodes: usize) {
+        self.metrics.get_or_init(|| Metrics::new(nodes));
+    }
+    /// Measurements, if asked for.
+    pub fn metrics(&self) -> Option<&Metrics> {
+        self.metrics.get()
+    }
+    pub(crate) fn changed(&self) -> u64 {
+        self.changed.load(Ordering::Relaxed)
+    }
+    pub(crate) fn add_changed(&self, rows: u64) {
+        self.changed.fetch_add(rows, Ordering::Relaxed);
+    }
+    pub(crate) fn set_source(&self, dml: &Dml, source: &Arc<Node>) {
+        self.sources.lock().insert(std::ptr::from_ref(dml).addr(), source.clone());
+    }
+    pub(crate) fn source(&self, dml: &Dml) -> Option<Arc<Node>> {
+        self.sources.lock().get(&std::ptr::from_ref(dml).addr()).cloned()
+    }
+    pub(crate) fn set_cte(&self, id: usize, store: Arc<CteStore>) {
+        self.ctes.lock().insert(id, store);
+    }
+    pub(crate) fn cte(&self, id: usize) -> Result<Arc<CteStore>> {
+        self.ctes.lock().get(&id).cloned().ok_or_else(|| SqlError::internal("a CTE is read outside its WITH"))
+    }
+    pub(crate) fn set_working(&self, id: usize, rows: Arc<Mutex<RowBuffer>>) {
+        self.working.lock().insert(id, rows);
+    }
+    pub(crate) fn working(&self, id: usize) -> Result<Arc<Mutex<RowBuffer>>> {
+        self.working.lock().get(&id).cloned().ok_or_else(|| SqlError::internal("a recursive term is read outside its CTE"))
+    }
+    fn subplan(&self, id: u64) -> Arc<Mutex<SubState>> {
+        self.subplans.lock().entry(id).or_default().clone()
+    }
+}
+
+/// A planned subquery.
+pub struct SubPlan {
+    /// Unique in the process, so that plans run within one statement never meet.
+    id: u64,
+    /// The query.
+    pub node: Arc<Node>,
+    /// What is asked of it.
+    pub kind: SubKind,
+    /// The values it takes from enclosing rows, over the row it is evaluated on.
+    keys: Vec<Code>,
+    /// Whether an answer may be kept for the same values.
+    keep: bool,
+}
+
+/// What is asked of a subquery.
+pub enum SubKind {
+    /// Its one value.
+    Scalar,
+    /// Whether it has a row.
+    Exists,
+    /// `tests op ANY/ALL`.
+    Quantified(Quantified),
+    /// Its column as an array of this element type; of arrays, stacked, when `nested`.
+    Array { elem: Type, nested: bool },
+}
+
+/// Answers of one subquery in one statement.
+#[derive(Default)]
+struct SubState {
+    operator: Option<BoxOperator>,
+    answers: FxHashMap<Box<[u8]>, Datum>,
+    bytes: usize,
+    /// All rows of an uncorrelated quantified subquery.
+    rows: Option<Candidates>,
+}
+
+/// The right side of `IN` and the like, read once.
+enum Candidates {
+    Hashed(HashedRows),
+    Listed(RowBuffer),
+}
+
+/// Rows to be found by equality; those with a NULL stand apart.
+struct HashedRows {
+    index: HashIndex,
+    rows: Batch,
+    with_null: Batch,
+}
+
+impl SubPlan {
+    /// A subquery; `keys` are the values it takes, `volatile` whether it holds a volatile function, `changing` whether it reads
+    /// something that changes while the statement runs (the working table of a recursion).
+    pub fn new(node: Arc<Node>, kind: SubKind, keys: Vec<Code>, volatile: bool, changing: bool) -> SubPlan {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let keep = !changing && (keys.is_empty() || !volatile);
+        SubPlan { id: NEXT.fetch_add(1, Ordering::Relaxed), node, kind, keys, keep }
+    }
+    /// Whether it takes no value from enclosing rows.
+    pub fn is_uncorrelated(&self) -> bool {
+        self.keys.is_empty()
+    }
+    /// Whether its rows are kept in a hash table.
+    pub fn is_hashed(&self) -> bool {
+        self.keys.is_empty() && matches!(&self.kind, SubKind::Quantified(q) if q.hashed)
+    }
+
+    /// Its value for a row.
+    pub(crate) fn value(&self, tests: &[Datum], row: &[Datum], env: &Env<'_>) -> Result<Datum> {
+        let state = env.cx.shared.subplan(self.id);
+        let mut state = state.lock();
+        if let SubKind::Quantified(q) = &self.kind
+            && self.keys.is_empty()
+            && self.keep
+        {
+            if state.rows.is_none() {
+                state.rows = Some(self.read_candidates(q, row, env)?);
+            }
+            let Some(rows) = &mut state.rows else { unreachable!("filled above") };
+            return Ok(rows.answer(q, tests, env)?.map_or(Datum::Null, Datum::Bool));
+        }
+        if !self.keep {
+            return self.run(&mut state, tests, row, env);
+        }
+        let mut key = Vec::new();
+        for code in &self.keys {
+            write_datum(&code.eval(row, env)?, &mut key);
+        }
+        tests.iter().for_each(|t| write_datum(t, &mut key));
+        if let Some(answer) = state.answers.get(key.as_slice()) {
+            return Ok(answer.clone());
+        }
+        let answer = self.run(&mut state, tests, row, env)?;
+        let bytes = key.len() + 64 + value::heap_bytes(&answer);
+        if state.bytes + bytes > env.cx.session.work_mem_bytes {
+            state.answers.clear();
+            state.bytes = 0;
+        }
+        state.bytes += bytes;
+        state.answers.insert(key.into_boxed_slice(), answer.clone());
+        Ok(answer)
+    }
+
+    fn run(&self, state: &mut SubState, tests: &[Datum], row: &[Datum], env: &Env<'_>) -> Result<Datum> {
+        env.check_cancel()?;
+        let outer = env.enclose(row);
+        let env = &Env::within(env.cx, &outer);
+        // An operator that can start again is cheaper than a new one.
+        let mut operator = match state.operator.take().and_then(|mut kept| kept.rewind().then_some(kept)) {
+            Some(kept) => kept,
+            None => open_node(&self.node, env)?,
+        };
+        let answer = self.ask(&mut operator, tests, env)?;
+        state.operator = Some(operator);
+        Ok(answer)
+    }
+
+    fn ask(&self, operator: &mut BoxOperator, tests: &[Datum], env: &Env<'_>) -> Result<Datum> {
+        let mut batch = Batch::new(self.node.width);
+        match &self.kind {
+            SubKind::Exists => {
+                batch.target = 1;
+                Ok(Datum::Bool(operator.next(env, &mut batch)?))
+            }
+            SubKind::Scalar => {
+                batch.target = 2;
+                if !operator.next(env, &mut batch)? {
+                    return Ok(Datum::Null);
+                }
+                let value = batch.row_mut(0).first_mut().map(std::mem::take).unwrap_or_default();
+                if batch.len() > 1 || operator.next(env, &mut batch)? {
+                    return Err(SqlError::new(state::CARDINALITY_VIOLATION, "more than one row returned by a subquery used as an expression"));
+                }
+                Ok(value)
+            }
+            SubKind::Array { elem, nested } => {
+                let mut values = Vec::new();
+                while operator.next(env, &mut batch)? {
+                    values.extend((0..batch.len()).map(|i| std::mem::take(&mut batch.row_mut(i)[0])));
+                    env.check_cancel()?;
+                }
+                if *nested && !values.is_empty() {
+                    return super::eval::make_array(values, true, *elem);
+                }
+                let dims = if values.is_empty() { vec![] } else { vec![(values.len() as i32, 1)] };
+                Ok(Datum::Array(Arc::new(Array { elem: *elem, dims, values })))
+            }
+            SubKind::Quantified(q) => {
+                let mut found = Some(q.all);
+                while operator.next(env, &mut batch)? {
+                    for row in batch.iter() {
+                        match q.compare(tests, row, env)? {
+                            Some(b) if b != q.all => return Ok(Datum::Bool(b)),
+                            Some(_) => {}
+                            None => found = None,
+                        }
+                    }
+                    env.check_cancel()?;
+                }
+                Ok(found.map_or(Datum::Null, Datum::Bool))
+            }
+        }
+    }
+
+    fn read_candidates(&self, q: &Quantified, row: &[Datum], env: &Env<'_>) -> Result<Candidates> {
+        let outer = env.enclose(row);
+        let env = &Env::within(env.cx, &outer);
+        let width = self.node.width;
+        let mut operator = open_node(&self.node, env)?;
+        let mut listed = RowBuffer::new(width, env.cx.session.work_mem_bytes);
+        let mut hashed = HashedRows { index: HashIndex::default(), rows: Batch::new(width), with_null: Batch::new(width) };
+        super::operator::drain(&mut *operator, env, |batch| {
+            if q.hashed { (0..batch.len()).for_each(|i| hashed.add(batch.row_mut(i), &q.types)) } else { listed.push_all(batch)? }
+            Ok(())
+        })?;
+        Ok(if q.hashed { Candidates::Hashed(hashed) } else { Candidates::Listed(listed) })
+    }
+}
+
+impl Quantified {
+    /// `tests op row`, all columns.
+    fn compare(&self, tests: &[Datum], row: &[Datum], env: &Env<'_>) -> Result<Option<bool>> {
+        let mut all = Some(true);
+        for ((call, test), value) in self.calls.iter().zip(tests).zip(row) {
+            match truth(&call.call(&[test.clone(), value.clone()], env)?)? {
+                Some(true) => {}
+                Some(false) => return Ok(Some(false)),
+                None => all = None,
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Candidates {
+    fn answer(&mut self, q: &Quantified, tests: &[Datum], env: &Env<'_>) -> Result<Option<bool>> {
+        match self {
+            // ALL is hashed only as `<> ALL`, the opposite of `= ANY`.
+            Candidates::Hashed(rows) => Ok(rows.contains(tests, &q.types).map(|found| found != q.all)),
+            Candidates::Listed(rows) => {
+                let (mut place, mut batch, mut found) = (BufferPlace::default(), Batch::new(rows.width()), Some(q.all));
+                loop {
+                    batch.reset(rows.width());
+                    if !rows.read(&mut place, &mut batch)? {
+                        return Ok(found);
+                    }
+                    env.check_cancel()?;
+                    for row in batch.iter() {
+                        match q.compare(tests, row, env)? {
+                            Some(b) if b != q.all => return Ok(Some(b)),
+                            Some(_) => {}
+                            None => found = None,
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl HashedRows {
+    fn add(&mut self, row: &mut [Datum], types: &[Type]) {
+        for (d, ty) in row.iter_mut().zip(types) {
+            if value::needs_normalising(*ty) {
+                *d = value::normalise(std::mem::take(d), *ty);
+            }
+        }
+        if row.iter().any(Datum::is_null) {
+            // One row without any value says all that many would.
+            if self.with_null.is_empty() || row.len() > 1 {
+                self.with_null.push(row);
+            }
+            return;
+        }
+        let hash = value::hash_row(row);
+        if self.index.find(hash, |i| value::same_rows(self.rows.row(i), row)).is_none() {
+            self.index.insert(hash);
+            self.rows.push(row);
+        }
+    }
+
+    /// `tests IN rows`.
+    fn contains(&self, tests: &[Datum], types: &[Type]) -> Option<bool> {
+        let tests: Vec<Datum> = tests.iter().zip(types).map(|(d, ty)| value::normalise(d.clone(), *ty)).collect();
+        let may_equal = |row: &[Datum]| tests.iter().zip(row).all(|(a, b)| a.is_null() || b.is_null() || value::same(a, b));
+        let unknown = if tests.iter().any(Datum::is_null) {
+            (tests.len() == 1 && !self.rows.is_empty()) || self.rows.iter().any(may_equal)
+        } else {
+            if self.index.find(value::hash_row(&tests), |i| value::same_rows(self.rows.row(i), &tests)).is_some() {
+                return Some(true);
+            }
+            false
+        };
+        if unknown || self.with_null.iter().any(may_equal) { None } else { Some(false) }
+    }
+}

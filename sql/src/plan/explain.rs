@@ -1,0 +1,326 @@
+//! EXPLAIN: a plan as lines in PostgreSQL's shape.
+
+use std::time::Duration;
+
+use super::expr::{any, handle};
+use super::node::{Access, AggNode, Equal, JoinType, Node, NodeKind, Physical, Prog, ScanNode, SetItem, WindowFuncNode};
+use super::print::{identifier, Printer};
+use crate::exec::{Metrics, SubKind};
+use crate::functions::SessionCx;
+use crate::ir::{AggCall, DmlKind, Expr, ExprKind, SetOp, SortKey};
+
+/// Options of EXPLAIN.
+#[derive(Clone, Copy, Debug)]
+pub struct ExplainOptions {
+    /// Run it and show what was measured.
+    pub analyze: bool,
+    /// Show the columns of each node.
+    pub verbose: bool,
+    /// Show estimates.
+    pub costs: bool,
+    /// Show measured times, with `analyze`.
+    pub timing: bool,
+    /// Show times of planning and execution at the end.
+    pub summary: bool,
+}
+
+impl Default for ExplainOptions {
+    fn default() -> Self {
+        ExplainOptions { analyze: false, verbose: false, costs: true, timing: true, summary: false }
+    }
+}
+
+/// The lines of EXPLAIN. `measured` are the measurements of a finished run and its time; `planning` is how long planning took.
+pub fn explain(plan: &Physical, session: &SessionCx, options: ExplainOptions, planning: Option<Duration>, measured: Option<(&Metrics, Duration)>) -> Vec<String> {
+    let printer = Printer { names: &plan.names, session, qualify: options.verbose || scans(&plan.root) > 1 || !plan.subplans.is_empty() };
+    let mut out = Explain { plan, options, printer, metrics: measured.map(|(m, _)| m), lines: Vec::new() };
+    out.node(&plan.root, 0, "");
+    let milliseconds = |d: Duration| d.as_secs_f64() * 1000.0;
+    if options.summary || options.analyze {
+        if let Some(planning) = planning {
+            out.lines.push(format!("Planning Time: {:.3} ms", milliseconds(planning)));
+        }
+        if let Some((_, total)) = measured {
+            out.lines.push(format!("Execution Time: {:.3} ms", milliseconds(total)));
+        }
+    }
+    out.lines
+}
+
+fn scans(node: &Node) -> usize {
+    let own = usize::from(matches!(node.kind, NodeKind::Scan(_) | NodeKind::Virtual(_) | NodeKind::Function(_) | NodeKind::CteScan { .. } | NodeKind::WorkScan { .. }));
+    own + node.children().iter().map(|n| scans(n)).sum::<usize>()
+}
+
+struct Explain<'a> {
+    plan: &'a Physical,
+    options: ExplainOptions,
+    printer: Printer<'a>,
+    metrics: Option<&'a Metrics>,
+    lines: Vec<String>,
+}
+
+impl Explain<'_> {
+    /// A node at a depth; `label` stands in a line of its own before it.
+    fn node(&mut self, node: &Node, depth: usize, label: &str) {
+        // A choice of columns is no step of its own.
+        if let NodeKind::Pick { input, .. } = &node.kind {
+            return self.node(input, depth, label);
+        }
+        let mut at = depth;
+        if !label.is_empty() {
+            self.lines.push(format!("{}{label}", " ".repeat(at)));
+            at += 2;
+        }
+        let arrow = if at > 0 { "->  " } else { "" };
+        self.lines.push(format!("{}{arrow}{}{}", " ".repeat(at), self.title(node), self.numbers(node)));
+        let below = at + arrow.len() + 2;
+        self.details(node, below);
+        if let NodeKind::With(with) = &node.kind {
+            for cte in &with.ctes {
+                self.node(&cte.definition, below, &format!("CTE {}", cte.name));
+                if let Some(term) = &cte.recursive {
+                    self.node(term, below + 2, "");
+                }
+            }
+        }
+        for number in self.subplans_of(node) {
+            if let Some((_, sub)) = self.plan.subplans.iter().find(|(n, _)| *n == number) {
+                let kind = if sub.is_uncorrelated() && !matches!(sub.kind, SubKind::Quantified(_)) { "InitPlan" } else { "SubPlan" };
+                let (node, label) = (sub.node.clone(), format!("{kind} {}", number + 1));
+                self.node(&node, below, &label);
+            }
+        }
+        for child in node.children() {
+            self.node(child, below, "");
+        }
+    }
+
+    fn title(&self, node: &Node) -> String {
+        match &node.kind {
+            NodeKind::Values(rows) if rows.len() == 1 => "Result".to_owned(),
+            NodeKind::Values(rows) if rows.is_empty() => "Result".to_owned(),
+            NodeKind::Values(_) => "Values Scan on \"*VALUES*\"".to_owned(),
+            NodeKind::Scan(scan) => scan_title(scan),
+            NodeKind::Virtual(v) => format!("Seq Scan on {}", identifier(&v.alias)),
+            NodeKind::Function(f) => format!("Function Scan on {}", f.calls.first().map_or("rows", |c| function_name(&c.item))),
+            NodeKind::Filter { .. } => "Result".to_owned(),
+            NodeKind::Project { .. } | NodeKind::Pick { .. } => "Result".to_owned(),
+            NodeKind::ProjectSet { .. } => "ProjectSet".to_owned(),
+            NodeKind::NestedLoop(n) => format!("Nested Loop{}", join_suffix(n.join)),
+            NodeKind::HashJoin(n) => format!("Hash{}", if n.join == JoinType::Inner { " Join".to_owned() } else { join_suffix(n.join) + if has_join_word(n.join) { "" } else { " Join" } }),
+            NodeKind::Aggregate(n) if n.keys.is_empty() => "Aggregate".to_owned(),
+            NodeKind::Aggregate(n) if n.sorted => "GroupAggregate".to_owned(),
+            NodeKind::Aggregate(n) if n.sets.len() > 1 => "MixedAggregate".to_owned(),
+            NodeKind::Aggregate(_) => "HashAggregate".to_owned(),
+            NodeKind::Window(_) => "WindowAgg".to_owned(),
+            NodeKind::Sort(_) => "Sort".to_owned(),
+            NodeKind::Limit(_) => "Limit".to_owned(),
+            NodeKind::Distinct { .. } => "HashAggregate".to_owned(),
+            NodeKind::Unique { .. } => "Unique".to_owned(),
+            NodeKind::Append(_) => "Append".to_owned(),
+            NodeKind::SetOp(n) => format!("HashSetOp {}{}", if n.op == SetOp::Intersect { "Intersect" } else { "Except" }, if n.all { " All" } else { "" }),
+            NodeKind::With(_) => "Result".to_owned(),
+            NodeKind::CteScan { name, .. } => format!("CTE Scan on {}", identifier(name)),
+            NodeKind::WorkScan { name, .. } => format!("WorkTable Scan on {}", identifier(name)),
+            NodeKind::Dml(n) => match &n.dml.kind {
+                DmlKind::Insert { table, .. } => format!("Insert on {}", identifier(&table.name)),
+                DmlKind::Update { table, .. } => format!("Update on {}", identifier(&table.name)),
+                DmlKind::Delete { table, .. } => format!("Delete on {}", identifier(&table.name)),
+            },
+        }
+    }
+
+    fn numbers(&self, node: &Node) -> String {
+        let mut text = String::new();
+        if self.options.costs {
+            let e = &node.estimate;
+            text += &format!("  (cost={:.2}..{:.2} rows={:.0} width={})", e.startup / 100.0, e.total / 100.0, e.rows, e.row_bytes.min(10_000));
+        }
+        if let Some(metrics) = self.metrics {
+            let m = metrics.node(node.id);
+            if m.loops == 0 {
+                let space = if text.is_empty() { "  " } else { " " };
+                return text + space + "(never executed)";
+            }
+            let each = |d: Duration| d.as_secs_f64() * 1000.0 / m.loops as f64;
+            let rows = (m.rows as f64 / m.loops as f64).round();
+            let space = if text.is_empty() { "  " } else { " " };
+            text += &if self.options.timing {
+                format!("{space}(actual time={:.3}..{:.3} rows={rows} loops={})", each(m.startup), each(m.total), m.loops)
+            } else {
+                format!("{space}(actual rows={rows} loops={})", m.loops)
+            };
+        }
+        text
+    }
+
+    fn line(&mut self, depth: usize, text: String) {
+        self.lines.push(format!("{}{text}", " ".repeat(depth)));
+    }
+
+    fn details(&mut self, node: &Node, depth: usize) {
+        let p = &self.printer;
+        let progs = |progs: &[Prog]| p.all(progs.iter().map(|p| &p.expr));
+        let mut lines = Vec::new();
+        match &node.kind {
+            NodeKind::Scan(scan) => {
+                if self.options.verbose {
+                    let columns: Vec<&str> = scan.columns.iter().take(scan.keep).filter_map(|c| scan.table.columns().nth(*c)).map(|c| c.name.as_str()).collect();
+                    lines.push(format!("Output: {}", columns.join(", ")));
+                }
+                if !scan.conditions.is_empty() {
+                    lines.push(format!("Index Cond: {}", p.all(&scan.conditions)));
+                }
+                let left: Vec<&Expr> = scan.residual.iter().filter(|r| !scan.conditions.iter().any(|c| p.expr(c) == p.expr(r))).collect();
+                if !left.is_empty() {
+                    lines.push(format!("Filter: {}", p.all(left)));
+                }
+            }
+            NodeKind::Virtual(v) if !v.filter.is_empty() => lines.push(format!("Filter: {}", progs(&v.filter))),
+            NodeKind::Filter { conditions, .. } => lines.push(format!("Filter: {}", progs(conditions))),
+            NodeKind::Values(rows) if rows.is_empty() => lines.push("One-Time Filter: false".to_owned()),
+            NodeKind::Project { exprs, .. } if self.options.verbose => lines.push(format!("Output: {}", exprs.iter().map(|e| p.expr(&e.expr)).collect::<Vec<_>>().join(", "))),
+            NodeKind::NestedLoop(n) if !n.conditions.is_empty() => lines.push(format!("Join Filter: {}", progs(&n.conditions))),
+            NodeKind::HashJoin(n) => {
+                let keys: Vec<String> = n.keys.iter().map(|k| format!("({} = {})", p.expr(&k.left.expr), p.expr(&k.right.expr))).collect();
+                lines.push(format!("Hash Cond: {}", if keys.len() == 1 { keys.concat() } else { format!("({})", keys.join(" AND ")) }));
+                if !n.conditions.is_empty() {
+                    lines.push(format!("Join Filter: {}", progs(&n.conditions)));
+                }
+            }
+            NodeKind::Aggregate(n) => {
+                if self.options.verbose {
+                    let aggs: Vec<String> = n.keys.iter().map(|k| p.expr(&k.expr)).chain(n.aggs.iter().map(|a| p.agg(&as_call(a)))).collect();
+                    lines.push(format!("Output: {}", aggs.join(", ")));
+                }
+                for set in &n.sets {
+                    if !set.is_empty() {
+                        lines.push(format!("Group Key: {}", set.iter().map(|k| p.expr(&n.keys[*k].expr)).collect::<Vec<_>>().join(", ")));
+                    } else if n.sets.len() > 1 {
+                        lines.push("Group Key: ()".to_owned());
+                    }
+                }
+            }
+            NodeKind::Distinct { .. } => {}
+            NodeKind::Unique { keys, .. } if self.options.verbose => lines.push(format!("Keys: {}", keys.iter().map(|k| p.expr(&k.expr)).collect::<Vec<_>>().join(", "))),
+            NodeKind::Sort(n) => {
+                lines.push(format!("Sort Key: {}", n.keys.iter().map(|(k, o)| p.key(&k.expr, o.desc, o.nulls_first)).collect::<Vec<_>>().join(", ")));
+                if let Some(metrics) = self.metrics {
+                    let m = metrics.node(node.id);
+                    let method = match (m.spilled, &n.limit) {
+                        (true, _) => "external merge  Disk".to_owned(),
+                        (false, Some(_)) => format!("top-N heapsort  Memory: {}kB", m.memory.div_ceil(1024)),
+                        (false, None) => format!("quicksort  Memory: {}kB", m.memory.div_ceil(1024)),
+                    };
+                    if m.loops > 0 {
+                        lines.push(format!("Sort Method: {method}"));
+                    }
+                }
+            }
+            _ => {}
+        }
+        for text in lines {
+            self.line(depth, text);
+        }
+    }
+
+    /// Numbers of the subqueries in a node's own expressions.
+    fn subplans_of(&self, node: &Node) -> Vec<usize> {
+        let mut found = Vec::new();
+        let mut visit = |e: &Expr| {
+            any(e, &mut |e| {
+                if let ExprKind::Subquery(sub) = &e.kind
+                    && let Some(number) = handle(sub)
+                    && !found.contains(&number)
+                {
+                    found.push(number);
+                }
+                false
+            });
+        };
+        let mut progs = |list: &[Prog]| list.iter().for_each(|p| visit(&p.expr));
+        match &node.kind {
+            NodeKind::Values(rows) => rows.iter().for_each(|row| progs(row)),
+            NodeKind::Scan(scan) => {
+                progs(&scan.filter);
+                for equal in &scan.bounds.equals {
+                    match equal {
+                        Equal::Value(p) | Equal::Array(p) => progs(std::slice::from_ref(p)),
+                        Equal::List(list) => progs(list),
+                        Equal::Null => {}
+                    }
+                }
+                scan.bounds.lower.iter().chain(&scan.bounds.upper).for_each(|(_, p)| progs(std::slice::from_ref(p)));
+            }
+            NodeKind::Virtual(v) => progs(&v.filter),
+            NodeKind::Filter { conditions, .. } => progs(conditions),
+            NodeKind::Project { exprs, .. } => progs(exprs),
+            NodeKind::NestedLoop(n) => progs(&n.conditions),
+            NodeKind::HashJoin(n) => progs(&n.conditions),
+            NodeKind::Aggregate(n) => {
+                progs(&n.keys);
+                n.aggs.iter().for_each(|a| progs(&a.args));
+            }
+            NodeKind::Sort(n) => n.keys.iter().for_each(|(p, _)| progs(std::slice::from_ref(p))),
+            NodeKind::Window(n) => {
+                for call in &n.calls {
+                    match &call.func {
+                        WindowFuncNode::Window { args, .. } => progs(args),
+                        WindowFuncNode::Aggregate(a) => progs(&a.args),
+                    }
+                }
+            }
+            NodeKind::Limit(n) => n.count.limit.iter().chain(&n.count.offset).for_each(|p| progs(std::slice::from_ref(p))),
+            _ => {}
+        }
+        found
+    }
+}
+
+fn as_call(a: &AggNode) -> AggCall {
+    AggCall {
+        func: a.func,
+        args: a.args.iter().map(|p| p.expr.clone()).collect(),
+        distinct: a.distinct,
+        order_by: a.order_by.iter().map(|(p, o)| SortKey { expr: p.expr.clone(), desc: o.desc, nulls_first: o.nulls_first }).collect(),
+        filter: None,
+        ty: a.ret,
+    }
+}
+
+fn scan_title(scan: &ScanNode) -> String {
+    let table = identifier(&scan.table.name);
+    let backward = if scan.reverse { " Backward" } else { "" };
+    match &scan.access {
+        Access::Rows(_) if scan.conditions.is_empty() && !scan.reverse => format!("Seq Scan on {table}"),
+        Access::Rows(_) => format!("Index Scan{backward} using {} on {table}", scan.table.primary_key.as_ref().map_or_else(|| table.clone(), |k| identifier(&k.name))),
+        Access::Index { name, covering, .. } => format!("Index{} Scan{backward} using {} on {table}", if covering.is_some() { " Only" } else { "" }, identifier(name)),
+    }
+}
+
+fn function_name(item: &SetItem) -> &'static str {
+    match item {
+        SetItem::Set { func, .. } => func.name,
+        SetItem::Scalar(p) => match &p.expr.kind {
+            ExprKind::Call { func, .. } => func.name,
+            _ => "expression",
+        },
+    }
+}
+
+fn join_suffix(join: JoinType) -> String {
+    match join {
+        JoinType::Inner => "",
+        JoinType::Left => " Left Join",
+        JoinType::Right => " Right Join",
+        JoinType::Full => " Full Join",
+        JoinType::Semi => " Semi Join",
+        JoinType::Anti => " Anti Join",
+    }
+    .to_owned()
+}
+
+fn has_join_word(join: JoinType) -> bool {
+    join != JoinType::Inner
+}

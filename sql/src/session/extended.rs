@@ -1,0 +1,371 @@
+//! The extended protocol: prepared statements, portals, parameters; and PREPARE and EXECUTE, which share them.
+//!
+//! A prepared statement keeps its plan as long as the definitions stay the same. Between two Syncs all statements are one transaction, which
+//! Sync commits. If that commit conflicts, the changes are made again on a new snapshot; when they give what was already given to the
+//! client, nobody can tell, and the commit is tried again. If they do not, the client gets the error.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::query::{Planned, Ran, Rows, is_query};
+use super::transaction::{Failure, Status, StatementCx};
+use super::{Active, Outcome, Session, StatementShape, one_statement};
+use crate::bind::ParamTypes;
+use crate::error::{Result, SqlError, state};
+use crate::ir::Field;
+use crate::parse::ast::{self, StatementKind};
+use crate::types::{Datum, Row, Type, io};
+
+/// Rows of one change that are kept to compare a second run with; beyond it, a conflict is reported.
+const RERUN_ROWS_MAX: usize = 10_000;
+/// Times a pipeline's changes are made.
+const ATTEMPTS: usize = 100;
+
+/// A prepared statement.
+pub(super) struct Prepared {
+    /// None if the text had none.
+    pub statement: Option<ast::Statement>,
+    /// Parameter types.
+    pub params: Vec<Type>,
+    /// Shape of its rows.
+    pub fields: Option<Arc<[Field]>>,
+    planned: Mutex<Option<Arc<Planned>>>,
+}
+
+/// A statement with its parameters, ready to run.
+pub(super) struct Portal {
+    prepared: Arc<Prepared>,
+    params: Vec<Datum>,
+    binary: Arc<[bool]>,
+    state: PortalState,
+}
+
+enum PortalState {
+    Ready,
+    /// It gave some rows and has more.
+    Suspended(Box<Rows>),
+    Done,
+}
+
+/// A change to be made again if its commit conflicts, with what it gave the first time.
+pub(super) struct Rerun {
+    prepared: Arc<Prepared>,
+    params: Vec<Datum>,
+    tag: String,
+    rows: Vec<Row>,
+}
+
+impl Session {
+    /// Parse. An empty name replaces the unnamed statement; type 0 (or a missing one) is inferred.
+    pub fn parse(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
+        self.start_clock();
+        let result = self.parse_inner(name, sql, param_types);
+        self.guard(result)
+    }
+
+    fn parse_inner(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
+        let statement = one_statement(sql)?;
+        if !name.is_empty() && self.statements.contains_key(name) {
+            return Err(duplicate(name));
+        }
+        let prepared = self.prepare(statement, param_types.to_vec())?;
+        self.statements.insert(name.to_owned(), Arc::new(prepared));
+        Ok(())
+    }
+
+    /// Binds a statement as far as its parameters' types and its shape.
+    pub(super) fn prepare(&mut self, statement: Option<ast::Statement>, types: Vec<Type>) -> Result<Prepared> {
+        let Some(found) = &statement else {
+            return Ok(Prepared { statement, params: types, fields: None, planned: Mutex::new(None) });
+        };
+        self.check_not_failed(&found.kind)?;
+        if !is_query(&found.kind) {
+            let fields = self.utility_fields(&found.kind);
+            return Ok(Prepared { statement, params: types, fields, planned: Mutex::new(None) });
+        }
+        let cx = self.statement()?;
+        let params = ParamTypes::declared(types);
+        let planned = self.plan(found, &params, &cx)?;
+        Ok(Prepared {
+            params: params.finish()?,
+            fields: planned.gives_rows.then(|| planned.fields.clone()),
+            planned: Mutex::new(Some(Arc::new(planned))),
+            statement,
+        })
+    }
+
+    /// The prepared statement's plan under today's definitions.
+    fn planned(&self, prepared: &Prepared, cx: &StatementCx) -> Result<Arc<Planned>> {
+        let mut kept = prepared.planned.lock();
+        if let Some(planned) = kept.as_ref().filter(|p| p.is_current(cx)) {
+            return Ok(planned.clone());
+        }
+        let Some(statement) = &prepared.statement else { return Err(SqlError::internal("an empty statement has no plan")) };
+        let planned = Arc::new(self.plan(statement, &ParamTypes::fixed(prepared.params.clone()), cx)?);
+        let shape = |f: &Arc<[Field]>| f.iter().map(|f| f.ty).collect::<Vec<_>>();
+        if prepared.fields.as_ref().is_some_and(|f| shape(f) != shape(&planned.fields)) {
+            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "cached plan must not change result type"));
+        }
+        *kept = Some(planned.clone());
+        Ok(planned)
+    }
+
+    /// Describe of a statement.
+    pub fn describe_statement(&mut self, name: &str) -> Result<StatementShape> {
+        let found = self.find_statement(name).map(|p| StatementShape { params: p.params.clone(), fields: p.fields.clone() });
+        self.guard(found)
+    }
+
+    pub(super) fn find_statement(&self, name: &str) -> Result<Arc<Prepared>> {
+        self.statements.get(name).cloned().ok_or_else(|| {
+            let what = if name.is_empty() { "unnamed prepared statement".to_owned() } else { format!("prepared statement \"{name}\"") };
+            SqlError::new(state::INVALID_SQL_STATEMENT_NAME, format!("{what} does not exist"))
+        })
+    }
+
+    /// Bind. Formats are the wire's: none (all text), one for all, or one each; 0 text, 1 binary.
+    pub fn bind(
+        &mut self,
+        portal: &str,
+        statement: &str,
+        params: Vec<Option<Bytes>>,
+        param_formats: &[i16],
+        result_formats: &[i16],
+    ) -> Result<()> {
+        self.start_clock();
+        let result = self.bind_inner(portal, statement, &params, param_formats, result_formats);
+        self.guard(result)
+    }
+
+    fn bind_inner(
+        &mut self,
+        portal: &str,
+        name: &str,
+        params: &[Option<Bytes>],
+        param_formats: &[i16],
+        result_formats: &[i16],
+    ) -> Result<()> {
+        let prepared = self.find_statement(name)?;
+        let protocol = |message: String| SqlError::new(state::PROTOCOL_VIOLATION, message);
+        if params.len() != prepared.params.len() {
+            let (given, wanted) = (params.len(), prepared.params.len());
+            return Err(protocol(format!("bind message supplies {given} parameters, but prepared statement \"{name}\" requires {wanted}")));
+        }
+        if let Some(found) = &prepared.statement {
+            self.check_not_failed(&found.kind)?;
+        }
+        if !portal.is_empty() && self.portals.contains_key(portal) {
+            return Err(SqlError::new(state::DUPLICATE_CURSOR, format!("cursor \"{portal}\" already exists")));
+        }
+        let formats = expand(param_formats, params.len())
+            .ok_or_else(|| protocol(format!("bind message has {} parameter formats but {} parameters", param_formats.len(), params.len())))?;
+        let mut values = Vec::with_capacity(params.len());
+        if !params.is_empty() {
+            let cx = self.statement()?.cx;
+            for (i, (bytes, ty)) in params.iter().zip(&prepared.params).enumerate() {
+                values.push(match bytes {
+                    None => Datum::Null,
+                    Some(bytes) if formats[i] => io::binary_in(bytes, ty.plain())?,
+                    Some(bytes) => io::text_in(io::utf8(bytes)?, ty.plain(), &cx)?,
+                });
+            }
+        }
+        let columns = prepared.fields.as_ref().map_or(0, |f| f.len());
+        let binary = expand(result_formats, columns).filter(|_| columns > 0 || result_formats.len() <= 1);
+        let binary = binary.ok_or_else(|| protocol(format!("bind message has {} result formats but query has {columns} columns", result_formats.len())))?;
+        self.portals.insert(portal.to_owned(), Portal { prepared, params: values, binary: binary.into(), state: PortalState::Ready });
+        Ok(())
+    }
+
+    /// Describe of a portal: its columns and which are sent in binary; None for NoData.
+    #[allow(clippy::type_complexity)]
+    pub fn describe_portal(&mut self, name: &str) -> Result<Option<(Arc<[Field]>, Arc<[bool]>)>> {
+        let found = match self.portals.get(name) {
+            Some(portal) => Ok(portal.prepared.fields.clone().map(|f| (f, portal.binary.clone()))),
+            None => Err(no_portal(name)),
+        };
+        self.guard(found)
+    }
+
+    /// Execute, for at most so many rows (0: all). The outcome is followed up as in the simple protocol.
+    pub fn execute(&mut self, portal: &str, max_rows: usize) -> Result<Outcome> {
+        self.start_clock();
+        self.drop_active();
+        let result = self.execute_inner(portal, max_rows);
+        self.guard(result)
+    }
+
+    fn execute_inner(&mut self, name: &str, max_rows: usize) -> Result<Outcome> {
+        let limit = (max_rows > 0).then_some(max_rows);
+        let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
+        let (prepared, params, binary) = (portal.prepared.clone(), portal.params.clone(), portal.binary.clone());
+        match std::mem::replace(&mut portal.state, PortalState::Done) {
+            PortalState::Suspended(mut rows) => {
+                rows.left = limit;
+                let outcome = rows.outcome();
+                self.active = Active::Rows(rows, Some(name.to_owned()));
+                return Ok(outcome);
+            }
+            PortalState::Done if prepared.fields.is_some() => return Ok(Outcome::Command { tag: "SELECT 0".into() }),
+            PortalState::Done if prepared.statement.is_some() => {
+                return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("portal \"{name}\" cannot be run")));
+            }
+            PortalState::Ready | PortalState::Done => {}
+        }
+        let Some(statement) = &prepared.statement else { return Ok(Outcome::Empty) };
+        self.check_not_failed(&statement.kind)?;
+        if let Some(outcome) = self.transaction_control(&statement.kind)? {
+            return Ok(outcome);
+        }
+        if !is_query(&statement.kind) {
+            let outcome = self.utility(statement, false)?;
+            if let Active::Rows(rows, portal) = &mut self.active {
+                (rows.left, rows.binary, *portal) = (limit, binary, Some(name.to_owned()));
+                return Ok(rows.outcome());
+            }
+            return Ok(outcome);
+        }
+        let mut ran = self.run_prepared(&prepared, params, true)?;
+        if let Ran::Rows(rows) = &mut ran {
+            (rows.left, rows.binary) = (limit, binary);
+        }
+        Ok(self.give(ran, Some(name.to_owned())))
+    }
+
+    /// Runs a prepared query or change. `pipelined`: a change is remembered until Sync.
+    pub(super) fn run_prepared(&mut self, prepared: &Arc<Prepared>, params: Vec<Datum>, pipelined: bool) -> Result<Ran> {
+        let cx = self.statement()?;
+        let planned = self.planned(prepared, &cx)?;
+        let kept = (pipelined && planned.writes && self.block.status == Status::Implicit).then(|| params.clone());
+        let ran = self.run_planned(&planned, params, &cx)?;
+        if let Some(params) = kept {
+            let rerun = match &ran {
+                Ran::Tag(tag) => Some(Rerun { prepared: prepared.clone(), params, tag: tag.clone(), rows: Vec::new() }),
+                Ran::Rows(rows) => rows.peek().filter(|r| r.len() <= RERUN_ROWS_MAX).map(|r| Rerun {
+                    prepared: prepared.clone(),
+                    params,
+                    tag: String::new(),
+                    rows: r.iter().cloned().collect(),
+                }),
+            };
+            match rerun {
+                Some(rerun) if self.can_rerun => self.pipeline.push(rerun),
+                _ => self.can_rerun = false,
+            }
+        } else if pipelined && self.shared.txn.is_open() {
+            // It may have shown what changes before it wrote: a second run would have to show the same.
+            self.can_rerun = false;
+        }
+        Ok(ran)
+    }
+
+    /// Keeps a portal that has more rows.
+    pub(super) fn suspend(&mut self, portal: Option<String>) {
+        if let (Active::Rows(rows, _), Some(name)) = (std::mem::replace(&mut self.active, Active::None), portal)
+            && let Some(portal) = self.portals.get_mut(&name)
+        {
+            portal.state = PortalState::Suspended(rows);
+        }
+    }
+    /// A portal gave all its rows.
+    pub(super) fn finish_portal(&mut self, portal: Option<String>) {
+        if let Some(portal) = portal.and_then(|name| self.portals.get_mut(&name)) {
+            portal.state = PortalState::Done;
+        }
+    }
+
+    /// Close of a statement; one that is not there is no error.
+    pub fn close_statement(&mut self, name: &str) {
+        self.statements.remove(name);
+    }
+    /// Close of a portal.
+    pub fn close_portal(&mut self, name: &str) {
+        self.portals.remove(name);
+    }
+
+    /// Sync: ends the implicit transaction. Call it after errors too: then it rolls back and succeeds.
+    pub fn sync(&mut self) -> Result<()> {
+        self.drop_active();
+        if self.block.status != Status::Implicit {
+            return Ok(());
+        }
+        let pipeline = std::mem::take(&mut self.pipeline);
+        let can_rerun = std::mem::replace(&mut self.can_rerun, true);
+        let result = match self.commit() {
+            Err(Failure::Conflict(e)) if can_rerun && !pipeline.is_empty() => self.commit_again(&pipeline, e),
+            other => other.map_err(SqlError::from),
+        };
+        self.guard(result)
+    }
+
+    /// Makes the changes of a pipeline again until they can be committed.
+    fn commit_again(&mut self, pipeline: &[Rerun], conflict: SqlError) -> Result<()> {
+        let db = self.shared.db.clone();
+        let _turn = db.turn.lock();
+        for _ in 0..ATTEMPTS {
+            self.shared.cancel.check()?;
+            for change in pipeline {
+                let same = match self.run_prepared(&change.prepared, change.params.clone(), false)? {
+                    Ran::Tag(tag) => tag == change.tag,
+                    Ran::Rows(rows) => rows.peek().is_some_and(|r| same_rows(r.iter(), &change.rows)),
+                };
+                if !same {
+                    self.rollback();
+                    return Err(conflict);
+                }
+            }
+            match self.commit() {
+                Err(Failure::Conflict(_)) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(conflict)
+    }
+}
+
+fn same_rows<'a>(again: impl ExactSizeIterator<Item = &'a Row>, before: &[Row]) -> bool {
+    // Values print alike exactly when the client could not tell them apart.
+    again.len() == before.len() && again.zip(before).all(|(a, b)| format!("{a:?}") == format!("{b:?}"))
+}
+
+fn duplicate(name: &str) -> SqlError {
+    SqlError::new(state::DUPLICATE_PREPARED_STATEMENT, format!("prepared statement \"{name}\" already exists"))
+}
+
+fn no_portal(name: &str) -> SqlError {
+    SqlError::new(state::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+}
+
+/// One format for each: true is binary. None if their number fits neither rule.
+fn expand(formats: &[i16], count: usize) -> Option<Vec<bool>> {
+    match formats {
+        [] => Some(vec![false; count]),
+        [one] => Some(vec![*one == 1; count]),
+        many if many.len() == count => Some(many.iter().map(|f| *f == 1).collect()),
+        _ => None,
+    }
+}
+
+impl Session {
+    /// PREPARE.
+    pub(super) fn prepare_named(&mut self, name: &str, types: Vec<Type>, statement: &ast::Statement) -> Result<()> {
+        if self.statements.contains_key(name) {
+            return Err(duplicate(name));
+        }
+        let prepared = self.prepare(Some(statement.clone()), types)?;
+        self.statements.insert(name.to_owned(), Arc::new(prepared));
+        Ok(())
+    }
+    /// The statement EXECUTE names, which must be a query or a change.
+    pub(super) fn executable(&self, name: &str) -> Result<Arc<Prepared>> {
+        let prepared = self.find_statement(name)?;
+        let kind = prepared.statement.as_ref().map(|s| &s.kind);
+        match kind {
+            Some(kind) if is_query(kind) => Ok(prepared),
+            Some(StatementKind::Execute { .. }) | None => Err(SqlError::unsupported("EXECUTE of this statement")),
+            Some(_) => Err(SqlError::unsupported("EXECUTE of a utility statement")),
+        }
+    }
+}

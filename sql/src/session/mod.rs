@@ -1,0 +1,360 @@
+//! A client's session: statements in, results out, transactions between them.
+//!
+//! [`Instance`] is a data directory with its databases; [`Session`] is one client in one database. A session is a state machine that one
+//! thread at a time drives through `&mut self`; what it returns is plain data ([`outcome`]). Everything blocks (on storage, on pg_sleep), so call
+//! it on a thread that may, with a stack of 16 MiB. [`Session::cancel_flag`] may be raised from any other.
+//!
+//! ```text
+//! simple query      simple(sql)?; while let Some(outcome) = next_result()? { rows: fetch() until Done; copy: see below }
+//! extended query    parse, bind, execute -> outcome, fetch() until Done or Suspended; sync() ends the implicit transaction
+//! COPY FROM STDIN   outcome CopyIn: copy_data(bytes) as they come in, then copy_done() -> tag, or copy_fail(why) -> the error to send
+//! COPY TO STDOUT    outcome CopyOut: copy_out() until Done
+//! any error         the statement is undone; the rest of a simple string is abandoned; in extended mode skip to Sync, then call sync()
+//! ```
+//!
+//! Results of a statement that is a transaction of its own are given out when it is committed: simple queries always; extended ones when
+//! Sync has been answered, so do not flush DataRow and CommandComplete before `sync()` returned, unless the client sends Flush.
+//!
+//! Behind this surface:
+//!
+//! ```text
+//! instance      databases and what they share       transaction  blocks, snapshots, commits, conflicts
+//! settings      SET and SHOW                        query        planned statements and their rows
+//! shared        what functions ask of the session   extended     prepared statements, portals, parameters
+//! utility       all other statements                copying      COPY
+//! ```
+
+mod copying;
+mod extended;
+pub mod instance;
+pub mod outcome;
+mod query;
+pub mod settings;
+mod shared;
+mod transaction;
+mod utility;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+pub use instance::{ConnectOptions, Instance, InstanceOptions, Verified};
+pub use outcome::{CopyShape, CopyStep, Notice, Outcome, StatementShape, Step};
+
+use crate::catalog::Catalog;
+use crate::error::{Result, SqlError, state};
+use crate::functions::SessionCx;
+use crate::functions::context::CancelFlag;
+use crate::parse::{self, ast};
+use crate::write::TxnHandle;
+use crate::write::copy::{CopyIn, CopyOut};
+
+use extended::{Portal, Prepared, Rerun};
+use instance::{Db, Presence};
+use query::{Ran, Rows};
+use settings::{IsolationLevel, Settings};
+use shared::{Current, SequenceUse, Shared};
+use transaction::{Block, Status};
+
+/// One client in one database.
+pub struct Session {
+    instance: Arc<Instance>,
+    shared: Arc<Shared>,
+    _presence: Presence,
+    user: String,
+    backend_pid: i32,
+    block: Block,
+    statements: FxHashMap<String, Arc<Prepared>>,
+    portals: FxHashMap<String, Portal>,
+    /// Statements of a simple string that are still to run.
+    script: Option<Script>,
+    active: Active,
+    /// Changes made by extended queries since the last Sync, to be made again if their commit conflicts.
+    pipeline: Vec<Rerun>,
+    /// All that was given out since the last Sync can be compared with a second run.
+    can_rerun: bool,
+    /// The version bee.as_of names, by its text.
+    as_of: Option<(String, u64)>,
+    /// A resolved search path, by catalog and settings.
+    path: Option<(u64, u64, Vec<u32>)>,
+    random: u64,
+}
+
+/// A simple query string.
+struct Script {
+    statements: VecDeque<ast::Statement>,
+    /// It is one statement: a transaction of its own.
+    single: bool,
+    /// It has no statement at all.
+    empty: bool,
+}
+
+/// A result that is being fetched.
+enum Active {
+    None,
+    /// With the portal the rows belong to.
+    Rows(Box<Rows>, Option<String>),
+    CopyIn(Box<CopyIn>),
+    CopyOut(Box<CopyOut>),
+}
+
+impl Session {
+    fn new(instance: Arc<Instance>, db: Arc<Db>, options: &ConnectOptions, as_of: Option<String>) -> Result<Session> {
+        let of_instance = instance.options();
+        let mut settings = Settings::new([
+            ("max_connections", of_instance.max_connections.to_string()),
+            ("port", of_instance.port.to_string()),
+            ("work_mem", (of_instance.work_mem_bytes / 1024).to_string()),
+            ("session_authorization", options.user.clone()),
+            ("data_directory", instance.dir().map(|d| d.display().to_string()).unwrap_or_default()),
+        ])?;
+        for (name, value) in &options.settings {
+            settings.set_at_start(name, value)?;
+        }
+        if let Some(as_of) = &as_of {
+            settings.set_at_start("bee.as_of", as_of)?;
+        }
+        let cancel = Arc::new(CancelFlag::default());
+        let presence = instance.enter(&db, &cancel);
+        let catalog = db.catalog(&db.database.snapshot())?;
+        let shared = Arc::new(Shared {
+            txn: TxnHandle::new(db.row_ids.clone()),
+            settings: Mutex::new(settings),
+            sequences: Mutex::new(SequenceUse::default()),
+            notices: Mutex::default(),
+            current: Mutex::new(Current { catalog, version: 0, read_only: false, isolation: IsolationLevel::ReadCommitted }),
+            transaction_id: AtomicU64::new(0),
+            cancel,
+            db,
+        });
+        let mut session = Session {
+            instance,
+            shared,
+            _presence: presence,
+            user: options.user.clone(),
+            backend_pid: options.backend_pid,
+            block: Block::idle(),
+            statements: FxHashMap::default(),
+            portals: FxHashMap::default(),
+            script: None,
+            active: Active::None,
+            pipeline: Vec::new(),
+            can_rerun: true,
+            as_of: None,
+            path: None,
+            random: shared::unix_micros() as u64 ^ 0x9e37_79b9_7f4a_7c15,
+        };
+        // A past version that is none is refused now, not at the first statement.
+        let first = session.statement();
+        session.rollback();
+        first.map(|_| session)
+    }
+
+    // Simple protocol
+
+    /// Begins a simple query string. Nothing has run yet; an error (syntax) fails the whole string.
+    pub fn simple(&mut self, sql: &str) -> Result<()> {
+        self.active = Active::None;
+        self.script = None;
+        match parse::parse(sql) {
+            Ok(statements) => {
+                let statements = VecDeque::from(statements);
+                self.script = Some(Script { single: statements.len() == 1, empty: statements.is_empty(), statements });
+                Ok(())
+            }
+            Err(e) => {
+                self.fail();
+                Err(e)
+            }
+        }
+    }
+    /// Runs the string's next statement; what it gave must have been fetched or dropped before. None: the string is through and, outside a
+    /// transaction block, committed. After an error the string is over.
+    pub fn next_result(&mut self) -> Result<Option<Outcome>> {
+        self.start_clock();
+        let result = self.next_statement();
+        self.guard(result)
+    }
+
+    fn next_statement(&mut self) -> Result<Option<Outcome>> {
+        self.drop_active();
+        let Some(script) = &mut self.script else { return Ok(None) };
+        if std::mem::take(&mut script.empty) {
+            return Ok(Some(Outcome::Empty));
+        }
+        let single = script.single;
+        match script.statements.pop_front() {
+            Some(statement) => self.run(&statement, single).map(Some),
+            None => {
+                self.script = None;
+                if self.block.status == Status::Implicit {
+                    self.commit()?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The next rows of the last [`Outcome::Rows`].
+    pub fn fetch(&mut self) -> Result<Step> {
+        let Active::Rows(rows, portal) = &mut self.active else {
+            return Err(SqlError::internal("there are no rows to fetch"));
+        };
+        let step = rows.step();
+        let portal = portal.clone();
+        match &step {
+            Ok(Step::Rows(_)) => {}
+            Ok(Step::Suspended) => self.suspend(portal),
+            Ok(Step::Done { .. }) => {
+                self.active = Active::None;
+                self.finish_portal(portal);
+            }
+            Err(_) => self.active = Active::None,
+        }
+        self.guard(step)
+    }
+
+    /// A result nobody wants any more: a COPY FROM that was left is undone.
+    fn drop_active(&mut self) {
+        if matches!(std::mem::replace(&mut self.active, Active::None), Active::CopyIn(_)) {
+            self.fail();
+        }
+    }
+
+    /// An error ends what was going on.
+    fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.active = Active::None;
+            self.script = None;
+            self.fail();
+        }
+        result
+    }
+
+    /// Forgets old cancels and starts statement_timeout.
+    fn start_clock(&mut self) {
+        let timeout = self.shared.settings.lock().derived().statement_timeout;
+        self.shared.cancel.reset();
+        self.shared.cancel.set_timeout(timeout);
+    }
+
+    /// Runs a statement. `own`: it is a transaction of its own, if none is open.
+    fn run(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
+        self.check_not_failed(&statement.kind)?;
+        if let Some(outcome) = self.transaction_control(&statement.kind)? {
+            return Ok(outcome);
+        }
+        if query::is_query(&statement.kind) {
+            return self.run_query(statement, own);
+        }
+        self.utility(statement, own)
+    }
+
+    fn run_query(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
+        let params = crate::bind::ParamTypes::none();
+        let cx = self.statement()?;
+        let planned = self.plan(statement, &params, &cx)?;
+        let ran = if planned.writes && own && self.block.status == Status::Implicit {
+            let mut first = Some((planned, cx));
+            self.retrying(|session| {
+                // Later rounds meet a newer snapshot, and perhaps newer definitions.
+                let (planned, cx) = match first.take() {
+                    Some(first) => first,
+                    None => {
+                        let cx = session.statement()?;
+                        (session.plan(statement, &params, &cx)?, cx)
+                    }
+                };
+                session.run_planned(&planned, Vec::new(), &cx)
+            })?
+        } else {
+            self.run_planned(&planned, Vec::new(), &cx)?
+        };
+        Ok(self.give(ran, None))
+    }
+
+    /// Makes a statement's result the active one.
+    fn give(&mut self, ran: Ran, portal: Option<String>) -> Outcome {
+        match ran {
+            Ran::Rows(rows) => {
+                let outcome = rows.outcome();
+                self.active = Active::Rows(Box::new(rows), portal);
+                outcome
+            }
+            Ran::Tag(tag) => Outcome::Command { tag },
+        }
+    }
+
+    // State
+
+    /// For ReadyForQuery: `I` idle, `T` in a transaction block, `E` in a failed one.
+    pub fn transaction_status(&self) -> u8 {
+        match self.block.status {
+            Status::Idle | Status::Implicit => b'I',
+            Status::Explicit => b'T',
+            Status::Failed => b'E',
+        }
+    }
+    /// What a cancel request or a shutdown raises.
+    pub fn cancel_flag(&self) -> Arc<CancelFlag> {
+        self.shared.cancel.clone()
+    }
+    /// Messages since the last call, to be sent before what follows; those below client_min_messages are left out.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        let least = self.shared.settings.lock().derived().min_severity;
+        let mut notices = std::mem::take(&mut *self.shared.notices.lock());
+        notices.retain(|n| n.rank() >= least);
+        notices
+    }
+    /// Settings to be told (ParameterStatus) that changed since the last call.
+    pub fn take_parameter_changes(&mut self) -> Vec<(&'static str, String)> {
+        self.shared.settings.lock().take_changed()
+    }
+    /// Settings to be told at the start.
+    pub fn parameters_at_start(&self) -> Vec<(&'static str, String)> {
+        self.shared.settings.lock().reported()
+    }
+    /// Surroundings that values are printed in (time zone, styles); take it anew for each result.
+    pub fn output_cx(&self) -> Arc<SessionCx> {
+        let derived = self.shared.settings.lock().derived().clone();
+        let catalog: Arc<Catalog> = self.shared.current.lock().catalog.clone();
+        Arc::new(SessionCx {
+            time_zone: derived.time_zone.clone(),
+            date_order: derived.date_order,
+            bytea_hex: derived.bytea_hex,
+            transaction_micros: 0,
+            statement_micros: 0,
+            user: String::new(),
+            database: String::new(),
+            search_path: self.path.as_ref().map(|(_, _, path)| path.clone()).unwrap_or_default(),
+            backend_pid: self.backend_pid,
+            catalog,
+            services: self.shared.clone(),
+            cancel: self.shared.cancel.clone(),
+            work_mem_bytes: derived.work_mem_bytes,
+            random: Mutex::new(0),
+        })
+    }
+    /// The value of a setting as SHOW prints it.
+    ///
+    /// # Errors
+    /// 42704 if there is none of this name.
+    pub fn setting(&self, name: &str) -> Result<String> {
+        self.shared.settings.lock().show(name)
+    }
+}
+
+/// 42601 for several statements where one is allowed.
+fn one_statement(sql: &str) -> Result<Option<ast::Statement>> {
+    let mut statements = parse::parse(sql)?;
+    if statements.len() > 1 {
+        return Err(SqlError::new(state::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
+    }
+    Ok(statements.pop())
+}

@@ -1,0 +1,219 @@
+//! Queries and changes: bound, planned, kept while the definitions stay, run.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Session;
+use super::outcome::{Outcome, Step};
+use super::transaction::{StatementCx, resolver};
+use crate::bind::{self, BindEnv, Bound, ParamTypes};
+use crate::error::Result;
+use crate::exec::{self, Cursor};
+use crate::ir::{Field, Rel, RelKind};
+use crate::parse::ast::{self, StatementKind};
+use crate::plan::{self, Physical, PlanCx};
+use crate::types::{Datum, Row};
+use crate::write::{DmlPlans, Writer};
+
+/// A statement planned under certain definitions.
+pub(super) struct Planned {
+    stamp: u64,
+    search_path: Vec<u32>,
+    /// How to run it.
+    pub plan: Arc<Physical>,
+    /// Shape of its rows.
+    pub fields: Arc<[Field]>,
+    /// It changes rows.
+    pub writes: bool,
+    /// It gives rows (a change does with RETURNING).
+    pub gives_rows: bool,
+    /// More than one change is in it.
+    several: bool,
+    tag: Tag,
+    dml: Arc<DmlPlans>,
+}
+
+/// The tag a statement ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tag {
+    Select,
+    Insert,
+    Update,
+    Delete,
+}
+
+impl Tag {
+    /// The tag with its number of rows.
+    pub fn text(self, rows: u64) -> String {
+        match self {
+            Tag::Select => format!("SELECT {rows}"),
+            Tag::Insert => format!("INSERT 0 {rows}"),
+            Tag::Update => format!("UPDATE {rows}"),
+            Tag::Delete => format!("DELETE {rows}"),
+        }
+    }
+    fn command(self) -> &'static str {
+        match self {
+            Tag::Select => "SELECT",
+            Tag::Insert => "INSERT",
+            Tag::Update => "UPDATE",
+            Tag::Delete => "DELETE",
+        }
+    }
+}
+
+impl Planned {
+    /// Whether it still means the same.
+    pub fn is_current(&self, statement: &StatementCx) -> bool {
+        self.stamp == statement.cx.catalog.stamp && self.search_path == statement.cx.search_path
+    }
+}
+
+/// Whether a statement is bound and planned, rather than carried out by the session.
+pub(super) fn is_query(kind: &StatementKind) -> bool {
+    matches!(kind, StatementKind::Query(_) | StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_))
+}
+
+/// Changes in a relation: at its top and in the WITH clauses above.
+fn changes(rel: &Rel) -> usize {
+    match &rel.kind {
+        RelKind::Dml(_) => 1,
+        RelKind::With { ctes, body } => ctes.iter().map(|c| changes(&c.definition)).sum::<usize>() + changes(body),
+        _ => 0,
+    }
+}
+
+/// Rows on their way to the client.
+pub(super) struct Rows {
+    source: Source,
+    /// Shape.
+    pub fields: Arc<[Field]>,
+    /// Columns sent in binary form.
+    pub binary: Arc<[bool]>,
+    sent: u64,
+    /// How many may still be given before the portal is suspended.
+    pub left: Option<usize>,
+    /// The tag, if it is known before the rows are counted.
+    tag: Option<String>,
+}
+
+enum Source {
+    Cursor(Box<Cursor>),
+    Buffer(VecDeque<Row>),
+}
+
+/// Rows handed out at a time.
+const BATCH: usize = 1024;
+
+impl Rows {
+    /// All rows are here already.
+    pub fn buffered(rows: Vec<Row>, fields: Arc<[Field]>, tag: String) -> Rows {
+        Rows { source: Source::Buffer(rows.into()), binary: text_formats(fields.len()), fields, sent: 0, left: None, tag: Some(tag) }
+    }
+    /// Of a running query.
+    fn running(cursor: Cursor, fields: Arc<[Field]>) -> Rows {
+        Rows { source: Source::Cursor(Box::new(cursor)), binary: text_formats(fields.len()), fields, sent: 0, left: None, tag: None }
+    }
+    /// The rows, if all of them are here.
+    pub fn peek(&self) -> Option<&VecDeque<Row>> {
+        match &self.source {
+            Source::Buffer(rows) => Some(rows),
+            Source::Cursor(_) => None,
+        }
+    }
+    /// What the server is told.
+    pub fn outcome(&self) -> Outcome {
+        Outcome::Rows { fields: self.fields.clone(), binary: self.binary.clone() }
+    }
+    /// The next rows.
+    pub fn step(&mut self) -> Result<Step> {
+        if self.left == Some(0) {
+            return Ok(Step::Suspended);
+        }
+        let max = self.left.unwrap_or(BATCH).min(BATCH);
+        let rows = match &mut self.source {
+            Source::Cursor(cursor) => cursor.next_rows(max)?.unwrap_or_default(),
+            Source::Buffer(rows) => rows.drain(..max.min(rows.len())).collect(),
+        };
+        if rows.is_empty() {
+            return Ok(Step::Done { tag: self.tag.take().unwrap_or_else(|| Tag::Select.text(self.sent)) });
+        }
+        self.sent += rows.len() as u64;
+        self.left = self.left.map(|n| n - rows.len());
+        Ok(Step::Rows(rows))
+    }
+}
+
+/// All columns as text.
+pub(super) fn text_formats(columns: usize) -> Arc<[bool]> {
+    std::iter::repeat_n(false, columns).collect()
+}
+
+/// What running a statement gave.
+pub(super) enum Ran {
+    /// Rows to be fetched.
+    Rows(Rows),
+    /// It is done.
+    Tag(String),
+}
+
+impl Session {
+    /// Binds and plans a statement.
+    pub(super) fn plan(&self, statement: &ast::Statement, params: &ParamTypes, cx: &StatementCx) -> Result<Planned> {
+        let env = BindEnv {
+            catalog: cx.cx.catalog.clone(),
+            search_path: cx.cx.search_path.clone(),
+            params,
+            resolver: resolver(&self.shared),
+            session: &cx.cx,
+        };
+        let bound = bind::bind(statement, &env)?;
+        let writes = bound.writes();
+        let (tag, gives_rows) = match (&statement.kind, &bound) {
+            (_, Bound::Query(_)) => (Tag::Select, true),
+            (StatementKind::Insert(_), b) => (Tag::Insert, returns(b)),
+            (StatementKind::Update(_), b) => (Tag::Update, returns(b)),
+            (StatementKind::Delete(_), b) => (Tag::Delete, returns(b)),
+            _ => return Err(crate::SqlError::internal("a statement without rows was planned")),
+        };
+        let (Bound::Query(rel) | Bound::Dml(rel)) = bound else {
+            return Err(crate::SqlError::internal("a statement without rows was planned"));
+        };
+        let several = changes(&rel) > 1;
+        let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
+        Ok(Planned {
+            stamp: cx.cx.catalog.stamp,
+            search_path: cx.cx.search_path.clone(),
+            fields: plan.schema.clone(),
+            plan,
+            writes,
+            gives_rows,
+            several,
+            tag,
+            dml: Arc::default(),
+        })
+    }
+
+    /// Runs a planned statement; a change to its end, a query only when its rows are fetched.
+    pub(super) fn run_planned(&mut self, planned: &Planned, params: Vec<Datum>, cx: &StatementCx) -> Result<Ran> {
+        if !planned.writes {
+            let exec_cx = self.exec_cx(cx, params, None)?;
+            let cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
+            return Ok(Ran::Rows(Rows::running(cursor, planned.fields.clone())));
+        }
+        self.begin_writes(cx, planned.tag.command())?;
+        let writer = Arc::new(Writer::new(self.shared.txn.clone(), planned.dml.clone(), planned.several));
+        let exec_cx = self.exec_cx(cx, params, Some(writer.clone()))?;
+        let mut cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
+        let rows = cursor.collect()?;
+        self.end_writes()?;
+        self.block.rows += writer.rows();
+        let count = if planned.tag == Tag::Select { rows.len() as u64 } else { cursor.changed() };
+        let tag = planned.tag.text(count);
+        Ok(if planned.gives_rows { Ran::Rows(Rows::buffered(rows, planned.fields.clone(), tag)) } else { Ran::Tag(tag) })
+    }
+}
+
+fn returns(bound: &Bound) -> bool {
+    bound.dml().is_some_and(|d| d.returning.is_some())
+}

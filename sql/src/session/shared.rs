@@ -1,0 +1,283 @@
+//! What a session and the functions its statements call have in common: settings, the transaction, sequences.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use pgbee_engine::txn::Snapshot;
+use pgbee_engine::{Error as EngineError, Version};
+use rustc_hash::FxHashMap;
+
+use super::instance::Db;
+use super::outcome::Notice;
+use super::settings::{IsolationLevel, Settings};
+use crate::bind::AsOfResolver;
+use crate::catalog::ddl::DdlHost;
+use crate::catalog::schema::Relation;
+use crate::catalog::{Catalog, Sequence};
+use crate::codec::keyspace;
+use crate::error::{Result, SqlError, state};
+use crate::functions::Services;
+use crate::functions::context::CancelFlag;
+use crate::write::TxnHandle;
+use crate::write::sequence::SequenceState;
+
+/// Seconds between 1970 and 2000, where SQL's time begins.
+const EPOCH_2000_SECONDS: i64 = 946_684_800;
+
+/// Now, in microseconds since 1970-01-01 UTC: the engine's time.
+pub(super) fn unix_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Engine time as SQL time (microseconds since 2000-01-01 UTC).
+pub(super) fn sql_micros(unix_micros: i64) -> i64 {
+    unix_micros - EPOCH_2000_SECONDS * 1_000_000
+}
+
+/// What the statement at hand reads and may do.
+pub(super) struct Current {
+    pub catalog: Arc<Catalog>,
+    pub version: u64,
+    pub read_only: bool,
+    pub isolation: IsolationLevel,
+}
+
+/// Sequences as this session used them.
+#[derive(Default)]
+pub(super) struct SequenceUse {
+    last: FxHashMap<u32, i64>,
+    latest: Option<u32>,
+    /// Those whose state is part of the open transaction.
+    pub own: Vec<u32>,
+}
+
+impl SequenceUse {
+    /// DISCARD SEQUENCES.
+    pub fn forget(&mut self) {
+        (self.last, self.latest) = (FxHashMap::default(), None);
+    }
+}
+
+/// Shared by a session and its statements.
+pub(super) struct Shared {
+    pub db: Arc<Db>,
+    pub settings: Mutex<Settings>,
+    pub txn: TxnHandle,
+    pub sequences: Mutex<SequenceUse>,
+    pub notices: Mutex<Vec<Notice>>,
+    pub cancel: Arc<CancelFlag>,
+    pub current: Mutex<Current>,
+    /// Number of the transaction: txid_current().
+    pub transaction_id: AtomicU64,
+}
+
+impl Shared {
+    fn sequence(&self, oid: u32) -> Result<Arc<Sequence>> {
+        match self.current.lock().catalog.by_oid(oid) {
+            Some(Relation::Sequence(s)) => Ok(s.clone()),
+            Some(other) => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a sequence", other.name()))),
+            None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
+        }
+    }
+    fn refuse_read_only(&self, what: &str) -> Result<()> {
+        if self.current.lock().read_only {
+            let message = format!("cannot execute {what} in a read-only transaction");
+            return Err(SqlError::new(state::READ_ONLY_SQL_TRANSACTION, message));
+        }
+        Ok(())
+    }
+    fn is_own(&self, oid: u32) -> bool {
+        self.sequences.lock().own.contains(&oid)
+    }
+    fn remember(&self, oid: u32, value: i64) {
+        let mut sequences = self.sequences.lock();
+        sequences.last.insert(oid, value);
+        sequences.latest = Some(oid);
+    }
+    /// The snapshot of a version.
+    pub fn snapshot_at(&self, version: u64) -> Result<Snapshot> {
+        self.db.database.snapshot_at(Version(version)).map_err(|e| self.not_a_version(e, &version.to_string()))
+    }
+    /// 22023 with the valid range of versions and times.
+    fn not_a_version(&self, error: EngineError, asked: &str) -> SqlError {
+        let EngineError::NotAVersion { newest, .. } = error else { return error.into() };
+        let message = format!("{asked} is not a version of database \"{}\"", self.db.name);
+        let range = match self.db.database.first_commit() {
+            Ok(Some(first)) => {
+                let oldest = crate::types::io::to_text(
+                    &crate::types::Datum::TimestampTz(sql_micros(first.time_micros)),
+                    crate::types::Type::TIMESTAMPTZ,
+                    crate::codec::row::storage_cx(),
+                );
+                format!("Versions go from {} (committed at {oldest}) to {newest}; each is the end of a commit.", first.version)
+            }
+            _ => "The database has no version yet.".to_owned(),
+        };
+        SqlError::new(state::INVALID_PARAMETER_VALUE, message).detail(range)
+    }
+    /// The version that a value of bee.as_of names; None for an empty one.
+    pub fn parse_as_of(&self, text: &str, catalog: &Catalog) -> Result<Option<u64>> {
+        let text = text.trim();
+        let invalid = || {
+            SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"bee.as_of\": \"{text}\""))
+                .hint("Use version:1234, timestamp:2026-11-01 00:00+00, tag:name, or an empty string.")
+        };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let (kind, value) = text.split_once(':').map_or(("version", text), |(k, v)| (k.trim(), v.trim()));
+        let version = match kind {
+            "version" => value.parse().map_err(|_| invalid())?,
+            "timestamp" => {
+                let zone = self.settings.lock().derived().time_zone.clone();
+                let order = self.settings.lock().derived().date_order;
+                let now = sql_micros(unix_micros());
+                let cx = crate::types::datetime::InputCx { zone: &zone, order, now };
+                self.version_at(crate::types::datetime::timestamptz_in(value, -1, &cx)?)?
+            }
+            "tag" => match catalog.tags.get(value) {
+                Some(tag) => tag.version,
+                None => return Err(SqlError::new(state::UNDEFINED_OBJECT, format!("tag \"{value}\" does not exist"))),
+            },
+            _ => return Err(invalid()),
+        };
+        self.snapshot_at(version)?;
+        Ok(Some(version))
+    }
+}
+
+impl DdlHost for Shared {
+    fn own_sequence(&self, oid: u32) {
+        self.sequences.lock().own.push(oid);
+    }
+    fn is_own_sequence(&self, oid: u32) -> bool {
+        self.is_own(oid)
+    }
+    fn publish(&self, catalog: &Arc<Catalog>) {
+        self.current.lock().catalog = catalog.clone();
+    }
+}
+
+impl AsOfResolver for Shared {
+    fn version_at(&self, micros: i64) -> Result<u64> {
+        let unix = micros.saturating_add(EPOCH_2000_SECONDS * 1_000_000);
+        match self.db.database.version_at_time(unix) {
+            Ok(version) => Ok(version.0),
+            Err(e) => {
+                let asked = crate::types::io::to_text(
+                    &crate::types::Datum::TimestampTz(micros),
+                    crate::types::Type::TIMESTAMPTZ,
+                    crate::codec::row::storage_cx(),
+                );
+                Err(self.not_a_version(e, &format!("the state at {asked}")))
+            }
+        }
+    }
+    fn catalog_at(&self, version: u64) -> Result<Arc<Catalog>> {
+        self.db.catalog(&self.snapshot_at(version)?)
+    }
+}
+
+impl Services for Shared {
+    fn nextval(&self, oid: u32) -> Result<i64> {
+        self.refuse_read_only("nextval()")?;
+        let sequence = self.sequence(oid)?;
+        let value = if self.is_own(oid) {
+            self.txn.with(|t| {
+                let stored = t.get(&keyspace::sequence(oid))?;
+                let next = SequenceState::parse(stored.as_deref(), &sequence)?.next(&sequence)?;
+                next.put(oid, t)?;
+                Ok(next.last)
+            })?
+        } else {
+            self.db.sequences.next(&sequence, &self.db.database, unix_micros())?
+        };
+        self.remember(oid, value);
+        Ok(value)
+    }
+    fn currval(&self, oid: u32) -> Result<i64> {
+        let sequence = self.sequence(oid)?;
+        self.sequences.lock().last.get(&oid).copied().ok_or_else(|| {
+            let message = format!("currval of sequence \"{}\" is not yet defined in this session", sequence.name);
+            SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        })
+    }
+    fn lastval(&self) -> Result<i64> {
+        let sequences = self.sequences.lock();
+        let last = sequences.latest.and_then(|oid| sequences.last.get(&oid));
+        last.copied().ok_or_else(|| SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, "lastval is not yet defined in this session"))
+    }
+    fn setval(&self, oid: u32, value: i64, is_called: bool) -> Result<i64> {
+        self.refuse_read_only("setval()")?;
+        let sequence = self.sequence(oid)?;
+        SequenceState::check_value(value, &sequence)?;
+        let to = SequenceState { last: value, called: is_called };
+        if self.is_own(oid) {
+            self.txn.with(|t| Ok(to.put(oid, t)?))?;
+        } else {
+            self.db.sequences.set(&sequence, to, &self.db.database, unix_micros())?;
+        }
+        if is_called {
+            self.sequences.lock().last.insert(oid, value);
+        }
+        Ok(value)
+    }
+    fn setting(&self, name: &str) -> Option<String> {
+        let current = self.current.lock();
+        match name.to_ascii_lowercase().as_str() {
+            "transaction_isolation" => Some(current.isolation.name().to_owned()),
+            "transaction_read_only" => Some(if current.read_only { "on" } else { "off" }.to_owned()),
+            _ => self.settings.lock().show(name).ok(),
+        }
+    }
+    fn set_config(&self, name: &str, value: Option<&str>, local: bool) -> Result<String> {
+        let mut settings = self.settings.lock();
+        match value {
+            Some(value) => settings.set(name, &[value.to_owned()], local)?,
+            None => settings.reset(name, local)?,
+        }
+        settings.show(name)
+    }
+    fn version(&self) -> u64 {
+        self.current.lock().version
+    }
+    fn key(&self) -> [u8; 32] {
+        *self.db.database.key().as_bytes()
+    }
+    fn export_snapshot(&self) -> Result<String> {
+        Ok(self.version().to_string())
+    }
+    fn wait_for(&self, version: u64, timeout_micros: i64) -> Result<bool> {
+        let end = Instant::now() + Duration::from_micros(u64::try_from(timeout_micros).unwrap_or(0));
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if self.db.database.wait_for(Version(version), left.min(POLL)) {
+                return Ok(true);
+            }
+            self.cancel.check()?;
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+    fn sleep(&self, seconds: f64) -> Result<()> {
+        let end = Instant::now() + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX / 4);
+        loop {
+            self.cancel.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(POLL));
+        }
+    }
+    fn transaction_id(&self) -> u64 {
+        self.transaction_id.load(Ordering::Relaxed)
+    }
+}
+
+/// How long a waiting statement goes without looking for a cancel.
+const POLL: Duration = Duration::from_millis(20);

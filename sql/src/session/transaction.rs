@@ -1,0 +1,576 @@
+//! Transactions: blocks, snapshots, savepoints, commits, and statements run again after a conflict.
+//!
+//! ```text
+//! Idle      nothing is open
+//! Implicit  opened by a statement itself: it ends with the simple string, or at Sync
+//! Explicit  opened by BEGIN
+//! Failed    an explicit one after an error: only its end, or a way back to a savepoint, is accepted
+//! ```
+//!
+//! The engine's transaction is opened by the first statement that writes; one that only reads needs a snapshot and no more. READ COMMITTED takes
+//! a snapshot a statement; two transactions that wrote the same key cannot both commit: the later one gets 40001. A statement that is a
+//! transaction of its own is run again instead, on a new snapshot, so that it sees what stood in its way as PostgreSQL's would after waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pgbee_engine::Error as EngineError;
+use pgbee_engine::storage::Durability;
+use pgbee_engine::txn::{CommitInfo, ReadView, Snapshot};
+
+use super::Session;
+use super::outcome::{Notice, Outcome};
+use super::settings::IsolationLevel;
+use super::shared::{sql_micros, unix_micros};
+use crate::bind::AsOfResolver;
+use crate::catalog::{Catalog, PG_CATALOG};
+use crate::error::{Result, SqlError, state};
+use crate::exec::ExecCx;
+use crate::functions::SessionCx;
+use crate::parse::ast::{self, StatementKind, TransactionModes};
+use crate::types::Datum;
+use crate::write::Writer;
+
+/// Times a statement is run before its conflict is reported.
+const ATTEMPTS: usize = 1000;
+/// How long a waiting statement goes without looking for a cancel.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Where a session is with its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Idle,
+    Implicit,
+    Explicit,
+    Failed,
+}
+
+/// A transaction block.
+pub(super) struct Block {
+    pub status: Status,
+    pub isolation: IsolationLevel,
+    pub read_only: bool,
+    started: i64,
+    /// The one snapshot of REPEATABLE READ, once taken, or what SET TRANSACTION SNAPSHOT named.
+    fixed: Option<Snapshot>,
+    /// Definitions as the transaction changed them.
+    pub catalog: Option<Arc<Catalog>>,
+    saves: Vec<Save>,
+    /// Rows changed so far.
+    pub rows: u64,
+    /// A statement has read or written.
+    queried: bool,
+    /// The engine's transaction is inside a statement.
+    in_statement: bool,
+}
+
+/// What a savepoint goes back to.
+struct Save {
+    name: String,
+    catalog: Option<Arc<Catalog>>,
+    settings: usize,
+    own_sequences: usize,
+    rows: u64,
+}
+
+impl Block {
+    /// None.
+    pub fn idle() -> Block {
+        Block {
+            status: Status::Idle,
+            isolation: IsolationLevel::ReadCommitted,
+            read_only: false,
+            started: 0,
+            fixed: None,
+            catalog: None,
+            saves: Vec::new(),
+            rows: 0,
+            queried: false,
+            in_statement: false,
+        }
+    }
+}
+
+/// Why a commit failed.
+pub(super) enum Failure {
+    /// Someone else changed what it wrote or relied on: it may be run again.
+    Conflict(SqlError),
+    /// Anything else.
+    Error(SqlError),
+}
+
+impl From<Failure> for SqlError {
+    fn from(failure: Failure) -> SqlError {
+        match failure {
+            Failure::Conflict(e) | Failure::Error(e) => e,
+        }
+    }
+}
+
+/// What one statement runs in.
+pub(super) struct StatementCx {
+    /// Settings, time, definitions.
+    pub cx: Arc<SessionCx>,
+    /// What it reads, its transaction's own writes apart.
+    pub snapshot: Snapshot,
+    /// It reads the past: the transaction's own writes are not in sight, and nothing can be written.
+    past: bool,
+}
+
+impl Session {
+    /// The error for all but the end of a failed transaction.
+    pub(super) fn check_not_failed(&self, statement: &StatementKind) -> Result<()> {
+        let ends = matches!(statement, StatementKind::Commit { .. } | StatementKind::Rollback { .. } | StatementKind::RollbackTo(_));
+        if self.block.status == Status::Failed && !ends {
+            let message = "current transaction is aborted, commands ignored until end of transaction block";
+            return Err(SqlError::new(state::IN_FAILED_SQL_TRANSACTION, message));
+        }
+        Ok(())
+    }
+
+    /// Opens a block, taking its modes from the settings.
+    pub(super) fn begin(&mut self, status: Status) {
+        let derived = self.shared.settings.lock().derived().clone();
+        self.block = Block { status, isolation: derived.isolation, read_only: derived.read_only, started: unix_micros(), ..Block::idle() };
+        self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
+        self.tell_current();
+    }
+
+    /// Lets functions see the block's modes.
+    fn tell_current(&self) {
+        let mut current = self.shared.current.lock();
+        (current.isolation, current.read_only) = (self.block.isolation, self.block.read_only);
+    }
+
+    /// Surroundings of the next statement: its snapshot, definitions, time. Opens an implicit block if there is none.
+    pub(super) fn statement(&mut self) -> Result<StatementCx> {
+        self.instance.check_open()?;
+        let is_first = self.block.status == Status::Idle;
+        if is_first {
+            self.begin(Status::Implicit);
+        }
+        let derived = self.shared.settings.lock().derived().clone();
+        let past = self.as_of_version(&derived.as_of)?;
+        if past.is_some() && self.shared.txn.is_open() && !self.shared.txn.with(|t| Ok(t.is_read_only()))? {
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, "bee.as_of must be set before a transaction changes anything"));
+        }
+        let snapshot = match (past, &self.block.fixed) {
+            (Some(version), _) => self.shared.snapshot_at(version)?,
+            (None, Some(fixed)) => fixed.clone(),
+            (None, None) => {
+                let newest = self.shared.db.database.snapshot();
+                if self.block.isolation.is_fixed() {
+                    self.block.fixed = Some(newest.clone());
+                } else if self.shared.txn.is_open() {
+                    self.shared.txn.with(|t| {
+                        t.refresh(newest.clone());
+                        Ok(())
+                    })?;
+                }
+                newest
+            }
+        };
+        let catalog = match &self.block.catalog {
+            Some(own) if past.is_none() => own.clone(),
+            _ => self.shared.db.catalog(&snapshot)?,
+        };
+        let search_path = self.search_path(&catalog, &derived.search_path);
+        let read_only = self.block.read_only || past.is_some();
+        {
+            let mut current = self.shared.current.lock();
+            (current.catalog, current.version) = (catalog.clone(), snapshot.version().0);
+            (current.read_only, current.isolation) = (read_only, self.block.isolation);
+        }
+        let started = sql_micros(self.block.started);
+        let now = if is_first { started } else { sql_micros(unix_micros()) };
+        let cx = Arc::new(SessionCx {
+            time_zone: derived.time_zone.clone(),
+            date_order: derived.date_order,
+            bytea_hex: derived.bytea_hex,
+            transaction_micros: started,
+            statement_micros: now,
+            user: self.user.clone(),
+            database: self.shared.db.name.clone(),
+            search_path,
+            backend_pid: self.backend_pid,
+            catalog,
+            services: self.shared.clone(),
+            cancel: self.shared.cancel.clone(),
+            work_mem_bytes: derived.work_mem_bytes,
+            random: parking_lot::Mutex::new(self.random),
+        });
+        // Each statement's random() goes on differently.
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(now as u64 | 1);
+        Ok(StatementCx { cx, snapshot, past: past.is_some() })
+    }
+
+    /// The version bee.as_of names; resolved once for each value.
+    fn as_of_version(&mut self, text: &str) -> Result<Option<u64>> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if let Some((known, version)) = &self.as_of
+            && known == text
+        {
+            return Ok(Some(*version));
+        }
+        let catalog = self.shared.db.catalog(&self.shared.db.database.snapshot())?;
+        let version = self.shared.parse_as_of(text, &catalog)?;
+        self.as_of = version.map(|v| (text.to_owned(), v));
+        Ok(version)
+    }
+
+    /// Schema oids of a search path: unknown names are passed over, pg_catalog comes first unless it is named.
+    fn search_path(&mut self, catalog: &Arc<Catalog>, names: &[String]) -> Vec<u32> {
+        let generation = self.shared.settings.lock().generation();
+        if let Some((stamp, at, path)) = &self.path
+            && (*stamp, *at) == (catalog.stamp, generation)
+        {
+            return path.clone();
+        }
+        let mut path: Vec<u32> = Vec::new();
+        for name in names {
+            let name = if name == "$user" { &self.user } else { name };
+            if let Some(oid) = catalog.schema_oid(name).filter(|oid| !path.contains(oid)) {
+                path.push(oid);
+            }
+        }
+        if !path.contains(&PG_CATALOG) {
+            path.insert(0, PG_CATALOG);
+        }
+        self.path = Some((catalog.stamp, generation, path.clone()));
+        path
+    }
+
+    /// What a statement reads: its snapshot under the transaction's writes.
+    fn view(&self, statement: &StatementCx) -> Result<ReadView> {
+        if self.shared.txn.is_open() && !statement.past {
+            self.shared.txn.with(|t| Ok(t.view()))
+        } else {
+            Ok(ReadView::from(statement.snapshot.clone()))
+        }
+    }
+    /// Surroundings of a statement's operators.
+    pub(super) fn exec_cx(&mut self, statement: &StatementCx, params: Vec<Datum>, writer: Option<Arc<Writer>>) -> Result<ExecCx> {
+        self.block.queried = true;
+        let view = self.view(statement)?;
+        let writer = writer.map(|w| w as Arc<dyn crate::exec::DmlRunner>);
+        Ok(ExecCx::new(statement.cx.clone(), self.shared.db.database.clone(), view, params, writer))
+    }
+
+    /// Opens the engine's transaction for a statement that writes.
+    pub(super) fn begin_writes(&mut self, statement: &StatementCx, what: &str) -> Result<()> {
+        if statement.past || self.block.read_only {
+            let message = format!("cannot execute {what} in a read-only transaction");
+            return Err(SqlError::new(state::READ_ONLY_SQL_TRANSACTION, message));
+        }
+        if !self.shared.txn.is_open() {
+            self.shared.txn.set(self.shared.db.database.begin_at(statement.snapshot.clone()));
+        }
+        self.shared.txn.with(|t| {
+            t.begin_statement();
+            Ok(())
+        })?;
+        self.block.in_statement = true;
+        Ok(())
+    }
+    /// Keeps what the statement wrote.
+    pub(super) fn end_writes(&mut self) -> Result<()> {
+        self.block.in_statement = false;
+        self.shared.txn.with(|t| Ok(t.end_statement()?))
+    }
+    /// Drops what the statement wrote, if it is inside one.
+    fn abort_writes(&mut self) {
+        if std::mem::take(&mut self.block.in_statement)
+            && let Err(e) = self.shared.txn.with(|t| Ok(t.abort_statement()?))
+        {
+            // Without it the transaction cannot be trusted.
+            tracing::error!(error = %e, "a failed statement could not be undone");
+            self.shared.txn.take();
+        }
+    }
+
+    /// An error ends the statement: an implicit transaction is over, an explicit one is failed.
+    pub(super) fn fail(&mut self) {
+        self.abort_writes();
+        match self.block.status {
+            Status::Implicit => self.rollback(),
+            Status::Explicit => self.block.status = Status::Failed,
+            Status::Idle | Status::Failed => {}
+        }
+    }
+    /// Ends the transaction without a trace.
+    pub(super) fn rollback(&mut self) {
+        self.block = Block::idle();
+        self.shared.txn.take();
+        self.shared.settings.lock().rollback();
+        self.shared.sequences.lock().own.clear();
+        self.end_of_transaction();
+    }
+    fn end_of_transaction(&mut self) {
+        self.portals.clear();
+        self.pipeline.clear();
+        self.can_rerun = true;
+        self.tell_current();
+    }
+
+    /// Ends the transaction for good. However it goes, the session is idle after it.
+    pub(super) fn commit(&mut self) -> Result<(), Failure> {
+        let block = std::mem::replace(&mut self.block, Block::idle());
+        if let Some(txn) = self.shared.txn.take()
+            && !txn.is_read_only()
+        {
+            let derived = self.shared.settings.lock().derived().clone();
+            let info = CommitInfo {
+                time_micros: unix_micros(),
+                user: self.user.clone(),
+                application: derived.application_name.clone(),
+                message: derived.commit_message.clone(),
+                rows_changed: block.rows,
+                durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
+            };
+            if let Err(error) = self.shared.db.database.commit(txn, info) {
+                self.rollback();
+                let conflict = matches!(error, EngineError::Conflict { .. });
+                let error = SqlError::from(error);
+                return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+            }
+        }
+        self.shared.settings.lock().commit();
+        for oid in self.shared.sequences.lock().own.drain(..) {
+            self.shared.db.sequences.forget(oid);
+        }
+        self.end_of_transaction();
+        Ok(())
+    }
+
+    /// Runs a statement as a transaction of its own, again and again while others get in its way.
+    pub(super) fn retrying<T>(&mut self, mut run: impl FnMut(&mut Session) -> Result<T>) -> Result<T> {
+        let db = self.shared.db.clone();
+        let mut turn = None;
+        for attempt in 1.. {
+            let notices = self.shared.notices.lock().len();
+            let value = match run(self) {
+                Ok(value) => value,
+                Err(e) => {
+                    self.fail();
+                    return Err(e);
+                }
+            };
+            match self.commit() {
+                Ok(()) => return Ok(value),
+                Err(Failure::Conflict(_)) if attempt < ATTEMPTS => self.shared.notices.lock().truncate(notices),
+                Err(failure) => return Err(failure.into()),
+            }
+            // From the second time on those in trouble take turns, so that each only races against newcomers.
+            while turn.is_none() {
+                self.shared.cancel.check()?;
+                turn = db.turn.try_lock_for(POLL);
+            }
+        }
+        Err(SqlError::internal("a statement was not run"))
+    }
+
+    /// BEGIN, COMMIT and their kin; None if the statement is none of them.
+    pub(super) fn transaction_control(&mut self, statement: &StatementKind) -> Result<Option<Outcome>> {
+        let tag = match statement {
+            StatementKind::Begin { modes } => self.begin_block(modes)?,
+            StatementKind::Commit { chain } => self.end_block(true, *chain)?,
+            StatementKind::Rollback { chain } => self.end_block(false, *chain)?,
+            StatementKind::Savepoint(name) => self.savepoint(&name.text)?,
+            StatementKind::ReleaseSavepoint(name) => self.release(&name.text)?,
+            StatementKind::RollbackTo(name) => self.rollback_to(&name.text)?,
+            StatementKind::SetTransaction { modes } => {
+                if self.block.status == Status::Explicit {
+                    self.set_modes(modes)?;
+                } else {
+                    self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "SET TRANSACTION can only be used in transaction blocks");
+                }
+                "SET"
+            }
+            StatementKind::SetTransactionSnapshot(id) => {
+                self.import_snapshot(id)?;
+                "SET"
+            }
+            StatementKind::SetSessionCharacteristics { modes } => {
+                self.set_characteristics(modes)?;
+                "SET"
+            }
+            StatementKind::PrepareTransaction(_) => return Err(SqlError::unsupported("PREPARE TRANSACTION")),
+            _ => return Ok(None),
+        };
+        Ok(Some(Outcome::Command { tag: tag.to_owned() }))
+    }
+
+    pub(super) fn warn(&self, code: &'static str, message: &str) {
+        self.shared.notices.lock().push(Notice::warning(code, message));
+    }
+
+    fn begin_block(&mut self, modes: &TransactionModes) -> Result<&'static str> {
+        match self.block.status {
+            Status::Explicit | Status::Failed => {
+                self.warn(state::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
+                return Ok("BEGIN");
+            }
+            Status::Idle => self.begin(Status::Explicit),
+            Status::Implicit => self.block.status = Status::Explicit,
+        }
+        if let Err(e) = self.set_modes(modes) {
+            self.rollback();
+            return Err(e);
+        }
+        Ok("BEGIN")
+    }
+
+    fn set_modes(&mut self, modes: &TransactionModes) -> Result<()> {
+        let read_only = modes.read_only.unwrap_or(self.block.read_only);
+        let isolation = modes.isolation.map_or(self.block.isolation, level);
+        if isolation == IsolationLevel::Serializable && !read_only {
+            return Err(SqlError::unsupported("ISOLATION LEVEL SERIALIZABLE")
+                .hint("Use REPEATABLE READ, or SERIALIZABLE READ ONLY, which reads one snapshot."));
+        }
+        if isolation != self.block.isolation && self.block.queried {
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, "SET TRANSACTION ISOLATION LEVEL must be called before any query"));
+        }
+        if self.block.read_only && !read_only && self.block.queried {
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, "transaction read-write mode must be set before any query"));
+        }
+        (self.block.read_only, self.block.isolation) = (read_only, isolation);
+        self.tell_current();
+        Ok(())
+    }
+
+    fn set_characteristics(&mut self, modes: &TransactionModes) -> Result<()> {
+        let mut settings = self.shared.settings.lock();
+        if let Some(isolation) = modes.isolation {
+            settings.set("default_transaction_isolation", &[level(isolation).name().to_owned()], false)?;
+        }
+        if let Some(read_only) = modes.read_only {
+            settings.set("default_transaction_read_only", &[if read_only { "on" } else { "off" }.to_owned()], false)?;
+        }
+        Ok(())
+    }
+
+    /// SET TRANSACTION SNAPSHOT: a version, as pg_export_snapshot() names it.
+    fn import_snapshot(&mut self, id: &str) -> Result<()> {
+        if self.block.status != Status::Explicit {
+            return Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, "SET TRANSACTION SNAPSHOT can only be used in transaction blocks"));
+        }
+        if self.block.queried || self.block.fixed.is_some() {
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, "SET TRANSACTION SNAPSHOT must be called before any query"));
+        }
+        if !self.block.isolation.is_fixed() {
+            let message = "a snapshot-importing transaction must have isolation level SERIALIZABLE or REPEATABLE READ";
+            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+        }
+        let invalid = |_| SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid snapshot identifier: \"{id}\""));
+        let snapshot = self.shared.snapshot_at(id.parse().map_err(invalid)?)?;
+        self.block.read_only |= snapshot.version() != self.shared.db.database.head();
+        self.block.fixed = Some(snapshot);
+        self.tell_current();
+        Ok(())
+    }
+
+    fn end_block(&mut self, commit: bool, chain: bool) -> Result<&'static str> {
+        let (status, modes) = (self.block.status, (self.block.isolation, self.block.read_only));
+        let in_block = matches!(status, Status::Explicit | Status::Failed);
+        let word = if commit { "COMMIT" } else { "ROLLBACK" };
+        if !in_block {
+            if chain {
+                let message = format!("{word} AND CHAIN can only be used in transaction blocks");
+                return Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, message));
+            }
+            self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress");
+        }
+        let commit = commit && status != Status::Failed;
+        if commit {
+            self.commit()?;
+        } else {
+            self.rollback();
+        }
+        if chain {
+            self.begin(Status::Explicit);
+            (self.block.isolation, self.block.read_only) = modes;
+            self.tell_current();
+        }
+        Ok(if commit { "COMMIT" } else { "ROLLBACK" })
+    }
+
+    fn require_block(&self, what: &str) -> Result<()> {
+        match self.block.status {
+            Status::Explicit | Status::Failed => Ok(()),
+            Status::Idle | Status::Implicit => {
+                Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, format!("{what} can only be used in transaction blocks")))
+            }
+        }
+    }
+
+    fn savepoint(&mut self, name: &str) -> Result<&'static str> {
+        self.require_block("SAVEPOINT")?;
+        if !self.shared.txn.is_open() && !self.block.read_only {
+            let statement = self.statement()?;
+            self.shared.txn.set(self.shared.db.database.begin_at(statement.snapshot));
+        }
+        if self.shared.txn.is_open() {
+            self.shared.txn.with(|t| {
+                t.savepoint(name);
+                Ok(())
+            })?;
+        }
+        self.block.saves.push(Save {
+            name: name.to_owned(),
+            catalog: self.block.catalog.clone(),
+            settings: self.shared.settings.lock().mark(),
+            own_sequences: self.shared.sequences.lock().own.len(),
+            rows: self.block.rows,
+        });
+        Ok("SAVEPOINT")
+    }
+
+    fn find_save(&self, name: &str) -> Result<usize> {
+        let missing = || SqlError::new(state::INVALID_SAVEPOINT_SPECIFICATION, format!("savepoint \"{name}\" does not exist"));
+        self.block.saves.iter().rposition(|s| s.name == name).ok_or_else(missing)
+    }
+
+    fn release(&mut self, name: &str) -> Result<&'static str> {
+        self.require_block("RELEASE SAVEPOINT")?;
+        let at = self.find_save(name)?;
+        self.block.saves.truncate(at);
+        if self.shared.txn.is_open() {
+            self.shared.txn.with(|t| Ok(t.release(name)?))?;
+        }
+        Ok("RELEASE")
+    }
+
+    fn rollback_to(&mut self, name: &str) -> Result<&'static str> {
+        self.require_block("ROLLBACK TO SAVEPOINT")?;
+        let at = self.find_save(name)?;
+        self.block.saves.truncate(at + 1);
+        if self.shared.txn.is_open() {
+            self.shared.txn.with(|t| Ok(t.rollback_to(name)?))?;
+        }
+        let save = &self.block.saves[at];
+        self.block.catalog = save.catalog.clone();
+        self.block.rows = save.rows;
+        self.shared.settings.lock().undo_to(save.settings);
+        self.shared.sequences.lock().own.truncate(save.own_sequences);
+        self.block.status = Status::Explicit;
+        self.portals.clear();
+        Ok("ROLLBACK")
+    }
+}
+
+fn level(level: ast::IsolationLevel) -> IsolationLevel {
+    match level {
+        ast::IsolationLevel::ReadUncommitted => IsolationLevel::ReadUncommitted,
+        ast::IsolationLevel::ReadCommitted => IsolationLevel::ReadCommitted,
+        ast::IsolationLevel::RepeatableRead => IsolationLevel::RepeatableRead,
+        ast::IsolationLevel::Serializable => IsolationLevel::Serializable,
+    }
+}
+
+/// The resolver binding asks; here for its trait to be in scope of those who pass the session's shared part.
+pub(super) fn resolver(shared: &super::shared::Shared) -> &dyn AsOfResolver {
+    shared
+}

@@ -1,0 +1,501 @@
+//! Statements that the session carries out itself: settings, prepared statements, EXPLAIN, definitions, databases, upkeep.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::query::{Rows, is_query};
+use super::settings::IsolationLevel;
+use super::transaction::{Status, StatementCx, resolver};
+use super::{Active, Outcome, Session};
+use crate::bind::{self, BindEnv, ParamTypes};
+use crate::catalog::change::{Change, parse_next_oid};
+use crate::catalog::ddl::{self, DdlCx};
+use crate::catalog::schema::Relation;
+use crate::codec::keyspace;
+use crate::error::{Result, SqlError, state};
+use crate::exec;
+use crate::ir::Field;
+use crate::parse::ast::{self, DefValue, DiscardKind, Explain, Expr, QName, SetValue, StatementKind};
+use crate::plan::{self, ExplainOptions, PlanCx};
+use crate::types::{Datum, Type};
+use crate::write::{DmlPlans, Writer};
+
+/// Columns of the rows these statements give.
+fn text_fields(names: &[&str]) -> Arc<[Field]> {
+    names.iter().map(|n| Field { name: Arc::from(*n), ty: Type::TEXT.plain(), table_oid: 0, attnum: 0 }).collect()
+}
+
+fn command(tag: &str) -> Result<Outcome> {
+    Ok(Outcome::Command { tag: tag.to_owned() })
+}
+
+impl Session {
+    /// The shape of a utility statement's rows, if it gives any.
+    pub(super) fn utility_fields(&self, kind: &StatementKind) -> Option<Arc<[Field]>> {
+        match kind {
+            StatementKind::Show { name } => Some(text_fields(&[&shown_name(name)])),
+            StatementKind::ShowAll => Some(text_fields(&["name", "setting", "description"])),
+            StatementKind::Explain(_) => Some(text_fields(&["QUERY PLAN"])),
+            StatementKind::Execute { name, .. } => self.statements.get(&name.text).and_then(|p| p.fields.clone()),
+            _ => None,
+        }
+    }
+
+    /// Carries out a statement that is no query. `own`: it is a transaction of its own, if none is open.
+    pub(super) fn utility(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
+        if ddl::is_ddl(&statement.kind) {
+            self.can_rerun = false;
+            let own = own && self.block.status == Status::Idle;
+            let tag = if own { self.retrying(|s| s.define(statement))? } else { self.define(statement)? };
+            return Ok(Outcome::Command { tag });
+        }
+        match &statement.kind {
+            StatementKind::Set { name, local, value } => self.set(name, *local, value),
+            StatementKind::Reset { name } => {
+                self.in_block();
+                self.shared.settings.lock().reset(name, false)?;
+                command("RESET")
+            }
+            StatementKind::ResetAll => {
+                self.in_block();
+                self.shared.settings.lock().reset_all()?;
+                command("RESET")
+            }
+            StatementKind::Show { name } => self.show(name),
+            StatementKind::ShowAll => {
+                let all = self.shared.settings.lock().all();
+                let row = |(n, v, d): (&str, String, &str)| vec![Datum::text(n), Datum::text(v), Datum::text(d)];
+                self.give_rows(&["name", "setting", "description"], all.into_iter().map(row).collect(), "SHOW")
+            }
+            StatementKind::Discard(kind) => self.discard(*kind),
+            StatementKind::Prepare { name, types, statement } => {
+                let cx = self.statement()?;
+                let types = types.iter().map(|t| self.resolve_type(t, &cx)).collect::<Result<_>>()?;
+                self.prepare_named(&name.text, types, statement)?;
+                command("PREPARE")
+            }
+            StatementKind::Execute { name, args } => self.execute_named(&name.text, args, &statement.source, own),
+            StatementKind::Deallocate(name) => self.deallocate(name.as_ref().map(|n| n.text.as_str())),
+            StatementKind::Explain(explain) => self.explain(explain, own),
+            StatementKind::Copy(copy) => self.copy(copy, &statement.source),
+            StatementKind::CreateDatabase { name, options } => {
+                self.refuse_in_block("CREATE DATABASE")?;
+                check_database_options(options, &self.user)?;
+                self.instance.create_database(&name.text)?;
+                command("CREATE DATABASE")
+            }
+            StatementKind::DropDatabase { name, if_exists, force } => self.drop_database(&name.text, *if_exists, *force),
+            StatementKind::Vacuum { tables, .. } => {
+                self.refuse_in_block("VACUUM")?;
+                self.check_tables(tables)?;
+                command("VACUUM")
+            }
+            StatementKind::Analyze { tables } => {
+                self.check_tables(tables)?;
+                command("ANALYZE")
+            }
+            StatementKind::Checkpoint => command("CHECKPOINT"),
+            StatementKind::Reindex => command("REINDEX"),
+            // There is nothing these could find, so there is nothing to do.
+            StatementKind::Unlisten(_) => command("UNLISTEN"),
+            StatementKind::Close(None) => command("CLOSE CURSOR ALL"),
+            StatementKind::Close(Some(name)) | StatementKind::Fetch { cursor: name, .. } => {
+                Err(SqlError::new(state::INVALID_CURSOR_NAME, format!("cursor \"{}\" does not exist", name.text)))
+            }
+            StatementKind::SetConstraints { names, .. } => match names.first() {
+                None => command("SET CONSTRAINTS"),
+                Some(name) => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("constraint \"{name}\" is not deferrable"))),
+            },
+            other => Err(SqlError::unsupported(unsupported_words(other))),
+        }
+    }
+
+    /// SET outside of a block lasts: its transaction is the statement.
+    fn in_block(&mut self) {
+        if self.block.status == Status::Idle {
+            self.begin(Status::Implicit);
+        }
+    }
+
+    fn refuse_in_block(&mut self, what: &str) -> Result<()> {
+        if self.block.status == Status::Explicit || self.shared.txn.is_open() {
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, format!("{what} cannot run inside a transaction block")));
+        }
+        Ok(())
+    }
+
+    /// Rows made by the session itself.
+    pub(super) fn give_rows(&mut self, names: &[&str], rows: Vec<Vec<Datum>>, tag: &str) -> Result<Outcome> {
+        let rows = Rows::buffered(rows, text_fields(names), tag.to_owned());
+        let outcome = rows.outcome();
+        self.active = Active::Rows(Box::new(rows), None);
+        Ok(outcome)
+    }
+
+    // Definitions
+
+    /// A statement that changes definitions, inside the transaction.
+    fn define(&mut self, statement: &ast::Statement) -> Result<String> {
+        let cx = self.statement()?;
+        self.begin_writes(&cx, ddl_word(&statement.kind))?;
+        self.exec_cx(&cx, Vec::new(), None)?;
+        let next_oid = self.shared.txn.with(|t| parse_next_oid(t.get(keyspace::NEXT_OID)?.as_deref()))?;
+        let mut change = Change::new(cx.cx.catalog.clone(), next_oid);
+        let mut notices = Vec::new();
+        let mut ddl_cx = DdlCx {
+            change: &mut change,
+            session: &cx.cx,
+            resolver: resolver(&self.shared),
+            txn: &self.shared.txn,
+            database: &self.shared.db.database,
+            sequences: &self.shared.db.sequences,
+            source: &statement.source,
+            notices: &mut notices,
+            host: &*self.shared,
+            rows: 0,
+        };
+        let tag = ddl::run(&statement.kind, &mut ddl_cx);
+        let rows = ddl_cx.rows;
+        self.shared.notices.lock().extend(notices);
+        let tag = tag?.ok_or_else(|| SqlError::internal("a statement that changes definitions was not known"))?;
+        let changed = change.is_changed();
+        let (catalog, writes) = change.finish();
+        self.shared.txn.with(|t| {
+            for (key, value) in writes {
+                match value {
+                    Some(value) => t.put(key, value)?,
+                    None => t.delete(key)?,
+                }
+            }
+            Ok(())
+        })?;
+        self.end_writes()?;
+        if changed {
+            self.block.catalog = Some(catalog);
+        }
+        self.block.rows += rows;
+        Ok(tag)
+    }
+
+    fn drop_database(&mut self, name: &str, if_exists: bool, force: bool) -> Result<Outcome> {
+        self.refuse_in_block("DROP DATABASE")?;
+        if force {
+            return Err(SqlError::unsupported("DROP DATABASE ... WITH (FORCE)"));
+        }
+        if name == self.shared.db.name {
+            return Err(SqlError::new("55006", "cannot drop the currently open database"));
+        }
+        match self.instance.drop_database(name) {
+            Err(e) if if_exists && e.state() == state::INVALID_CATALOG_NAME => {
+                self.shared.notices.lock().push(super::Notice::notice(format!("{}, skipping", e.message())));
+            }
+            other => other?,
+        }
+        command("DROP DATABASE")
+    }
+
+    fn check_tables(&mut self, names: &[QName]) -> Result<()> {
+        let cx = self.statement()?;
+        for name in names {
+            let found = self.with_env(&cx, &ParamTypes::none(), |env| bind::find_relation(name, env))?;
+            match found {
+                Some(Relation::Table(_) | Relation::Virtual(_)) => {}
+                Some(other) => {
+                    let message = format!("skipping \"{}\" --- cannot vacuum non-tables or special system tables", other.name());
+                    self.warn("01000", &message);
+                }
+                None => return Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Works with the binder's surroundings of a statement.
+    pub(super) fn with_env<T>(&self, cx: &StatementCx, params: &ParamTypes, f: impl FnOnce(&BindEnv<'_>) -> Result<T>) -> Result<T> {
+        f(&BindEnv {
+            catalog: cx.cx.catalog.clone(),
+            search_path: cx.cx.search_path.clone(),
+            params,
+            resolver: resolver(&self.shared),
+            session: &cx.cx,
+        })
+    }
+
+    fn resolve_type(&self, ty: &ast::TypeName, cx: &StatementCx) -> Result<Type> {
+        Ok(self.with_env(cx, &ParamTypes::none(), |env| bind::resolve_type(ty, env))?.ty)
+    }
+
+    // Settings
+
+    fn set(&mut self, name: &str, local: bool, value: &SetValue) -> Result<Outcome> {
+        if local && self.block.status != Status::Explicit {
+            self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "SET LOCAL can only be used in transaction blocks");
+        }
+        self.in_block();
+        let lower = name.to_ascii_lowercase();
+        if let Some(modes) = transaction_modes(&lower, value)? {
+            self.transaction_control(&StatementKind::SetTransaction { modes })?;
+            return command("SET");
+        }
+        if lower == "bee.as_of"
+            && let SetValue::Values(values) = value
+        {
+            // A version that is none is refused here and not at the next statement.
+            let statement = self.shared.db.catalog(&self.shared.db.database.snapshot())?;
+            self.shared.parse_as_of(&values.join(", "), &statement)?;
+        }
+        let mut settings = self.shared.settings.lock();
+        match value {
+            SetValue::Default => settings.reset(name, local)?,
+            SetValue::Current => {}
+            SetValue::Values(values) => settings.set(name, values, local)?,
+            SetValue::Interval(text) => settings.set(name, &[format!("INTERVAL '{text}'")], local)?,
+        }
+        command("SET")
+    }
+
+    fn show(&mut self, name: &str) -> Result<Outcome> {
+        let lower = name.to_ascii_lowercase();
+        let value = match lower.as_str() {
+            "transaction_isolation" if self.block.status != Status::Idle => self.block.isolation.name().to_owned(),
+            "transaction_isolation" => self.shared.settings.lock().derived().isolation.name().to_owned(),
+            "transaction_read_only" => {
+                let derived = self.shared.settings.lock().derived().clone();
+                let idle = self.block.status == Status::Idle;
+                let on = !derived.as_of.is_empty() || if idle { derived.read_only } else { self.block.read_only };
+                if on { "on" } else { "off" }.to_owned()
+            }
+            _ => self.shared.settings.lock().show(name)?,
+        };
+        self.give_rows(&[&shown_name(name)], vec![vec![Datum::text(value)]], "SHOW")
+    }
+
+    fn discard(&mut self, kind: DiscardKind) -> Result<Outcome> {
+        match kind {
+            DiscardKind::All => {
+                self.refuse_in_block("DISCARD ALL")?;
+                self.portals.clear();
+                self.statements.clear();
+                self.in_block();
+                self.shared.settings.lock().reset_all()?;
+                self.shared.sequences.lock().forget();
+                command("DISCARD ALL")
+            }
+            // Plans are checked against the definitions whenever they are used.
+            DiscardKind::Plans => command("DISCARD PLANS"),
+            DiscardKind::Sequences => {
+                self.shared.sequences.lock().forget();
+                command("DISCARD SEQUENCES")
+            }
+            DiscardKind::Temp => command("DISCARD TEMP"),
+        }
+    }
+
+    // Prepared statements
+
+    fn execute_named(&mut self, name: &str, args: &[Expr], source: &str, own: bool) -> Result<Outcome> {
+        let prepared = self.executable(name)?;
+        if args.len() != prepared.params.len() {
+            let message = format!("wrong number of parameters for prepared statement \"{name}\"");
+            return Err(SqlError::new(state::SYNTAX_ERROR, message)
+                .detail(format!("Expected {} parameters but got {}.", prepared.params.len(), args.len())));
+        }
+        let cx = self.statement()?;
+        let mut params = Vec::with_capacity(args.len());
+        if !args.is_empty() {
+            let exec_cx = self.exec_cx(&cx, Vec::new(), None)?;
+            for (i, (arg, ty)) in args.iter().zip(&prepared.params).enumerate() {
+                let (what, none) = (format!("parameter ${}", i + 1), ParamTypes::none());
+                let bound = self.with_env(&cx, &none, |env| bind::bind_expr(arg, source, &[], Some((ty.plain(), &what)), env))?;
+                params.push(exec::eval(&bound, &[], &exec_cx)?);
+            }
+        }
+        let own = own && self.block.status == Status::Implicit && !self.shared.txn.is_open();
+        let writes = prepared.statement.as_ref().is_some_and(|s| !matches!(s.kind, StatementKind::Query(_)));
+        let ran = if own && writes {
+            self.retrying(|s| s.run_prepared(&prepared, params.clone(), false))?
+        } else {
+            self.run_prepared(&prepared, params, false)?
+        };
+        Ok(self.give(ran, None))
+    }
+
+    fn deallocate(&mut self, name: Option<&str>) -> Result<Outcome> {
+        let Some(name) = name else {
+            self.statements.clear();
+            return command("DEALLOCATE ALL");
+        };
+        self.find_statement(name)?;
+        self.statements.remove(name);
+        command("DEALLOCATE")
+    }
+
+    // EXPLAIN
+
+    fn explain(&mut self, explain: &Explain, own: bool) -> Result<Outcome> {
+        let mut options = explain_options(explain)?;
+        let inner = &explain.statement;
+        if !is_query(&inner.kind) {
+            return Err(SqlError::unsupported("EXPLAIN of this statement"));
+        }
+        options.analyze |= explain.analyze;
+        let writes = options.analyze && !matches!(&inner.kind, StatementKind::Query(_));
+        let lines = if own && writes && self.block.status == Status::Idle {
+            self.retrying(|s| s.explain_lines(inner, options))?
+        } else {
+            self.explain_lines(inner, options)?
+        };
+        let rows = lines.into_iter().map(|l| vec![Datum::text(l)]).collect();
+        self.give_rows(&["QUERY PLAN"], rows, "EXPLAIN")
+    }
+
+    fn explain_lines(&mut self, inner: &ast::Statement, options: ExplainOptions) -> Result<Vec<String>> {
+        let cx = self.statement()?;
+        let start = Instant::now();
+        let params = ParamTypes::declared(Vec::new());
+        let bound = self.with_env(&cx, &params, |env| bind::bind(inner, env))?;
+        let writes = bound.writes();
+        let rel = bound.rel().cloned().ok_or_else(|| SqlError::internal("nothing to explain"))?;
+        let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
+        let planning = start.elapsed();
+        if !options.analyze {
+            return Ok(plan::explain(&plan, &cx.cx, options, Some(planning), None));
+        }
+        let mut writer = None;
+        if writes {
+            self.begin_writes(&cx, "EXPLAIN ANALYZE")?;
+            writer = Some(Arc::new(Writer::new(self.shared.txn.clone(), Arc::<DmlPlans>::default(), true)));
+        }
+        let exec_cx = Arc::new(self.exec_cx(&cx, Vec::new(), writer.clone())?);
+        exec_cx.shared.measure(plan.nodes);
+        let start = Instant::now();
+        let mut cursor = exec::open(&plan, exec_cx.clone())?;
+        while cursor.next_batch()?.is_some() {}
+        drop(cursor);
+        let total = start.elapsed();
+        if let Some(writer) = writer {
+            self.end_writes()?;
+            self.block.rows += writer.rows();
+        }
+        let measured = exec_cx.shared.metrics().map(|m| (m, total));
+        Ok(plan::explain(&plan, &cx.cx, options, Some(planning), measured))
+    }
+}
+
+/// SHOW's column: the setting's own spelling.
+fn shown_name(name: &str) -> String {
+    super::settings::definition(name).map_or_else(|| name.to_ascii_lowercase(), |d| d.name.to_owned())
+}
+
+/// `SET transaction_isolation = ...` and the like are SET TRANSACTION.
+fn transaction_modes(name: &str, value: &SetValue) -> Result<Option<ast::TransactionModes>> {
+    let SetValue::Values(values) = value else { return Ok(None) };
+    let text = values.first().map_or("", String::as_str).to_ascii_lowercase();
+    let invalid = || SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\": \"{text}\""));
+    let mut modes = ast::TransactionModes::default();
+    match name {
+        "transaction_isolation" => {
+            modes.isolation = Some(match IsolationLevel::parse(&text) {
+                level if level.name() != text => return Err(invalid()),
+                IsolationLevel::ReadUncommitted => ast::IsolationLevel::ReadUncommitted,
+                IsolationLevel::ReadCommitted => ast::IsolationLevel::ReadCommitted,
+                IsolationLevel::RepeatableRead => ast::IsolationLevel::RepeatableRead,
+                IsolationLevel::Serializable => ast::IsolationLevel::Serializable,
+            });
+        }
+        "transaction_read_only" => modes.read_only = Some(DefValue::Word(text.clone()).boolean().ok_or_else(invalid)?),
+        "transaction_deferrable" => modes.deferrable = Some(DefValue::Word(text.clone()).boolean().ok_or_else(invalid)?),
+        _ => return Ok(None),
+    }
+    Ok(Some(modes))
+}
+
+fn explain_options(explain: &Explain) -> Result<ExplainOptions> {
+    let mut options = ExplainOptions { analyze: explain.analyze, verbose: explain.verbose, ..ExplainOptions::default() };
+    let mut summary = None;
+    for (name, value) in &explain.options {
+        let flag = || {
+            let invalid = || SqlError::new(state::SYNTAX_ERROR, format!("{name} requires a Boolean value"));
+            value.boolean().ok_or_else(invalid)
+        };
+        match name.as_str() {
+            "analyze" => options.analyze = flag()?,
+            "verbose" => options.verbose = flag()?,
+            "costs" => options.costs = flag()?,
+            "timing" => options.timing = flag()?,
+            "summary" => summary = Some(flag()?),
+            "buffers" | "wal" | "settings" | "generic_plan" => {
+                if flag()? {
+                    return Err(SqlError::unsupported(format!("EXPLAIN ({})", name.to_uppercase())));
+                }
+            }
+            "format" => match value.text().map(str::to_ascii_lowercase).as_deref() {
+                Some("text") => {}
+                Some(other @ ("json" | "xml" | "yaml")) => return Err(SqlError::unsupported(format!("EXPLAIN (FORMAT {})", other.to_uppercase()))),
+                other => {
+                    let message = format!("unrecognized value for EXPLAIN option \"format\": \"{}\"", other.unwrap_or_default());
+                    return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message));
+                }
+            },
+            other => return Err(SqlError::new(state::SYNTAX_ERROR, format!("unrecognized EXPLAIN option \"{other}\""))),
+        }
+    }
+    options.summary = summary.unwrap_or(options.analyze);
+    Ok(options)
+}
+
+/// Options of CREATE DATABASE that say what is so anyway are accepted.
+fn check_database_options(options: &[(String, DefValue)], user: &str) -> Result<()> {
+    for (name, value) in options {
+        let text = value.text().unwrap_or_default();
+        let fits = match name.as_str() {
+            "encoding" => matches!(text.to_ascii_lowercase().replace(['-', '_'], "").as_str(), "utf8" | "unicode"),
+            "template" => matches!(text, "template0" | "template1"),
+            "lc_collate" | "lc_ctype" | "locale" => matches!(text, "C" | "POSIX"),
+            "owner" => text == user,
+            "connection_limit" => text == "-1",
+            "allow_connections" => value.boolean() == Some(true),
+            "is_template" => value.boolean() == Some(false),
+            _ => false,
+        };
+        if !fits && value != &DefValue::Word("default".into()) {
+            return Err(SqlError::unsupported(format!("CREATE DATABASE ... {} = {text}", name.to_uppercase())));
+        }
+    }
+    Ok(())
+}
+
+/// The command's words for "cannot execute ... in a read-only transaction".
+fn ddl_word(kind: &StatementKind) -> &'static str {
+    match kind {
+        StatementKind::CreateSchema { .. } => "CREATE SCHEMA",
+        StatementKind::CreateTable(_) => "CREATE TABLE",
+        StatementKind::CreateTableAs(_) => "CREATE TABLE AS",
+        StatementKind::CreateIndex(_) => "CREATE INDEX",
+        StatementKind::CreateView(_) => "CREATE VIEW",
+        StatementKind::CreateSequence { .. } => "CREATE SEQUENCE",
+        StatementKind::AlterSequence { .. } => "ALTER SEQUENCE",
+        StatementKind::AlterTable(_) => "ALTER TABLE",
+        StatementKind::Truncate { .. } => "TRUNCATE TABLE",
+        StatementKind::Comment { .. } => "COMMENT",
+        StatementKind::CreateTag { .. } => "CREATE TAG",
+        StatementKind::DropTag { .. } => "DROP TAG",
+        StatementKind::Drop { .. } => "DROP",
+        _ => "ALTER",
+    }
+}
+
+fn unsupported_words(kind: &StatementKind) -> String {
+    match kind {
+        StatementKind::Unsupported(words) => words.clone(),
+        StatementKind::Declare(_) => "DECLARE CURSOR".into(),
+        StatementKind::Listen(_) => "LISTEN".into(),
+        StatementKind::Notify { .. } => "NOTIFY".into(),
+        StatementKind::Cluster(_) => "CLUSTER".into(),
+        StatementKind::Lock { .. } => "LOCK TABLE".into(),
+        StatementKind::Grant(grant) => if grant.revoke { "REVOKE" } else { "GRANT" }.into(),
+        StatementKind::Do { .. } => "DO".into(),
+        StatementKind::Call(_) => "CALL".into(),
+        _ => "this statement".into(),
+    }
+}

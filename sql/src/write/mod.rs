@@ -1,0 +1,156 @@
+//! Changing rows: INSERT, UPDATE, DELETE and COPY FROM, with the constraints and indexes that go along.
+//!
+//! ```text
+//! target       one table made ready to be written: its keys, its indexes, what must hold
+//! constraints  NOT NULL, CHECK, unique keys, and the errors PostgreSQL reports for them
+//! insert       rows in, ON CONFLICT;  update   rows changed and removed
+//! sequence     nextval and setval, durable ahead of use
+//! copy         COPY in its three formats
+//! ```
+//!
+//! A statement reads through a view taken before it began and writes to the transaction, so it never meets its own rows as input; what must be
+//! unique is looked up through the transaction, own writes included. A [`Writer`] lives as long as its statement.
+
+pub mod constraints;
+pub mod copy;
+pub mod insert;
+pub mod sequence;
+pub mod target;
+pub mod update;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use pgbee_engine::bee::Direction;
+use pgbee_engine::txn::Transaction;
+use rustc_hash::FxHashMap;
+
+use crate::codec::keyspace;
+use crate::error::{Result, SqlError};
+use crate::exec::{DmlRunner, ExecCx};
+use crate::ir::{Dml, DmlKind};
+use crate::types::Row;
+
+/// The session's transaction, shared with what runs inside its statement.
+#[derive(Clone, Default)]
+pub struct TxnHandle {
+    txn: Arc<Mutex<Option<Transaction>>>,
+    row_ids: Arc<RowIds>,
+}
+
+impl TxnHandle {
+    /// A handle without transaction, on a database whose row ids these are.
+    pub fn new(row_ids: Arc<RowIds>) -> TxnHandle {
+        TxnHandle { txn: Arc::default(), row_ids }
+    }
+    /// Works with the transaction. Keep it short, and do not evaluate expressions inside: they may want it too.
+    pub fn with<R>(&self, f: impl FnOnce(&mut Transaction) -> Result<R>) -> Result<R> {
+        f(self.txn.lock().as_mut().ok_or_else(|| SqlError::internal("there is no transaction to write to"))?)
+    }
+    /// Sets the transaction.
+    pub fn set(&self, txn: Transaction) {
+        *self.txn.lock() = Some(txn);
+    }
+    /// Takes the transaction away.
+    pub fn take(&self) -> Option<Transaction> {
+        self.txn.lock().take()
+    }
+    /// Whether there is one.
+    pub fn is_open(&self) -> bool {
+        self.txn.lock().is_some()
+    }
+    /// Row ids of the database.
+    pub fn row_ids(&self) -> &RowIds {
+        &self.row_ids
+    }
+}
+
+/// Counters that give rows of tables without primary key their ids. They live in memory only: each starts from the greatest id stored.
+#[derive(Default)]
+pub struct RowIds {
+    last: Mutex<FxHashMap<u32, Arc<AtomicI64>>>,
+}
+
+impl RowIds {
+    /// The counter of a table: the id given last.
+    fn of(&self, table: u32, txn: &TxnHandle) -> Result<Arc<AtomicI64>> {
+        let mut last = self.last.lock();
+        if let Some(counter) = last.get(&table) {
+            return Ok(counter.clone());
+        }
+        // Whatever was inserted since this transaction began went through a counter, so if there is none its snapshot has all.
+        let newest = txn.with(|t| Ok(t.scan(keyspace::table_range(table), Direction::Backward)?.next()?))?;
+        let id = newest.and_then(|(key, _)| keyspace::parse_row_id(&key)).unwrap_or(0);
+        let counter = Arc::new(AtomicI64::new(id));
+        last.insert(table, counter.clone());
+        Ok(counter)
+    }
+    /// Forgets a counter: the table's rows were given new ids.
+    pub fn forget(&self, table: u32) {
+        self.last.lock().remove(&table);
+    }
+}
+
+/// The next id of a counter.
+fn next_id(counter: &AtomicI64) -> i64 {
+    counter.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// What was prepared of the changes of one plan: kept with the plan, for it costs more than a small change itself.
+#[derive(Default)]
+pub struct DmlPlans {
+    prepared: Mutex<FxHashMap<usize, Arc<target::Prepared>>>,
+}
+
+impl DmlPlans {
+    /// The change made ready. Plans keep their `Dml`s at one address for as long as they live.
+    fn get(&self, dml: &Dml, cx: &ExecCx) -> Result<Arc<target::Prepared>> {
+        let address = std::ptr::from_ref(dml).addr();
+        if let Some(found) = self.prepared.lock().get(&address) {
+            return Ok(found.clone());
+        }
+        let prepared = Arc::new(target::Prepared::new(dml, cx)?);
+        self.prepared.lock().insert(address, prepared.clone());
+        Ok(prepared)
+    }
+}
+
+/// Carries out the changes of one statement.
+pub struct Writer {
+    txn: TxnHandle,
+    plans: Arc<DmlPlans>,
+    /// Keys of the rows changed so far, if a row may be reached by two changes of the statement.
+    touched: Option<Mutex<HashSet<Vec<u8>>>>,
+    rows: AtomicU64,
+}
+
+impl Writer {
+    /// For a statement of this transaction. `several`: it has more than one change in it.
+    pub fn new(txn: TxnHandle, plans: Arc<DmlPlans>, several: bool) -> Writer {
+        Writer { txn, plans, touched: several.then(Mutex::default), rows: AtomicU64::new(0) }
+    }
+    /// Rows changed so far, by all changes of the statement.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+    /// Whether a row was changed by this statement before; from now on it was.
+    fn is_touched(&self, key: &[u8]) -> bool {
+        self.touched.as_ref().is_some_and(|t| !t.lock().insert(key.to_vec()))
+    }
+}
+
+impl DmlRunner for Writer {
+    fn run(&self, dml: &Dml, cx: &ExecCx) -> Result<(Vec<Row>, u64)> {
+        let prepared = self.plans.get(dml, cx)?;
+        prepared.target.depend(&self.txn)?;
+        let (returned, count) = match &dml.kind {
+            DmlKind::Insert { columns, on_conflict, .. } => insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx)?,
+            DmlKind::Update { .. } => update::update(self, dml, &prepared, cx)?,
+            DmlKind::Delete { .. } => update::delete(self, dml, &prepared, cx)?,
+        };
+        self.rows.fetch_add(count, Ordering::Relaxed);
+        Ok((returned, count))
+    }
+}
