@@ -1,2 +1,27 @@
-//! The pgbee binary.
-fn main() {}
+//! The `pgbee` program: reads the command line, does what it says, and turns the outcome into an exit code.
+//!
+//! ```text
+//! cli      what was asked       config   flags over environment over pgbee.toml
+//! node     start and stop       pg/      PostgreSQL's wire protocol, one task a connection
+//! ```
+
+mod cli;
+mod config;
+mod keys;
+mod logging;
+mod node;
+mod password;
+mod pg;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match cli::run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("pgbee: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}

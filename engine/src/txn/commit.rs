@@ -242,9 +242,7 @@ impl Committer {
 
     /// Commits one large transaction in bounded memory.
     fn commit_staged(&self, job: &Job) -> Result<Version> {
-        let Pending {
-            mut trail, head, ..
-        } = self.prepare()?;
+        let Pending { trail, head, .. } = self.prepare()?;
         conflict::check(&job.txn, &self.bee, &head, &Group::new())?;
         let stage = Arc::new(self.log.core().stage()?);
         // Nodes of staged blocks stay out of the cache until they are committed: the writer sees to that.
@@ -270,11 +268,8 @@ impl Committer {
                     record::KEY,
                     Some(&job.record(first_block, &trail, time)),
                 )?;
-                batch.flush();
-                trail.push(Version(writer.length().0), time);
-            } else {
-                batch.flush();
             }
+            batch.flush();
             stage.push(&writer.take_pending())?;
         }
         stage.commit(job.info.durability)?;

@@ -131,17 +131,17 @@ fn powers(r: &mut Registry) {
 }
 
 macro_rules! float_fn {
+    // Periodic functions have no value at infinity.
+    ($r:expr, $name:literal, finite: $f:expr) => {
+        $r.pure($name, F8, Type::FLOAT8, |a, _| {
+            let (x, f): (f64, fn(f64) -> f64) = (float(a, 0)?, $f);
+            if x.is_infinite() { Err(input_out_of_range()) } else { Ok(Datum::Float8(f(x))) }
+        })
+    };
     ($r:expr, $name:literal, $f:expr) => {
         $r.pure($name, F8, Type::FLOAT8, |a, _| {
             let f: fn(f64) -> f64 = $f;
             Ok(Datum::Float8(f(float(a, 0)?)))
-        })
-    };
-    // Periodic functions have no value at infinity.
-    ($r:expr, $name:literal, finite $f:expr) => {
-        $r.pure($name, F8, Type::FLOAT8, |a, _| {
-            let (x, f): (f64, fn(f64) -> f64) = (float(a, 0)?, $f);
-            if x.is_infinite() { Err(input_out_of_range()) } else { Ok(Datum::Float8(f(x))) }
         })
     };
     ($r:expr, $name:literal, $low:literal to $high:literal $f:expr) => {
@@ -153,10 +153,10 @@ macro_rules! float_fn {
 }
 
 fn trigonometry(r: &mut Registry) {
-    float_fn!(r, "sin", finite f64::sin);
-    float_fn!(r, "cos", finite f64::cos);
-    float_fn!(r, "tan", finite f64::tan);
-    float_fn!(r, "cot", finite |x| 1.0 / x.tan());
+    float_fn!(r, "sin", finite: f64::sin);
+    float_fn!(r, "cos", finite: f64::cos);
+    float_fn!(r, "tan", finite: f64::tan);
+    float_fn!(r, "cot", finite: |x| 1.0 / x.tan());
     float_fn!(r, "asin", -1.0 to 1.0 f64::asin);
     float_fn!(r, "acos", -1.0 to 1.0 f64::acos);
     float_fn!(r, "atan", f64::atan);

@@ -1,0 +1,48 @@
+# make run    build, start a server, load the flights, end in psql        make test   every test        make bench   the comparisons
+# Only what Debian calls these packages is assumed; on another system install the tools named by `make tools` by hand.
+
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+BUILD_TOOLS := clang libclang-dev g++ make
+RUN_TOOLS   := xz-utils pv postgresql-client
+TEST_TOOLS  := nodejs npm python3 python3-venv
+
+.PHONY: run test bench tools-build tools-run tools-test lint unit
+
+run: tools-build tools-run
+	$(CARGO) build --release -p pgbee-server --bin pgbee
+	PGBEE=$${CARGO_TARGET_DIR:-target}/release/pgbee bash server/demo/run.sh
+
+test: tools-build tools-run tools-test lint unit
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+unit:
+	$(CARGO) test --workspace --no-fail-fast
+
+bench: tools-build tools-run
+	bash benches/run.sh
+
+# Installs what is missing when root, and otherwise says what to install.
+define need
+	@missing=""; \
+	for pair in $(2); do command -v $${pair%%:*} >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; done; \
+	if [ "$(1)" = build ] && ! ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; then missing="$$missing libclang-dev"; fi; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	else echo "please install first:$$missing" >&2; exit 1; fi
+endef
+
+tools-build:
+	@command -v $(CARGO) >/dev/null 2>&1 || { echo "please install Rust 1.89 or newer first: https://rustup.rs" >&2; exit 1; }
+	$(call need,build,c++:g++)
+
+tools-run:
+	$(call need,run,psql:postgresql-client xz:xz-utils pv:pv)
+
+tools-test:
+	$(call need,test,node:nodejs npm:npm python3:python3)

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Every comparison, medians, each against its peer in the same run. usage: benches/run.sh [engine] [server]     (both when none is named)
+#
+#   engine   the bee against JavaScript's hyperbee, and its cost from 10,000 to 10,000,000 keys (BENCH_SIZES)
+#   server   pgbee against a PostgreSQL 15 with its default durability, both driven by pgbench and psql
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+parts=${*:-engine server}
+for part in $parts; do
+    case $part in
+    engine)
+        cargo build --release -p pgbee-benches
+        "$target/release/bee" ${BENCH_SIZES:-10000 100000 1000000 10000000}
+        if command -v npm >/dev/null 2>&1; then
+            (cd tests/interop && npm ci --no-audit --no-fund --silent && echo "hyperbee (JavaScript), ${BENCH_JS_ENTRIES:-100000} keys" && node ../../benches/compare/hyperbee.mjs "${BENCH_JS_ENTRIES:-100000}")
+        else
+            echo "node and npm are not installed: no JavaScript peer"
+        fi
+        ;;
+    server)
+        cargo build --release -p pgbee-server --bin pgbee
+        bash benches/compare/server.sh "$target/release/pgbee"
+        ;;
+    *) echo "there is no bench $part" >&2; exit 2 ;;
+    esac
+done

@@ -1,0 +1,1 @@
+//! Channels over one encrypted stream: open, pair, close, batch.

@@ -1,0 +1,141 @@
+//! The command line: what can be asked of the program, and the help that says so.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use pgbee_sql::session::Instance;
+
+use crate::config::{Config, Problem};
+use crate::{keys, logging, node, password};
+
+const HELP: &str = "\
+pgbee: a PostgreSQL server whose tables are Hyperbees, signed logs that anyone can copy and verify
+
+usage: pgbee serve    [options]              run the server
+       pgbee key      [DATABASE] [options]   print the key that replicas follow
+       pgbee verify   [DATABASE] [options]   re-hash a database's log against its signed root
+       pgbee password [ROLE] [options]       set a role's password, read from standard input; an empty one removes it
+       pgbee help | version
+
+options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.toml, in that order:
+  --data DIR                 data directory, made when missing    (default: pgbee-data)
+  --listen HOST:PORT         where clients connect                (default: 127.0.0.1:5432)
+  --max-connections N        more are refused with 53300          (default: 100)
+  --cache-mb N               memory for decoded tree nodes        (default: 256)
+  --block-cache-mb N         memory for stored blocks             (default: 128)
+  --write-set-mb N           memory a transaction's writes may take before they go to disk (default: 64)
+  --work-mem-mb N            memory of a sort or hash before it spills (default: 16)
+  --max-message-mb N         longest message a client may send    (default: 256)
+  --log-format text|json     how log lines look                   (default: text)
+  --log FILTER               what is logged: error, warn, info, debug, or per module (default: info)
+
+Connections from this machine are trusted until the role has a password; serving any other address needs one.
+Ctrl-C or SIGTERM finishes open commits and stops; a second one stops at once.
+";
+
+/// Why the program ends badly.
+pub struct Failure {
+    /// One line for standard error.
+    pub message: String,
+    /// 2: asked wrongly; 1: it failed.
+    pub code: u8,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Failure { message: format!("{}; see pgbee help", problem.0), code: 2 }
+    }
+}
+
+/// A failure of the work itself.
+pub fn failed(message: impl std::fmt::Display) -> Failure {
+    Failure { message: message.to_string(), code: 1 }
+}
+
+/// Does what the arguments ask.
+///
+/// # Errors
+/// Code 2 for a command line that makes no sense, 1 for what went wrong.
+pub fn run(arguments: &[String]) -> Result<(), Failure> {
+    let (command, rest) = match arguments.split_first() {
+        None => ("help", arguments),
+        Some((first, rest)) => (first.as_str(), rest),
+    };
+    match command {
+        "help" | "--help" | "-h" => {
+            print(HELP);
+            return Ok(());
+        }
+        "version" | "--version" | "-V" => {
+            print(&format!("pgbee {}\n", env!("CARGO_PKG_VERSION")));
+            return Ok(());
+        }
+        "serve" | "key" | "verify" | "password" => {}
+        other => return Err(Failure { message: format!("there is no command {other}; see pgbee help"), code: 2 }),
+    }
+    let (config, words) = Config::read(rest)?;
+    if words.len() > usize::from(command != "serve") {
+        return Err(Failure { message: format!("{} is one word too many; see pgbee help", words[words.len() - 1]), code: 2 });
+    }
+    let name = words.first().map_or("postgres", String::as_str);
+    logging::start(&config).map_err(failed)?;
+    match command {
+        "serve" => node::serve(config),
+        "key" => key(&config, name),
+        "verify" => verify(&config, name),
+        _ => set_password(&config, name),
+    }
+}
+
+/// Standard output may be a closed pipe; that is no reason to panic.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn open_existing(config: &Config) -> Result<std::sync::Arc<Instance>, Failure> {
+    if !config.data.is_dir() {
+        return Err(failed(format!("there is no data directory {}", config.data.display())));
+    }
+    Instance::open(&config.data, config.instance_options()).map_err(|e| failed(node::describe(&e)))
+}
+
+fn key(config: &Config, database: &str) -> Result<(), Failure> {
+    let instance = open_existing(config)?;
+    let key = instance.key(database).map_err(|e| failed(node::describe(&e)))?;
+    print(&format!("{}\n{}\n", keys::z_base_32(&key), keys::hex(&key)));
+    Ok(())
+}
+
+fn verify(config: &Config, database: &str) -> Result<(), Failure> {
+    let instance = open_existing(config)?;
+    let show = std::io::stderr().is_terminal();
+    let mut shown = 0;
+    let verified = instance
+        .verify(database, &mut |done, all| {
+            let percent = if all == 0 { 100 } else { done * 100 / all };
+            if show && percent > shown {
+                shown = percent;
+                eprint!("\rverifying {database}: {percent:3} %");
+            }
+        })
+        .map_err(|e| failed(node::describe(&e)))?;
+    if show {
+        eprintln!();
+    }
+    print(&format!("{database}: {} blocks, {} bytes, all as signed\n", verified.blocks, verified.bytes));
+    Ok(())
+}
+
+fn set_password(config: &Config, role: &str) -> Result<(), Failure> {
+    let instance = open_existing(config)?;
+    if std::io::stdin().is_terminal() {
+        eprint!("new password for {role}: ");
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(failed)?;
+    let secret = line.trim_end_matches(['\r', '\n']);
+    let verifier = if secret.is_empty() { None } else { Some(password::verifier(secret).map_err(failed)?) };
+    instance.set_password_verifier(role, verifier.as_deref()).map_err(|e| failed(node::describe(&e)))?;
+    instance.shutdown().map_err(|e| failed(node::describe(&e)))?;
+    print(if verifier.is_some() { "password set\n" } else { "password removed\n" });
+    Ok(())
+}

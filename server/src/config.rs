@@ -1,0 +1,183 @@
+//! Settings of the program: one struct, its defaults beside its fields; flags win over the environment, that over `pgbee.toml`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pgbee_sql::session::InstanceOptions;
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Data directory.
+    pub data: PathBuf,
+    /// Address of the wire protocol.
+    pub listen: SocketAddr,
+    /// Connections served at once.
+    pub max_connections: usize,
+    /// Memory for decoded nodes, in MiB.
+    pub cache_mb: usize,
+    /// Memory for stored blocks, in MiB.
+    pub block_cache_mb: usize,
+    /// Memory of a transaction's writes, in MiB.
+    pub write_set_mb: usize,
+    /// work_mem, in MiB.
+    pub work_mem_mb: usize,
+    /// Longest message, in MiB.
+    pub max_message_mb: usize,
+    /// Log lines as JSON.
+    pub log_json: bool,
+    /// Log filter, as the `tracing` crates write it.
+    pub log: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data: PathBuf::from("pgbee-data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 5432)),
+            max_connections: 100,
+            cache_mb: 256,
+            block_cache_mb: 128,
+            write_set_mb: 64,
+            work_mem_mb: 16,
+            max_message_mb: 256,
+            log_json: false,
+            log: "info".to_owned(),
+        }
+    }
+}
+
+/// What is wrong with a setting, in one line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problem(pub String);
+
+const NAMES: [&str; 10] = ["data", "listen", "max-connections", "cache-mb", "block-cache-mb", "write-set-mb", "work-mem-mb", "max-message-mb", "log-format", "log"];
+
+impl Config {
+    /// Reads the flags; what they leave open, the environment; what that leaves open, `pgbee.toml` of the data directory. Also returns the words that are no flags.
+    ///
+    /// # Errors
+    /// An unknown flag or a value that is none.
+    pub fn read(arguments: &[String]) -> Result<(Config, Vec<String>), Problem> {
+        let (flags, words) = split_flags(arguments)?;
+        let environment: Vec<(String, String)> =
+            NAMES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(format!("PGBEE_{}", name.to_uppercase().replace('-', "_"))).ok()?))).collect();
+        let mut config = Config::default();
+        // The data directory decides where the file is, so it is looked for first.
+        for (name, value) in environment.iter().chain(&flags).filter(|(name, _)| name == "data") {
+            config.set(name, value)?;
+        }
+        let file = config.data.join("pgbee.toml");
+        match std::fs::read_to_string(&file) {
+            Ok(text) => config.set_from_file(&text).map_err(|Problem(what)| Problem(format!("{}: {what}", file.display())))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Problem(format!("{}: {error}", file.display()))),
+        }
+        for (name, value) in environment.iter().chain(&flags) {
+            config.set(name, value)?;
+        }
+        Ok((config, words))
+    }
+
+    fn set_from_file(&mut self, text: &str) -> Result<(), Problem> {
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Problem(e.message().to_owned()))?;
+        for (name, value) in table {
+            let value = match value {
+                toml::Value::String(s) => s,
+                toml::Value::Integer(i) => i.to_string(),
+                _ => return Err(Problem(format!("{name} wants a string or a number"))),
+            };
+            let name = name.replace('_', "-");
+            if name == "data" {
+                return Err(Problem("the data directory cannot be set inside itself".into()));
+            }
+            self.set(&name, &value)?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+        let number = || value.parse::<usize>().ok().filter(|n| (1..=1 << 20).contains(n)).ok_or_else(|| Problem(format!("--{name} wants a positive number, not {value}")));
+        match name {
+            "data" => self.data = PathBuf::from(value),
+            "listen" => self.listen = value.parse().map_err(|_| Problem(format!("--listen wants ADDRESS:PORT, not {value}")))?,
+            "max-connections" => self.max_connections = number()?,
+            "cache-mb" => self.cache_mb = number()?,
+            "block-cache-mb" => self.block_cache_mb = number()?,
+            "write-set-mb" => self.write_set_mb = number()?,
+            "work-mem-mb" => self.work_mem_mb = number()?,
+            "max-message-mb" => self.max_message_mb = number()?.min(1023),
+            "log-format" => {
+                self.log_json = match value {
+                    "json" => true,
+                    "text" => false,
+                    _ => return Err(Problem(format!("--log-format wants text or json, not {value}"))),
+                }
+            }
+            "log" => self.log = value.to_owned(),
+            _ => return Err(Problem(format!("there is no option {name}"))),
+        }
+        Ok(())
+    }
+
+    /// What the instance needs of them.
+    pub fn instance_options(&self) -> InstanceOptions {
+        InstanceOptions {
+            cache_bytes: self.cache_mb << 20,
+            block_cache_bytes: self.block_cache_mb << 20,
+            write_set_bytes: self.write_set_mb << 20,
+            work_mem_bytes: self.work_mem_mb << 20,
+            max_connections: self.max_connections,
+            port: self.listen.port(),
+            ..InstanceOptions::default()
+        }
+    }
+}
+
+/// Flags (`--name value`, `--name=value`) and other words.
+fn split_flags(arguments: &[String]) -> Result<(Vec<(String, String)>, Vec<String>), Problem> {
+    let (mut flags, mut words) = (Vec::new(), Vec::new());
+    let mut rest = arguments.iter();
+    while let Some(word) = rest.next() {
+        let Some(flag) = word.strip_prefix("--") else {
+            words.push(word.clone());
+            continue;
+        };
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => (flag, rest.next().ok_or_else(|| Problem(format!("--{flag} wants a value")))?.clone()),
+        };
+        if !NAMES.contains(&name) {
+            return Err(Problem(format!("there is no option --{name}")));
+        }
+        flags.push((name.to_owned(), value));
+    }
+    Ok((flags, words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn flags_are_read_and_wrong_ones_refused() {
+        let (config, rest) = Config::read(&words("shop --data=/nowhere/at/all --listen 127.0.0.1:7000 --cache-mb 5")).expect("good flags");
+        assert_eq!((config.listen.port(), config.cache_mb, rest), (7000, 5, vec!["shop".to_owned()]));
+        for wrong in ["--listen nowhere", "--cache-mb 0", "--cache-mb", "--colour blue", "--log-format xml"] {
+            assert!(Config::read(&words(wrong)).is_err(), "{wrong} was accepted");
+        }
+    }
+
+    #[test]
+    fn the_file_is_weaker_than_a_flag() {
+        let mut config = Config::default();
+        config.set_from_file("listen = \"127.0.0.1:6000\"\ncache_mb = 7").expect("a good file");
+        assert_eq!((config.listen.port(), config.cache_mb), (6000, 7));
+        assert!(config.set_from_file("data = \"x\"").is_err());
+        assert!(config.set_from_file("cache_mb = [1]").is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! A running server: what is started, in which order, and how it stops.
+//!
+//! Start: data directory (locked, recovered), then the listener, then the line that says so. Stop, on SIGTERM or Ctrl-C: no new connections, idle ones are told
+//! 57P01, running statements are cancelled once [`DRAIN`] is over, commits under way finish, the store is flushed, exit code 0. A second signal exits at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgbee_sql::SqlError;
+use pgbee_sql::session::Instance;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Failure, failed};
+use crate::config::Config;
+use crate::pg;
+
+/// How long running statements may go on after a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Stack of a thread that runs statements: the binder's depth limit is chosen for it.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// The data directory cannot be opened, or the address not listened on.
+pub fn serve(config: Config) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .max_blocking_threads(config.max_connections + 16)
+        .build()
+        .map_err(failed)?;
+    let served = runtime.block_on(run(config));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn run(config: Config) -> Result<(), Failure> {
+    let instance = Instance::open(&config.data, config.instance_options()).map_err(|e| failed(describe(&e)))?;
+    if !config.listen.ip().is_loopback() && instance.password_verifier("postgres").is_none() {
+        return Err(failed(format!("{} can be reached from other machines, and role postgres has no password: set one with pgbee password, or listen on 127.0.0.1", config.listen)));
+    }
+    let listener = TcpListener::bind(config.listen).await.map_err(|e| failed(format!("cannot listen on {}: {e}", config.listen)))?;
+    let address = listener.local_addr().map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tracing::info!("data directory {}, databases: {}", config.data.display(), instance.databases().join(", "));
+    tracing::info!("listening on {address}: psql -h {} -p {} -U postgres", address.ip(), address.port());
+
+    let clients = Arc::new(pg::Clients::new(config.max_connections, config.max_message_mb << 20));
+    let accepting = tokio::spawn(pg::accept(listener, instance.clone(), clients.clone()));
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("interrupt: stopping"),
+    }
+    accepting.abort();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::warn!("second signal: stopping at once");
+        std::process::exit(1);
+    });
+    clients.stop(DRAIN).await;
+    tokio::task::spawn_blocking(move || instance.shutdown()).await.map_err(failed)?.map_err(|e| failed(describe(&e)))?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// An error with its detail and hint, on one line.
+pub fn describe(error: &SqlError) -> String {
+    let report = &error.0;
+    let mut text = report.message.clone();
+    for part in [&report.detail, &report.hint].into_iter().flatten() {
+        text.push_str("; ");
+        text.push_str(part);
+    }
+    text
+}

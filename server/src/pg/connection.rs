@@ -1,0 +1,183 @@
+//! A socket with its two buffers: messages are cut out of one, answers gathered in the other.
+//!
+//! A message is cut off by its length word before `pgwire` reads it, so a lying length or a garbled body can neither reach into the next message nor
+//! make us reserve more than was sent.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::{Buf, BytesMut};
+use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
+use pgbee_sql::SqlError;
+use pgbee_sql::error::state;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+/// Answers beyond this are written even if nobody waits for them yet.
+const OUT_BYTES_MAX: usize = 64 << 10;
+/// Buffers larger than this are given back after use.
+const BUFFER_BYTES_KEPT: usize = 256 << 10;
+/// Longest packet before a session is there. Source: MAX_STARTUP_PACKET_LENGTH of PostgreSQL.
+const STARTUP_BYTES_MAX: usize = 10_000;
+
+/// A socket and its buffers.
+pub struct Connection {
+    socket: TcpStream,
+    input: BytesMut,
+    /// Answers not written yet.
+    pub out: BytesMut,
+    max_message_bytes: usize,
+}
+
+/// A message cut out of the input.
+pub enum Message {
+    /// COPY data, which needs no decoding.
+    CopyData(BytesMut),
+    /// Anything else.
+    Other(PgWireFrontendMessage),
+}
+
+/// A client that does not keep to the protocol; its connection ends with this error.
+fn violation(what: impl Into<String>) -> SqlError {
+    SqlError::new(state::PROTOCOL_VIOLATION, what)
+}
+
+impl Connection {
+    /// Nothing read or written yet.
+    pub fn new(socket: TcpStream, max_message_bytes: usize) -> Connection {
+        Connection { socket, input: BytesMut::new(), out: BytesMut::with_capacity(8 << 10), max_message_bytes }
+    }
+    /// Address of the client.
+    pub fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.socket.peer_addr().ok()
+    }
+    /// Waits for more bytes; false at the end of the stream.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub async fn read_some(&mut self) -> io::Result<bool> {
+        if self.input.is_empty() && self.input.capacity() > BUFFER_BYTES_KEPT {
+            self.input = BytesMut::new();
+        }
+        loop {
+            self.socket.readable().await?;
+            self.input.reserve(16 << 10);
+            match self.socket.try_read_buf(&mut self.input) {
+                Ok(0) => return Ok(false),
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    /// Puts an answer into the buffer.
+    pub fn put(&mut self, message: PgWireBackendMessage) {
+        if let Err(error) = message.encode(&mut self.out) {
+            // Only a name or message with a NUL in it could get here; the client misses an answer and will say so.
+            tracing::error!("an answer could not be written: {error}");
+        }
+    }
+    /// Writes what is buffered.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.socket.write_all(&self.out).await?;
+        self.out.clear();
+        if self.out.capacity() > BUFFER_BYTES_KEPT {
+            self.out = BytesMut::with_capacity(8 << 10);
+        }
+        Ok(())
+    }
+    /// [`Connection::flush`] for code that may block its thread.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub fn flush_blocking(&mut self) -> io::Result<()> {
+        // Nearly always the socket takes it all at once.
+        while !self.out.is_empty() {
+            match self.socket.try_write(&self.out) {
+                Ok(n) => self.out.advance(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return tokio::runtime::Handle::current().block_on(self.flush()),
+                Err(error) => return Err(error),
+            }
+        }
+        if self.out.capacity() > BUFFER_BYTES_KEPT || self.out.capacity() < 1 << 10 {
+            self.out = BytesMut::with_capacity(8 << 10);
+        }
+        self.out.clear();
+        Ok(())
+    }
+    /// Writes if much is buffered.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.out.len() >= OUT_BYTES_MAX { self.flush_blocking() } else { Ok(()) }
+    }
+
+    /// Cuts the next message of a session off the input; None: more bytes are needed.
+    ///
+    /// # Errors
+    /// 08P01 for a length or body that cannot be right: the stream is out of step and must be closed.
+    pub fn next_message(&mut self) -> Result<Option<Message>, SqlError> {
+        let Some(head) = self.input.get(..5) else { return Ok(None) };
+        let (kind, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize);
+        if !b"QPBDECHSXFdcfp".contains(&kind) {
+            return Err(violation(format!("invalid frontend message type {kind}")));
+        }
+        if length < 4 || length > self.max_message_bytes {
+            return Err(violation(format!("invalid message length {length}: at most {} bytes are taken", self.max_message_bytes)));
+        }
+        if self.input.len() <= length {
+            return Ok(None);
+        }
+        let mut bytes = self.input.split_to(length + 1);
+        if kind == b'd' {
+            bytes.advance(5);
+            return Ok(Some(Message::CopyData(bytes)));
+        }
+        if matches!(kind, b'Q' | b'P') && std::str::from_utf8(&bytes[5..bytes.len()]).is_err() && !only_types_are_binary(kind, &bytes[5..]) {
+            return Err(SqlError::new(state::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\""));
+        }
+        decode(&mut bytes, false).map(|message| Some(Message::Other(message)))
+    }
+    /// Cuts the next packet before a session is there; None: more bytes are needed.
+    ///
+    /// # Errors
+    /// 08P01, as above.
+    pub fn next_startup_packet(&mut self) -> Result<Option<PgWireFrontendMessage>, SqlError> {
+        let Some(head) = self.input.get(..4) else { return Ok(None) };
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if !(8..=STARTUP_BYTES_MAX).contains(&length) {
+            return Err(violation("invalid length of startup packet"));
+        }
+        if self.input.len() < length {
+            return Ok(None);
+        }
+        let mut bytes = self.input.split_to(length);
+        decode(&mut bytes, true).map(Some)
+    }
+}
+
+/// The types and formats of a Parse message are bytes, its texts must be UTF-8.
+fn only_types_are_binary(kind: u8, body: &[u8]) -> bool {
+    let mut texts = body.splitn(3, |b| *b == 0);
+    kind == b'P' && (0..2).all(|_| texts.next().is_some_and(|t| std::str::from_utf8(t).is_ok()))
+}
+
+/// Reads one whole message. `pgwire` indexes into a body without looking, so a short one panics: that is caught and told as what it is.
+fn decode(bytes: &mut BytesMut, startup: bool) -> Result<PgWireFrontendMessage, SqlError> {
+    let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
+    context.awaiting_frontend_ssl = false;
+    context.awaiting_frontend_startup = startup;
+    if startup && bytes.len() == 8 {
+        context.awaiting_frontend_ssl = true;
+    }
+    match catch_unwind(AssertUnwindSafe(|| PgWireFrontendMessage::decode(bytes, &context))) {
+        Ok(Ok(Some(message))) => Ok(message),
+        Ok(Ok(None)) => Err(violation("message is shorter than its content")),
+        Ok(Err(error)) => Err(violation(format!("invalid message: {error}"))),
+        Err(_) => Err(violation("invalid message format")),
+    }
+}

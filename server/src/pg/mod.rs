@@ -1,0 +1,143 @@
+//! PostgreSQL's wire protocol: one task a connection, messages by `pgwire`, statements by a [`pgbee_sql::session::Session`].
+//!
+//! ```text
+//! accept       takes sockets, counts them, gives each a task
+//! startup      SSL and GSS requests, cancel requests, authentication, the first parameters
+//! connection   bytes in, messages out of them, answers into one buffer, written when the client waits for it
+//! query        what each message does to the session
+//! encode       rows and errors as bytes
+//! ```
+//!
+//! Must stay true: output is written only when the client waits for it (Sync, Flush, end of a simple query, COPY) or the buffer is
+//! full, so that a pipelined statement costs one write; bytes of a client are bounded before anything is allocated for them; whatever a client
+//! sends costs at most its own connection.
+
+mod connection;
+mod encode;
+mod query;
+mod startup;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pgbee_sql::SqlError;
+use pgbee_sql::error::state;
+use pgbee_sql::functions::context::CancelFlag;
+use pgbee_sql::session::Instance;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// All connections: how many there may be, how to cancel one, how to end all.
+pub struct Clients {
+    max: usize,
+    max_message_bytes: usize,
+    count: AtomicUsize,
+    next_pid: AtomicI32,
+    sessions: Mutex<HashMap<i32, (u32, Arc<CancelFlag>)>>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Clients {
+    /// None yet.
+    pub fn new(max: usize, max_message_bytes: usize) -> Clients {
+        Clients {
+            max,
+            max_message_bytes,
+            count: AtomicUsize::new(0),
+            next_pid: AtomicI32::new(1),
+            sessions: Mutex::new(HashMap::new()),
+            stopping: watch::Sender::new(false),
+        }
+    }
+    /// A place for one more, or None when all are taken.
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        let taken = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < self.max).then_some(n + 1));
+        taken.is_ok().then(|| Place { clients: self.clone(), pid: self.next_pid.fetch_add(1, Ordering::Relaxed) })
+    }
+    /// Cancels the statement a connection runs, if the secret is right. Says nothing either way, as PostgreSQL.
+    fn cancel(&self, pid: i32, secret: u32) {
+        let flag = self.sessions.lock().get(&pid).filter(|(own, _)| *own == secret).map(|(_, flag)| flag.clone());
+        if let Some(flag) = flag {
+            flag.raise(SqlError::new(state::QUERY_CANCELED, "canceling statement due to user request"));
+        }
+    }
+    /// Tells idle connections to end, gives running statements `drain`, then cancels them and waits a little for their tasks.
+    pub async fn stop(&self, drain: Duration) {
+        self.stopping.send_replace(true);
+        if !self.empty_within(drain).await {
+            for (_, flag) in self.sessions.lock().values() {
+                flag.raise(SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command"));
+            }
+            if !self.empty_within(Duration::from_secs(5)).await {
+                tracing::warn!("{} connections did not end in time", self.count.load(Ordering::Acquire));
+            }
+        }
+    }
+    async fn empty_within(&self, limit: Duration) -> bool {
+        let empty = async {
+            while self.count.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(limit, empty).await.is_ok()
+    }
+}
+
+/// A counted connection; dropping it makes room.
+struct Place {
+    clients: Arc<Clients>,
+    pid: i32,
+}
+
+impl Place {
+    /// From now on a cancel request with this secret reaches the flag.
+    fn register(&self, secret: u32, flag: Arc<CancelFlag>) {
+        self.clients.sessions.lock().insert(self.pid, (secret, flag));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients.sessions.lock().remove(&self.pid);
+        self.clients.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Takes connections for ever.
+pub async fn accept(listener: TcpListener, instance: Arc<Instance>, clients: Arc<Clients>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                tokio::spawn(serve(socket, instance.clone(), clients.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: waiting beats spinning.
+                tracing::warn!("accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(socket: TcpStream, instance: Arc<Instance>, clients: Arc<Clients>) {
+    let peer = socket.peer_addr().map_or_else(|_| "unknown".to_owned(), |a| a.to_string());
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!("{peer}: {error}");
+        return;
+    }
+    let connection = connection::Connection::new(socket, clients.max_message_bytes);
+    match startup::start(connection, instance, clients).await {
+        Ok(Some(client)) => {
+            tracing::debug!("{peer}: connected");
+            if let Err(error) = client.run().await {
+                tracing::debug!("{peer}: {error}");
+            }
+            tracing::debug!("{peer}: gone");
+        }
+        Ok(None) => {}
+        Err(error) => tracing::debug!("{peer}: {error}"),
+    }
+}

@@ -1,0 +1,348 @@
+//! A connected client: what each message does to its session.
+//!
+//! All messages that have arrived are handled in one go on a thread that may block; then the connection waits for more. In the extended protocol an error
+//! makes the client's further messages void up to its Sync; in the simple one ReadyForQuery follows at once.
+
+use std::io;
+
+use pgbee_sql::SqlError;
+use pgbee_sql::error::state;
+use pgbee_sql::session::{CopyShape, CopyStep, Outcome, Session, Step};
+use pgbee_sql::types::Type;
+use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
+use pgwire::messages::data::{NoData, ParameterDescription};
+use pgwire::messages::extendedquery::{Bind, BindComplete, CloseComplete, ParseComplete, PortalSuspended};
+use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::startup::ParameterStatus;
+use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+
+use super::connection::{Connection, Message};
+use super::{Place, encode};
+
+/// A client with its session.
+pub struct Client {
+    connection: Connection,
+    session: Session,
+    place: Place,
+    mode: Mode,
+    scratch: Vec<u8>,
+}
+
+/// What the next message is taken as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Any message.
+    Ready,
+    /// Void until Sync.
+    SkipToSync,
+    /// Data of COPY FROM STDIN, begun by a simple query or by Execute.
+    CopyIn { simple: bool },
+}
+
+/// Why handling stopped.
+enum Stop {
+    /// The statement failed: the client is told and goes on.
+    Statement(SqlError),
+    /// The connection is over.
+    Connection(io::Error),
+}
+impl From<SqlError> for Stop {
+    fn from(error: SqlError) -> Self {
+        Stop::Statement(error)
+    }
+}
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Connection(error)
+    }
+}
+type Handled<T = ()> = std::result::Result<T, Stop>;
+
+/// Whether to go on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Wait,
+    Close,
+}
+
+impl Client {
+    /// A client that has just been told who it is.
+    pub fn new(connection: Connection, session: Session, place: Place) -> Client {
+        Client { connection, session, place, mode: Mode::Ready, scratch: Vec::new() }
+    }
+
+    /// Serves it until it leaves or the server stops.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub async fn run(mut self) -> io::Result<()> {
+        let mut stopping = self.place.clients.stopping.subscribe();
+        self.ready();
+        self.connection.flush().await?;
+        loop {
+            // What came with the startup packet is handled before the first wait.
+            if tokio::task::block_in_place(|| self.handle_all())? == Next::Close {
+                return Ok(());
+            }
+            tokio::select! {
+                read = self.connection.read_some() => if !read? { return Ok(()) },
+                // A transaction block is let finish until its statements are cancelled; an idle client is told at once.
+                () = async { let _ = stopping.wait_for(|stop| *stop).await; } => {
+                    let error = SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
+                    self.connection.put(encode::error_response("FATAL", &error));
+                    return self.connection.flush().await;
+                }
+            }
+        }
+    }
+
+    /// Handles every whole message that has arrived.
+    fn handle_all(&mut self) -> io::Result<Next> {
+        loop {
+            let message = match self.connection.next_message() {
+                Ok(None) => return Ok(Next::Wait),
+                Ok(Some(message)) => message,
+                // Bytes that are no text fail one statement; anything else means that the stream is out of step.
+                Err(error) if error.state() == state::CHARACTER_NOT_IN_REPERTOIRE => {
+                    self.fail(&error, false)?;
+                    continue;
+                }
+                Err(error) => {
+                    self.connection.put(encode::error_response("FATAL", &error));
+                    self.connection.flush_blocking()?;
+                    return Ok(Next::Close);
+                }
+            };
+            let extended = matches!(&message, Message::Other(m) if m.is_extended_query());
+            match self.handle(message) {
+                Ok(Next::Wait) => {}
+                Ok(Next::Close) => return Ok(Next::Close),
+                Err(Stop::Connection(error)) => return Err(error),
+                Err(Stop::Statement(error)) => {
+                    let extended = match self.mode {
+                        Mode::CopyIn { simple } => !simple,
+                        _ => extended,
+                    };
+                    let fatal = error.state() == state::ADMIN_SHUTDOWN;
+                    self.fail(&error, extended)?;
+                    if fatal {
+                        self.connection.flush_blocking()?;
+                        return Ok(Next::Close);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells an error and sets what comes next.
+    fn fail(&mut self, error: &SqlError, extended: bool) -> io::Result<()> {
+        self.news();
+        if error.state() == state::INTERNAL_ERROR {
+            tracing::error!("internal error told to a client: {error}");
+        }
+        let severity = if error.state() == state::ADMIN_SHUTDOWN { "FATAL" } else { "ERROR" };
+        self.connection.put(encode::error_response(severity, error));
+        if extended {
+            self.mode = Mode::SkipToSync;
+            Ok(())
+        } else {
+            self.mode = Mode::Ready;
+            self.ready();
+            self.connection.flush_blocking()
+        }
+    }
+
+    fn handle(&mut self, message: Message) -> Handled<Next> {
+        let message = match message {
+            Message::CopyData(data) => {
+                // Data after a failed COPY is still on its way: dropped, as PostgreSQL does.
+                if matches!(self.mode, Mode::CopyIn { .. }) {
+                    self.session.copy_data(&data)?;
+                }
+                return Ok(Next::Wait);
+            }
+            Message::Other(message) => message,
+        };
+        if let PgWireFrontendMessage::Terminate(_) = message {
+            return Ok(Next::Close);
+        }
+        if let Mode::CopyIn { simple } = self.mode {
+            return self.copy_in(message, simple);
+        }
+        if self.mode == Mode::SkipToSync && !matches!(message, PgWireFrontendMessage::Sync(_)) {
+            return Ok(Next::Wait);
+        }
+        match message {
+            PgWireFrontendMessage::Query(query) => {
+                self.session.simple(&query.query)?;
+                self.simple_results()?;
+            }
+            PgWireFrontendMessage::Parse(parse) => {
+                let types: Vec<Type> = parse.type_oids.iter().map(|oid| Type(*oid)).collect();
+                self.session.parse(parse.name.as_deref().unwrap_or(""), &parse.query, &types)?;
+                self.connection.put(PgWireBackendMessage::ParseComplete(ParseComplete::new()));
+            }
+            PgWireFrontendMessage::Bind(bind) => self.bind(bind)?,
+            PgWireFrontendMessage::Describe(describe) => self.describe(describe.target_type, describe.name.as_deref().unwrap_or(""))?,
+            PgWireFrontendMessage::Execute(execute) => {
+                let outcome = self.session.execute(execute.name.as_deref().unwrap_or(""), execute.max_rows.max(0) as usize)?;
+                self.outcome(outcome, false)?;
+            }
+            PgWireFrontendMessage::Close(close) => {
+                let name = close.name.as_deref().unwrap_or("");
+                if close.target_type == b'S' { self.session.close_statement(name) } else { self.session.close_portal(name) }
+                self.connection.put(PgWireBackendMessage::CloseComplete(CloseComplete::new()));
+            }
+            PgWireFrontendMessage::Flush(_) => self.connection.flush_blocking()?,
+            PgWireFrontendMessage::Sync(_) => {
+                self.mode = Mode::Ready;
+                if let Err(error) = self.session.sync() {
+                    self.news();
+                    self.connection.put(encode::error_response("ERROR", &error));
+                }
+                self.ready();
+                self.connection.flush_blocking()?;
+            }
+            // CopyDone and CopyFail after a COPY that failed already.
+            PgWireFrontendMessage::CopyDone(_) | PgWireFrontendMessage::CopyFail(_) => {}
+            _ => return Err(SqlError::new(state::PROTOCOL_VIOLATION, "unexpected message").into()),
+        }
+        Ok(Next::Wait)
+    }
+
+    fn bind(&mut self, bind: Bind) -> Handled {
+        let (portal, statement) = (bind.portal_name.as_deref().unwrap_or(""), bind.statement_name.as_deref().unwrap_or(""));
+        self.session.bind(portal, statement, bind.parameters, &bind.parameter_format_codes, &bind.result_column_format_codes)?;
+        self.connection.put(PgWireBackendMessage::BindComplete(BindComplete::new()));
+        Ok(())
+    }
+
+    fn describe(&mut self, target: u8, name: &str) -> Handled {
+        let description = if target == b'S' {
+            let shape = self.session.describe_statement(name)?;
+            self.connection.put(PgWireBackendMessage::ParameterDescription(ParameterDescription::new(shape.params.iter().map(|t| t.0).collect())));
+            shape.fields.map(|fields| encode::row_description(&fields, None))
+        } else {
+            self.session.describe_portal(name)?.map(|(fields, binary)| encode::row_description(&fields, Some(&binary)))
+        };
+        self.connection.put(description.unwrap_or(PgWireBackendMessage::NoData(NoData::new())));
+        Ok(())
+    }
+
+    /// Runs the rest of a simple query string; returns early when a COPY waits for data.
+    fn simple_results(&mut self) -> Handled {
+        while let Some(outcome) = self.session.next_result()? {
+            self.outcome(outcome, true)?;
+            if self.mode != Mode::Ready {
+                return Ok(());
+            }
+        }
+        self.news();
+        self.ready();
+        self.connection.flush_blocking()?;
+        Ok(())
+    }
+
+    fn outcome(&mut self, outcome: Outcome, simple: bool) -> Handled {
+        self.news();
+        match outcome {
+            Outcome::Rows { fields, binary } => {
+                if simple {
+                    self.connection.put(encode::row_description(&fields, Some(&binary)));
+                }
+                let cx = self.session.output_cx();
+                loop {
+                    match self.session.fetch()? {
+                        Step::Rows(rows) => {
+                            for row in &rows {
+                                encode::data_row(row, &fields, &binary, &cx, &mut self.scratch, &mut self.connection.out)?;
+                            }
+                            self.connection.flush_if_full()?;
+                        }
+                        Step::Suspended => {
+                            self.connection.put(PgWireBackendMessage::PortalSuspended(PortalSuspended::new()));
+                            return Ok(());
+                        }
+                        Step::Done { tag } => {
+                            self.complete(tag);
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            Outcome::Command { tag } => self.complete(tag),
+            Outcome::Empty => self.connection.put(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())),
+            Outcome::CopyIn(shape) => {
+                let CopyShape { binary, columns } = shape;
+                let format = i8::from(binary);
+                self.connection.put(PgWireBackendMessage::CopyInResponse(CopyInResponse::new(format, columns as i16, vec![i16::from(format); columns])));
+                self.connection.flush_blocking()?;
+                self.mode = Mode::CopyIn { simple };
+            }
+            Outcome::CopyOut(shape) => {
+                let CopyShape { binary, columns } = shape;
+                let format = i8::from(binary);
+                self.connection.put(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(format, columns as i16, vec![i16::from(format); columns])));
+                loop {
+                    match self.session.copy_out()? {
+                        CopyStep::Data(data) => {
+                            self.connection.put(PgWireBackendMessage::CopyData(CopyData::new(data.into())));
+                            self.connection.flush_if_full()?;
+                        }
+                        CopyStep::Done { tag } => {
+                            self.connection.put(PgWireBackendMessage::CopyDone(CopyDone::new()));
+                            self.complete(tag);
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A message while COPY FROM STDIN waits for data.
+    fn copy_in(&mut self, message: PgWireFrontendMessage, simple: bool) -> Handled<Next> {
+        let tag = match message {
+            PgWireFrontendMessage::CopyDone(_) => self.session.copy_done()?,
+            PgWireFrontendMessage::CopyFail(fail) => return Err(self.session.copy_fail(&fail.message).into()),
+            // Drivers send Sync or Flush right behind the Execute that began the COPY.
+            PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_) => return Ok(Next::Wait),
+            _ => {
+                let _ = self.session.copy_fail("unexpected message type during COPY from stdin");
+                return Err(SqlError::new(state::PROTOCOL_VIOLATION, "unexpected message type during COPY from stdin").into());
+            }
+        };
+        self.mode = Mode::Ready;
+        self.news();
+        self.complete(tag);
+        if simple {
+            self.simple_results()?;
+        }
+        Ok(Next::Wait)
+    }
+
+    fn complete(&mut self, tag: String) {
+        self.news();
+        self.connection.put(PgWireBackendMessage::CommandComplete(CommandComplete::new(tag)));
+    }
+
+    /// Notices and changed settings, before what they belong to.
+    fn news(&mut self) {
+        for notice in self.session.take_notices() {
+            self.connection.put(encode::notice_response(&notice));
+        }
+        for (name, value) in self.session.take_parameter_changes() {
+            self.connection.put(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name.to_owned(), value)));
+        }
+    }
+
+    fn ready(&mut self) {
+        let status = match self.session.transaction_status() {
+            b'T' => TransactionStatus::Transaction,
+            b'E' => TransactionStatus::Error,
+            _ => TransactionStatus::Idle,
+        };
+        self.connection.put(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(status)));
+    }
+}

@@ -1,0 +1,10 @@
+//! Tools of the tests: a pgbee server in a process of its own, and a wire client that shows every byte's meaning.
+//!
+//! The server under test is the `pgbee` binary beside the test's own executable (`make test` builds it first), always on a free loopback port and in a
+//! fresh directory.
+
+mod server;
+mod wire;
+
+pub use server::{Server, binary, repository};
+pub use wire::{Answer, Client, WireError};

@@ -1,0 +1,131 @@
+//! A server process: started, asked, stopped, killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::Client;
+
+/// The repository's root.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").to_owned()
+}
+
+/// A running `pgbee serve`. Dropping it kills the process.
+pub struct Server {
+    child: Child,
+    /// Port on 127.0.0.1.
+    pub port: u16,
+    /// Data directory.
+    pub data: PathBuf,
+    _directory: Option<tempfile::TempDir>,
+}
+
+/// Where cargo put the binary: two folders above a test's executable.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let binary = test.parent().and_then(Path::parent).expect("target/debug/deps").join("pgbee");
+    assert!(binary.exists(), "{} is missing: run `cargo build --workspace` first, as `make test` does", binary.display());
+    binary
+}
+
+impl Server {
+    /// On a fresh directory.
+    pub fn start() -> Server {
+        Server::start_with(&[])
+    }
+    /// On a fresh directory, with more options.
+    pub fn start_with(options: &[&str]) -> Server {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let data = directory.path().join("data");
+        let mut server = Server::open(&data, options).unwrap_or_else(|e| panic!("the server did not start: {e}"));
+        server._directory = Some(directory);
+        server
+    }
+    /// On a directory that may hold data; the error is what the server printed.
+    ///
+    /// # Errors
+    /// It did not start listening.
+    pub fn open(data: &Path, options: &[&str]) -> Result<Server, String> {
+        let mut child = Command::new(binary())
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(options)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        let stderr = child.stderr.take().expect("it was piped");
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if std::env::var_os("PGBEE_TEST_LOG").is_some() {
+                    eprintln!("{line}");
+                }
+                let _ = sender.send(line);
+            }
+        });
+        let mut printed = String::new();
+        loop {
+            match lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(line) => {
+                    if let Some(at) = line.find("listening on 127.0.0.1:") {
+                        let digits: String = line[at + 23..].chars().take_while(char::is_ascii_digit).collect();
+                        let port = digits.parse().expect("a port");
+                        return Ok(Server { child, port, data: data.to_owned(), _directory: None });
+                    }
+                    printed.push_str(&line);
+                    printed.push('\n');
+                }
+                Err(_) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(printed);
+                }
+            }
+        }
+    }
+    /// A connection as the superuser to database postgres.
+    pub fn client(&self) -> Client {
+        Client::connect(self.port, &[("user", "postgres"), ("database", "postgres")]).expect("a connection")
+    }
+    /// Runs psql with these words; standard output, and standard error mixed in.
+    pub fn psql(&self, words: &[&str]) -> String {
+        let output = Command::new("psql")
+            .args(["-X", "-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string()])
+            .args(words)
+            .env("PGDATABASE", "postgres")
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+            .expect("psql is installed");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+    /// SIGTERM, and wait for the end.
+    pub fn stop(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(told.success());
+        self.child.wait().expect("it ends")
+    }
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+    /// Is it still running?
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
