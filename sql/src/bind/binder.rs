@@ -60,6 +60,8 @@ impl From<Type> for TypeMod {
 pub(super) struct QueryOut {
     pub rel: Rel,
     pub fields: Vec<Option<Fields>>,
+    /// Where each column was written, for errors about its type.
+    pub positions: Vec<Pos>,
 }
 
 /// Where in a statement an expression stands: what may be in it, and what messages call the place.
@@ -160,7 +162,7 @@ pub(super) struct Level {
     pub lateral: bool,
     pub aggs: Vec<AggCall>,
     /// GROUPING calls: their arguments, to be found among the keys.
-    pub groupings: Vec<(Vec<Expr>, Pos)>,
+    pub groupings: Vec<Vec<(Expr, Pos)>>,
     pub windows: Vec<PendingWindow>,
     pub window_defs: Vec<BoundWindow>,
     /// Inside the arguments of an aggregate of this level: another is an error.
@@ -232,6 +234,8 @@ pub(super) struct Binder<'e> {
     pub depth: u32,
     /// Lowest level index read since it was last reset: tells whether a subquery is correlated.
     pub lowest_read: usize,
+    /// Parameters (from 0) that were referred to before anything told their type, once a reference: those left over are an error.
+    pub unsettled: Vec<usize>,
     /// Views being expanded, by oid: a view may not contain itself.
     pub views: Vec<u32>,
     /// How many queries are being bound around this one: changes in WITH only go at the top.
@@ -250,6 +254,7 @@ impl<'e> Binder<'e> {
             next_cte: 0,
             depth: 0,
             lowest_read: usize::MAX,
+            unsettled: vec![],
             views: vec![],
             nesting: 0,
         }

@@ -169,6 +169,9 @@ impl Binder<'_> {
         if matches!(ty, Type::UNKNOWN | Type::RECORD) {
             return Ok(());
         }
+        if let Some(at) = self.unsettled.iter().position(|i| *i == index) {
+            self.unsettled.swap_remove(at);
+        }
         match self.env.params.settle(index, ty) {
             Some(earlier) if earlier != ty => {
                 let message = format!("inconsistent types deduced for parameter ${}", index + 1);

@@ -57,7 +57,7 @@ impl Binder<'_> {
                 let rel = self.changing_statement(changing)?;
                 let no_rows = matches!(&rel.kind, RelKind::Dml(dml) if dml.returning.is_none());
                 let width = rel.schema.len();
-                self.finish_cte(cte, QueryOut { rel, fields: vec![None; width] }, None, ctes)?;
+                self.finish_cte(cte, QueryOut { rel, fields: vec![None; width], positions: vec![cte.name.pos; width] }, None, ctes)?;
                 if let Some(entry) = self.ctes.last_mut() {
                     entry.no_rows = no_rows;
                 }
@@ -68,7 +68,7 @@ impl Binder<'_> {
 
     /// Enters a bound definition under its name.
     fn finish_cte(&mut self, cte: &ast::Cte, out: QueryOut, recursive: Option<(Rel, bool)>, ctes: &mut Vec<Cte>) -> Result<()> {
-        let QueryOut { mut rel, fields } = out;
+        let QueryOut { mut rel, fields, .. } = out;
         if cte.columns.len() > rel.schema.len() {
             return error(
                 state::INVALID_COLUMN_REFERENCE,
@@ -116,7 +116,7 @@ impl Binder<'_> {
         let used = self.ctes[place].state == CteState::RecursiveUsed;
         self.ctes.truncate(mark);
         if !used {
-            let out = self.combine(SetOp::Union, all, (start, left.pos), (term, right.pos))?;
+            let out = self.combine(SetOp::Union, all, start, term, right.pos)?;
             return self.finish_cte(cte, out, None, ctes);
         }
         if !query.order_by.is_empty() {
@@ -131,7 +131,7 @@ impl Binder<'_> {
         }
         // The rows of the start give the types; what the whole would have besides is an error.
         for (i, (l, r)) in start.rel.schema.iter().zip(term.rel.schema.iter()).enumerate() {
-            let overall = common_column(self, l, r, "UNION", left.pos, right.pos)?;
+            let overall = common_column(self, l, r, "UNION", start.positions[i], term.positions[i])?;
             if overall != l.ty {
                 return Err(SqlError::new(
                     state::DATATYPE_MISMATCH,
@@ -143,11 +143,11 @@ impl Binder<'_> {
                     ),
                 )
                 .hint("Cast the output of the non-recursive term to the correct type.")
-                .at(Some(left.pos + 1)));
+                .at(Some(start.positions[i] + 1)));
             }
         }
         let types: Vec<_> = start.rel.schema.iter().map(|f| f.ty).collect();
-        let term = self.retype(term.rel, &types, "UNION", right.pos)?;
+        let term = self.retype(term.rel, &types, "UNION", &term.positions)?;
         let mut named = entry(cte, id, CteState::Ready);
         named.columns = start.rel.schema.iter().map(|f| field(&f.name, f.ty)).collect();
         named.fields = start.fields;

@@ -173,9 +173,9 @@ impl Binder<'_> {
     }
 
     fn insert_query(&mut self, s: &ast::Insert, table: &Arc<Table>, columns: &mut Vec<usize>, query: &ast::Query, explicit: bool) -> Result<Rel> {
-        let out = self.query(query, false)?;
-        let mut rel = out.rel;
-        self.fit_columns(s, columns, rel.schema.len(), explicit, query.pos)?;
+        let QueryOut { mut rel, mut positions, .. } = self.query(query, false)?;
+        let pos = positions.get(columns.len()).or(positions.first()).copied().unwrap_or(query.pos);
+        self.fit_columns(s, columns, rel.schema.len(), explicit, pos)?;
         let all: Vec<&Column> = table.columns().collect();
         if s.overriding == Overriding::User && columns.iter().any(|c| all[*c].identity.is_some()) {
             // The values given for identity columns are left out; the defaults come in their place.
@@ -184,12 +184,13 @@ impl Binder<'_> {
             let schema = kept.iter().map(|i| rel.schema[*i].clone()).collect();
             rel = project(rel, exprs, schema);
             *columns = kept.iter().map(|i| columns[*i]).collect();
+            positions = kept.iter().map(|i| positions[*i]).collect();
         }
-        for c in columns.iter() {
-            check_identity(s, all[*c], query.pos)?;
+        for (c, pos) in columns.iter().zip(&positions) {
+            check_identity(s, all[*c], *pos)?;
         }
         let targets: Vec<(String, TypeMod)> = columns.iter().map(|c| (all[*c].name.clone(), all[*c].type_mod())).collect();
-        self.assign_columns(rel, &targets, query.pos)
+        self.assign_columns(rel, &targets, &positions)
     }
 
     /// What a column gets when nothing is given: its DEFAULT, or the next value of its identity.
@@ -280,9 +281,7 @@ impl Binder<'_> {
         let stored = scan(table, None, false);
         let existing = self.target_item(table, &stored, alias);
         let mut excluded = Item::over(Some(Arc::from("excluded")), &stored, &[], width);
-        excluded.by_column = false;
         excluded.shift(width);
-        // PostgreSQL finds unqualified names in the target only; `excluded.x` must be written out.
         let (update, _) = self.in_level(Level::new(vec![existing, excluded], Clause::UpdateSet), |b| {
             let assignments = b.assignments(sets, table)?;
             let condition = match condition {
@@ -336,10 +335,10 @@ impl Binder<'_> {
         for set in sets {
             match set {
                 ast::SetClause::One { column, subscripts, value } => {
-                    if !subscripts.is_empty() {
-                        return unsupported(column.pos, "assignment to an array's element");
-                    }
                     let position = self.target_column(table, column)?;
+                    if !subscripts.is_empty() {
+                        return unsupported(column.pos, "assignment to a part of a column");
+                    }
                     let e = self.assigned(table, position, value)?;
                     add_assignment(&mut made, position, e, column)?;
                 }

@@ -87,6 +87,10 @@ impl ParamTypes {
         }
         Ok(types[index])
     }
+    /// Whether the type of a parameter (by index from 0) is known.
+    pub(super) fn is_settled(&self, index: usize) -> bool {
+        self.types.borrow().get(index).is_some_and(|t| *t != Type::UNKNOWN && *t != Type::NONE)
+    }
     /// Settles an unknown parameter (by index from 0); returns what it was settled to before, if it was.
     pub(super) fn settle(&self, index: usize, ty: Type) -> Option<Type> {
         let mut types = self.types.borrow_mut();

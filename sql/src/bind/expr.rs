@@ -34,6 +34,7 @@ impl Binder<'_> {
             K::BitString(_) => unsupported(pos, "type bit"),
             K::Param(number) => self.param(*number, pos),
             K::Column(names) => self.column_ref(names, pos),
+            K::Star(names) if !names.is_empty() => self.whole_item(names, pos),
             K::Star(_) => error(state::SYNTAX_ERROR, pos, "row expansion via \"*\" is not supported here"),
             K::FieldStar(_) => error(state::FEATURE_NOT_SUPPORTED, pos, "row expansion via \"*\" is not supported here"),
             K::Field { input, name } => self.field_of(input, name, pos),
@@ -74,14 +75,19 @@ impl Binder<'_> {
 
     fn param(&mut self, number: u32, pos: Pos) -> Result<Val> {
         let ty = self.env.params.reference(number).at_pos(pos)?;
+        if ty == Type::UNKNOWN {
+            self.unsettled.push(number as usize - 1);
+        }
         Ok(Val::new(ExprKind::Param(number as usize - 1), ty, pos))
     }
 
     fn connective(&mut self, parts: &[ast::Expr], and: bool, pos: Pos) -> Result<Val> {
         let what = if and { "AND" } else { "OR" };
         let mut bound = Vec::with_capacity(parts.len());
+        let mut pos = pos;
         for part in parts {
             let val = self.expr(part)?;
+            pos = pos.min(val.pos);
             bound.push(self.boolean(val, what)?);
         }
         Ok(Val::new(if and { ExprKind::And(bound) } else { ExprKind::Or(bound) }, Type::BOOL, pos))
@@ -94,10 +100,8 @@ impl Binder<'_> {
     }
 
     fn is_null(&mut self, input: &ast::Expr, negated: bool, pos: Pos) -> Result<Val> {
-        let mut val = self.expr(input)?;
-        if matches!(val.e.kind, ExprKind::Param(_)) {
-            val = self.resolve_unknown(val)?;
-        }
+        let val = self.expr(input)?;
+        let pos = pos.min(val.pos);
         Ok(Val::new(ExprKind::IsNull { input: Box::new(val.e), negated }, Type::BOOL, pos))
     }
 
@@ -230,6 +234,7 @@ impl Binder<'_> {
             }
         }
         let input = self.expr(input)?;
+        let pos = input.pos;
         match &input.fields {
             Some(fields) => match fields.iter().position(|(n, _)| **n == name.text) {
                 Some(index) => {
@@ -379,7 +384,7 @@ impl Binder<'_> {
             if name.contains('_') || name.contains("-x-icu") {
                 return unsupported(collation.pos, format!("collation \"{name}\""));
             }
-            return error(state::UNDEFINED_OBJECT, collation.pos, format!("collation \"{name}\" for encoding \"UTF8\" does not exist"));
+            return error(state::UNDEFINED_OBJECT, pos, format!("collation \"{name}\" for encoding \"UTF8\" does not exist"));
         }
         let element = val.ty().element().unwrap_or(val.ty());
         if !element.is_string() && !val.is_unknown() {

@@ -104,6 +104,12 @@ fn signature_text(name: &str, args: &[Val], names: &[Option<&str>]) -> String {
     format!("{name}({})", args.join(", "))
 }
 
+fn no_function(name: &str, args: &[Val], names: &[Option<&str>], pos: Pos) -> SqlError {
+    SqlError::new(state::UNDEFINED_FUNCTION, format!("function {} does not exist", signature_text(name, args, names)))
+        .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
+        .at(Some(pos + 1))
+}
+
 impl Binder<'_> {
     /// A function of pg_catalog applied to bound arguments.
     pub fn builtin(&mut self, name: &str, args: Vec<Val>, pos: Pos) -> Result<Val> {
@@ -122,16 +128,14 @@ impl Binder<'_> {
         let declared: Vec<&[Type]> = found.iter().map(|c| c.types.as_slice()).collect();
         let exact = declared.iter().position(|d| *d == types.as_slice());
         if let (None, [source], true) = (exact, types.as_slice(), names.is_empty()) {
-            if let (Some(target), Some(arg)) = (self.function_style_cast(name, *source), args.pop()) {
-                return Ok(Found::Cast(target, arg));
+            if let Some(target) = self.function_style_cast(name, *source) {
+                return Ok(Found::Cast(target, args.remove(0)));
             }
         }
         let chosen = match choose(&types, &declared) {
             Choice::One(i) => &found[i],
             Choice::None => {
-                return Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("function {} does not exist", signature_text(shown, &args, names)))
-                    .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
-                    .at(Some(pos + 1)));
+                return Err(no_function(shown, &args, names, pos));
             }
             Choice::Ambiguous => {
                 return Err(SqlError::new(state::AMBIGUOUS_FUNCTION, format!("function {} is not unique", signature_text(shown, &args, names)))
@@ -175,14 +179,7 @@ impl Binder<'_> {
     pub fn call_args<'c>(&mut self, c: &'c ast::Call, name: &str) -> Result<(Vec<Val>, Vec<Option<&'c str>>)> {
         let mut args: Vec<Val> = Vec::with_capacity(c.args.len());
         for arg in &c.args {
-            match &arg.value.kind {
-                ast::ExprKind::Star(names) if !names.is_empty() => {
-                    for (_, val) in self.expand_star(names, arg.value.pos)? {
-                        args.push(val);
-                    }
-                }
-                _ => args.push(self.expr(&arg.value)?),
-            }
+            args.push(self.expr(&arg.value)?);
         }
         if c.variadic {
             self.expand_variadic(&mut args)?;
@@ -195,9 +192,9 @@ impl Binder<'_> {
         for (val, given) in args.drain(..).zip(&names[first_named..]) {
             let given = given.unwrap_or_default();
             let Some(place) = parameters.iter().position(|p| *p == given) else {
-                // No such parameter: the look-up by types must fail too.
                 placed.push(Some(val));
-                return Ok((placed.into_iter().flatten().collect(), names));
+                let args: Vec<Val> = placed.into_iter().flatten().collect();
+                return Err(no_function(&c.name.to_string(), &args, &names, c.name.pos));
             };
             if placed.get(place).is_some_and(Option::is_some) {
                 return error(state::SYNTAX_ERROR, val.pos, format!("argument name \"{given}\" used more than once"));
@@ -235,21 +232,17 @@ impl Binder<'_> {
     /// A call as an expression.
     pub fn call_expr(&mut self, c: &ast::Call, pos: Pos) -> Result<Val> {
         let shown = c.name.to_string();
-        let shown = if c.special { c.name.last() } else { shown.as_str() };
+        let shown = shown.as_str();
         let Some(name) = self.function_name(&c.name)? else {
             let (args, names) = self.call_args(c, "")?;
-            return Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("function {} does not exist", signature_text(shown, &args, &names)))
-                .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
-                .at(Some(pos + 1)));
+            return Err(no_function(shown, &args, &names, pos));
         };
         if c.star && name != "count" {
             let is_aggregate = registry().aggregates.contains_key(name);
             if !is_aggregate && !candidates(name, 0).is_empty() {
                 return error(state::WRONG_OBJECT_TYPE, pos, format!("{name}(*) specified, but {name} is not an aggregate function"));
             }
-            return Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("function {shown}() does not exist"))
-                .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
-                .at(Some(pos + 1)));
+            return Err(no_function(shown, &[], &[], pos));
         }
         let (mut args, names) = self.call_args(c, name)?;
         let mut sorted = Vec::new();
@@ -352,7 +345,9 @@ impl Binder<'_> {
             order_by.push(sort_key(val.e, key));
         }
         let args: Vec<Expr> = args.into_iter().map(|a| a.e).collect();
-        if c.distinct && sorted.is_empty() && order_by.iter().any(|k| !args.iter().any(|a| same(a, &k.expr))) {
+        let unlisted = order_by.iter().position(|k| !args.iter().any(|a| same(a, &k.expr)));
+        if let (true, true, Some(key)) = (c.distinct, sorted.is_empty(), unlisted) {
+            let pos = c.order_by.get(key).map_or(pos, |k| k.expr.pos);
             return error(state::INVALID_COLUMN_REFERENCE, pos, "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list");
         }
         let filter = match &c.filter {
@@ -471,13 +466,13 @@ impl Binder<'_> {
         }
         let mut bound = Vec::with_capacity(args.len());
         for arg in args {
-            bound.push(self.expr(arg)?.e);
+            bound.push((self.expr(arg)?.e, arg.pos));
         }
         let level = self.level();
         if !level.clause.allows_aggregates() {
             return error(state::GROUPING_ERROR, pos, format!("grouping operations are not allowed in {}", level.clause.name()));
         }
-        level.groupings.push((bound, pos));
+        level.groupings.push(bound);
         let index = GROUPINGS + level.groupings.len() - 1;
         Ok(Val::new(ExprKind::Column(index), Type::INT4, pos))
     }

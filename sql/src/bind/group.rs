@@ -176,9 +176,9 @@ pub(super) fn aggregate(
 ) -> Result<Rel> {
     let Grouping { mut keys, mut sets } = grouping;
     let mut groupings = Vec::with_capacity(level.groupings.len());
-    for (args, pos) in std::mem::take(&mut level.groupings) {
+    for args in std::mem::take(&mut level.groupings) {
         let mut indexes = Vec::with_capacity(args.len());
-        for arg in args {
+        for (arg, pos) in args {
             match keys.iter().position(|k| same(k, &arg)) {
                 Some(index) => indexes.push(index),
                 None => {

@@ -11,7 +11,7 @@ pub(super) fn label(e: &Expr) -> String {
 fn figure(e: &Expr) -> Option<(String, bool)> {
     let strong = |name: &str| Some((name.to_owned(), true));
     match &e.kind {
-        ExprKind::Column(names) => names.last().map(|n| (n.text.clone(), true)),
+        ExprKind::Column(names) | ExprKind::Star(names) => names.last().map(|n| (n.text.clone(), true)),
         ExprKind::Field { name, .. } => strong(&name.text),
         ExprKind::Subscript { input, .. } | ExprKind::FieldStar(input) | ExprKind::Collate { input, .. } => figure(input),
         ExprKind::Call(call) => strong(call.name.last()),

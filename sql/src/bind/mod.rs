@@ -28,6 +28,8 @@ mod select;
 #[cfg(test)]
 mod tests;
 mod walk;
+#[cfg(test)]
+mod validate;
 mod window;
 
 pub use env::{AsOfResolver, BindEnv, Bound, ParamTypes};
@@ -55,7 +57,12 @@ pub fn bind(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<Bound> {
         }
         _ => Ok(Bound::Utility),
     };
-    bound.map_err(|e| with_char_position(e, &stmt.source))
+    let bound = bound.map_err(|e| with_char_position(e, &stmt.source))?;
+    // A reference made before the type was known, where nothing wanted one: it would have another type than the parameter.
+    match binder.unsettled.iter().find(|i| env.params.is_settled(**i)) {
+        Some(i) => Err(SqlError::new(state::AMBIGUOUS_PARAMETER, format!("could not determine data type of parameter ${}", i + 1))),
+        None => Ok(bound),
+    }
 }
 
 /// Binds a query inside another statement (CREATE TABLE AS, CREATE VIEW), whose positions count in `source`.

@@ -74,6 +74,8 @@ impl Binder<'_> {
         let mut declared = vec![op.right];
         let mut actual = vec![right.ty()];
         let mut operands = vec![right];
+        // Where a value is written is where its first operand is; what is wrong with an operator is told at the operator.
+        let first = left.as_ref().map_or(pos, |l| l.pos);
         if let Some(left) = left {
             declared.insert(0, op.left);
             actual.insert(0, left_type);
@@ -84,7 +86,7 @@ impl Binder<'_> {
         for (operand, ty) in operands.into_iter().zip(declared) {
             args.push(self.convert(operand, ty, CastContext::Implicit)?.e);
         }
-        Ok(Val { e: call(op.func, args, ret.plain()), pos, fields: None })
+        Ok(Val { e: call(op.func, args, ret.plain()), pos: pos.min(first), fields: None })
     }
 
     /// An operator whose result must be boolean, taken apart.
@@ -186,15 +188,15 @@ impl Binder<'_> {
         if left.is_empty() {
             return error(state::FEATURE_NOT_SUPPORTED, pos, "cannot compare rows of zero length");
         }
+        let mut parts = Vec::with_capacity(left.len());
+        for (left, right) in left.into_iter().zip(right) {
+            parts.push(self.comparison(name, left, right, pos)?);
+        }
         let Some(op) = row_compare_op(name) else {
             return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("could not determine interpretation of row comparison operator {name}"))
                 .hint("Row comparison operators must be associated with btree operator families.")
                 .at(Some(pos + 1)));
         };
-        let mut parts = Vec::with_capacity(left.len());
-        for (left, right) in left.into_iter().zip(right) {
-            parts.push(self.comparison(name, left, right, pos)?);
-        }
         let kind = match op {
             RowCompareOp::Eq | RowCompareOp::Ne => {
                 let mut parts: Vec<Expr> = parts.into_iter().map(|c| call(c.func, vec![c.left, c.right], Type::BOOL.plain())).collect();
@@ -320,8 +322,14 @@ impl Binder<'_> {
             let left = self.row_fields(input)?;
             let mut tests = Vec::with_capacity(list.len());
             for item in list {
-                let right = self.row_fields(item)?;
-                tests.push(self.compare_rows(op, left.clone(), right, pos)?.e);
+                if let ast::ExprKind::Row { .. } = item.kind {
+                    let right = self.row_fields(item)?;
+                    tests.push(self.compare_rows(op, left.clone(), right, pos)?.e);
+                } else {
+                    let row = self.expr(input)?;
+                    let right = self.expr(item)?;
+                    tests.push(self.operator(op, Some(row), right, pos)?.e);
+                }
             }
             return Ok(any_of(tests, negated, pos));
         }

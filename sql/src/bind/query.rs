@@ -26,7 +26,7 @@ impl Binder<'_> {
         let ctes = self.with_clause(with)?;
         let out = self.nested_body(q, resolve)?;
         self.ctes.truncate(mark);
-        Ok(QueryOut { rel: with_around(ctes, out.rel), fields: out.fields })
+        Ok(QueryOut { rel: with_around(ctes, out.rel), ..out })
     }
 
     fn nested_body(&mut self, q: &ast::Query, resolve: bool) -> Result<QueryOut> {
@@ -58,6 +58,7 @@ impl Binder<'_> {
 
     fn value_rows(&mut self, rows: &[Vec<ast::Expr>]) -> Result<QueryOut> {
         let mut columns: Vec<Vec<Val>> = Vec::new();
+        let mut positions = Vec::new();
         for (r, row) in rows.iter().enumerate() {
             let mut vals = Vec::with_capacity(row.len());
             for cell in row {
@@ -68,6 +69,7 @@ impl Binder<'_> {
             }
             if r == 0 {
                 columns.resize_with(vals.len(), || Vec::with_capacity(rows.len()));
+                positions = vals.iter().map(|v| v.pos).collect();
             } else if vals.len() != columns.len() {
                 let pos = row.first().map_or(0, |e| e.pos);
                 return error(state::SYNTAX_ERROR, pos, "VALUES lists must all be the same length");
@@ -82,41 +84,41 @@ impl Binder<'_> {
             schema.push(field(format!("column{}", i + 1), ty));
         }
         let width = schema.len();
-        Ok(QueryOut { rel: Rel { kind: RelKind::Values(out), schema: schema.into() }, fields: vec![None; width] })
+        Ok(QueryOut { rel: Rel { kind: RelKind::Values(out), schema: schema.into() }, fields: vec![None; width], positions })
     }
 
     fn set_operation(&mut self, op: SetOp, all: bool, left: &ast::Query, right: &ast::Query) -> Result<QueryOut> {
         let left_out = self.deeper(2, |b| b.query(left, false))?;
         let right_out = self.deeper(2, |b| b.query(right, false))?;
-        self.combine(op, all, (left_out, left.pos), (right_out, right.pos))
+        self.combine(op, all, left_out, right_out, right.pos)
     }
 
     /// Brings two queries to common column types and puts the operation above them.
-    pub fn combine(&mut self, op: SetOp, all: bool, left: (QueryOut, Pos), right: (QueryOut, Pos)) -> Result<QueryOut> {
+    pub fn combine(&mut self, op: SetOp, all: bool, left: QueryOut, right: QueryOut, right_pos: Pos) -> Result<QueryOut> {
         let what = set_op_name(op);
-        let ((left, left_pos), (right, right_pos)) = (left, right);
         if left.rel.schema.len() != right.rel.schema.len() {
-            return error(state::SYNTAX_ERROR, right_pos, format!("each {what} query must have the same number of columns"));
+            let pos = right.positions.first().copied().unwrap_or(right_pos);
+            return error(state::SYNTAX_ERROR, pos, format!("each {what} query must have the same number of columns"));
         }
         let mut types = Vec::with_capacity(left.rel.schema.len());
-        for (l, r) in left.rel.schema.iter().zip(right.rel.schema.iter()) {
-            types.push(common_column(self, l, r, what, left_pos, right_pos)?);
+        for (i, (l, r)) in left.rel.schema.iter().zip(right.rel.schema.iter()).enumerate() {
+            types.push(common_column(self, l, r, what, left.positions[i], right.positions[i])?);
         }
-        let (l, r) = (self.retype(left.rel, &types, what, left_pos)?, self.retype(right.rel, &types, what, right_pos)?);
+        let (l, r) = (self.retype(left.rel, &types, what, &left.positions)?, self.retype(right.rel, &types, what, &right.positions)?);
         let schema = l.schema.iter().zip(&types).map(|(f, ty)| field(&f.name, *ty)).collect();
         let kind = RelKind::SetOp { op, all, left: Box::new(l), right: Box::new(r) };
-        Ok(QueryOut { rel: Rel { kind, schema }, fields: left.fields })
+        Ok(QueryOut { rel: Rel { kind, schema }, fields: left.fields, positions: left.positions })
     }
 
     /// Converts the columns of a relation to given types, literals among them directly.
-    pub fn retype(&mut self, rel: Rel, types: &[TypeMod], what: &str, pos: Pos) -> Result<Rel> {
+    pub fn retype(&mut self, rel: Rel, types: &[TypeMod], what: &str, positions: &[Pos]) -> Result<Rel> {
         if rel.schema.iter().zip(types).all(|(f, ty)| f.ty.ty == ty.ty) {
             return Ok(rel);
         }
         let mut exprs = Vec::with_capacity(types.len());
         for (i, ty) in types.iter().enumerate() {
             let e = unknown_literal(&rel, i).unwrap_or_else(|| Expr::column(i, rel.schema[i].ty));
-            exprs.push(self.to_common(Val { e, pos, fields: None }, ty.ty, what)?.e);
+            exprs.push(self.to_common(Val { e, pos: positions[i], fields: None }, ty.ty, what)?.e);
         }
         let schema = rel.schema.iter().zip(types).map(|(f, ty)| field(&f.name, *ty)).collect();
         Ok(project(rel, exprs, schema))
@@ -127,7 +129,7 @@ impl Binder<'_> {
         if q.order_by.is_empty() && q.limit.is_none() && q.offset.is_none() {
             return Ok(out);
         }
-        let QueryOut { mut rel, fields } = out;
+        let QueryOut { mut rel, fields, positions } = out;
         let item = Item::over(None, &rel, &fields, rel.schema.len());
         let item = Item { by_name: false, ..item };
         let (keys, limits) = self.in_level(Level::new(vec![item], Clause::OrderBy), |b| {
@@ -142,7 +144,7 @@ impl Binder<'_> {
             rel = sort(rel, keys.clone());
         }
         rel = limit(rel, limits, q.with_ties.then_some(keys));
-        Ok(QueryOut { rel, fields })
+        Ok(QueryOut { rel, fields, positions })
     }
 
     /// A sort key that may only be an output column (or for VALUES an expression over them).
@@ -168,7 +170,7 @@ impl Binder<'_> {
             return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "invalid UNION/INTERSECT/EXCEPT ORDER BY clause")
                 .detail("Only result column names can be used, not expressions or functions.")
                 .hint("Add the expression/function to every SELECT, or move the UNION into a FROM clause.")
-                .at(Some(pos + 1)));
+                .at(Some(val.pos + 1)));
         }
         Ok(self.resolve_unknown(val)?.e)
     }
@@ -193,12 +195,12 @@ impl Binder<'_> {
     }
 
     /// Brings the output of a query to the types of columns that it is stored in.
-    pub fn assign_columns(&mut self, rel: Rel, targets: &[(String, TypeMod)], pos: Pos) -> Result<Rel> {
+    pub fn assign_columns(&mut self, rel: Rel, targets: &[(String, TypeMod)], positions: &[Pos]) -> Result<Rel> {
         let mut exprs = Vec::with_capacity(targets.len());
         let mut changed = false;
         for (i, (name, ty)) in targets.iter().enumerate() {
             let e = unknown_literal(&rel, i).unwrap_or_else(|| Expr::column(i, rel.schema[i].ty));
-            let val = self.assign(Val { e, pos, fields: None }, *ty, name)?;
+            let val = self.assign(Val { e, pos: positions[i], fields: None }, *ty, name)?;
             changed |= !matches!(val.e.kind, ExprKind::Column(c) if c == i);
             exprs.push(val.e);
         }
@@ -228,8 +230,7 @@ impl Binder<'_> {
 pub(super) fn common_column(binder: &Binder<'_>, l: &Field, r: &Field, what: &str, left_pos: Pos, right_pos: Pos) -> Result<TypeMod> {
     let val = |f: &Field, pos| Val { e: Expr::column(0, f.ty), pos, fields: None };
     let ty = binder.common_type_of(&[&val(l, left_pos), &val(r, right_pos)], what)?;
-    let known = [l.ty, r.ty].into_iter().filter(|t| t.ty != Type::UNKNOWN);
-    Ok(TypeMod { ty, typmod: common_typmod(known, ty) })
+    Ok(TypeMod { ty, typmod: common_typmod([l.ty, r.ty].into_iter(), ty) })
 }
 
 /// A position in ORDER BY or GROUP BY: the index of an output column.

@@ -235,6 +235,19 @@ impl Binder<'_> {
         Ok(val)
     }
 
+    /// `t.*` as one value: the whole row.
+    pub fn whole_item(&mut self, names: &[Name], pos: Pos) -> Result<Val> {
+        let (schema, table) = match names {
+            [table] => (None, table),
+            [.., schema, table] => (Some(schema.text.as_str()), table),
+            [] => return error(state::SYNTAX_ERROR, pos, "row expansion via \"*\" is not supported here"),
+        };
+        match self.find_item(schema, &table.text, pos)? {
+            Some((level, item)) => self.whole_row(level, item, pos),
+            None => Err(self.missing_item(schema, &table.text, pos)),
+        }
+    }
+
     /// A row of all columns of an item; the value itself where a function's alias stands for its one scalar.
     fn whole_row(&mut self, level: usize, item: usize, pos: Pos) -> Result<Val> {
         if self.levels[level].items[item].scalar {

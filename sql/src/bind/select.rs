@@ -191,7 +191,7 @@ impl Binder<'_> {
         let column = |i: usize| Expr::column(i, schema[i].ty);
         let mut keys: Vec<SortKey> = order.iter().map(|k| sort_key(column(k.column), k.written)).collect();
         if !distinct_on.is_empty() {
-            check_distinct_on(&order, &distinct_on)?;
+            check_distinct_on(&order, &distinct_on, positions[distinct_on[0]])?;
             for on in distinct_on.iter().filter(|on| !order.iter().any(|k| k.column == **on)) {
                 keys.push(SortKey { expr: column(*on), desc: false, nulls_first: false });
             }
@@ -209,7 +209,9 @@ impl Binder<'_> {
             rel = project(rel, exprs, schema.into());
         }
         fields.truncate(visible);
-        Ok(QueryOut { rel, fields })
+        let mut positions = positions;
+        positions.truncate(visible);
+        Ok(QueryOut { rel, fields, positions })
     }
 }
 
@@ -238,12 +240,12 @@ pub(super) fn output_name(e: &ast::Expr, targets: &[Target], what: &str) -> Resu
 }
 
 /// DISTINCT ON keeps the first row of each group, so ORDER BY must begin with its expressions.
-fn check_distinct_on(order: &[OrderKey<'_>], on: &[usize]) -> Result<()> {
+fn check_distinct_on(order: &[OrderKey<'_>], on: &[usize], pos: Pos) -> Result<()> {
     let leading = order.iter().take_while(|k| on.contains(&k.column)).count();
     let covered = on.iter().all(|c| order[..leading].iter().any(|k| k.column == *c));
     match order.get(leading) {
-        Some(next) if !covered => {
-            error(state::INVALID_COLUMN_REFERENCE, next.written.expr.pos, "SELECT DISTINCT ON expressions must match initial ORDER BY expressions")
+        Some(_) if !covered => {
+            error(state::INVALID_COLUMN_REFERENCE, pos, "SELECT DISTINCT ON expressions must match initial ORDER BY expressions")
         }
         _ => Ok(()),
     }

@@ -110,7 +110,7 @@ impl Binder<'_> {
             }
         }
         let frame = match &spec.frame {
-            Some(frame) => self.frame(frame, &mut order_by)?,
+            Some(frame) => self.frame(frame, spec.pos, &mut order_by)?,
             None => Frame {
                 unit: FrameUnit::Range,
                 start: FrameBound::UnboundedPreceding,
@@ -121,17 +121,22 @@ impl Binder<'_> {
         Ok(BoundWindow { name: None, partition_by, order_by, frame, has_frame: spec.frame.is_some() })
     }
 
-    fn frame(&mut self, frame: &ast::Frame, order_by: &mut [SortKey]) -> Result<Frame> {
+    fn frame(&mut self, frame: &ast::Frame, pos: Pos, order_by: &mut [SortKey]) -> Result<Frame> {
         let offset = |b: &ast::FrameBound| matches!(b, ast::FrameBound::Preceding(_) | ast::FrameBound::Following(_));
         let has_offset = offset(&frame.start) || offset(&frame.end);
         if frame.unit == FrameUnit::Range && has_offset && order_by.len() != 1 {
-            return error(state::WINDOWING_ERROR, frame.pos, "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column");
+            return error(state::WINDOWING_ERROR, pos, "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column");
         }
         if frame.unit == FrameUnit::Groups && order_by.is_empty() {
-            return error(state::WINDOWING_ERROR, frame.pos, "GROUPS mode requires an ORDER BY clause");
+            return error(state::WINDOWING_ERROR, pos, "GROUPS mode requires an ORDER BY clause");
         }
         if frame.unit == FrameUnit::Range && has_offset {
-            self.widen_range_key(&mut order_by[0], frame.pos)?;
+            let offset_pos = match (&frame.start, &frame.end) {
+                (ast::FrameBound::Preceding(e) | ast::FrameBound::Following(e), _) => e.pos,
+                (_, ast::FrameBound::Preceding(e) | ast::FrameBound::Following(e)) => e.pos,
+                _ => frame.pos,
+            };
+            self.widen_range_key(&mut order_by[0], offset_pos)?;
         }
         let start = self.frame_bound(&frame.start, frame.unit, order_by)?;
         let end = self.frame_bound(&frame.end, frame.unit, order_by)?;

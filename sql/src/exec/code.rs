@@ -15,6 +15,7 @@ use crate::ir::RowCompareOp;
 use crate::types::{Datum, Type, TypeMod};
 
 /// An expression ready to be evaluated; see [`Code::eval`].
+#[allow(missing_docs)] // the fields are those of the kinds of `ir::ExprKind`
 pub enum Code {
     /// A constant.
     Const(Datum),

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::code::{ArithOp, Call, Code, CompareOp};
+use super::code::{ArithOp, Call, Code};
 use super::value;
 use super::ExecCx;
 use crate::error::{state, Result, SqlError};
@@ -273,7 +273,10 @@ impl Code {
                 any
             }
             Code::Not(arg) => arg.eval_bool(row, env)?.map(|b| !b),
-            Code::IsNull { input, negated } => Some(is_null(&input.eval_ref(row, env)?, *negated)),
+            Code::IsNull { input, negated } => {
+                let value: Val<'_> = input.eval_ref(row, env)?;
+                Some(is_null(&value, *negated))
+            }
             Code::IsBool { input, value, negated } => Some((input.eval_bool(row, env)? == *value) != *negated),
             Code::Distinct { eq, args, negated } => {
                 let (left, right) = (args[0].eval_ref(row, env)?, args[1].eval_ref(row, env)?);
@@ -298,7 +301,10 @@ impl Code {
                 }
             }
             Code::RowCompare { op, pairs } => row_compare(*op, pairs, row, env)?,
-            other => truth(&other.eval_ref(row, env)?)?,
+            other => {
+                let value: Val<'_> = other.eval_ref(row, env)?;
+                truth(&value)?
+            }
         })
     }
 
@@ -511,12 +517,4 @@ fn slice(array: &Array, bounds: &[(Option<i64>, Option<i64>)]) -> Datum {
     }
     let dims = spans.iter().map(|(from, to)| ((to - from + 1) as i32, 1)).collect();
     Datum::Array(Arc::new(Array { elem: array.elem, dims, values }))
-}
-
-/// Comparison operators for code that has no function at hand.
-impl CompareOp {
-    /// The comparison of two values of one family, NULL if either is.
-    pub(crate) fn of(self, a: &Datum, b: &Datum) -> Option<bool> {
-        (!a.is_null() && !b.is_null()).then(|| self.holds(value::order(a, b)))
-    }
 }

@@ -180,7 +180,7 @@ fn is_negative(d: &Datum) -> bool {
     match d {
         Datum::Float4(v) => *v < 0.0 || v.is_nan(),
         Datum::Float8(v) => *v < 0.0 || v.is_nan(),
-        Datum::Numeric(v) => *v < crate::types::Numeric::from(0i64),
+        Datum::Numeric(v) => *v < crate::types::Numeric::from_i64(0),
         Datum::Interval(v) => i128::from(v.months) * 30 * 86_400_000_000 + i128::from(v.days) * 86_400_000_000 + i128::from(v.micros) < 0,
         d => value::integer(d).is_some_and(|n| n < 0),
     }

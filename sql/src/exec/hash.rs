@@ -21,11 +21,6 @@ impl HashIndex {
     pub fn bytes(&self) -> usize {
         self.slots.capacity() * 4 + self.hashes.capacity() * 8
     }
-    /// Forgets all entries.
-    pub fn clear(&mut self) {
-        self.slots.clear();
-        self.hashes.clear();
-    }
     /// The entry with this hash that `equal` accepts.
     #[inline]
     pub fn find(&self, hash: u64, mut equal: impl FnMut(usize) -> bool) -> Option<usize> {

@@ -74,7 +74,7 @@ impl Scan {
     fn read(&mut self, env: &Env<'_>, count: usize) -> Result<bool> {
         self.entries.clear();
         let keys_only = self.keys_only();
-        let direction = if self.node.reverse { Direction::Reverse } else { Direction::Forward };
+        let direction = if self.node.reverse { Direction::Backward } else { Direction::Forward };
         let state = match &mut self.state {
             Some(state) => state,
             None => {

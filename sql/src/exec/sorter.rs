@@ -104,10 +104,6 @@ impl Sorter {
     pub fn begin_row(&mut self) -> &mut Vec<Datum> {
         self.rows.values()
     }
-    /// Forgets the values of a row that was begun.
-    pub fn abandon_row(&mut self) {
-        self.rows.abandon_row();
-    }
     /// Ends the row begun.
     pub fn end_row(&mut self, env: &Env<'_>) -> Result<()> {
         self.rows.close_row();

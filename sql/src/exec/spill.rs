@@ -150,13 +150,6 @@ impl RowBuffer {
     pub fn push_all(&mut self, batch: &Batch) -> Result<()> {
         batch.iter().try_for_each(|row| self.push(row))
     }
-    /// Forgets all rows.
-    pub fn clear(&mut self) {
-        let width = self.memory.width();
-        self.memory.reset(width);
-        self.bytes = 0;
-        self.spool = None;
-    }
     /// Appends rows from a place on to `out` until it is full; false if there was none.
     pub fn read(&mut self, place: &mut BufferPlace, out: &mut Batch) -> Result<bool> {
         let before = out.len();
@@ -208,7 +201,7 @@ pub(crate) fn write_datum(d: &Datum, out: &mut Vec<u8>) {
         Datum::Float8(v) => fixed!(6, v),
         Datum::Numeric(v) => {
             let mut bytes = Vec::new();
-            v.to_binary(&mut bytes);
+            v.send(&mut bytes);
             out.push(7);
             write_bytes(&bytes, out);
         }
@@ -289,7 +282,7 @@ fn read_datum(bytes: &mut &[u8]) -> Result<Datum> {
         4 => Datum::Int8(i64::from_le_bytes(fixed(bytes)?)),
         5 => Datum::Float4(f32::from_le_bytes(fixed(bytes)?)),
         6 => Datum::Float8(f64::from_le_bytes(fixed(bytes)?)),
-        7 => Datum::Numeric(Numeric::from_binary(read_bytes(bytes)?)?),
+        7 => Datum::Numeric(Numeric::recv(read_bytes(bytes)?)?),
         8 => Datum::Text(Arc::from(read_str(bytes)?)),
         9 => Datum::Bytea(Arc::from(read_bytes(bytes)?)),
         10 => Datum::Date(i32::from_le_bytes(fixed(bytes)?)),

@@ -183,9 +183,10 @@ impl SubPlan {
         env.check_cancel()?;
         let outer = env.enclose(row);
         let env = &Env::within(env.cx, &outer);
-        let mut operator = match state.operator.take() {
-            Some(mut operator) if operator.rewind() => operator,
-            _ => open_node(&self.node, env)?,
+        // An operator that can start again is cheaper than a new one.
+        let mut operator = match state.operator.take().and_then(|mut kept| kept.rewind().then_some(kept)) {
+            Some(kept) => kept,
+            None => open_node(&self.node, env)?,
         };
         let answer = self.ask(&mut operator, tests, env)?;
         state.operator = Some(operator);

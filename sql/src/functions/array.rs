@@ -12,7 +12,7 @@ use super::args::{self, is_null};
 use super::registry::{Registry, ScalarFn, ScalarImpl, Volatility};
 use crate::error::{Result, SqlError, state};
 use crate::types::array::{DIMS_MAX, count_elements, too_many_dims};
-use crate::types::datum::equal_typed;
+use crate::types::datum::{compare_typed, equal_typed};
 use crate::types::{Array, Datum, Type, io};
 
 const A: Type = Type::ANYARRAY;
@@ -43,6 +43,7 @@ pub fn register(r: &mut Registry) {
     } });
     nullable(r, "array_fill", &[E, Type::INT4_ARRAY], A, fill);
     nullable(r, "array_fill", &[E, Type::INT4_ARRAY, Type::INT4_ARRAY], A, fill);
+    r.pure("width_bucket", &[C, CA], I, |a, _| width_bucket(&a[0], args::array(a, 1)?));
     r.pure("trim_array", &[A, I], A, |a, _| trim(args::array(a, 0)?, args::int4(a, 1)?));
 }
 
@@ -129,7 +130,7 @@ fn concatenate(a: &[Datum]) -> Result<Datum> {
 fn bounds(r: &mut Registry) {
     fn dim(a: &[Datum]) -> Result<Option<(i32, i32)>> {
         let n = args::int4(a, 1)?;
-        Ok(usize::try_from(n - 1).ok().and_then(|n| args::array(a, 0).ok()?.dims.get(n).copied()))
+        Ok(usize::try_from(i64::from(n) - 1).ok().and_then(|n| args::array(a, 0).ok()?.dims.get(n).copied()))
     }
     fn number(n: Option<i32>) -> Result<Datum> {
         Ok(n.map_or(Datum::Null, Datum::Int4))
@@ -278,7 +279,21 @@ fn fill(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
     if count == 0 {
         return Ok(Array::empty(element_type(cx)).datum());
     }
+    if count > super::text::BYTES_MAX / std::mem::size_of::<Datum>() {
+        return Err(super::text::too_large());
+    }
     Ok(Array { elem: element_type(cx), dims, values: vec![a[0].clone(); count] }.datum())
+}
+
+// How many of the rising thresholds are not above the value.
+fn width_bucket(value: &Datum, thresholds: &Array) -> Result<Datum> {
+    if thresholds.dims.len() > 1 {
+        return Err(SqlError::new(state::ARRAY_SUBSCRIPT_ERROR, "thresholds must be one-dimensional array"));
+    }
+    if thresholds.values.iter().any(Datum::is_null) {
+        return Err(SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "thresholds array must not contain NULLs"));
+    }
+    Ok(args::count(thresholds.values.partition_point(|t| compare_typed(t, value, thresholds.elem).is_le())))
 }
 
 fn trim(array: &Arc<Array>, n: i32) -> Result<Datum> {

@@ -2,7 +2,7 @@
 
 use super::args;
 use super::registry::{Registry, ScalarFn, Volatility};
-use super::text::arg_type;
+use super::text::{arg_type, cast_text};
 use super::FnCx;
 use crate::error::{Result, SqlError, state};
 use crate::types::reg::quote_identifier;
@@ -14,10 +14,10 @@ const T: Type = Type::TEXT;
 pub fn register(r: &mut Registry) {
     r.pure("quote_ident", &[T], T, |a, _| Ok(Datum::text(quote_identifier(args::text(a, 0)?))));
     r.pure("quote_literal", &[T], T, |a, _| Ok(Datum::text(quote_literal(args::text(a, 0)?))));
-    r.stable("quote_literal", &[Type::ANYELEMENT], T, |a, cx| Ok(Datum::text(quote_literal(&io::to_text(&a[0], arg_type(cx, 0), cx.session)))));
+    r.stable("quote_literal", &[Type::ANYELEMENT], T, |a, cx| Ok(Datum::text(quote_any(a, cx))));
     for (arg, volatility) in [(&[T], Volatility::Immutable), (&[Type::ANYELEMENT], Volatility::Stable)] {
         r.scalar(ScalarFn { name: "quote_nullable", args: arg, variadic: None, optional: 0, ret: T, strict: false, volatility, imp: |a, cx| {
-            Ok(Datum::text(if a[0].is_null() { "NULL".to_owned() } else { quote_literal(&io::to_text(&a[0], arg_type(cx, 0), cx.session)) }))
+            Ok(Datum::text(if a[0].is_null() { "NULL".to_owned() } else { quote_any(a, cx) }))
         } });
     }
     r.pure("to_hex", &[Type::INT4], T, |a, _| Ok(Datum::text(format!("{:x}", args::int4(a, 0)?))));
@@ -27,6 +27,13 @@ pub fn register(r: &mut Registry) {
         let strict = if a.len() > 1 { args::boolean(a, 1)? } else { true };
         Ok(args::text_array(parse_ident(args::text(a, 0)?, strict)?.into_iter().map(Some)))
     } });
+}
+
+// The literal of `value::text`.
+fn quote_any(a: &[Datum], cx: &FnCx<'_>) -> String {
+    let mut text = String::new();
+    cast_text(&a[0], arg_type(cx, 0), cx, &mut text);
+    quote_literal(&text)
 }
 
 /// A string as an SQL literal; with `E` and doubled backslashes if it has any.

@@ -4,7 +4,7 @@
 //! Sizes on disk are not kept by table: the size functions answer NULL, as PostgreSQL's do for what they cannot find.
 
 use super::FnCx;
-use super::args::{self, is_null};
+use super::args;
 use super::procs;
 use super::registry::{Registry, ScalarImpl};
 use crate::catalog::Relation;

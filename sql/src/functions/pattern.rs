@@ -52,12 +52,14 @@ fn fold(s: &str) -> String {
 pub fn matches(s: &str, pattern: &str) -> Result<bool> {
     let p = pattern.as_bytes();
     if !p.iter().any(|b| matches!(b, b'_' | b'\\')) {
-        // The common shapes need no walk: abc, abc%, %abc, %abc%.
-        match pattern.split('%').collect::<Vec<_>>()[..] {
-            [all] => return Ok(s == all),
-            [start, end] => return Ok(s.len() >= start.len() + end.len() && s.starts_with(start) && s.ends_with(end)),
-            ["", middle, ""] => return Ok(s.contains(middle)),
-            _ => {}
+        // The common shapes need no walk: abc, abc%, %abc, a%c, %abc%.
+        let (Some(first), Some(last)) = (pattern.find('%'), pattern.rfind('%')) else { return Ok(s == pattern) };
+        if first == last {
+            let (start, end) = (&pattern[..first], &pattern[first + 1..]);
+            return Ok(s.len() >= start.len() + end.len() && s.starts_with(start) && s.ends_with(end));
+        }
+        if first == 0 && last + 1 == pattern.len() && !pattern[1..last].contains('%') {
+            return Ok(s.contains(&pattern[1..last]));
         }
     }
     walk(s.as_bytes(), p, |t, i| i + char_width(t[i]))

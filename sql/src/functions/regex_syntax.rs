@@ -197,7 +197,7 @@ impl<'a> Translator<'a> {
                 Some(':') => spelled = "(?:",
                 Some('=' | '!' | '<') => return Err(SqlError::unsupported("look-around in a regular expression")),
                 Some('#') => {
-                    while let Some(c) = self.chars.next() {
+                    for c in self.chars.by_ref() {
                         if c == ')' {
                             return Ok(());
                         }

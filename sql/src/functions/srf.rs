@@ -54,7 +54,7 @@ fn column(values: Vec<Datum>) -> SetIter {
 
 fn subscripts(a: &[Datum], _: &FnCx<'_>) -> Result<SetIter> {
     let n = args::int4(a, 1)?;
-    let dim = usize::try_from(n - 1).ok().and_then(|n| args::array(a, 0).ok()?.dims.get(n).copied());
+    let dim = usize::try_from(i64::from(n) - 1).ok().and_then(|n| args::array(a, 0).ok()?.dims.get(n).copied());
     let Some((len, lower)) = dim else { return Ok(column(Vec::new())) };
     let reverse = a.len() > 2 && args::boolean(a, 2)?;
     Ok(Box::new((0..len).map(move |i| Ok(vec![Datum::Int4(if reverse { lower + len - 1 - i } else { lower + i })]))))

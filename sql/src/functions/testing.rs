@@ -333,3 +333,87 @@ fn set(call: &str, session: &SessionCx) -> Result<String> {
     }
     Ok(rows.join(";"))
 }
+
+/// Values at the edges of each type.
+fn edges(ty: Type, session: &SessionCx) -> Vec<Datum> {
+    let texts: &[&str] = match ty {
+        Type::BOOL => &["t", "f"],
+        Type::INT2 => &["0", "1", "-1", "32767", "-32768"],
+        Type::INT4 => &["0", "1", "-1", "3", "2147483647", "-2147483648"],
+        Type::INT8 => &["0", "1", "-1", "9223372036854775807", "-9223372036854775808"],
+        Type::NUMERIC => &["0", "-1.50", "1e100", "1e-20", "NaN", "Infinity", "-Infinity"],
+        Type::FLOAT4 => &["0", "-1.5", "3e38", "NaN", "inf"],
+        Type::FLOAT8 => &["0", "-0.5", "1e308", "1e-300", "NaN", "-inf"],
+        Type::BYTEA => &["", "\\x00", "\\xff00ff"],
+        Type::OID | Type::XID | Type::CID => &["0", "23", "4294967295"],
+        Type::DATE => &["2024-02-29", "-infinity", "infinity", "4714-11-24 BC", "5874897-12-31"],
+        Type::TIME => &["00:00", "24:00", "12:34:56.789"],
+        Type::TIMESTAMP => &["2024-02-29 12:00", "infinity", "4714-11-24 BC", "294276-12-31"],
+        Type::TIMESTAMPTZ => &["2024-02-29 12:00+00", "-infinity", "4714-11-24 00:00+00 BC", "294276-12-31 00:00+00"],
+        Type::INTERVAL => &["0", "1 mon -1 day", "-178000000 years", "2147483647 days", "-0.000001"],
+        Type::UUID => &["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"],
+        Type::TID => &["(0,1)"],
+        Type::CHAR => &["", "a", "\\377"],
+        Type::INT2VECTOR | Type::OIDVECTOR => &["", "1 2"],
+        Type::REGCLASS | Type::REGTYPE | Type::REGPROC | Type::REGNAMESPACE | Type::REGROLE | Type::REGPROCEDURE | Type::REGOPER | Type::REGOPERATOR => &["0", "23", "99999"],
+        Type::ANYARRAY | Type::ANYCOMPATIBLEARRAY | Type::INT4_ARRAY => return edges_of_array(Type::INT4, session),
+        Type::ANY | Type::ANYELEMENT | Type::ANYNONARRAY | Type::ANYCOMPATIBLE => return edges(Type::INT4, session),
+        Type::RECORD => return Vec::new(),
+        other => match other.element() {
+            Some(elem) => return edges_of_array(elem, session),
+            None => &["", "a", "é%_\\", "\\1", " (", "2024-02-29", "UTC", "day", "YYYY-MM-DD HH:MI AM TZ", "9,990.99EEEE", "1:2", "ß\u{10ffff}", "a,b", "%s", "g", "hex"],
+        },
+    };
+    texts.iter().map(|t| io::text_in(t, ty.plain(), session).unwrap_or_else(|e| panic!("{t}: {e}"))).collect()
+}
+
+fn edges_of_array(elem: Type, session: &SessionCx) -> Vec<Datum> {
+    let values = edges(elem, session);
+    let nested = Array { elem, dims: vec![(1, 0), (values.len() as i32, i32::MAX - values.len() as i32)], values: values.clone() };
+    vec![Array::empty(elem).datum(), Array::from_values(elem, values).datum(), Array::from_values(elem, vec![Datum::Null]).datum(), nested.datum()]
+}
+
+/// No arguments make a function panic. Overflow checks are on in tests, so a wrapped number shows too.
+#[test]
+fn every_function_survives_edge_arguments() {
+    let session = session();
+    let mut random = 1u64;
+    let mut pick = |n: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % n
+    };
+    let mut names: Vec<_> = registry().scalars.values().flatten().filter(|f| !f.name.starts_with("pg_sleep")).collect();
+    names.sort_by_key(|f| (f.name, f.args));
+    let mut panicked = Vec::new();
+    for f in names {
+        let concrete = |t: &Type| match *t {
+            Type::ANYARRAY | Type::ANYCOMPATIBLEARRAY => Type::INT4_ARRAY,
+            Type::ANY | Type::ANYELEMENT | Type::ANYNONARRAY | Type::ANYCOMPATIBLE => Type::INT4,
+            other => other,
+        };
+        let types: Vec<Type> = f.args.iter().chain(&f.variadic).map(concrete).collect();
+        let choices: Vec<Vec<Datum>> = types.iter().map(|t| edges(*t, &session)).collect();
+        if choices.iter().any(Vec::is_empty) {
+            continue;
+        }
+        let combinations: usize = choices.iter().map(Vec::len).product();
+        for _ in 0..combinations.min(150) {
+            let mut values: Vec<Datum> = choices.iter().map(|c| c[pick(c.len())].clone()).collect();
+            if !f.strict && pick(4) == 0 {
+                let i = pick(values.len().max(1));
+                values[i] = Datum::Null;
+            }
+            let ret = concrete(&f.ret);
+            let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (f.imp)(&values, &FnCx { session: &session, arg_types: &types, ret, typmod: -1 })));
+            match called {
+                Ok(Ok(value)) => drop(io::to_text(&value, ret, &session)),
+                Ok(Err(_)) => {}
+                Err(_) => {
+                    panicked.push(format!("{}({values:?})", f.name));
+                    break;
+                }
+            }
+        }
+    }
+    assert!(panicked.is_empty(), "{}", panicked.join("\n"));
+}

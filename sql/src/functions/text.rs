@@ -13,7 +13,7 @@ const T: Type = Type::TEXT;
 const I: Type = Type::INT4;
 
 /// Longest value a function may build; PostgreSQL's MaxAllocSize.
-const BYTES_MAX: usize = 0x3fff_ffff;
+pub(super) const BYTES_MAX: usize = 0x3fff_ffff;
 
 /// Adds them all.
 pub fn register(r: &mut Registry) {
@@ -288,7 +288,7 @@ fn cat_any(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
 }
 
 // What `value::text` is: booleans in full, char(n) without its padding, else the output function.
-fn cast_text(value: &Datum, ty: Type, cx: &FnCx<'_>, out: &mut String) {
+pub(super) fn cast_text(value: &Datum, ty: Type, cx: &FnCx<'_>, out: &mut String) {
     match value {
         Datum::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
         Datum::Text(s) if ty == Type::BPCHAR => out.push_str(s.trim_end_matches(' ')),

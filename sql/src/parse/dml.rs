@@ -103,10 +103,12 @@ impl Parser<'_> {
             return Ok(SetClause::Many { columns, value: self.expr()? });
         }
         let column = self.col_id()?;
-        if self.is_op(".") {
-            return self.unsupported(column.pos, "assignment to a part of a column");
-        }
         let mut subscripts = Vec::new();
+        // A field of a column reads like a table's name in front of one, which is what it mostly is: the binder says which.
+        while self.eat_op(".") {
+            self.col_label()?;
+            subscripts.push(Subscript::Slice(None, None));
+        }
         while self.is_op("[") {
             subscripts.push(self.subscript()?);
         }

@@ -142,9 +142,9 @@ impl Parser<'_> {
                         let ty = Box::new(self.type_name()?);
                         make(ExprKind::Cast { input: Box::new(left), ty }, pos)
                     }
-                    "^" if POWER >= min => self.binary(left, POWER + 1, b)?,
-                    "*" | "/" | "%" if MULTIPLY >= min => self.binary(left, MULTIPLY + 1, b)?,
-                    "+" | "-" if ADD >= min => self.binary(left, ADD + 1, b)?,
+                    "^" if POWER >= min => self.operation(left, POWER + 1, b)?,
+                    "*" | "/" | "%" if MULTIPLY >= min => self.operation(left, MULTIPLY + 1, b)?,
+                    "+" | "-" if ADD >= min => self.operation(left, ADD + 1, b)?,
                     "<" | ">" | "=" | "<=" | ">=" | "<>" if COMPARE >= min => {
                         if self.quantifier(1) {
                             let op = self.operator_text();
@@ -155,14 +155,7 @@ impl Parser<'_> {
                             made
                         }
                     }
-                    o if is_other(o) && OTHER >= min => {
-                        if self.quantifier(1) {
-                            let op = self.operator_text();
-                            self.quantified(left, op, pos)?
-                        } else {
-                            self.binary(left, OTHER + 1, b)?
-                        }
-                    }
+                    o if is_other(o) && OTHER >= min => self.operation(left, OTHER + 1, b)?,
                     _ => return Ok(left),
                 },
                 Tok::Word(w, Some(_)) => match w.as_str() {
@@ -218,6 +211,16 @@ impl Parser<'_> {
         };
         self.advance();
         text
+    }
+
+    /// An operator with its right side: an operand, or ANY and ALL of an array or a query.
+    fn operation(&mut self, left: Expr, right_min: u8, b: bool) -> Result<Expr> {
+        if !self.quantifier(1) {
+            return self.binary(left, right_min, b);
+        }
+        let pos = self.pos();
+        let op = self.operator_text();
+        self.quantified(left, op, pos)
     }
 
     fn binary(&mut self, left: Expr, right_min: u8, b: bool) -> Result<Expr> {

@@ -140,7 +140,8 @@ impl Explain<'_> {
         if let Some(metrics) = self.metrics {
             let m = metrics.node(node.id);
             if m.loops == 0 {
-                return text + if text.is_empty() { "  (never executed)" } else { " (never executed)" };
+                let space = if text.is_empty() { "  " } else { " " };
+                return text + space + "(never executed)";
             }
             let each = |d: Duration| d.as_secs_f64() * 1000.0 / m.loops as f64;
             let rows = (m.rows as f64 / m.loops as f64).round();

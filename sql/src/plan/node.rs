@@ -64,6 +64,7 @@ pub struct Prog {
 }
 
 /// The operators.
+#[allow(missing_docs)] // the fields are named after what they hold
 pub enum NodeKind {
     /// Literal rows.
     Values(Arc<Vec<Vec<Prog>>>),
@@ -140,6 +141,7 @@ pub struct ScanNode {
 }
 
 /// By what a table is read.
+#[allow(missing_docs)] // the fields are named after what they hold
 pub enum Access {
     /// By rows, in the order of their keys.
     Rows(RowKeyCodec),
@@ -220,6 +222,7 @@ pub struct FunctionCall {
 }
 
 /// An expression of a ProjectSet or FROM function.
+#[allow(missing_docs)] // the fields are named after what they hold
 pub enum SetItem {
     /// One value a row.
     Scalar(Prog),
@@ -354,6 +357,7 @@ pub struct WindowCallNode {
 }
 
 /// The function of a window call.
+#[allow(missing_docs)] // the fields are named after what they hold
 pub enum WindowFuncNode {
     /// A window function proper.
     Window { func: &'static WindowFn, args: Vec<Prog>, arg_types: Arc<[Type]> },

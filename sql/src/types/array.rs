@@ -147,6 +147,9 @@ pub fn count_elements(dims: &[(i32, i32)]) -> Result<usize> {
     }
 }
 
+// (length, lower bound) of each dimension.
+type Dims = Vec<(i32, i32)>;
+
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     NoLevel,
@@ -186,7 +189,7 @@ pub fn text_in(s: &str, elem: TypeMod, cx: &SessionCx) -> Result<Array> {
 }
 
 // `[1:2][0:3]=` in front, and what comes after it.
-fn read_dimensions(s: &str) -> Result<(Vec<(i32, i32)>, &[u8])> {
+fn read_dimensions(s: &str) -> Result<(Dims, &[u8])> {
     let skip = |p: &mut &[u8]| {
         while let [b, rest @ ..] = *p
             && is_space(*b)

@@ -204,7 +204,7 @@ impl Type {
     pub fn by_name(name: &str) -> Option<Type> {
         if let Some(element) = name.strip_suffix("[]") {
             let element = Type::by_name(element.trim_end())?;
-            return if element.is_array() { Some(element) } else { element.array_of() };
+            return element.array_of().or(element.is_array().then_some(element));
         }
         let (qualified, name) = match name.strip_prefix("pg_catalog.") {
             Some(rest) => (true, rest),
@@ -223,7 +223,8 @@ impl Type {
     }
     /// The type of its elements, if it is an array type (int2vector and oidvector are; name, though it has a `typelem`, is not).
     pub fn element(self) -> Option<Type> {
-        self.info().filter(|t| t.category == b'A' && t.elem != Type::NONE).map(|t| t.elem)
+        // record[] is a pseudo-type, and so of category P.
+        self.info().filter(|t| (t.category == b'A' || t.ty == Type::RECORD_ARRAY) && t.elem != Type::NONE).map(|t| t.elem)
     }
     /// Category code; `X` (unknown) for a type not in the table.
     pub fn category(self) -> u8 {
@@ -510,8 +511,9 @@ pub fn parse_type(text: &str) -> Result<TypeMod> {
             None => -1,
         }
     };
-    if array && !ty.is_array() {
-        ty = ty.array_of().ok_or_else(|| SqlError::new(state::UNDEFINED_OBJECT, format!("type \"{name}[]\" does not exist")))?;
+    if array {
+        let of = ty.array_of().or(ty.is_array().then_some(ty));
+        ty = of.ok_or_else(|| SqlError::new(state::UNDEFINED_OBJECT, format!("type \"{name}[]\" does not exist")))?;
     }
     Ok(TypeMod { ty, typmod })
 }

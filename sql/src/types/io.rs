@@ -13,6 +13,8 @@ use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::types::numeric::Numeric;
 
+/// Greatest n of char(n) and varchar(n).
+pub const CHAR_LENGTH_MAX: usize = 10_485_760;
 /// Longest name in bytes: longer ones are cut, as PostgreSQL's NAMEDATALEN of 64 does.
 pub const NAME_BYTES_MAX: usize = 63;
 
@@ -255,7 +257,10 @@ pub fn fit_bpchar(s: &str, typmod: i32, explicit: bool) -> Result<Arc<str>> {
         }
         return Ok(Arc::from(keep));
     }
-    let missing = usize::try_from(typmod - 4).unwrap_or(0).saturating_sub(s.chars().count());
+    let missing = usize::try_from(typmod.saturating_sub(4)).unwrap_or(0).saturating_sub(s.chars().count());
+    if missing > CHAR_LENGTH_MAX {
+        return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "requested length too large"));
+    }
     if missing == 0 {
         return Ok(Arc::from(s));
     }
@@ -284,7 +289,8 @@ pub fn cut_bytes(s: &str, max: usize) -> &str {
     if s.len() <= max {
         return s;
     }
-    &s[..s.floor_char_boundary(max)]
+    let end = (0..=max).rev().find(|i| s.is_char_boundary(*i)).unwrap_or(0);
+    &s[..end]
 }
 
 /// Bytes from outside as text.
@@ -453,5 +459,136 @@ impl<'a> Reader<'a> {
     }
     pub fn i64(&mut self) -> Result<i64> {
         Ok(i64::from_be_bytes(self.take()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::functions::testing::session;
+    use crate::types::datum::{Record, equal_typed};
+
+    /// Text, type and what PostgreSQL 15's send function makes of it.
+    const BINARY: &[(&str, Type, &str)] = &[
+        ("{1,NULL,3}", Type::INT4_ARRAY, "00000001000000010000001700000003000000010000000400000001ffffffff0000000400000003"),
+        ("[0:1][2:2]={{a},{b}}", Type::TEXT_ARRAY, "0000000200000000000000190000000200000000000000010000000200000001610000000162"),
+        ("{}", Type::INT4_ARRAY, "000000000000000000000017"),
+        ("{1.5}", Type::NUMERIC_ARRAY, "0000000100000000000006a400000001000000010000000c000200000000000100011388"),
+        ("1 2", Type::INT2VECTOR, "0000000100000000000000150000000200000000000000020001000000020002"),
+        ("1.50", Type::NUMERIC, "000200000000000200011388"),
+        ("1 mon 2 days 00:00:03", Type::INTERVAL, "00000000002dc6c00000000200000001"),
+        ("2024-02-03", Type::DATE, "0000225f"),
+        ("2024-02-03 00:00:00+00", Type::TIMESTAMPTZ, "0002b36dadaca000"),
+        ("01:02:03", Type::TIME, "00000000dde878c0"),
+        ("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", Type::UUID, "a0eebc999c0b4ef8bb6d6bb9bd380a11"),
+        ("t", Type::BOOL, "01"),
+        ("\\303", Type::CHAR, "c3"),
+        ("1.5", Type::FLOAT8, "3ff8000000000000"),
+        ("1.5", Type::FLOAT4, "3fc00000"),
+        ("-2", Type::INT8, "fffffffffffffffe"),
+        ("7", Type::INT2, "0007"),
+        ("4294967295", Type::OID, "ffffffff"),
+        ("a  ", Type::BPCHAR, "612020"),
+        ("(1,2)", Type::TID, "000000010002"),
+        ("\\x01", Type::BYTEA, "01"),
+        ("é", Type::TEXT, "c3a9"),
+    ];
+
+    #[test]
+    fn text_and_binary_forms_agree_with_postgresql() {
+        let cx = session();
+        for (text, ty, hex) in BINARY {
+            let bytes = bytea::parse_hex(hex).expect("hex");
+            let value = text_in(text, ty.plain(), &cx).expect(text);
+            let mut sent = Vec::new();
+            binary_out(&value, *ty, &mut sent).expect(text);
+            assert_eq!(sent, bytes, "{text}");
+            let received = binary_in(&bytes, ty.plain()).expect(text);
+            assert!(equal_typed(&received, &value, *ty), "{text}");
+            assert_eq!(to_text(&received, *ty, &cx), *text);
+            let mut wire = Vec::new();
+            write_text(&value, *ty, &cx, &mut wire);
+            assert_eq!(wire, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn rows_print_and_send_as_postgresql() {
+        let cx = session();
+        let inner = record(&[("1", Type::INT4), ("q", Type::TEXT)], &cx);
+        let Datum::Record(mut outer) = record(&[("1", Type::INT4), ("a b", Type::TEXT), ("", Type::TEXT), ("x\"y", Type::TEXT), ("x\\y", Type::TEXT), ("(z)", Type::TEXT), ("a,b", Type::TEXT), ("t", Type::BOOL), ("{1,2}", Type::INT4_ARRAY)], &cx) else {
+            panic!("a record")
+        };
+        let r = Arc::make_mut(&mut outer);
+        r.values.extend([Datum::Null, inner]);
+        r.fields = r.fields.iter().cloned().chain([(Arc::from("n"), Type::INT4.plain()), (Arc::from("r"), Type::RECORD.plain())]).collect();
+        let text = to_text(&Datum::Record(outer), Type::RECORD, &cx);
+        assert_eq!(text, r#"(1,"a b","","x""y","x\\y","(z)","a,b",t,"{1,2}",,"(1,q)")"#);
+        let mut sent = Vec::new();
+        binary_out(&record(&[("1", Type::INT4), ("a", Type::TEXT)], &cx), Type::RECORD, &mut sent).expect("sends");
+        assert_eq!(sent, bytea::parse_hex("000000020000001700000004000000010000001900000001 61").expect("hex"));
+    }
+
+    fn record(fields: &[(&str, Type)], cx: &SessionCx) -> Datum {
+        let values = fields.iter().map(|(text, ty)| text_in(text, ty.plain(), cx).expect(text)).collect();
+        Datum::Record(Arc::new(Record { fields: fields.iter().map(|(_, ty)| (Arc::from("f"), ty.plain())).collect(), values }))
+    }
+
+    #[test]
+    fn modifiers_are_enforced_or_cut() {
+        let cx = session();
+        let varchar2 = TypeMod { ty: Type::VARCHAR, typmod: 6 };
+        let char3 = TypeMod { ty: Type::BPCHAR, typmod: 7 };
+        assert_eq!(text_in("abc", varchar2, &cx).unwrap_err().message(), "value too long for type character varying(2)");
+        assert_eq!(text_in("abcd", char3, &cx).unwrap_err().message(), "value too long for type character(3)");
+        let text = |d: Result<Datum>| to_text(&d.expect("fits"), Type::TEXT, &cx);
+        assert_eq!(text(text_in("ab   ", varchar2, &cx)), "ab");
+        assert_eq!(text(text_in("é", char3, &cx)), "é  ");
+        assert_eq!(text(coerce_length(Datum::text("éàü"), varchar2, true)), "éà");
+        assert_eq!(coerce_length(Datum::text("éàü"), varchar2, false).unwrap_err().state(), state::STRING_DATA_RIGHT_TRUNCATION);
+        let array = text_in("{abc,d}", Type::VARCHAR_ARRAY.plain(), &cx).expect("an array");
+        assert_eq!(text(coerce_length(array, TypeMod { ty: Type::VARCHAR_ARRAY, typmod: 6 }, true)), "{ab,d}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named() {
+        for (bytes, error) in [(&b"\xc3\x28"[..], "0xc3 0x28"), (b"\xe2\x28\xa1", "0xe2 0x28 0xa1"), (b"a\0b", "0x00"), (b"ok\xff", "0xff")] {
+            let e = utf8(bytes).unwrap_err();
+            assert_eq!((e.state(), e.message()), ("22021", format!("invalid byte sequence for encoding \"UTF8\": {error}").as_str()));
+        }
+        assert_eq!(utf8("é".as_bytes()), Ok("é"));
+    }
+
+    proptest::proptest! {
+        /// Any text is a value or an error for every type; a value's text reads back as the value.
+        #[test]
+        fn any_text_is_survived(text in r#"[\[\]{}(),:="\\ .+0-9aeinfNULtTx-]{0,24}|\PC{0,8}"#, typmod in -1..10i32) {
+            let cx = session();
+            for info in crate::types::info::TYPES {
+                let Ok(value) = text_in(&text, TypeMod { ty: info.ty, typmod }, &cx) else { continue };
+                let shown = to_text(&value, info.ty, &cx);
+                let again = text_in(&shown, info.ty.plain(), &cx);
+                proptest::prop_assert!(again.is_ok_and(|again| equal_typed(&again, &value, info.ty)), "{} {text:?} {shown:?}", info.name);
+            }
+        }
+    }
+
+    /// Nothing a client can send panics or allocates by a number it only claims.
+    #[test]
+    fn short_and_lying_messages_are_errors() {
+        for (text, ty, hex) in BINARY {
+            let bytes = bytea::parse_hex(hex).expect("hex");
+            for len in 0..bytes.len() {
+                let _ = binary_in(&bytes[..len], ty.plain());
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            if !matches!(*ty, Type::TEXT | Type::BYTEA | Type::BPCHAR) {
+                // A trailing zero byte is too much for every type of a fixed size.
+                assert!(binary_in(&longer, ty.plain()).is_err(), "{text}");
+            }
+        }
+        let claims = bytea::parse_hex("000000010000000000000017 07ffffff 00000001").expect("hex");
+        assert_eq!(binary_in(&claims, Type::INT4_ARRAY.plain()).unwrap_err().state(), state::PROTOCOL_VIOLATION);
+        assert_eq!(binary_in(&[], Type::INT4.plain()).unwrap_err().state(), state::PROTOCOL_VIOLATION);
     }
 }

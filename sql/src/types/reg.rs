@@ -180,6 +180,10 @@ pub fn proc_in(s: &str, ty: Type) -> Result<u32> {
 /// Prints a regproc (its name) or regprocedure (with argument types).
 pub fn proc_out(oid: u32, ty: Type, out: &mut String) {
     let Some(p) = procs::by_oid(oid) else { return number_out(oid, out) };
+    // Qualified if the name alone would not be read back.
+    if ty == Type::REGPROC && procs::named(p.name).nth(1).is_some() {
+        out.push_str("pg_catalog.");
+    }
     out.push_str(&quote_identifier(p.name));
     if ty == Type::REGPROCEDURE {
         let args: Vec<&str> = p.args().map(Type::sql_name).collect();
@@ -244,7 +248,11 @@ fn number_out(oid: u32, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::catalog::{PUBLIC, Schema, Table};
+    use crate::functions::testing::session;
 
     #[test]
     fn names_split_as_identifiers() {
@@ -254,6 +262,43 @@ mod tests {
         for bad in ["", " ", "a.", ".a", "\"a", "a b"] {
             assert_eq!(split(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn relations_print_quoted_and_qualified_where_needed() {
+        let mut cx = session();
+        let mut catalog = Catalog::clone(&cx.catalog);
+        catalog.schemas.insert(16384, Arc::new(Schema { oid: 16384, name: "S x".into(), comment: None }));
+        for (oid, schema, name) in [(16385, PUBLIC, "t"), (16386, 16384, "t"), (16387, 16384, "Odd"), (16388, PUBLIC, "Odd one")] {
+            let table = Table { oid, schema, name: name.into(), slots: vec![], primary_key: None, indexes: vec![], checks: vec![], comment: None };
+            catalog.relations.insert(oid, Relation::Table(Arc::new(table)));
+            catalog.names.insert((schema, name.to_owned()), oid);
+        }
+        cx.catalog = Arc::new(catalog);
+        for (oid, name) in [(16385, "t"), (16386, "\"S x\".t"), (16387, "\"S x\".\"Odd\""), (16388, "\"Odd one\"")] {
+            let mut out = String::new();
+            class_out(oid, &cx, &mut out);
+            assert_eq!(out, name);
+            assert_eq!(class_in(name, &cx), Ok(oid));
+        }
+        cx.search_path = vec![16384, PUBLIC];
+        assert_eq!(class_in(" T ", &cx), Ok(16386));
+        assert_eq!(class_in("postgres.public.t", &cx), Ok(16385));
+    }
+
+    #[test]
+    fn functions_print_as_they_are_read_back() {
+        let print = |oid, ty| {
+            let mut out = String::new();
+            proc_out(oid, ty, &mut out);
+            out
+        };
+        assert_eq!(print(2005, Type::REGPROC), "bytealike");
+        assert_eq!(print(877, Type::REGPROC), "pg_catalog.substr");
+        assert_eq!(print(1397, Type::REGPROCEDURE), "abs(integer)");
+        assert_eq!(print(99999, Type::REGPROC), "99999");
+        assert_eq!(proc_in("abs(int4)", Type::REGPROCEDURE), Ok(1397));
+        assert_eq!(proc_in("abs", Type::REGPROC).unwrap_err().message(), "more than one function named \"abs\"");
     }
 
     #[test]
