@@ -39,7 +39,8 @@ pub fn is_uncommitted(catalog: &Catalog) -> bool {
 pub fn parse_next_oid(value: Option<&[u8]>) -> Result<u32> {
     match value {
         None => Ok(FIRST_USER_OID),
-        Some(bytes) => serde_json::from_slice(bytes).map_err(|e| SqlError::internal(format!("the oid counter cannot be read: {e}"))),
+        Some(bytes) => serde_json::from_slice(bytes)
+            .map_err(|e| SqlError::internal(format!("the oid counter cannot be read: {e}"))),
     }
 }
 
@@ -80,7 +81,8 @@ impl Change {
         catalog
     }
     fn put(&mut self, kind: Kind, oid: u32, definition: &impl Serialize) -> Result<()> {
-        let json = serde_json::to_vec(definition).map_err(|e| SqlError::internal(format!("a definition cannot be written: {e}")))?;
+        let json = serde_json::to_vec(definition)
+            .map_err(|e| SqlError::internal(format!("a definition cannot be written: {e}")))?;
         self.writes.insert(keyspace::definition(kind, oid), Some(json));
         Ok(())
     }

@@ -101,12 +101,20 @@ pub fn run(statement: &StatementKind, cx: &mut DdlCx<'_>) -> Result<Option<Strin
         StatementKind::AlterSequence { name, if_exists, options } => sequence::alter(name, *if_exists, options, cx)?,
         StatementKind::AlterTable(alter) => alter::run(alter, cx)?,
         StatementKind::Rename { kind, name, if_exists, to } => rename::rename(*kind, name, *if_exists, &to.text, cx)?,
-        StatementKind::SetSchema { kind, name, if_exists, schema } => rename::set_schema(*kind, name, *if_exists, &schema.text, cx)?,
+        StatementKind::SetSchema { kind, name, if_exists, schema } => {
+            rename::set_schema(*kind, name, *if_exists, &schema.text, cx)?
+        }
         StatementKind::SetOwner { kind, name, if_exists, .. } => rename::set_owner(*kind, name, *if_exists, cx)?,
-        StatementKind::Drop { kind, names, if_exists, cascade, .. } => drop::run(*kind, names, *if_exists, *cascade, cx)?,
-        StatementKind::Truncate { tables, restart_identity, cascade: _ } => table::truncate(tables, *restart_identity, cx)?,
+        StatementKind::Drop { kind, names, if_exists, cascade, .. } => {
+            drop::run(*kind, names, *if_exists, *cascade, cx)?
+        }
+        StatementKind::Truncate { tables, restart_identity, cascade: _ } => {
+            table::truncate(tables, *restart_identity, cx)?
+        }
         StatementKind::Comment { on, text } => drop::comment(on, text.as_deref(), cx)?,
-        StatementKind::CreateTag { name, at, if_not_exists } => drop::create_tag(name, at.as_ref(), *if_not_exists, cx)?,
+        StatementKind::CreateTag { name, at, if_not_exists } => {
+            drop::create_tag(name, at.as_ref(), *if_not_exists, cx)?
+        }
         StatementKind::DropTag { name, if_exists } => drop::drop_tag(name, *if_exists, cx)?,
         _ => return Ok(None),
     };
@@ -149,7 +157,13 @@ impl DdlCx<'_> {
     fn bind_in<T>(&self, catalog: Arc<Catalog>, f: impl FnOnce(&BindEnv<'_>) -> Result<T>) -> Result<T> {
         let params = ParamTypes::none();
         let session = self.session_with(catalog.clone());
-        f(&BindEnv { catalog, search_path: session.search_path.clone(), params: &params, resolver: self.resolver, session: &session })
+        f(&BindEnv {
+            catalog,
+            search_path: session.search_path.clone(),
+            params: &params,
+            resolver: self.resolver,
+            session: &session,
+        })
     }
     /// The session's surroundings, seeing other definitions.
     fn session_with(&self, catalog: Arc<Catalog>) -> Arc<SessionCx> {
@@ -181,9 +195,6 @@ impl DdlCx<'_> {
         let session = self.session_with(self.catalog().clone());
         Ok(ExecCx::new(session, self.database.clone(), view, Vec::new(), None))
     }
-    fn notice(&mut self, message: String) {
-        self.notices.push(Notice::notice(message));
-    }
     /// The commit fails if anything in this range changes meanwhile.
     fn depend_range(&self, range: KeyRange) -> Result<()> {
         self.txn.with(|t| {
@@ -213,7 +224,10 @@ impl DdlCx<'_> {
     }
     fn refuse_system(&self, schema: u32, name: &str) -> Result<()> {
         if schema == PG_CATALOG || schema == INFORMATION_SCHEMA {
-            return Err(SqlError::new(INSUFFICIENT_PRIVILEGE, format!("permission denied: \"{name}\" is a system catalog")));
+            return Err(SqlError::new(
+                INSUFFICIENT_PRIVILEGE,
+                format!("permission denied: \"{name}\" is a system catalog"),
+            ));
         }
         Ok(())
     }

@@ -95,9 +95,10 @@ fn built_in() -> &'static Catalog {
     static BUILT_IN: OnceLock<Catalog> = OnceLock::new();
     BUILT_IN.get_or_init(|| {
         let mut catalog = Catalog::default();
-        for (oid, name, comment) in
-            [(PG_CATALOG, "pg_catalog", Some("system catalog schema")), (INFORMATION_SCHEMA, "information_schema", None)]
-        {
+        for (oid, name, comment) in [
+            (PG_CATALOG, "pg_catalog", Some("system catalog schema")),
+            (INFORMATION_SCHEMA, "information_schema", None),
+        ] {
             catalog.add_schema(Schema { oid, name: name.into(), comment: comment.map(str::to_owned) });
         }
         let tables: Vec<Arc<dyn VirtualTable>> =

@@ -37,7 +37,10 @@ impl RowKeyCodec {
     /// For this table's primary key, or row ids if it has none.
     pub fn new(table: &Table) -> RowKeyCodec {
         let attnums = table.primary_key.as_ref().map_or(&[][..], |k| &k.columns);
-        let columns = attnums.iter().filter_map(|a| Some((table.position(*a)?, KeyColumn::primary(column_type(table, *a))))).collect();
+        let columns = attnums
+            .iter()
+            .filter_map(|a| Some((table.position(*a)?, KeyColumn::primary(column_type(table, *a)))))
+            .collect();
         RowKeyCodec { prefix: table_prefix(table.oid), table: table.oid, columns }
     }
     /// Whether rows are known by a hidden row id.
@@ -97,9 +100,16 @@ impl IndexCodec {
         let columns = index
             .columns
             .iter()
-            .filter_map(|c| Some((table.position(c.attnum)?, KeyColumn::index(column_type(table, c.attnum), c.desc, c.nulls_first))))
+            .filter_map(|c| {
+                Some((table.position(c.attnum)?, KeyColumn::index(column_type(table, c.attnum), c.desc, c.nulls_first)))
+            })
             .collect();
-        IndexCodec { prefix: index_prefix(index.oid), table_prefix: table_prefix(table.oid), unique: index.unique, columns }
+        IndexCodec {
+            prefix: index_prefix(index.oid),
+            table_prefix: table_prefix(table.oid),
+            unique: index.unique,
+            columns,
+        }
     }
     /// Positions of the index's columns among the table's live ones, and how each is written.
     pub fn columns(&self) -> &[(usize, KeyColumn)] {
@@ -170,7 +180,13 @@ impl IndexCodec {
     }
 }
 
-fn range(prefix: &[u8], columns: &[KeyColumn], equals: &[Datum], lower: Bound<&Datum>, upper: Bound<&Datum>) -> Option<KeyRange> {
+fn range(
+    prefix: &[u8],
+    columns: &[KeyColumn],
+    equals: &[Datum],
+    lower: Bound<&Datum>,
+    upper: Bound<&Datum>,
+) -> Option<KeyRange> {
     let is_null = |b: Bound<&Datum>| matches!(b, Bound::Included(Datum::Null) | Bound::Excluded(Datum::Null));
     if equals.iter().any(Datum::is_null) || is_null(lower) || is_null(upper) {
         return None;
@@ -180,7 +196,9 @@ fn range(prefix: &[u8], columns: &[KeyColumn], equals: &[Datum], lower: Bound<&D
         column.encode(value, &mut key);
     }
     match columns.get(equals.len()) {
-        Some(column) if !matches!((lower, upper), (Bound::Unbounded, Bound::Unbounded)) => Some(column.range(&key, lower, upper)),
+        Some(column) if !matches!((lower, upper), (Bound::Unbounded, Bound::Unbounded)) => {
+            Some(column.range(&key, lower, upper))
+        }
         _ => Some(prefix_range(&key)),
     }
 }

@@ -151,9 +151,7 @@ pub fn key_is_lossless(ty: Type) -> bool {
 pub fn is_key_type(ty: Type) -> bool {
     match ty.element() {
         Some(elem) => is_key_type(elem),
-        None => {
-            fixed_len(ty).is_some() || escaped(ty) || ty == Type::NUMERIC
-        }
+        None => fixed_len(ty).is_some() || escaped(ty) || ty == Type::NUMERIC,
     }
 }
 
@@ -174,14 +172,28 @@ pub fn encode_value(value: &Datum, ty: Type, out: &mut Vec<u8>) {
         Datum::Bool(v) => out.push(u8::from(*v)),
         Datum::Int2(v) => out.extend_from_slice(&((*v as u16) ^ (1 << 15)).to_be_bytes()),
         Datum::Int4(v) | Datum::Date(v) => out.extend_from_slice(&flip32(*v)),
-        Datum::Int8(v) | Datum::Time(v) | Datum::Timestamp(v) | Datum::TimestampTz(v) => out.extend_from_slice(&flip64(*v)),
+        Datum::Int8(v) | Datum::Time(v) | Datum::Timestamp(v) | Datum::TimestampTz(v) => {
+            out.extend_from_slice(&flip64(*v))
+        }
         Datum::Float4(v) => {
-            let bits = if v.is_nan() { u32::MAX >> 1 } else if *v == 0.0 { 0 } else { v.to_bits() };
+            let bits = if v.is_nan() {
+                u32::MAX >> 1
+            } else if *v == 0.0 {
+                0
+            } else {
+                v.to_bits()
+            };
             let mask = ((bits as i32 >> 31) as u32) | (1 << 31);
             out.extend_from_slice(&(bits ^ mask).to_be_bytes());
         }
         Datum::Float8(v) => {
-            let bits = if v.is_nan() { u64::MAX >> 1 } else if *v == 0.0 { 0 } else { v.to_bits() };
+            let bits = if v.is_nan() {
+                u64::MAX >> 1
+            } else if *v == 0.0 {
+                0
+            } else {
+                v.to_bits()
+            };
             let mask = ((bits as i64 >> 63) as u64) | (1 << 63);
             out.extend_from_slice(&(bits ^ mask).to_be_bytes());
         }
@@ -247,7 +259,11 @@ pub fn decode_value(ty: Type, bytes: &mut &[u8]) -> Result<Datum> {
             let span = (u128::from_be_bytes(take_array(bytes)?) ^ (1 << 127)) as i128;
             let days = span.div_euclid(DAY);
             let months = (days / 30).clamp(i32::MIN.into(), i32::MAX.into());
-            Datum::Interval(Interval { months: months as i32, days: (days - months * 30) as i32, micros: span.rem_euclid(DAY) as i64 })
+            Datum::Interval(Interval {
+                months: months as i32,
+                days: (days - months * 30) as i32,
+                micros: span.rem_euclid(DAY) as i64,
+            })
         }
         Type::UUID => Datum::Uuid(Box::new(take_array(bytes)?)),
         Type::BYTEA => Datum::Bytea(unescape(bytes)?.into()),

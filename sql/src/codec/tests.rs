@@ -83,7 +83,16 @@ fn int4_array() -> impl Strategy<Value = Datum> {
 
 /// A type and two of its values, close together often enough to be equal or share prefixes.
 fn pair() -> impl Strategy<Value = (Type, Datum, Datum)> {
-    let f8 = prop_oneof![Just(0.0), Just(-0.0), Just(f64::NAN), Just(-f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY), any::<f64>(), -2.0..2.0f64];
+    let f8 = prop_oneof![
+        Just(0.0),
+        Just(-0.0),
+        Just(f64::NAN),
+        Just(-f64::NAN),
+        Just(f64::INFINITY),
+        Just(f64::NEG_INFINITY),
+        any::<f64>(),
+        -2.0..2.0f64
+    ];
     let f4 = prop_oneof![Just(0.0f32), Just(-0.0), Just(f32::NAN), Just(f32::NEG_INFINITY), any::<f32>()];
     let i8s = || prop_oneof![Just(i64::MIN), Just(i64::MAX), -2i64..3, any::<i64>()];
     let i4s = || prop_oneof![Just(i32::MIN), Just(i32::MAX), -2i32..3, any::<i32>()];
@@ -201,8 +210,28 @@ fn bpchar_keys_ignore_trailing_blanks() {
 #[test]
 fn numeric_keys_order_and_ignore_scale() {
     let texts = [
-        "-Infinity", "-1e40", "-100000", "-32768", "-1.5", "-1", "-0.001", "0", "0.0001", "1", "1.1", "9.99", "10", "127", "128", "255", "256", "32768",
-        "12345678901234567890.5", "1e60", "Infinity", "NaN",
+        "-Infinity",
+        "-1e40",
+        "-100000",
+        "-32768",
+        "-1.5",
+        "-1",
+        "-0.001",
+        "0",
+        "0.0001",
+        "1",
+        "1.1",
+        "9.99",
+        "10",
+        "127",
+        "128",
+        "255",
+        "256",
+        "32768",
+        "12345678901234567890.5",
+        "1e60",
+        "Infinity",
+        "NaN",
     ];
     let keys: Vec<Vec<u8>> = texts
         .iter()
@@ -273,7 +302,11 @@ fn entries_lead_to_their_rows() {
             assert_eq!(codec.row_key(&key, &value).unwrap(), row_key);
             assert_eq!(format!("{:?}", codec.decode(&key).unwrap()), format!("{:?}", [&row[1]]));
             assert_eq!(codec.unique_key(&row).is_some(), index.unique && !row[1].is_null());
-            let found = if row[1].is_null() { codec.null_range(&[]) } else { codec.range(&row[1..2], Bound::Unbounded, Bound::Unbounded) };
+            let found = if row[1].is_null() {
+                codec.null_range(&[])
+            } else {
+                codec.range(&row[1..2], Bound::Unbounded, Bound::Unbounded)
+            };
             assert!(found.unwrap().contains(&key));
         }
     }

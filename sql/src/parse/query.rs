@@ -290,7 +290,7 @@ impl Parser<'_> {
     }
 
     fn group_item(&mut self) -> Result<GroupItem> {
-        let list = |p: &mut Self| {
+        let list = |p: &mut Self| -> Result<Vec<Expr>> {
             p.expect_op("(")?;
             let exprs = p.comma_list(|p| p.expr())?;
             p.expect_op(")")?;

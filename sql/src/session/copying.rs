@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::transaction::{Status, StatementCx};
+use super::transaction::{StatementCx, Status};
 use super::{Active, CopyShape, CopyStep, Outcome, Session};
 use crate::bind::{self, ParamTypes};
 use crate::catalog::schema::{Relation, Table};
@@ -19,7 +19,9 @@ impl Session {
     pub(super) fn copy(&mut self, copy: &Copy, source: &str) -> Result<Outcome> {
         match &copy.endpoint {
             CopyEndpoint::Client => {}
-            CopyEndpoint::File(_) => return Err(SqlError::unsupported("COPY with a file of the server").hint("Use \\copy, STDIN or STDOUT.")),
+            CopyEndpoint::File(_) => {
+                return Err(SqlError::unsupported("COPY with a file of the server").hint("Use \\copy, STDIN or STDOUT."));
+            }
             CopyEndpoint::Program(_) => return Err(SqlError::unsupported("COPY with a program")),
         }
         let options = CopyOptions::new(&copy.options, copy.from)?;
@@ -36,7 +38,10 @@ impl Session {
                 if bound.writes() {
                     return Err(SqlError::unsupported("COPY of a statement that changes rows"));
                 }
-                let rel = bound.rel().cloned().ok_or_else(|| SqlError::new(state::FEATURE_NOT_SUPPORTED, "COPY query must be a SELECT"))?;
+                let rel = bound
+                    .rel()
+                    .cloned()
+                    .ok_or_else(|| SqlError::new(state::FEATURE_NOT_SUPPORTED, "COPY query must be a SELECT"))?;
                 self.copy_to(rel, options, &cx)
             }
         }
@@ -61,7 +66,9 @@ impl Session {
                 let fields = table.columns();
                 (RelKind::Virtual { table, args: Vec::new() }, fields)
             }
-            Relation::View(v) => return refuse("view", &v.name).map_err(|e| e.hint("Try the COPY (SELECT ...) TO variant.")),
+            Relation::View(v) => {
+                return refuse("view", &v.name).map_err(|e| e.hint("Try the COPY (SELECT ...) TO variant."));
+            }
             Relation::Sequence(s) => return refuse("sequence", &s.name),
             index @ Relation::Index(..) => return refuse("index", index.name()),
         };
@@ -98,12 +105,22 @@ impl Session {
             Relation::Table(table) => table,
             Relation::View(v) => {
                 let message = format!("cannot copy to view \"{}\"", v.name);
-                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message).hint("To enable copying to a view, provide an INSTEAD OF INSERT trigger."));
+                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message)
+                    .hint("To enable copying to a view, provide an INSTEAD OF INSERT trigger."));
             }
-            other => return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("cannot copy to non-table relation \"{}\"", other.name()))),
+            other => {
+                return Err(SqlError::new(
+                    state::WRONG_OBJECT_TYPE,
+                    format!("cannot copy to non-table relation \"{}\"", other.name()),
+                ));
+            }
         };
         let fields = table.fields();
-        let positions = if columns.is_empty() { (0..fields.len()).collect() } else { column_positions(columns, &fields, &table.name)? };
+        let positions = if columns.is_empty() {
+            (0..fields.len()).collect()
+        } else {
+            column_positions(columns, &fields, &table.name)?
+        };
         self.begin_writes(cx, "COPY FROM")?;
         let rules = self.copy_rules(&table, &fields, &positions, copy, source, cx)?;
         let exec_cx = self.exec_cx(cx, Vec::new(), None)?;
@@ -131,7 +148,8 @@ impl Session {
                 (None, Some(_), Some(oid)) => format!("pg_catalog.nextval({oid}::pg_catalog.regclass)"),
                 _ => continue,
             };
-            let expr = self.with_env(cx, &none, |env| bind::bind_default(&text, &column.name, column.type_mod(), env))?;
+            let expr =
+                self.with_env(cx, &none, |env| bind::bind_default(&text, &column.name, column.type_mod(), env))?;
             rules.defaults.push((position, exec::prepare(&expr, &plan_cx)?));
         }
         for check in &table.checks {
@@ -203,10 +221,18 @@ impl Session {
 fn column_positions(columns: &[Name], fields: &[Field], table: &str) -> Result<Vec<usize>> {
     let mut positions = Vec::new();
     for name in columns {
-        let missing = || SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{}\" of relation \"{table}\" does not exist", name.text));
+        let missing = || {
+            SqlError::new(
+                state::UNDEFINED_COLUMN,
+                format!("column \"{}\" of relation \"{table}\" does not exist", name.text),
+            )
+        };
         let position = fields.iter().position(|f| *f.name == *name.text).ok_or_else(missing)?;
         if positions.contains(&position) {
-            return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", name.text)));
+            return Err(SqlError::new(
+                state::DUPLICATE_COLUMN,
+                format!("column \"{}\" specified more than once", name.text),
+            ));
         }
         positions.push(position);
     }

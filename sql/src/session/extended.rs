@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::query::{Planned, Ran, Rows, is_query};
-use super::transaction::{Failure, Status, StatementCx};
+use super::transaction::{Failure, StatementCx, Status};
 use super::{Active, Outcome, Session, StatementShape, one_statement};
 use crate::bind::ParamTypes;
 use crate::error::{Result, SqlError, state};
@@ -102,7 +102,9 @@ impl Session {
         if let Some(planned) = kept.as_ref().filter(|p| p.is_current(cx)) {
             return Ok(planned.clone());
         }
-        let Some(statement) = &prepared.statement else { return Err(SqlError::internal("an empty statement has no plan")) };
+        let Some(statement) = &prepared.statement else {
+            return Err(SqlError::internal("an empty statement has no plan"));
+        };
         let planned = Arc::new(self.plan(statement, &ParamTypes::fixed(prepared.params.clone()), cx)?);
         let shape = |f: &Arc<[Field]>| f.iter().map(|f| f.ty).collect::<Vec<_>>();
         if prepared.fields.as_ref().is_some_and(|f| shape(f) != shape(&planned.fields)) {
@@ -114,13 +116,18 @@ impl Session {
 
     /// Describe of a statement.
     pub fn describe_statement(&mut self, name: &str) -> Result<StatementShape> {
-        let found = self.find_statement(name).map(|p| StatementShape { params: p.params.clone(), fields: p.fields.clone() });
+        let found =
+            self.find_statement(name).map(|p| StatementShape { params: p.params.clone(), fields: p.fields.clone() });
         self.guard(found)
     }
 
     pub(super) fn find_statement(&self, name: &str) -> Result<Arc<Prepared>> {
         self.statements.get(name).cloned().ok_or_else(|| {
-            let what = if name.is_empty() { "unnamed prepared statement".to_owned() } else { format!("prepared statement \"{name}\"") };
+            let what = if name.is_empty() {
+                "unnamed prepared statement".to_owned()
+            } else {
+                format!("prepared statement \"{name}\"")
+            };
             SqlError::new(state::INVALID_SQL_STATEMENT_NAME, format!("{what} does not exist"))
         })
     }
@@ -151,7 +158,9 @@ impl Session {
         let protocol = |message: String| SqlError::new(state::PROTOCOL_VIOLATION, message);
         if params.len() != prepared.params.len() {
             let (given, wanted) = (params.len(), prepared.params.len());
-            return Err(protocol(format!("bind message supplies {given} parameters, but prepared statement \"{name}\" requires {wanted}")));
+            return Err(protocol(format!(
+                "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {wanted}"
+            )));
         }
         if let Some(found) = &prepared.statement {
             self.check_not_failed(&found.kind)?;
@@ -159,8 +168,13 @@ impl Session {
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return Err(SqlError::new(state::DUPLICATE_CURSOR, format!("cursor \"{portal}\" already exists")));
         }
-        let formats = expand(param_formats, params.len())
-            .ok_or_else(|| protocol(format!("bind message has {} parameter formats but {} parameters", param_formats.len(), params.len())))?;
+        let formats = expand(param_formats, params.len()).ok_or_else(|| {
+            protocol(format!(
+                "bind message has {} parameter formats but {} parameters",
+                param_formats.len(),
+                params.len()
+            ))
+        })?;
         let mut values = Vec::with_capacity(params.len());
         if !params.is_empty() {
             let cx = self.statement()?.cx;
@@ -174,8 +188,16 @@ impl Session {
         }
         let columns = prepared.fields.as_ref().map_or(0, |f| f.len());
         let binary = expand(result_formats, columns).filter(|_| columns > 0 || result_formats.len() <= 1);
-        let binary = binary.ok_or_else(|| protocol(format!("bind message has {} result formats but query has {columns} columns", result_formats.len())))?;
-        self.portals.insert(portal.to_owned(), Portal { prepared, params: values, binary: binary.into(), state: PortalState::Ready });
+        let binary = binary.ok_or_else(|| {
+            protocol(format!(
+                "bind message has {} result formats but query has {columns} columns",
+                result_formats.len()
+            ))
+        })?;
+        self.portals.insert(
+            portal.to_owned(),
+            Portal { prepared, params: values, binary: binary.into(), state: PortalState::Ready },
+        );
         Ok(())
     }
 
@@ -210,7 +232,10 @@ impl Session {
             }
             PortalState::Done if prepared.fields.is_some() => return Ok(Outcome::Command { tag: "SELECT 0".into() }),
             PortalState::Done if prepared.statement.is_some() => {
-                return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("portal \"{name}\" cannot be run")));
+                return Err(SqlError::new(
+                    state::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("portal \"{name}\" cannot be run"),
+                ));
             }
             PortalState::Ready | PortalState::Done => {}
         }
@@ -235,7 +260,12 @@ impl Session {
     }
 
     /// Runs a prepared query or change. `pipelined`: a change is remembered until Sync.
-    pub(super) fn run_prepared(&mut self, prepared: &Arc<Prepared>, params: Vec<Datum>, pipelined: bool) -> Result<Ran> {
+    pub(super) fn run_prepared(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        params: Vec<Datum>,
+        pipelined: bool,
+    ) -> Result<Ran> {
         let cx = self.statement()?;
         let planned = self.planned(prepared, &cx)?;
         let kept = (pipelined && planned.writes && self.block.status == Status::Implicit).then(|| params.clone());

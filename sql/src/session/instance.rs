@@ -159,12 +159,19 @@ impl Instance {
         let backend: Arc<dyn Backend> = Arc::new(Rocks::open(dir.join("store"), &rocks)?);
         let path = dir.join("instance.json");
         let private = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Private>(&bytes).map_err(|e| SqlError::internal(format!("{}: {e}", path.display())))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Private { format: PRIVATE_FORMAT, ..Private::default() },
+            Ok(bytes) => serde_json::from_slice::<Private>(&bytes)
+                .map_err(|e| SqlError::internal(format!("{}: {e}", path.display())))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Private { format: PRIVATE_FORMAT, ..Private::default() }
+            }
             Err(e) => return Err(io_error("read", &path, &e)),
         };
         if private.format != PRIVATE_FORMAT {
-            return Err(SqlError::internal(format!("{} has format {}; this pgbee reads format {PRIVATE_FORMAT}", path.display(), private.format)));
+            return Err(SqlError::internal(format!(
+                "{} has format {}; this pgbee reads format {PRIVATE_FORMAT}",
+                path.display(),
+                private.format
+            )));
         }
         Instance::start(Some(dir.to_owned()), backend, private, options)
     }
@@ -177,7 +184,12 @@ impl Instance {
         Instance::start(None, backend, Private { format: PRIVATE_FORMAT, ..Private::default() }, options)
     }
 
-    fn start(dir: Option<PathBuf>, backend: Arc<dyn Backend>, private: Private, options: InstanceOptions) -> Result<Arc<Instance>> {
+    fn start(
+        dir: Option<PathBuf>,
+        backend: Arc<dyn Backend>,
+        private: Private,
+        options: InstanceOptions,
+    ) -> Result<Arc<Instance>> {
         let store = Store::open(backend, corestore::Options::default())?;
         let instance = Arc::new(Instance {
             dir,

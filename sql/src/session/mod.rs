@@ -128,7 +128,12 @@ impl Session {
             settings: Mutex::new(settings),
             sequences: Mutex::new(SequenceUse::default()),
             notices: Mutex::default(),
-            current: Mutex::new(Current { catalog, version: 0, read_only: false, isolation: IsolationLevel::ReadCommitted }),
+            current: Mutex::new(Current {
+                catalog,
+                version: 0,
+                read_only: false,
+                isolation: IsolationLevel::ReadCommitted,
+            }),
             transaction_id: AtomicU64::new(0),
             cancel,
             db,

@@ -94,7 +94,7 @@ impl Notice {
         }
     }
     /// A NOTICE.
-    pub fn notice(message: impl Into<String>) -> Notice {
+    pub fn new(message: impl Into<String>) -> Notice {
         Notice { severity: "NOTICE", report: SqlError::new("00000", message) }
     }
     /// A WARNING with its SQLSTATE.

@@ -71,7 +71,10 @@ impl Planned {
 
 /// Whether a statement is bound and planned, rather than carried out by the session.
 pub(super) fn is_query(kind: &StatementKind) -> bool {
-    matches!(kind, StatementKind::Query(_) | StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_))
+    matches!(
+        kind,
+        StatementKind::Query(_) | StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_)
+    )
 }
 
 /// Changes in a relation: at its top and in the WITH clauses above.
@@ -108,11 +111,25 @@ const BATCH: usize = 1024;
 impl Rows {
     /// All rows are here already.
     pub fn buffered(rows: Vec<Row>, fields: Arc<[Field]>, tag: String) -> Rows {
-        Rows { source: Source::Buffer(rows.into()), binary: text_formats(fields.len()), fields, sent: 0, left: None, tag: Some(tag) }
+        Rows {
+            source: Source::Buffer(rows.into()),
+            binary: text_formats(fields.len()),
+            fields,
+            sent: 0,
+            left: None,
+            tag: Some(tag),
+        }
     }
     /// Of a running query.
     fn running(cursor: Cursor, fields: Arc<[Field]>) -> Rows {
-        Rows { source: Source::Cursor(Box::new(cursor)), binary: text_formats(fields.len()), fields, sent: 0, left: None, tag: None }
+        Rows {
+            source: Source::Cursor(Box::new(cursor)),
+            binary: text_formats(fields.len()),
+            fields,
+            sent: 0,
+            left: None,
+            tag: None,
+        }
     }
     /// The rows, if all of them are here.
     pub fn peek(&self) -> Option<&VecDeque<Row>> {
@@ -210,7 +227,11 @@ impl Session {
         self.block.rows += writer.rows();
         let count = if planned.tag == Tag::Select { rows.len() as u64 } else { cursor.changed() };
         let tag = planned.tag.text(count);
-        Ok(if planned.gives_rows { Ran::Rows(Rows::buffered(rows, planned.fields.clone(), tag)) } else { Ran::Tag(tag) })
+        Ok(if planned.gives_rows {
+            Ran::Rows(Rows::buffered(rows, planned.fields.clone(), tag))
+        } else {
+            Ran::Tag(tag)
+        })
     }
 }
 

@@ -16,8 +16,8 @@ use crate::functions::context::DateOrder;
 use crate::types::timezone::TimeZone;
 
 pub use table::DEFINITIONS;
-pub use value::IsolationLevel;
 use value::Given;
+pub use value::IsolationLevel;
 
 /// SQLSTATE of settings that cannot be changed (now).
 const CANT_CHANGE_RUNTIME_PARAM: &str = "55P02";
@@ -243,7 +243,11 @@ impl Settings {
 
     fn put(&mut self, key: String, value: Option<String>, local: bool) -> Result<()> {
         let before = self.raw(&key).map(str::to_owned);
-        self.undo.push(Undo { session: self.session.get(&key).cloned(), local: self.local.get(&key).cloned(), name: key.clone() });
+        self.undo.push(Undo {
+            session: self.session.get(&key).cloned(),
+            local: self.local.get(&key).cloned(),
+            name: key.clone(),
+        });
         if local {
             set_or_remove(&mut self.local, &key, value);
         } else {
@@ -388,7 +392,12 @@ fn default_of(name: &str) -> String {
 /// `extension.name`: PostgreSQL keeps such settings for extensions it does not know.
 fn is_custom(name: &str) -> bool {
     let mut parts = name.split('.');
-    let is_word = |p: &str| !p.is_empty() && p.bytes().enumerate().all(|(i, b)| b == b'_' || b.is_ascii_alphabetic() || b >= 0x80 || i > 0 && (b.is_ascii_digit() || b == b'$'));
+    let is_word = |p: &str| {
+        !p.is_empty()
+            && p.bytes().enumerate().all(|(i, b)| {
+                b == b'_' || b.is_ascii_alphabetic() || b >= 0x80 || i > 0 && (b.is_ascii_digit() || b == b'$')
+            })
+    };
     name.contains('.') && parts.all(is_word) && !name.to_ascii_lowercase().starts_with("bee.")
 }
 

@@ -78,7 +78,9 @@ impl Shared {
     fn sequence(&self, oid: u32) -> Result<Arc<Sequence>> {
         match self.current.lock().catalog.by_oid(oid) {
             Some(Relation::Sequence(s)) => Ok(s.clone()),
-            Some(other) => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a sequence", other.name()))),
+            Some(other) => {
+                Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a sequence", other.name())))
+            }
             None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
         }
     }
@@ -112,7 +114,10 @@ impl Shared {
                     crate::types::Type::TIMESTAMPTZ,
                     crate::codec::row::storage_cx(),
                 );
-                format!("Versions go from {} (committed at {oldest}) to {newest}; each is the end of a commit.", first.version)
+                format!(
+                    "Versions go from {} (committed at {oldest}) to {newest}; each is the end of a commit.",
+                    first.version
+                )
             }
             _ => "The database has no version yet.".to_owned(),
         };
@@ -122,8 +127,11 @@ impl Shared {
     pub fn parse_as_of(&self, text: &str, catalog: &Catalog) -> Result<Option<u64>> {
         let text = text.trim();
         let invalid = || {
-            SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"bee.as_of\": \"{text}\""))
-                .hint("Use version:1234, timestamp:2026-11-01 00:00+00, tag:name, or an empty string.")
+            SqlError::new(
+                state::INVALID_PARAMETER_VALUE,
+                format!("invalid value for parameter \"bee.as_of\": \"{text}\""),
+            )
+            .hint("Use version:1234, timestamp:2026-11-01 00:00+00, tag:name, or an empty string.")
         };
         if text.is_empty() {
             return Ok(None);
@@ -208,7 +216,9 @@ impl Services for Shared {
     fn lastval(&self) -> Result<i64> {
         let sequences = self.sequences.lock();
         let last = sequences.latest.and_then(|oid| sequences.last.get(&oid));
-        last.copied().ok_or_else(|| SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, "lastval is not yet defined in this session"))
+        last.copied().ok_or_else(|| {
+            SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, "lastval is not yet defined in this session")
+        })
     }
     fn setval(&self, oid: u32, value: i64, is_called: bool) -> Result<i64> {
         self.refuse_read_only("setval()")?;

@@ -19,7 +19,12 @@ fn connect(instance: &Arc<Instance>) -> Session {
 }
 
 fn connect_to(instance: &Arc<Instance>, database: &str) -> crate::Result<Session> {
-    instance.connect(ConnectOptions { user: "postgres".into(), database: database.into(), backend_pid: 7, ..ConnectOptions::default() })
+    instance.connect(ConnectOptions {
+        user: "postgres".into(),
+        database: database.into(),
+        backend_pid: 7,
+        ..ConnectOptions::default()
+    })
 }
 
 /// Runs a simple query string and shows what psql -At with verbose errors would.
@@ -48,7 +53,13 @@ fn run(session: &mut Session, sql: &str, data: &str, out: &mut Vec<String>) -> c
                     Step::Rows(rows) => {
                         let cx = session.output_cx();
                         for row in rows {
-                            out.push(row.iter().zip(fields.iter()).map(|(v, f)| print(v, f.ty.ty, &cx)).collect::<Vec<_>>().join("|"));
+                            out.push(
+                                row.iter()
+                                    .zip(fields.iter())
+                                    .map(|(v, f)| print(v, f.ty.ty, &cx))
+                                    .collect::<Vec<_>>()
+                                    .join("|"),
+                            );
                         }
                     }
                     Step::Done { tag } => {
@@ -97,7 +108,12 @@ fn tell(severity: &str, report: &SqlError, out: &mut Vec<String>) {
             out.extend(format!("{name}:  {text}").lines().map(str::to_owned));
         }
     }
-    let about = [("SCHEMA", &report.0.schema), ("TABLE", &report.0.table), ("COLUMN", &report.0.column), ("CONSTRAINT", &report.0.constraint)];
+    let about = [
+        ("SCHEMA", &report.0.schema),
+        ("TABLE", &report.0.table),
+        ("COLUMN", &report.0.column),
+        ("CONSTRAINT", &report.0.constraint),
+    ];
     for (name, value) in about {
         if let Some(text) = value {
             out.push(format!("{name} NAME:  {text}"));

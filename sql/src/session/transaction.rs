@@ -121,7 +121,10 @@ pub(super) struct StatementCx {
 impl Session {
     /// The error for all but the end of a failed transaction.
     pub(super) fn check_not_failed(&self, statement: &StatementKind) -> Result<()> {
-        let ends = matches!(statement, StatementKind::Commit { .. } | StatementKind::Rollback { .. } | StatementKind::RollbackTo(_));
+        let ends = matches!(
+            statement,
+            StatementKind::Commit { .. } | StatementKind::Rollback { .. } | StatementKind::RollbackTo(_)
+        );
         if self.block.status == Status::Failed && !ends {
             let message = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(SqlError::new(state::IN_FAILED_SQL_TRANSACTION, message));
@@ -132,7 +135,13 @@ impl Session {
     /// Opens a block, taking its modes from the settings.
     pub(super) fn begin(&mut self, status: Status) {
         let derived = self.shared.settings.lock().derived().clone();
-        self.block = Block { status, isolation: derived.isolation, read_only: derived.read_only, started: unix_micros(), ..Block::idle() };
+        self.block = Block {
+            status,
+            isolation: derived.isolation,
+            read_only: derived.read_only,
+            started: unix_micros(),
+            ..Block::idle()
+        };
         self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
         self.tell_current();
     }
@@ -153,7 +162,10 @@ impl Session {
         let derived = self.shared.settings.lock().derived().clone();
         let past = self.as_of_version(&derived.as_of)?;
         if past.is_some() && self.shared.txn.is_open() && !self.shared.txn.with(|t| Ok(t.is_read_only()))? {
-            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, "bee.as_of must be set before a transaction changes anything"));
+            return Err(SqlError::new(
+                state::ACTIVE_SQL_TRANSACTION,
+                "bee.as_of must be set before a transaction changes anything",
+            ));
         }
         let snapshot = match (past, &self.block.fixed) {
             (Some(version), _) => self.shared.snapshot_at(version)?,
@@ -252,7 +264,12 @@ impl Session {
         }
     }
     /// Surroundings of a statement's operators.
-    pub(super) fn exec_cx(&mut self, statement: &StatementCx, params: Vec<Datum>, writer: Option<Arc<Writer>>) -> Result<ExecCx> {
+    pub(super) fn exec_cx(
+        &mut self,
+        statement: &StatementCx,
+        params: Vec<Datum>,
+        writer: Option<Arc<Writer>>,
+    ) -> Result<ExecCx> {
         self.block.queried = true;
         let view = self.view(statement)?;
         let writer = writer.map(|w| w as Arc<dyn crate::exec::DmlRunner>);
@@ -440,10 +457,16 @@ impl Session {
                 .hint("Use REPEATABLE READ, or SERIALIZABLE READ ONLY, which reads one snapshot."));
         }
         if isolation != self.block.isolation && self.block.queried {
-            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, "SET TRANSACTION ISOLATION LEVEL must be called before any query"));
+            return Err(SqlError::new(
+                state::ACTIVE_SQL_TRANSACTION,
+                "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+            ));
         }
         if self.block.read_only && !read_only && self.block.queried {
-            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, "transaction read-write mode must be set before any query"));
+            return Err(SqlError::new(
+                state::ACTIVE_SQL_TRANSACTION,
+                "transaction read-write mode must be set before any query",
+            ));
         }
         (self.block.read_only, self.block.isolation) = (read_only, isolation);
         self.tell_current();
@@ -464,16 +487,23 @@ impl Session {
     /// SET TRANSACTION SNAPSHOT: a version, as pg_export_snapshot() names it.
     fn import_snapshot(&mut self, id: &str) -> Result<()> {
         if self.block.status != Status::Explicit {
-            return Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, "SET TRANSACTION SNAPSHOT can only be used in transaction blocks"));
+            return Err(SqlError::new(
+                state::NO_ACTIVE_SQL_TRANSACTION,
+                "SET TRANSACTION SNAPSHOT can only be used in transaction blocks",
+            ));
         }
         if self.block.queried || self.block.fixed.is_some() {
-            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, "SET TRANSACTION SNAPSHOT must be called before any query"));
+            return Err(SqlError::new(
+                state::ACTIVE_SQL_TRANSACTION,
+                "SET TRANSACTION SNAPSHOT must be called before any query",
+            ));
         }
         if !self.block.isolation.is_fixed() {
             let message = "a snapshot-importing transaction must have isolation level SERIALIZABLE or REPEATABLE READ";
             return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
         }
-        let invalid = |_| SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid snapshot identifier: \"{id}\""));
+        let invalid =
+            |_| SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid snapshot identifier: \"{id}\""));
         let snapshot = self.shared.snapshot_at(id.parse().map_err(invalid)?)?;
         self.block.read_only |= snapshot.version() != self.shared.db.database.head();
         self.block.fixed = Some(snapshot);
@@ -509,9 +539,10 @@ impl Session {
     fn require_block(&self, what: &str) -> Result<()> {
         match self.block.status {
             Status::Explicit | Status::Failed => Ok(()),
-            Status::Idle | Status::Implicit => {
-                Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, format!("{what} can only be used in transaction blocks")))
-            }
+            Status::Idle | Status::Implicit => Err(SqlError::new(
+                state::NO_ACTIVE_SQL_TRANSACTION,
+                format!("{what} can only be used in transaction blocks"),
+            )),
         }
     }
 
@@ -538,7 +569,8 @@ impl Session {
     }
 
     fn find_save(&self, name: &str) -> Result<usize> {
-        let missing = || SqlError::new(state::INVALID_SAVEPOINT_SPECIFICATION, format!("savepoint \"{name}\" does not exist"));
+        let missing =
+            || SqlError::new(state::INVALID_SAVEPOINT_SPECIFICATION, format!("savepoint \"{name}\" does not exist"));
         self.block.saves.iter().rposition(|s| s.name == name).ok_or_else(missing)
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::query::{Rows, is_query};
 use super::settings::IsolationLevel;
-use super::transaction::{Status, StatementCx, resolver};
+use super::transaction::{StatementCx, Status, resolver};
 use super::{Active, Outcome, Session};
 use crate::bind::{self, BindEnv, ParamTypes};
 use crate::catalog::change::{Change, parse_next_oid};
@@ -85,7 +85,9 @@ impl Session {
                 self.instance.create_database(&name.text)?;
                 command("CREATE DATABASE")
             }
-            StatementKind::DropDatabase { name, if_exists, force } => self.drop_database(&name.text, *if_exists, *force),
+            StatementKind::DropDatabase { name, if_exists, force } => {
+                self.drop_database(&name.text, *if_exists, *force)
+            }
             StatementKind::Vacuum { tables, .. } => {
                 self.refuse_in_block("VACUUM")?;
                 self.check_tables(tables)?;
@@ -105,7 +107,9 @@ impl Session {
             }
             StatementKind::SetConstraints { names, .. } => match names.first() {
                 None => command("SET CONSTRAINTS"),
-                Some(name) => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("constraint \"{name}\" is not deferrable"))),
+                Some(name) => {
+                    Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("constraint \"{name}\" is not deferrable")))
+                }
             },
             other => Err(SqlError::unsupported(unsupported_words(other))),
         }
@@ -120,7 +124,10 @@ impl Session {
 
     fn refuse_in_block(&mut self, what: &str) -> Result<()> {
         if self.block.status == Status::Explicit || self.shared.txn.is_open() {
-            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, format!("{what} cannot run inside a transaction block")));
+            return Err(SqlError::new(
+                state::ACTIVE_SQL_TRANSACTION,
+                format!("{what} cannot run inside a transaction block"),
+            ));
         }
         Ok(())
     }
@@ -188,7 +195,7 @@ impl Session {
         }
         match self.instance.drop_database(name) {
             Err(e) if if_exists && e.state() == state::INVALID_CATALOG_NAME => {
-                self.shared.notices.lock().push(super::Notice::notice(format!("{}, skipping", e.message())));
+                self.shared.notices.lock().push(super::Notice::new(format!("{}, skipping", e.message())));
             }
             other => other?,
         }
@@ -202,17 +209,25 @@ impl Session {
             match found {
                 Some(Relation::Table(_) | Relation::Virtual(_)) => {}
                 Some(other) => {
-                    let message = format!("skipping \"{}\" --- cannot vacuum non-tables or special system tables", other.name());
+                    let message =
+                        format!("skipping \"{}\" --- cannot vacuum non-tables or special system tables", other.name());
                     self.warn("01000", &message);
                 }
-                None => return Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))),
+                None => {
+                    return Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist")));
+                }
             }
         }
         Ok(())
     }
 
     /// Works with the binder's surroundings of a statement.
-    pub(super) fn with_env<T>(&self, cx: &StatementCx, params: &ParamTypes, f: impl FnOnce(&BindEnv<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn with_env<T>(
+        &self,
+        cx: &StatementCx,
+        params: &ParamTypes,
+        f: impl FnOnce(&BindEnv<'_>) -> Result<T>,
+    ) -> Result<T> {
         f(&BindEnv {
             catalog: cx.cx.catalog.clone(),
             search_path: cx.cx.search_path.clone(),
@@ -298,8 +313,11 @@ impl Session {
         let prepared = self.executable(name)?;
         if args.len() != prepared.params.len() {
             let message = format!("wrong number of parameters for prepared statement \"{name}\"");
-            return Err(SqlError::new(state::SYNTAX_ERROR, message)
-                .detail(format!("Expected {} parameters but got {}.", prepared.params.len(), args.len())));
+            return Err(SqlError::new(state::SYNTAX_ERROR, message).detail(format!(
+                "Expected {} parameters but got {}.",
+                prepared.params.len(),
+                args.len()
+            )));
         }
         let cx = self.statement()?;
         let mut params = Vec::with_capacity(args.len());
@@ -307,7 +325,8 @@ impl Session {
             let exec_cx = self.exec_cx(&cx, Vec::new(), None)?;
             for (i, (arg, ty)) in args.iter().zip(&prepared.params).enumerate() {
                 let (what, none) = (format!("parameter ${}", i + 1), ParamTypes::none());
-                let bound = self.with_env(&cx, &none, |env| bind::bind_expr(arg, source, &[], Some((ty.plain(), &what)), env))?;
+                let bound =
+                    self.with_env(&cx, &none, |env| bind::bind_expr(arg, source, &[], Some((ty.plain(), &what)), env))?;
                 params.push(exec::eval(&bound, &[], &exec_cx)?);
             }
         }
@@ -396,7 +415,8 @@ fn shown_name(name: &str) -> String {
 fn transaction_modes(name: &str, value: &SetValue) -> Result<Option<ast::TransactionModes>> {
     let SetValue::Values(values) = value else { return Ok(None) };
     let text = values.first().map_or("", String::as_str).to_ascii_lowercase();
-    let invalid = || SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\": \"{text}\""));
+    let invalid =
+        || SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\": \"{text}\""));
     let mut modes = ast::TransactionModes::default();
     match name {
         "transaction_isolation" => {
@@ -409,14 +429,17 @@ fn transaction_modes(name: &str, value: &SetValue) -> Result<Option<ast::Transac
             });
         }
         "transaction_read_only" => modes.read_only = Some(DefValue::Word(text.clone()).boolean().ok_or_else(invalid)?),
-        "transaction_deferrable" => modes.deferrable = Some(DefValue::Word(text.clone()).boolean().ok_or_else(invalid)?),
+        "transaction_deferrable" => {
+            modes.deferrable = Some(DefValue::Word(text.clone()).boolean().ok_or_else(invalid)?)
+        }
         _ => return Ok(None),
     }
     Ok(Some(modes))
 }
 
 fn explain_options(explain: &Explain) -> Result<ExplainOptions> {
-    let mut options = ExplainOptions { analyze: explain.analyze, verbose: explain.verbose, ..ExplainOptions::default() };
+    let mut options =
+        ExplainOptions { analyze: explain.analyze, verbose: explain.verbose, ..ExplainOptions::default() };
     let mut summary = None;
     for (name, value) in &explain.options {
         let flag = || {
@@ -436,13 +459,18 @@ fn explain_options(explain: &Explain) -> Result<ExplainOptions> {
             }
             "format" => match value.text().map(str::to_ascii_lowercase).as_deref() {
                 Some("text") => {}
-                Some(other @ ("json" | "xml" | "yaml")) => return Err(SqlError::unsupported(format!("EXPLAIN (FORMAT {})", other.to_uppercase()))),
+                Some(other @ ("json" | "xml" | "yaml")) => {
+                    return Err(SqlError::unsupported(format!("EXPLAIN (FORMAT {})", other.to_uppercase())));
+                }
                 other => {
-                    let message = format!("unrecognized value for EXPLAIN option \"format\": \"{}\"", other.unwrap_or_default());
+                    let message =
+                        format!("unrecognized value for EXPLAIN option \"format\": \"{}\"", other.unwrap_or_default());
                     return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message));
                 }
             },
-            other => return Err(SqlError::new(state::SYNTAX_ERROR, format!("unrecognized EXPLAIN option \"{other}\""))),
+            other => {
+                return Err(SqlError::new(state::SYNTAX_ERROR, format!("unrecognized EXPLAIN option \"{other}\"")));
+            }
         }
     }
     options.summary = summary.unwrap_or(options.analyze);

@@ -19,27 +19,45 @@ fn of_table(error: SqlError, table: &Table, session: &SessionCx) -> SqlError {
 /// 23502.
 pub fn not_null_violation(table: &Table, position: usize, row: &[Datum], session: &SessionCx) -> SqlError {
     let column = table.columns().nth(position).map_or("", |c| &c.name);
-    let message = format!("null value in column \"{column}\" of relation \"{}\" violates not-null constraint", table.name);
-    of_table(SqlError::new(state::NOT_NULL_VIOLATION, message), table, session).detail(failing_row(table, row, session)).column(column)
+    let message =
+        format!("null value in column \"{column}\" of relation \"{}\" violates not-null constraint", table.name);
+    of_table(SqlError::new(state::NOT_NULL_VIOLATION, message), table, session)
+        .detail(failing_row(table, row, session))
+        .column(column)
 }
 
 /// 23514.
 pub fn check_violation(table: &Table, name: &str, row: &[Datum], session: &SessionCx) -> SqlError {
     let message = format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.name);
-    of_table(SqlError::new(state::CHECK_VIOLATION, message), table, session).detail(failing_row(table, row, session)).constraint(name)
+    of_table(SqlError::new(state::CHECK_VIOLATION, message), table, session)
+        .detail(failing_row(table, row, session))
+        .constraint(name)
 }
 
 /// 23505.
-pub fn unique_violation(table: &Table, name: &str, key: impl Iterator<Item = usize>, row: &[Datum], session: &SessionCx) -> SqlError {
+pub fn unique_violation(
+    table: &Table,
+    name: &str,
+    key: impl Iterator<Item = usize>,
+    row: &[Datum],
+    session: &SessionCx,
+) -> SqlError {
     let message = format!("duplicate key value violates unique constraint \"{name}\"");
     let detail = format!("{} already exists.", describe_key(table, key, row, session));
     of_table(SqlError::new(state::UNIQUE_VIOLATION, message), table, session).detail(detail).constraint(name)
 }
 
 /// 23505 for rows that are there when a unique index is made.
-pub fn duplicated(table: &Table, name: &str, key: impl Iterator<Item = usize>, row: &[Datum], session: &SessionCx) -> SqlError {
+pub fn duplicated(
+    table: &Table,
+    name: &str,
+    key: impl Iterator<Item = usize>,
+    row: &[Datum],
+    session: &SessionCx,
+) -> SqlError {
     let detail = format!("{} is duplicated.", describe_key(table, key, row, session));
-    let error = SqlError::new(state::UNIQUE_VIOLATION, format!("could not create unique index \"{name}\"")).detail(detail);
+    let error =
+        SqlError::new(state::UNIQUE_VIOLATION, format!("could not create unique index \"{name}\"")).detail(detail);
     of_table(error, table, session).constraint(name)
 }
 

@@ -170,8 +170,9 @@ impl<'a> Conflicts<'a> {
         let Some((assignments, filter)) = &self.prepared.conflict else { return Ok(None) };
         if self.own.contains(&key) {
             let message = "ON CONFLICT DO UPDATE command cannot affect row a second time";
-            return Err(SqlError::new(state::CARDINALITY_VIOLATION, message)
-                .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
+            return Err(SqlError::new(state::CARDINALITY_VIOLATION, message).hint(
+                "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
+            ));
         }
         let stored = writer.txn.with(|t| Ok(t.get(&key)?))?;
         let stored = stored.ok_or_else(|| SqlError::new(state::DATA_CORRUPTED, "an index entry leads to no row"))?;

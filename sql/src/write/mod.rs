@@ -146,7 +146,9 @@ impl DmlRunner for Writer {
         let prepared = self.plans.get(dml, cx)?;
         prepared.target.depend(&self.txn)?;
         let (returned, count) = match &dml.kind {
-            DmlKind::Insert { columns, on_conflict, .. } => insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx)?,
+            DmlKind::Insert { columns, on_conflict, .. } => {
+                insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx)?
+            }
             DmlKind::Update { .. } => update::update(self, dml, &prepared, cx)?,
             DmlKind::Delete { .. } => update::delete(self, dml, &prepared, cx)?,
         };

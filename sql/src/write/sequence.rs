@@ -42,8 +42,12 @@ impl SequenceState {
     pub fn parse(value: Option<&[u8]>, sequence: &Sequence) -> Result<SequenceState> {
         match value {
             None => Ok(SequenceState::fresh(sequence)),
-            Some(bytes) => serde_json::from_slice(bytes)
-                .map_err(|e| SqlError::new(state::DATA_CORRUPTED, format!("the state of sequence \"{}\" cannot be read: {e}", sequence.name))),
+            Some(bytes) => serde_json::from_slice(bytes).map_err(|e| {
+                SqlError::new(
+                    state::DATA_CORRUPTED,
+                    format!("the state of sequence \"{}\" cannot be read: {e}", sequence.name),
+                )
+            }),
         }
     }
     /// The state after the next value, which is its `last`.
@@ -55,7 +59,11 @@ impl SequenceState {
         let last = match next {
             Some(value) => value,
             None if s.cycle => {
-                if s.increment > 0 { s.min } else { s.max }
+                if s.increment > 0 {
+                    s.min
+                } else {
+                    s.max
+                }
             }
             None => {
                 let (word, limit) = if s.increment > 0 { ("maximum", s.max) } else { ("minimum", s.min) };
@@ -70,7 +78,8 @@ impl SequenceState {
         if (s.min..=s.max).contains(&value) {
             return Ok(());
         }
-        let message = format!("setval: value {value} is out of bounds for sequence \"{}\" ({}..{})", s.name, s.min, s.max);
+        let message =
+            format!("setval: value {value} is out of bounds for sequence \"{}\" ({}..{})", s.name, s.min, s.max);
         Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, message))
     }
 }
@@ -138,7 +147,9 @@ impl Sequences {
         let live = live.lock();
         match live.state {
             Some(state) => Ok(state),
-            None => SequenceState::parse(database.snapshot().get(&keyspace::sequence(sequence.oid))?.as_deref(), sequence),
+            None => {
+                SequenceState::parse(database.snapshot().get(&keyspace::sequence(sequence.oid))?.as_deref(), sequence)
+            }
         }
     }
 
@@ -157,7 +168,9 @@ impl Sequences {
             if let (Some(state), Some(stored)) = (live.state, live.stored)
                 && state != stored
             {
-                write(oid, database, now_micros, |found| Ok(if found == Some(stored) { state } else { found.unwrap_or(state) }))?;
+                write(oid, database, now_micros, |found| {
+                    Ok(if found == Some(stored) { state } else { found.unwrap_or(state) })
+                })?;
             }
         }
         Ok(())
@@ -204,7 +217,9 @@ fn write(
     for attempt in 1.. {
         let mut txn = database.begin();
         let found = txn.get(&key)?.map(|b| serde_json::from_slice(&b)).transpose();
-        let found = found.map_err(|e| SqlError::new(state::DATA_CORRUPTED, format!("the state of sequence {oid} cannot be read: {e}")))?;
+        let found = found.map_err(|e| {
+            SqlError::new(state::DATA_CORRUPTED, format!("the state of sequence {oid} cannot be read: {e}"))
+        })?;
         let to = f(found)?;
         to.put(oid, &mut txn)?;
         match database.commit(txn, CommitInfo { durability: Durability::NoSync, ..CommitInfo::at(now_micros) }) {
@@ -222,7 +237,20 @@ mod tests {
 
     fn sequence(increment: i64, min: i64, max: i64, cycle: bool) -> Sequence {
         let start = if increment > 0 { min } else { max };
-        Sequence { oid: 1, schema: 2200, name: "s".into(), ty: 20, start, increment, min, max, cycle, cache: 1, owner: None, comment: None }
+        Sequence {
+            oid: 1,
+            schema: 2200,
+            name: "s".into(),
+            ty: 20,
+            start,
+            increment,
+            min,
+            max,
+            cycle,
+            cache: 1,
+            owner: None,
+            comment: None,
+        }
     }
 
     fn values(s: &Sequence, count: usize) -> Vec<Result<i64>> {

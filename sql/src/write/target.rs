@@ -45,11 +45,18 @@ pub struct TargetIndex {
 impl Target {
     /// Makes a table ready.
     pub fn new(table: &Arc<Table>) -> Target {
-        let index = |i: &crate::catalog::schema::Index| TargetIndex { oid: i.oid, name: i.name.clone(), codec: IndexCodec::new(table, i) };
+        let index = |i: &crate::catalog::schema::Index| TargetIndex {
+            oid: i.oid,
+            name: i.name.clone(),
+            codec: IndexCodec::new(table, i),
+        };
         Target {
             keys: RowKeyCodec::new(table),
             encoder: RowEncoder::new(table),
-            primary_after: table.primary_key.as_ref().map_or(0, |k| table.indexes.iter().filter(|i| i.oid < k.oid).count()),
+            primary_after: table
+                .primary_key
+                .as_ref()
+                .map_or(0, |k| table.indexes.iter().filter(|i| i.oid < k.oid).count()),
             indexes: table.indexes.iter().map(index).collect(),
             not_null: table.columns().enumerate().filter(|(_, c)| c.not_null).map(|(i, _)| i).collect(),
             width: table.width(),
@@ -94,6 +101,9 @@ impl Target {
     }
 }
 
+/// ON CONFLICT DO UPDATE: assignments, and WHERE.
+pub type ConflictUpdate = (Vec<(usize, exec::Prepared)>, Option<exec::Prepared>);
+
 /// A change with its expressions ready to be evaluated.
 pub struct Prepared {
     /// The table.
@@ -103,7 +113,7 @@ pub struct Prepared {
     /// UPDATE: the assignments.
     pub assignments: Vec<(usize, exec::Prepared)>,
     /// ON CONFLICT DO UPDATE: assignments and WHERE.
-    pub conflict: Option<(Vec<(usize, exec::Prepared)>, Option<exec::Prepared>)>,
+    pub conflict: Option<ConflictUpdate>,
     checks: Vec<(Arc<str>, exec::Prepared)>,
     returning: Option<Vec<exec::Prepared>>,
 }
@@ -114,13 +124,17 @@ impl Prepared {
         let plan_cx = PlanCx::new(&cx.session);
         let one = |e: &Expr| exec::prepare(e, &plan_cx);
         let each = |list: &[(usize, Expr)]| list.iter().map(|(p, e)| Ok((*p, one(e)?))).collect::<Result<Vec<_>>>();
-        let checked = |list: &[crate::ir::Check]| list.iter().map(|c| Ok((c.name.clone(), one(&c.expr)?))).collect::<Result<Vec<_>>>();
-        let returning = dml.returning.as_ref().map(|list| list.iter().map(one).collect::<Result<Vec<_>>>()).transpose()?;
+        let checked = |list: &[crate::ir::Check]| {
+            list.iter().map(|c| Ok((c.name.clone(), one(&c.expr)?))).collect::<Result<Vec<_>>>()
+        };
+        let returning =
+            dml.returning.as_ref().map(|list| list.iter().map(one).collect::<Result<Vec<_>>>()).transpose()?;
         let mut prepared = match &dml.kind {
             DmlKind::Insert { table, columns, defaults, checks, on_conflict, .. } => {
                 let mut prepared = Prepared::bare(table);
                 let missing = defaults.iter().enumerate().filter(|(p, _)| !columns.contains(p));
-                prepared.defaults = missing.filter_map(|(p, e)| Some(one(e.as_ref()?).map(|e| (p, e)))).collect::<Result<_>>()?;
+                prepared.defaults =
+                    missing.filter_map(|(p, e)| Some(one(e.as_ref()?).map(|e| (p, e)))).collect::<Result<_>>()?;
                 prepared.checks = checked(checks)?;
                 if let Some((sets, filter)) = on_conflict.as_ref().and_then(|c| c.update.as_ref()) {
                     prepared.conflict = Some((each(sets)?, filter.as_ref().map(one).transpose()?));
@@ -140,7 +154,14 @@ impl Prepared {
     }
 
     fn bare(table: &Arc<Table>) -> Prepared {
-        Prepared { target: Target::new(table), defaults: vec![], assignments: vec![], conflict: None, checks: vec![], returning: None }
+        Prepared {
+            target: Target::new(table),
+            defaults: vec![],
+            assignments: vec![],
+            conflict: None,
+            checks: vec![],
+            returning: None,
+        }
     }
 
     /// Fails unless a new row satisfies NOT NULL and CHECK.

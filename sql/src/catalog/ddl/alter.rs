@@ -25,7 +25,7 @@ use crate::write::constraints::is_true_or_null;
 pub(super) fn run(alter: &AlterTable, cx: &mut DdlCx<'_>) -> Result<&'static str> {
     const TAG: &str = "ALTER TABLE";
     let Some(table) = cx.table(&alter.name, alter.if_exists)? else {
-        cx.notices.push(Notice::notice(format!("relation \"{}\" does not exist, skipping", alter.name)));
+        cx.notices.push(Notice::new(format!("relation \"{}\" does not exist, skipping", alter.name)));
         return Ok(TAG);
     };
     for action in &alter.actions {
@@ -59,7 +59,9 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
         }),
         AlterAction::DropDefault { column } => edit(table, column, cx, |c, _| {
             if c.identity.is_some() {
-                return Err(identity_error(c, table).hint("Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY instead."));
+                return Err(
+                    identity_error(c, table).hint("Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY instead.")
+                );
             }
             c.default = None;
             Ok(())
@@ -74,7 +76,10 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
         }
         AlterAction::DropNotNull { column } => edit(table, column, cx, |c, _| {
             if table.primary_key.as_ref().is_some_and(|k| k.columns.contains(&c.attnum)) {
-                return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, format!("column \"{}\" is in a primary key", c.name)));
+                return Err(SqlError::new(
+                    state::INVALID_TABLE_DEFINITION,
+                    format!("column \"{}\" is in a primary key", c.name),
+                ));
             }
             if c.identity.is_some() {
                 return Err(identity_error(c, table));
@@ -113,9 +118,10 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
         AlterAction::DropIdentity { column, if_exists } => {
             let (_, found) = find(table, column)?;
             if found.identity.is_none() {
-                let message = format!("column \"{}\" of relation \"{}\" is not an identity column", found.name, table.name);
+                let message =
+                    format!("column \"{}\" of relation \"{}\" is not an identity column", found.name, table.name);
                 if *if_exists {
-                    cx.notices.push(Notice::notice(format!("{message}, skipping")));
+                    cx.notices.push(Notice::new(format!("{message}, skipping")));
                     return Ok(());
                 }
                 return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
@@ -131,7 +137,8 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
         AlterAction::SetIdentity { column, always, options } => {
             let (_, found) = find(table, column)?;
             let Some(oid) = found.sequence.filter(|_| found.identity.is_some()) else {
-                let message = format!("column \"{}\" of relation \"{}\" is not an identity column", found.name, table.name);
+                let message =
+                    format!("column \"{}\" of relation \"{}\" is not an identity column", found.name, table.name);
                 return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
             };
             if !options.is_empty()
@@ -145,7 +152,9 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
             })
         }
         AlterAction::AddConstraint(constraint) => add_constraint(table, constraint, cx),
-        AlterAction::DropConstraint { name, if_exists, cascade: _ } => drop_constraint(table, &name.text, *if_exists, cx),
+        AlterAction::DropConstraint { name, if_exists, cascade: _ } => {
+            drop_constraint(table, &name.text, *if_exists, cx)
+        }
         AlterAction::ValidateConstraint(name) => match has_constraint(table, &name.text) {
             true => Ok(()),
             false => Err(missing_constraint(table, &name.text)),
@@ -168,7 +177,12 @@ fn identity_error(column: &Column, table: &Table) -> SqlError {
 }
 
 /// Changes one column's definition.
-fn edit(table: &Table, name: &Name, cx: &mut DdlCx<'_>, f: impl FnOnce(&mut Column, &DdlCx<'_>) -> Result<()>) -> Result<()> {
+fn edit(
+    table: &Table,
+    name: &Name,
+    cx: &mut DdlCx<'_>,
+    f: impl FnOnce(&mut Column, &DdlCx<'_>) -> Result<()>,
+) -> Result<()> {
     let attnum = find(table, name)?.1.attnum;
     let mut table = table.clone();
     if let Some(slot) = table.slots.iter_mut().find(|c| c.attnum == attnum) {
@@ -248,7 +262,7 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
     let Some((position, column)) = table.column(&name.text) else {
         let missing = missing_column(table, &name.text);
         if if_exists {
-            cx.notices.push(Notice::notice(format!("{}, skipping", missing.message())));
+            cx.notices.push(Notice::new(format!("{}, skipping", missing.message())));
             return Ok(());
         }
         return Err(missing);
@@ -281,7 +295,8 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
     after.put_table(new.clone())?;
     let views = view::broken(table.oid, after.catalog(), cx);
     if !views.is_empty() {
-        let what = format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
+        let what =
+            format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
         drop::drop_views(&views, &what, cascade, cx)?;
     }
     for sequence in owned_sequences(table.oid, cx).into_iter().filter(|s| s.owner.is_some_and(|(_, a)| a == attnum)) {
@@ -325,18 +340,25 @@ fn has_constraint(table: &Table, name: &str) -> bool {
 }
 
 fn missing_constraint(table: &Table, name: &str) -> SqlError {
-    SqlError::new(state::UNDEFINED_OBJECT, format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name))
+    SqlError::new(
+        state::UNDEFINED_OBJECT,
+        format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name),
+    )
 }
 
 fn rename_constraint(mut table: Table, from: &str, to: &str, cx: &mut DdlCx<'_>) -> Result<()> {
     if !has_constraint(&table, from) {
-        return Err(SqlError::new(state::UNDEFINED_OBJECT, format!("constraint \"{from}\" for table \"{}\" does not exist", table.name)));
+        return Err(SqlError::new(
+            state::UNDEFINED_OBJECT,
+            format!("constraint \"{from}\" for table \"{}\" does not exist", table.name),
+        ));
     }
     if has_constraint(&table, to) {
         let message = format!("constraint \"{to}\" for relation \"{}\" already exists", table.name);
         return Err(SqlError::new(state::DUPLICATE_OBJECT, message));
     }
-    let index = table.primary_key.iter().map(|k| (k.oid, &k.name)).chain(table.indexes.iter().map(|i| (i.oid, &i.name)));
+    let index =
+        table.primary_key.iter().map(|k| (k.oid, &k.name)).chain(table.indexes.iter().map(|i| (i.oid, &i.name)));
     if let Some(oid) = index.clone().find(|(_, name)| *name == from).map(|(oid, _)| oid) {
         if cx.catalog().relation(table.schema, to).is_some() {
             return Err(SqlError::new(state::DUPLICATE_TABLE, format!("relation \"{to}\" already exists")));
@@ -365,15 +387,22 @@ fn add_constraint(table: &Table, constraint: &Constraint, cx: &mut DdlCx<'_>) ->
             let table = cx.change.put_table(table)?;
             check_rows(&table, &def, cx)
         }
-        ConstraintKind::PrimaryKey { columns, .. } => add_primary(table, name, key_columns(table, columns, "primary key")?, cx),
-        ConstraintKind::Unique { columns, .. } => add_unique(table.clone(), name, key_columns(table, columns, "unique")?, cx),
+        ConstraintKind::PrimaryKey { columns, .. } => {
+            add_primary(table, name, key_columns(table, columns, "primary key")?, cx)
+        }
+        ConstraintKind::Unique { columns, .. } => {
+            add_unique(table.clone(), name, key_columns(table, columns, "unique")?, cx)
+        }
         ConstraintKind::UsingIndex { index, primary: false } => {
             let mut table = table.clone();
             let missing = || SqlError::new(state::UNDEFINED_OBJECT, format!("index \"{}\" does not exist", index.text));
             let found = table.indexes.iter_mut().find(|i| i.name == index.text).ok_or_else(missing)?;
             if !found.unique {
-                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a unique index", index.text))
-                    .detail("Cannot create a primary key or unique constraint using such an index."));
+                return Err(SqlError::new(
+                    state::WRONG_OBJECT_TYPE,
+                    format!("\"{}\" is not a unique index", index.text),
+                )
+                .detail("Cannot create a primary key or unique constraint using such an index."));
             }
             found.constraint = true;
             if let Some(name) = name {
@@ -409,7 +438,7 @@ fn drop_constraint(table: &Table, name: &str, if_exists: bool, cx: &mut DdlCx<'_
     if !has_constraint(table, name) {
         let missing = missing_constraint(table, name);
         if if_exists {
-            cx.notices.push(Notice::notice(format!("{}, skipping", missing.message())));
+            cx.notices.push(Notice::new(format!("{}, skipping", missing.message())));
             return Ok(());
         }
         return Err(missing);
@@ -446,7 +475,8 @@ fn set_type(
     let type_word = crate::types::info::format_type(target.ty, target.typmod);
     let cannot = || {
         let message = format!("column \"{}\" cannot be cast automatically to type {type_word}", column.name);
-        SqlError::new(state::DATATYPE_MISMATCH, message).hint(format!("You might need to specify \"USING {}::{type_word}\".", column.name))
+        SqlError::new(state::DATATYPE_MISMATCH, message)
+            .hint(format!("You might need to specify \"USING {}::{type_word}\".", column.name))
     };
     // Over the whole row; an assignment cast is over a row of just the value.
     let (convert, whole_row) = match using {
@@ -456,7 +486,9 @@ fn set_type(
             (Some(cx.bind(|env| bind::bind_expr(expr, cx.source, &fields, to, env))?), true)
         }
         None if column.type_mod() == target => return Ok(()),
-        None => (Some(cx.bind(|env| bind::assignment_cast(column.type_mod(), target, env))?.ok_or_else(cannot)?), false),
+        None => {
+            (Some(cx.bind(|env| bind::assignment_cast(column.type_mod(), target, env))?.ok_or_else(cannot)?), false)
+        }
     };
     let mut new = old.clone();
     for slot in new.slots.iter_mut().filter(|c| c.attnum == column.attnum) {
@@ -464,21 +496,29 @@ fn set_type(
     }
     if let Some(text) = &column.default {
         cx.bind(|env| bind::bind_default(text, &column.name, target, env)).map_err(|_| {
-            let message = format!("default for column \"{}\" cannot be cast automatically to type {type_word}", column.name);
+            let message =
+                format!("default for column \"{}\" cannot be cast automatically to type {type_word}", column.name);
             SqlError::new(state::DATATYPE_MISMATCH, message)
         })?;
     }
     let mut after = Change::new(cx.catalog().clone(), 0);
     after.put_table(new.clone())?;
     if let Some(view) = view::broken(old.oid, after.catalog(), cx).first() {
-        return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "cannot alter type of a column used by a view or rule")
-            .detail(format!("rule _RETURN on view {} depends on column \"{}\"", view.name, column.name)));
+        return Err(SqlError::new(
+            state::FEATURE_NOT_SUPPORTED,
+            "cannot alter type of a column used by a view or rule",
+        )
+        .detail(format!("rule _RETURN on view {} depends on column \"{}\"", view.name, column.name)));
     }
     let new = cx.change.put_table(new)?;
     let Some(convert) = convert else { return Ok(()) };
     let (prepared, exec_cx) = (exec::prepare(&convert, &PlanCx::new(cx.session))?, cx.exec()?);
     rewrite(old, &new, cx, |mut row| {
-        let value = if whole_row { prepared.eval(&row, &exec_cx)? } else { prepared.eval(std::slice::from_ref(&row[position]), &exec_cx)? };
+        let value = if whole_row {
+            prepared.eval(&row, &exec_cx)?
+        } else {
+            prepared.eval(std::slice::from_ref(&row[position]), &exec_cx)?
+        };
         if value.is_null() && column.not_null {
             return Err(contains_nulls(&new, position, cx));
         }
@@ -498,7 +538,8 @@ fn recheck(table: &Arc<Table>, cx: &DdlCx<'_>) -> Result<()> {
             if is_true_or_null(&prepared.eval(&row, &exec_cx)?) {
                 return Ok(());
             }
-            let message = format!("check constraint \"{}\" of relation \"{}\" is violated by some row", check.name, table.name);
+            let message =
+                format!("check constraint \"{}\" of relation \"{}\" is violated by some row", check.name, table.name);
             Err(SqlError::new(state::CHECK_VIOLATION, message))
         })?;
     }

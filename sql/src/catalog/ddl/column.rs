@@ -31,7 +31,10 @@ const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "ctid", "xmin", "cmin", "xmax", "
 pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'_>) -> Result<NewColumn> {
     let name = &def.name.text;
     if SYSTEM_COLUMNS.contains(&name.as_str()) {
-        return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("column name \"{name}\" conflicts with a system column name")));
+        return Err(SqlError::new(
+            state::DUPLICATE_COLUMN,
+            format!("column name \"{name}\" conflicts with a system column name"),
+        ));
     }
     let ty = cx.bind(|env| bind::resolve_type(&def.ty, cx.source, env))?;
     check_type(name, ty.ty)?;
@@ -55,12 +58,15 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
         uniques: Vec::new(),
         checks: Vec::new(),
     };
-    let syntax = |what: &str| SqlError::new(state::SYNTAX_ERROR, format!("{what} for column \"{name}\" of table \"{table}\""));
+    let syntax =
+        |what: &str| SqlError::new(state::SYNTAX_ERROR, format!("{what} for column \"{name}\" of table \"{table}\""));
     let mut nullable = None;
     for constraint in &def.constraints {
         let given = constraint.name.as_ref().map(|n| n.text.clone());
         match &constraint.kind {
-            ColumnConstraintKind::NotNull if nullable == Some(true) => return Err(syntax("conflicting NULL/NOT NULL declarations")),
+            ColumnConstraintKind::NotNull if nullable == Some(true) => {
+                return Err(syntax("conflicting NULL/NOT NULL declarations"));
+            }
             ColumnConstraintKind::NotNull => {
                 nullable = Some(false);
                 new.column.not_null = true;
@@ -84,7 +90,9 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
                 }
                 new.primary = Some(given);
             }
-            ColumnConstraintKind::Unique { nulls_not_distinct: true } => return Err(SqlError::unsupported("NULLS NOT DISTINCT")),
+            ColumnConstraintKind::Unique { nulls_not_distinct: true } => {
+                return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
+            }
             ColumnConstraintKind::Unique { .. } => new.uniques.push(given),
             ColumnConstraintKind::References(_) => return Err(SqlError::unsupported("FOREIGN KEY")),
             ColumnConstraintKind::Identity { always, options } => {
@@ -104,7 +112,9 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
                 new.column.not_null = true;
                 new.sequence = Some(options.clone());
             }
-            ColumnConstraintKind::Generated(_) => return Err(SqlError::unsupported("GENERATED ALWAYS AS (...) STORED")),
+            ColumnConstraintKind::Generated(_) => {
+                return Err(SqlError::unsupported("GENERATED ALWAYS AS (...) STORED"));
+            }
             ColumnConstraintKind::Deferrable(true) | ColumnConstraintKind::InitiallyDeferred(true) => {
                 return Err(SqlError::unsupported("DEFERRABLE"));
             }

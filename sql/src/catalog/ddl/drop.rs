@@ -16,7 +16,13 @@ use crate::session::Notice;
 use crate::types::{Datum, Type};
 
 /// DROP TABLE, VIEW, INDEX, SEQUENCE, SCHEMA.
-pub(super) fn run(kind: ObjectKind, names: &[QName], if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -> Result<&'static str> {
+pub(super) fn run(
+    kind: ObjectKind,
+    names: &[QName],
+    if_exists: bool,
+    cascade: bool,
+    cx: &mut DdlCx<'_>,
+) -> Result<&'static str> {
     let tag = match kind {
         ObjectKind::Table => "DROP TABLE",
         ObjectKind::View => "DROP VIEW",
@@ -41,8 +47,10 @@ pub(super) fn run(kind: ObjectKind, names: &[QName], if_exists: bool, cascade: b
                 return Err(SqlError::new(code, message));
             }
             Err(e) if !(if_exists && e.state() == state::INVALID_SCHEMA_NAME) => return Err(e),
-            Ok(None) => cx.notices.push(Notice::notice(format!("{} \"{name}\" does not exist, skipping", object_word(kind)))),
-            Err(e) => cx.notices.push(Notice::notice(format!("{}, skipping", e.message()))),
+            Ok(None) => {
+                cx.notices.push(Notice::new(format!("{} \"{name}\" does not exist, skipping", object_word(kind))))
+            }
+            Err(e) => cx.notices.push(Notice::new(format!("{}, skipping", e.message()))),
         }
     }
     drop_all(targets, cascade, None, cx)?;
@@ -56,8 +64,11 @@ fn check_kind(relation: Relation, kind: ObjectKind, cx: &DdlCx<'_>) -> Result<Re
     }
     let article = |word: &str| if word == "index" { format!("an {word}") } else { format!("a {word}") };
     let word = kind_word(&relation);
-    Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not {}", relation.name(), article(object_word(kind))))
-        .hint(format!("Use DROP {} to remove {}.", word.to_uppercase(), article(word))))
+    Err(SqlError::new(
+        state::WRONG_OBJECT_TYPE,
+        format!("\"{}\" is not {}", relation.name(), article(object_word(kind))),
+    )
+    .hint(format!("Use DROP {} to remove {}.", word.to_uppercase(), article(word))))
 }
 
 /// Drops relations and, with CASCADE, what depends on them. `within` is the schema being dropped with them, for the messages.
@@ -118,7 +129,10 @@ fn defaults_on(going: &[u32], cx: &DdlCx<'_>) -> Vec<(u32, i16, String)> {
             if going.contains(&table.oid) {
                 continue;
             }
-            for c in table.columns().filter(|c| c.default.as_ref().is_some_and(|d| d.contains(&literal) || c.sequence == Some(*oid))) {
+            for c in table
+                .columns()
+                .filter(|c| c.default.as_ref().is_some_and(|d| d.contains(&literal) || c.sequence == Some(*oid)))
+            {
                 let words = format!(
                     "default value for column {} of {} depends on {}",
                     quote_identifier(&c.name),
@@ -153,7 +167,8 @@ fn refuse_or_tell(
         };
         return Err(depended_on(&what, &lines, targets.len() == 1));
     }
-    let mut words: Vec<String> = defaults.iter().map(|(_, _, w)| w.split(" depends on ").next().unwrap_or_default().to_owned()).collect();
+    let mut words: Vec<String> =
+        defaults.iter().map(|(_, _, w)| w.split(" depends on ").next().unwrap_or_default().to_owned()).collect();
     words.extend(extra.iter().map(|(v, _)| view_word(v, cx)));
     tell_cascade(&words, cx);
     Ok(())
@@ -169,10 +184,11 @@ fn depended_on(what: &str, lines: &[String], single: bool) -> SqlError {
 fn tell_cascade(words: &[String], cx: &mut DdlCx<'_>) {
     match words {
         [] => {}
-        [one] => cx.notices.push(Notice::notice(format!("drop cascades to {one}"))),
+        [one] => cx.notices.push(Notice::new(format!("drop cascades to {one}"))),
         many => {
             let lines: Vec<String> = many.iter().map(|w| format!("drop cascades to {w}")).collect();
-            let report = SqlError::new("00000", format!("drop cascades to {} other objects", many.len())).detail(lines.join("\n"));
+            let report = SqlError::new("00000", format!("drop cascades to {} other objects", many.len()))
+                .detail(lines.join("\n"));
             cx.notices.push(Notice { severity: "NOTICE", report });
         }
     }
@@ -204,7 +220,8 @@ pub(super) fn drop_views(views: &[Arc<View>], what: &str, cascade: bool, cx: &mu
 fn drop_index(table: u32, oid: u32, cx: &mut DdlCx<'_>) -> Result<()> {
     let Some(Relation::Table(table)) = cx.catalog().by_oid(table).cloned() else { return Ok(()) };
     let constraint = table.primary_key.iter().find(|k| k.oid == oid).map(|k| &k.name);
-    let constraint = constraint.or_else(|| table.indexes.iter().find(|i| i.oid == oid && i.constraint).map(|i| &i.name));
+    let constraint =
+        constraint.or_else(|| table.indexes.iter().find(|i| i.oid == oid && i.constraint).map(|i| &i.name));
     if let Some(name) = constraint {
         let on = view::describe(&Relation::Table(table.clone()), cx);
         let name = quote_identifier(name);
@@ -222,9 +239,16 @@ fn forget_owner(owner: Option<(u32, i16)>, cx: &mut DdlCx<'_>) -> Result<()> {
     let Some((table, attnum)) = owner else { return Ok(()) };
     let Some(Relation::Table(table)) = cx.catalog().by_oid(table) else { return Ok(()) };
     if let Some(c) = table.slots.iter().find(|c| c.attnum == attnum && c.identity.is_some()) {
-        let message = format!("cannot drop sequence because column {} of table {} requires it", quote_identifier(&c.name), table.name);
-        return Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, message)
-            .hint(format!("You can drop column {} of table {} instead.", quote_identifier(&c.name), table.name)));
+        let message = format!(
+            "cannot drop sequence because column {} of table {} requires it",
+            quote_identifier(&c.name),
+            table.name
+        );
+        return Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, message).hint(format!(
+            "You can drop column {} of table {} instead.",
+            quote_identifier(&c.name),
+            table.name
+        )));
     }
     let mut table = Table::clone(table);
     table.slots.iter_mut().filter(|c| c.attnum == attnum).for_each(|c| c.sequence = None);
@@ -241,7 +265,12 @@ pub(super) fn check_schema_name(name: &str) -> Result<()> {
 }
 
 /// CREATE SCHEMA.
-pub(super) fn create_schema(name: Option<&Name>, if_not_exists: bool, elements: bool, cx: &mut DdlCx<'_>) -> Result<&'static str> {
+pub(super) fn create_schema(
+    name: Option<&Name>,
+    if_not_exists: bool,
+    elements: bool,
+    cx: &mut DdlCx<'_>,
+) -> Result<&'static str> {
     const TAG: &str = "CREATE SCHEMA";
     if elements {
         return Err(SqlError::unsupported("CREATE SCHEMA with elements"));
@@ -266,7 +295,7 @@ fn drop_schema(name: &str, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -
     let Some(oid) = cx.catalog().schema_oid(name) else {
         let message = format!("schema \"{name}\" does not exist");
         if if_exists {
-            cx.notices.push(Notice::notice(format!("{message}, skipping")));
+            cx.notices.push(Notice::new(format!("{message}, skipping")));
             return Ok(());
         }
         return Err(SqlError::new(state::INVALID_SCHEMA_NAME, message));
@@ -275,8 +304,13 @@ fn drop_schema(name: &str, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -
         let message = format!("cannot drop schema {name} because it is required by the database system");
         return Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, message));
     }
-    let mut inside: Vec<Relation> =
-        cx.catalog().relations.values().filter(|r| r.schema() == oid && !matches!(r, Relation::Index(..))).cloned().collect();
+    let mut inside: Vec<Relation> = cx
+        .catalog()
+        .relations
+        .values()
+        .filter(|r| r.schema() == oid && !matches!(r, Relation::Index(..)))
+        .cloned()
+        .collect();
     inside.sort_by_key(Relation::oid);
     let owned: Vec<u32> = inside
         .iter()
@@ -298,12 +332,17 @@ fn drop_schema(name: &str, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -
 }
 
 /// CREATE TAG.
-pub(super) fn create_tag(name: &Name, at: Option<&AsOf>, if_not_exists: bool, cx: &mut DdlCx<'_>) -> Result<&'static str> {
+pub(super) fn create_tag(
+    name: &Name,
+    at: Option<&AsOf>,
+    if_not_exists: bool,
+    cx: &mut DdlCx<'_>,
+) -> Result<&'static str> {
     const TAG: &str = "CREATE TAG";
     if cx.catalog().tags.contains_key(&name.text) {
         let message = format!("tag \"{}\" already exists", name.text);
         if if_not_exists {
-            cx.notices.push(Notice::notice(format!("{message}, skipping")));
+            cx.notices.push(Notice::new(format!("{message}, skipping")));
             return Ok(TAG);
         }
         return Err(SqlError::new(state::DUPLICATE_OBJECT, message));
@@ -345,7 +384,7 @@ pub(super) fn drop_tag(name: &Name, if_exists: bool, cx: &mut DdlCx<'_>) -> Resu
     if cx.catalog().tags.contains_key(&name.text) {
         cx.change.drop_tag(&name.text);
     } else if if_exists {
-        cx.notices.push(Notice::notice(format!("tag \"{}\" does not exist, skipping", name.text)));
+        cx.notices.push(Notice::new(format!("tag \"{}\" does not exist, skipping", name.text)));
     } else {
         return Err(SqlError::new(state::UNDEFINED_OBJECT, format!("tag \"{}\" does not exist", name.text)));
     }
@@ -378,13 +417,20 @@ pub(super) fn comment(on: &CommentTarget, text: Option<&str>, cx: &mut DdlCx<'_>
         }
         CommentTarget::Column(name) => comment_column(name, comment, cx)?,
         CommentTarget::Constraint { name, table } => {
-            let missing = || SqlError::new(state::UNDEFINED_OBJECT, format!("constraint \"{}\" for table \"{table}\" does not exist", name.text));
+            let missing = || {
+                SqlError::new(
+                    state::UNDEFINED_OBJECT,
+                    format!("constraint \"{}\" for table \"{table}\" does not exist", name.text),
+                )
+            };
             let found = cx.table(table, false)?.ok_or_else(missing)?;
             let key = found.primary_key.iter().find(|k| k.name == name.text).map(|k| k.oid);
             let oid = key.or_else(|| found.indexes.iter().find(|i| i.constraint && i.name == name.text).map(|i| i.oid));
             match oid {
                 Some(oid) => comment_relation(Relation::Index(found, oid), comment, cx)?,
-                None if found.checks.iter().any(|c| c.name == name.text) => return Err(SqlError::unsupported("COMMENT ON CONSTRAINT of a CHECK")),
+                None if found.checks.iter().any(|c| c.name == name.text) => {
+                    return Err(SqlError::unsupported("COMMENT ON CONSTRAINT of a CHECK"));
+                }
                 None => return Err(missing()),
             }
         }
@@ -396,7 +442,9 @@ fn comment_relation(relation: Relation, comment: Option<String>, cx: &mut DdlCx<
     match relation {
         Relation::Table(t) => cx.change.put_table(Table { comment, ..Table::clone(&t) }).map(|_| ()),
         Relation::View(v) => cx.change.put_view(View { comment, ..View::clone(&v) }),
-        Relation::Sequence(s) => cx.change.put_sequence(crate::catalog::Sequence { comment, ..crate::catalog::Sequence::clone(&s) }),
+        Relation::Sequence(s) => {
+            cx.change.put_sequence(crate::catalog::Sequence { comment, ..crate::catalog::Sequence::clone(&s) })
+        }
         Relation::Index(table, oid) => {
             let mut table = Table::clone(&table);
             table.primary_key.iter_mut().filter(|k| k.oid == oid).for_each(|k| k.comment = comment.clone());
@@ -413,7 +461,9 @@ fn comment_column(name: &QName, comment: Option<String>, cx: &mut DdlCx<'_>) -> 
         return Err(SqlError::new(state::SYNTAX_ERROR, "column name must be qualified"));
     };
     let table = QName { parts: table.to_vec(), pos: name.pos };
-    let missing = |relation: &str| SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{column}\" of relation \"{relation}\" does not exist"));
+    let missing = |relation: &str| {
+        SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{column}\" of relation \"{relation}\" does not exist"))
+    };
     match cx.find(&table)? {
         Some(Relation::Table(t)) => {
             let attnum = t.column(column).ok_or_else(|| missing(&t.name))?.1.attnum;

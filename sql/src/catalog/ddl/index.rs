@@ -11,7 +11,12 @@ use crate::types::Type;
 use crate::types::info::format_type;
 
 /// Gives a table its primary key; its columns become NOT NULL. Rows are the caller's matter.
-pub(super) fn add_primary(table: &mut Table, name: Option<String>, columns: Vec<i16>, cx: &mut DdlCx<'_>) -> Result<()> {
+pub(super) fn add_primary(
+    table: &mut Table,
+    name: Option<String>,
+    columns: Vec<i16>,
+    cx: &mut DdlCx<'_>,
+) -> Result<()> {
     if table.primary_key.is_some() {
         let message = format!("multiple primary keys for table \"{}\" are not allowed", table.name);
         return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message));
@@ -31,11 +36,17 @@ pub(super) fn add_primary(table: &mut Table, name: Option<String>, columns: Vec<
 }
 
 /// Gives a table the index of a UNIQUE constraint. Its entries are the caller's matter.
-pub(super) fn add_unique(table: &mut Table, name: Option<String>, columns: Vec<i16>, cx: &mut DdlCx<'_>) -> Result<Index> {
+pub(super) fn add_unique(
+    table: &mut Table,
+    name: Option<String>,
+    columns: Vec<i16>,
+    cx: &mut DdlCx<'_>,
+) -> Result<Index> {
     for attnum in &columns {
         check_key_type(table, *attnum)?;
     }
-    let columns: Vec<IndexColumn> = columns.into_iter().map(|attnum| IndexColumn { attnum, desc: false, nulls_first: false }).collect();
+    let columns: Vec<IndexColumn> =
+        columns.into_iter().map(|attnum| IndexColumn { attnum, desc: false, nulls_first: false }).collect();
     let name = match name {
         Some(name) => free_name(table, name, cx)?,
         None => choose_name(table, &columns, "key", cx),
@@ -47,8 +58,11 @@ pub(super) fn add_unique(table: &mut Table, name: Option<String>, columns: Vec<i
 
 /// The name PostgreSQL would give an index of these columns.
 pub(super) fn choose_name(table: &Table, columns: &[IndexColumn], label: &str, cx: &DdlCx<'_>) -> String {
-    let names: Vec<&str> =
-        columns.iter().filter_map(|c| table.slots.iter().find(|s| s.attnum == c.attnum)).map(|c| c.name.as_str()).collect();
+    let names: Vec<&str> = columns
+        .iter()
+        .filter_map(|c| table.slots.iter().find(|s| s.attnum == c.attnum))
+        .map(|c| c.name.as_str())
+        .collect();
     cx.choose_relation(table.schema, &table.name, Some(&columns_part(names)), label, &names_of(table))
 }
 
@@ -70,7 +84,10 @@ fn check_key_type(table: &Table, attnum: i16) -> Result<()> {
     if is_key_type(Type(slot.ty)) {
         return Ok(());
     }
-    let message = format!("data type {} has no default operator class for access method \"btree\"", format_type(Type(slot.ty), -1));
+    let message = format!(
+        "data type {} has no default operator class for access method \"btree\"",
+        format_type(Type(slot.ty), -1)
+    );
     Err(SqlError::new(state::UNDEFINED_OBJECT, message)
         .hint("You must specify an operator class for the index or define a default operator class for the data type."))
 }
@@ -95,7 +112,8 @@ pub(super) fn create(create: &CreateIndex, cx: &mut DdlCx<'_>) -> Result<&'stati
         Some(name) => name.text.clone(),
         None => choose_name(&table, &columns, "idx", cx),
     };
-    let index = Index { oid: cx.change.new_oid(), name, columns, unique: create.unique, constraint: false, comment: None };
+    let index =
+        Index { oid: cx.change.new_oid(), name, columns, unique: create.unique, constraint: false, comment: None };
     changed.indexes.push(index.clone());
     let table = cx.change.put_table(changed)?;
     fill_index(&table, &index, cx)?;
@@ -106,8 +124,12 @@ pub(super) fn create(create: &CreateIndex, cx: &mut DdlCx<'_>) -> Result<&'stati
 fn refuse(create: &CreateIndex) -> Result<()> {
     match create.method.as_deref() {
         None | Some("btree") => {}
-        Some(known @ ("hash" | "gist" | "spgist" | "gin" | "brin")) => return Err(SqlError::unsupported(format!("access method \"{known}\""))),
-        Some(other) => return Err(SqlError::new(state::UNDEFINED_OBJECT, format!("access method \"{other}\" does not exist"))),
+        Some(known @ ("hash" | "gist" | "spgist" | "gin" | "brin")) => {
+            return Err(SqlError::unsupported(format!("access method \"{known}\"")));
+        }
+        Some(other) => {
+            return Err(SqlError::new(state::UNDEFINED_OBJECT, format!("access method \"{other}\" does not exist")));
+        }
     }
     if create.filter.is_some() {
         return Err(SqlError::unsupported("a partial index"));
@@ -134,13 +156,19 @@ fn index_column(table: &Table, element: &IndexElement) -> Result<IndexColumn> {
     {
         return Err(SqlError::unsupported(format!("operator class \"{class}\"")));
     }
-    Ok(IndexColumn { attnum: slot.attnum, desc: element.desc, nulls_first: element.nulls_first.unwrap_or(element.desc) })
+    Ok(IndexColumn {
+        attnum: slot.attnum,
+        desc: element.desc,
+        nulls_first: element.nulls_first.unwrap_or(element.desc),
+    })
 }
 
 /// Operator classes that order as we do: the default ones, and those that ask for the order of bytes, which collation C gives anyway.
 fn is_default_class(class: &str, ty: Type) -> bool {
     let wanted = match ty {
-        Type::TEXT | Type::VARCHAR => return matches!(class, "text_ops" | "varchar_ops" | "text_pattern_ops" | "varchar_pattern_ops"),
+        Type::TEXT | Type::VARCHAR => {
+            return matches!(class, "text_ops" | "varchar_ops" | "text_pattern_ops" | "varchar_pattern_ops");
+        }
         Type::BPCHAR => return matches!(class, "bpchar_ops" | "bpchar_pattern_ops"),
         _ if ty.element().is_some() => "array_ops",
         _ => return ty.info().is_some_and(|i| class == format!("{}_ops", i.name)),

@@ -15,13 +15,22 @@ impl DdlCx<'_> {
         if let [database, _, _] = &name.parts[..]
             && *database != self.session.database
         {
-            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("cross-database references are not implemented: \"{name}\"")));
+            return Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                format!("cross-database references are not implemented: \"{name}\""),
+            ));
         }
         let oid = match name.schema() {
             Some(schema) => self.schema_oid(schema)?,
             None => {
-                let found = self.session.search_path.iter().find(|s| **s != PG_CATALOG && self.catalog().schemas.contains_key(s));
-                *found.ok_or_else(|| SqlError::new(state::INVALID_SCHEMA_NAME, "no schema has been selected to create in"))?
+                let found = self
+                    .session
+                    .search_path
+                    .iter()
+                    .find(|s| **s != PG_CATALOG && self.catalog().schemas.contains_key(s));
+                *found.ok_or_else(|| {
+                    SqlError::new(state::INVALID_SCHEMA_NAME, "no schema has been selected to create in")
+                })?
             }
         };
         if oid == PG_CATALOG || oid == INFORMATION_SCHEMA {
@@ -51,14 +60,30 @@ impl DdlCx<'_> {
         Ok(true)
     }
     /// `table_column_label`, cut to fit and numbered until no relation has it.
-    pub(super) fn choose_relation(&self, schema: u32, table: &str, column: Option<&str>, label: &str, taken: &[String]) -> String {
+    pub(super) fn choose_relation(
+        &self,
+        schema: u32,
+        table: &str,
+        column: Option<&str>,
+        label: &str,
+        taken: &[String],
+    ) -> String {
         let is_free = |name: &str| {
-            self.catalog().relation(schema, name).is_none() && !self.is_constraint(schema, name) && !taken.iter().any(|t| t == name)
+            self.catalog().relation(schema, name).is_none()
+                && !self.is_constraint(schema, name)
+                && !taken.iter().any(|t| t == name)
         };
         choose(table, column, label, is_free)
     }
     /// The same among the constraints of a schema.
-    pub(super) fn choose_constraint(&self, schema: u32, table: &str, column: Option<&str>, label: &str, taken: &[String]) -> String {
+    pub(super) fn choose_constraint(
+        &self,
+        schema: u32,
+        table: &str,
+        column: Option<&str>,
+        label: &str,
+        taken: &[String],
+    ) -> String {
         choose(table, column, label, |name| !self.is_constraint(schema, name) && !taken.iter().any(|t| t == name))
     }
     fn is_constraint(&self, schema: u32, name: &str) -> bool {
@@ -117,26 +142,169 @@ pub(super) fn columns_part<'a>(columns: impl IntoIterator<Item = &'a str>) -> St
 
 /// An identifier as SQL needs it written.
 pub fn quote_identifier(name: &str) -> String {
-    let plain = name.bytes().enumerate().all(|(i, b)| b == b'_' || b.is_ascii_lowercase() || i > 0 && b.is_ascii_digit());
-    if plain && !name.is_empty() && !is_reserved(name) { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    let plain =
+        name.bytes().enumerate().all(|(i, b)| b == b'_' || b.is_ascii_lowercase() || i > 0 && b.is_ascii_digit());
+    if plain && !name.is_empty() && !is_reserved(name) {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
 }
 
 /// Keywords that cannot stand as a column's name without quotes.
 fn is_reserved(word: &str) -> bool {
     const RESERVED: &[&str] = &[
-        "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "between", "bigint", "binary", "bit",
-        "boolean", "both", "case", "cast", "char", "character", "check", "coalesce", "collate", "collation", "column", "concurrently",
-        "constraint", "create", "cross", "current_catalog", "current_date", "current_role", "current_schema", "current_time",
-        "current_timestamp", "current_user", "dec", "decimal", "default", "deferrable", "desc", "distinct", "do", "else", "end", "except",
-        "exists", "extract", "false", "fetch", "float", "for", "foreign", "freeze", "from", "full", "grant", "greatest", "group", "grouping",
-        "having", "ilike", "in", "initially", "inner", "inout", "int", "integer", "intersect", "interval", "into", "is", "isnull", "join",
-        "lateral", "leading", "least", "left", "like", "limit", "localtime", "localtimestamp", "national", "natural", "nchar", "none",
-        "normalize", "not", "notnull", "null", "nullif", "numeric", "offset", "on", "only", "or", "order", "out", "outer", "overlaps",
-        "overlay", "placing", "position", "precision", "primary", "real", "references", "returning", "right", "row", "select",
-        "session_user", "setof", "similar", "smallint", "some", "substring", "symmetric", "table", "tablesample", "then", "time",
-        "timestamp", "to", "trailing", "treat", "trim", "true", "union", "unique", "user", "using", "values", "varchar", "variadic",
-        "verbose", "when", "where", "window", "with", "xmlattributes", "xmlconcat", "xmlelement", "xmlexists", "xmlforest",
-        "xmlnamespaces", "xmlparse", "xmlpi", "xmlroot", "xmlserialize", "xmltable",
+        "all",
+        "analyse",
+        "analyze",
+        "and",
+        "any",
+        "array",
+        "as",
+        "asc",
+        "asymmetric",
+        "authorization",
+        "between",
+        "bigint",
+        "binary",
+        "bit",
+        "boolean",
+        "both",
+        "case",
+        "cast",
+        "char",
+        "character",
+        "check",
+        "coalesce",
+        "collate",
+        "collation",
+        "column",
+        "concurrently",
+        "constraint",
+        "create",
+        "cross",
+        "current_catalog",
+        "current_date",
+        "current_role",
+        "current_schema",
+        "current_time",
+        "current_timestamp",
+        "current_user",
+        "dec",
+        "decimal",
+        "default",
+        "deferrable",
+        "desc",
+        "distinct",
+        "do",
+        "else",
+        "end",
+        "except",
+        "exists",
+        "extract",
+        "false",
+        "fetch",
+        "float",
+        "for",
+        "foreign",
+        "freeze",
+        "from",
+        "full",
+        "grant",
+        "greatest",
+        "group",
+        "grouping",
+        "having",
+        "ilike",
+        "in",
+        "initially",
+        "inner",
+        "inout",
+        "int",
+        "integer",
+        "intersect",
+        "interval",
+        "into",
+        "is",
+        "isnull",
+        "join",
+        "lateral",
+        "leading",
+        "least",
+        "left",
+        "like",
+        "limit",
+        "localtime",
+        "localtimestamp",
+        "national",
+        "natural",
+        "nchar",
+        "none",
+        "normalize",
+        "not",
+        "notnull",
+        "null",
+        "nullif",
+        "numeric",
+        "offset",
+        "on",
+        "only",
+        "or",
+        "order",
+        "out",
+        "outer",
+        "overlaps",
+        "overlay",
+        "placing",
+        "position",
+        "precision",
+        "primary",
+        "real",
+        "references",
+        "returning",
+        "right",
+        "row",
+        "select",
+        "session_user",
+        "setof",
+        "similar",
+        "smallint",
+        "some",
+        "substring",
+        "symmetric",
+        "table",
+        "tablesample",
+        "then",
+        "time",
+        "timestamp",
+        "to",
+        "trailing",
+        "treat",
+        "trim",
+        "true",
+        "union",
+        "unique",
+        "user",
+        "using",
+        "values",
+        "varchar",
+        "variadic",
+        "verbose",
+        "when",
+        "where",
+        "window",
+        "with",
+        "xmlattributes",
+        "xmlconcat",
+        "xmlelement",
+        "xmlexists",
+        "xmlforest",
+        "xmlnamespaces",
+        "xmlparse",
+        "xmlpi",
+        "xmlroot",
+        "xmlserialize",
+        "xmltable",
     ];
     RESERVED.binary_search(&word).is_ok()
 }
@@ -172,7 +340,15 @@ mod tests {
 
     #[test]
     fn identifiers_are_quoted_when_they_must_be() {
-        for (name, quoted) in [("a", "a"), ("A", "\"A\""), ("a b", "\"a b\""), ("order", "\"order\""), ("a\"b", "\"a\"\"b\""), ("1a", "\"1a\""), ("é", "\"é\"")] {
+        for (name, quoted) in [
+            ("a", "a"),
+            ("A", "\"A\""),
+            ("a b", "\"a b\""),
+            ("order", "\"order\""),
+            ("a\"b", "\"a\"\"b\""),
+            ("1a", "\"1a\""),
+            ("é", "\"é\""),
+        ] {
             assert_eq!(quote_identifier(name), quoted);
         }
         assert_eq!(regclass_literal("public", "it's"), "'public.\"it''s\"'::regclass");

@@ -13,7 +13,13 @@ use crate::parse::ast::{ObjectKind, QName};
 use crate::session::Notice;
 
 /// ALTER ... RENAME TO.
-pub(super) fn rename(kind: ObjectKind, name: &QName, if_exists: bool, to: &str, cx: &mut DdlCx<'_>) -> Result<&'static str> {
+pub(super) fn rename(
+    kind: ObjectKind,
+    name: &QName,
+    if_exists: bool,
+    to: &str,
+    cx: &mut DdlCx<'_>,
+) -> Result<&'static str> {
     let tag = alter_tag(kind)?;
     if kind == ObjectKind::Schema {
         rename_schema(name.last(), to, cx)?;
@@ -67,7 +73,7 @@ fn target(kind: ObjectKind, name: &QName, if_exists: bool, cx: &mut DdlCx<'_>) -
             Ok(Some(relation))
         }
         None if if_exists => {
-            cx.notices.push(Notice::notice(format!("relation \"{name}\" does not exist, skipping")));
+            cx.notices.push(Notice::new(format!("relation \"{name}\" does not exist, skipping")));
             Ok(None)
         }
         None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))),
@@ -96,7 +102,14 @@ fn rename_schema(from: &str, to: &str, cx: &mut DdlCx<'_>) -> Result<()> {
         return Err(SqlError::new(state::DUPLICATE_SCHEMA, format!("schema \"{to}\" already exists")));
     }
     let inside: Vec<Relation> = cx.catalog().relations.values().filter(|r| r.schema() == oid).cloned().collect();
-    let schema = Schema { name: to.to_owned(), ..cx.catalog().schemas.get(&oid).map(|s| Schema::clone(s)).unwrap_or(Schema { oid, name: String::new(), comment: None }) };
+    let schema = Schema {
+        name: to.to_owned(),
+        ..cx.catalog().schemas.get(&oid).map(|s| Schema::clone(s)).unwrap_or(Schema {
+            oid,
+            name: String::new(),
+            comment: None,
+        })
+    };
     cx.change.put_schema(schema)?;
     for relation in &inside {
         if let Relation::Sequence(s) = relation {
@@ -109,7 +122,13 @@ fn rename_schema(from: &str, to: &str, cx: &mut DdlCx<'_>) -> Result<()> {
 }
 
 /// ALTER ... SET SCHEMA.
-pub(super) fn set_schema(kind: ObjectKind, name: &QName, if_exists: bool, schema: &str, cx: &mut DdlCx<'_>) -> Result<&'static str> {
+pub(super) fn set_schema(
+    kind: ObjectKind,
+    name: &QName,
+    if_exists: bool,
+    schema: &str,
+    cx: &mut DdlCx<'_>,
+) -> Result<&'static str> {
     let tag = alter_tag(kind)?;
     let Some(relation) = target(kind, name, if_exists, cx)? else { return Ok(tag) };
     let to = cx.schema_oid(schema)?;
@@ -125,7 +144,10 @@ pub(super) fn set_schema(kind: ObjectKind, name: &QName, if_exists: bool, schema
     for relation in moved {
         let (oid, name) = (relation.oid(), relation.name().to_owned());
         if cx.catalog().relation(to, &name).is_some() {
-            return Err(SqlError::new(state::DUPLICATE_TABLE, format!("relation \"{name}\" already exists in schema \"{schema}\"")));
+            return Err(SqlError::new(
+                state::DUPLICATE_TABLE,
+                format!("relation \"{name}\" already exists in schema \"{schema}\""),
+            ));
         }
         let readers = view::readers(oid, cx.catalog());
         match relation {
@@ -138,7 +160,10 @@ pub(super) fn set_schema(kind: ObjectKind, name: &QName, if_exists: bool, schema
                 replace_in_defaults(&regclass_literal(&from, &name), &regclass_literal(schema, &name), cx)?;
             }
             Relation::Index(..) | Relation::Virtual(_) => {
-                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{name}\" is not a table, view, or sequence")));
+                return Err(SqlError::new(
+                    state::WRONG_OBJECT_TYPE,
+                    format!("\"{name}\" is not a table, view, or sequence"),
+                ));
             }
         }
         follow(&readers, &from, schema, cx)?;
@@ -198,7 +223,8 @@ pub(super) fn follow(readers: &[std::sync::Arc<View>], from: &str, to: &str, cx:
             let view = View { query: text.to_owned(), ..View::clone(view) };
             let rel = cx.bind(|env| bind::bind_view(&view, env));
             rel.is_ok_and(|r| {
-                r.schema.len() == view.columns.len() && r.schema.iter().zip(&view.columns).all(|(f, c)| f.ty == c.type_mod())
+                r.schema.len() == view.columns.len()
+                    && r.schema.iter().zip(&view.columns).all(|(f, c)| f.ty == c.type_mod())
             })
         };
         if stands(&view.query, cx) {
@@ -207,7 +233,8 @@ pub(super) fn follow(readers: &[std::sync::Arc<View>], from: &str, to: &str, cx:
         let text = replace_identifier(&view.query, from, to);
         if !stands(&text, cx) {
             let message = format!("renaming \"{from}\" while view \"{}\" depends on it is not supported", view.name);
-            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message).hint("Drop the view, rename, and create it again."));
+            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message)
+                .hint("Drop the view, rename, and create it again."));
         }
         cx.change.put_view(View { query: text, ..View::clone(view) })?;
     }
@@ -244,10 +271,18 @@ pub(super) fn identifiers(text: &str) -> Vec<Word> {
             b'/' if bytes.get(at + 1) == Some(&b'*') => at = find(bytes, at + 2, b"*/"),
             b'$' => at = skip_dollar(bytes, at),
             b if b.is_ascii_alphabetic() || b == b'_' || b >= 0x80 => {
-                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || matches!(bytes[at], b'_' | b'$') || bytes[at] >= 0x80) {
+                while at < bytes.len()
+                    && (bytes[at].is_ascii_alphanumeric() || matches!(bytes[at], b'_' | b'$') || bytes[at] >= 0x80)
+                {
                     at += 1;
                 }
-                words.push(Word { text: text[start..at].to_ascii_lowercase(), start, end: at, after_dot, is_call: false });
+                words.push(Word {
+                    text: text[start..at].to_ascii_lowercase(),
+                    start,
+                    end: at,
+                    after_dot,
+                    is_call: false,
+                });
             }
             b if b.is_ascii_digit() => {
                 while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'.') {
@@ -301,7 +336,9 @@ fn skip_quoted(bytes: &[u8], at: usize, quote: u8, backslash: bool) -> usize {
 fn skip_dollar(bytes: &[u8], at: usize) -> usize {
     let tag = bytes[at + 1..].iter().position(|b| !(b.is_ascii_alphanumeric() || *b == b'_'));
     match tag.map(|len| &bytes[at..=at + 1 + len]) {
-        Some(tag) if tag.ends_with(b"$") && !tag.get(1).is_some_and(u8::is_ascii_digit) => find(bytes, at + tag.len(), tag),
+        Some(tag) if tag.ends_with(b"$") && !tag.get(1).is_some_and(u8::is_ascii_digit) => {
+            find(bytes, at + tag.len(), tag)
+        }
         _ => at + 1,
     }
 }

@@ -41,15 +41,22 @@ pub(super) fn is_empty(table: &Table, cx: &DdlCx<'_>) -> Result<bool> {
 /// Fails unless a column has a value in every row.
 pub(super) fn check_not_null(table: &Table, position: usize, cx: &DdlCx<'_>) -> Result<()> {
     cx.depend_rows(table)?;
-    each_row(table, cx, |_, row| if row[position].is_null() { Err(contains_nulls(table, position, cx)) } else { Ok(()) })
+    each_row(
+        table,
+        cx,
+        |_, row| if row[position].is_null() { Err(contains_nulls(table, position, cx)) } else { Ok(()) },
+    )
 }
 
 /// The error for a NULL that a new NOT NULL finds.
 pub(super) fn contains_nulls(table: &Table, position: usize, cx: &DdlCx<'_>) -> SqlError {
     let column = table.columns().nth(position).map(|c| c.name.clone()).unwrap_or_default();
-    SqlError::new(state::NOT_NULL_VIOLATION, format!("column \"{column}\" of relation \"{}\" contains null values", table.name))
-        .table(cx.schema_name(table.schema), &table.name)
-        .column(column)
+    SqlError::new(
+        state::NOT_NULL_VIOLATION,
+        format!("column \"{column}\" of relation \"{}\" contains null values", table.name),
+    )
+    .table(cx.schema_name(table.schema), &table.name)
+    .column(column)
 }
 
 /// Fails unless every row satisfies a CHECK.
@@ -62,8 +69,11 @@ pub(super) fn check_rows(table: &Table, check: &CheckDef, cx: &DdlCx<'_>) -> Res
         if is_true_or_null(&prepared.eval(&row, &exec_cx)?) {
             return Ok(());
         }
-        let message = format!("check constraint \"{}\" of relation \"{}\" is violated by some row", check.name, table.name);
-        Err(SqlError::new(state::CHECK_VIOLATION, message).table(cx.schema_name(table.schema), &table.name).constraint(&check.name))
+        let message =
+            format!("check constraint \"{}\" of relation \"{}\" is violated by some row", check.name, table.name);
+        Err(SqlError::new(state::CHECK_VIOLATION, message)
+            .table(cx.schema_name(table.schema), &table.name)
+            .constraint(&check.name))
     })
 }
 
@@ -76,7 +86,8 @@ pub(super) fn fill_index(table: &Table, index: &Index, cx: &DdlCx<'_>) -> Result
             && cx.txn.with(|t| Ok(t.get(&key)?))?.is_some()
         {
             let positions = codec.columns().iter().map(|(p, _)| *p);
-            return Err(duplicated(table, &index.name, positions, &row, cx.session).table(cx.schema_name(table.schema), &table.name));
+            return Err(duplicated(table, &index.name, positions, &row, cx.session)
+                .table(cx.schema_name(table.schema), &table.name));
         }
         let (key, value) = codec.entry(&row, row_key);
         cx.txn.with(|t| Ok(t.put(key, value)?))
@@ -98,7 +109,8 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
     let mut next_id = 0;
     let mut written: HashSet<Vec<u8>> = HashSet::new();
     each_row(old, cx, |old_key, row| {
-        let old_entries: Vec<(u32, Vec<u8>)> = old_indexes.iter().map(|(oid, c)| (*oid, c.entry(&row, old_key).0)).collect();
+        let old_entries: Vec<(u32, Vec<u8>)> =
+            old_indexes.iter().map(|(oid, c)| (*oid, c.entry(&row, old_key).0)).collect();
         let row = map(row)?;
         let new_key = if keeps_keys && new_keys.by_row_id() {
             old_key.to_vec()

@@ -37,8 +37,20 @@ pub(super) fn create_named(
     cx: &mut DdlCx<'_>,
 ) -> Result<u32> {
     let oid = cx.change.new_oid();
-    let blank =
-        Sequence { oid, schema, name, ty: ty.0, start: 0, increment: 1, min: 0, max: 0, cycle: false, cache: 1, owner, comment: None };
+    let blank = Sequence {
+        oid,
+        schema,
+        name,
+        ty: ty.0,
+        start: 0,
+        increment: 1,
+        min: 0,
+        max: 0,
+        cycle: false,
+        cache: 1,
+        owner,
+        comment: None,
+    };
     let (sequence, restart) = apply(blank, options, true, cx)?;
     let start = restart.unwrap_or(sequence.start);
     set_state(oid, SequenceState { last: start, called: false }, cx)?;
@@ -53,7 +65,12 @@ pub(super) fn set_state(oid: u32, state: SequenceState, cx: &mut DdlCx<'_>) -> R
 }
 
 /// ALTER SEQUENCE.
-pub(super) fn alter(name: &QName, if_exists: bool, options: &[SequenceOption], cx: &mut DdlCx<'_>) -> Result<&'static str> {
+pub(super) fn alter(
+    name: &QName,
+    if_exists: bool,
+    options: &[SequenceOption],
+    cx: &mut DdlCx<'_>,
+) -> Result<&'static str> {
     let Some(sequence) = find(name, if_exists, cx)? else { return Ok("ALTER SEQUENCE") };
     change(sequence, options, cx)?;
     Ok("ALTER SEQUENCE")
@@ -78,7 +95,7 @@ pub(super) fn find(name: &QName, if_exists: bool, cx: &mut DdlCx<'_>) -> Result<
         Some(Relation::Sequence(s)) => Ok(Some(Sequence::clone(&s))),
         Some(other) => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a sequence", other.name()))),
         None if if_exists => {
-            cx.notices.push(Notice::notice(format!("relation \"{name}\" does not exist, skipping")));
+            cx.notices.push(Notice::new(format!("relation \"{name}\" does not exist, skipping")));
             Ok(None)
         }
         None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))),
@@ -99,7 +116,12 @@ fn limits(ty: u32) -> (i64, i64, &'static str) {
 }
 
 /// `init_params` of PostgreSQL's sequence.c: the sequence with the options, and the value to restart with.
-fn apply(mut s: Sequence, options: &[SequenceOption], is_new: bool, cx: &mut DdlCx<'_>) -> Result<(Sequence, Option<i64>)> {
+fn apply(
+    mut s: Sequence,
+    options: &[SequenceOption],
+    is_new: bool,
+    cx: &mut DdlCx<'_>,
+) -> Result<(Sequence, Option<i64>)> {
     let old_limits = limits(s.ty);
     let (mut reset_max, mut reset_min) = (is_new, is_new);
     let (mut max, mut min, mut start, mut restart) = (None, None, None, None);
@@ -120,7 +142,9 @@ fn apply(mut s: Sequence, options: &[SequenceOption], is_new: bool, cx: &mut Ddl
             SequenceOption::MinValue(value) => min = Some(*value),
             SequenceOption::Start(value) => start = Some(*value),
             SequenceOption::Restart(value) => restart = Some(*value),
-            SequenceOption::Cache(n) if *n <= 0 => return Err(invalid(format!("CACHE ({n}) must be greater than zero"))),
+            SequenceOption::Cache(n) if *n <= 0 => {
+                return Err(invalid(format!("CACHE ({n}) must be greater than zero")));
+            }
             SequenceOption::Cache(n) => s.cache = *n,
             SequenceOption::OwnedBy(owner) => s.owner = owner_of(owner.as_ref(), &s, cx)?,
             SequenceOption::SequenceName(_) => {}
@@ -175,16 +199,24 @@ fn in_range(what: &str, value: i64, s: &Sequence) -> Result<()> {
 fn owner_of(name: Option<&QName>, s: &Sequence, cx: &mut DdlCx<'_>) -> Result<Option<(u32, i16)>> {
     let Some(name) = name else { return Ok(None) };
     let Some((column, table)) = name.parts.split_last().filter(|(_, t)| !t.is_empty()) else {
-        return Err(SqlError::new(state::SYNTAX_ERROR, "invalid OWNED BY option").hint("Specify OWNED BY table.column or OWNED BY NONE."));
+        return Err(SqlError::new(state::SYNTAX_ERROR, "invalid OWNED BY option")
+            .hint("Specify OWNED BY table.column or OWNED BY NONE."));
     };
     let table_name = QName { parts: table.to_vec(), pos: name.pos };
     let missing = || SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{table_name}\" does not exist"));
     let table = cx.table(&table_name, false)?.ok_or_else(missing)?;
     if table.schema != s.schema {
-        return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, "sequence must be in same schema as table it is linked to"));
+        return Err(SqlError::new(
+            state::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "sequence must be in same schema as table it is linked to",
+        ));
     }
-    let missing =
-        || SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{column}\" of relation \"{}\" does not exist", table.name));
+    let missing = || {
+        SqlError::new(
+            state::UNDEFINED_COLUMN,
+            format!("column \"{column}\" of relation \"{}\" does not exist", table.name),
+        )
+    };
     let (_, column) = table.column(column).ok_or_else(missing)?;
     let attnum = column.attnum;
     // The column knows its sequence too; a default that calls nextval is written apart.

@@ -12,7 +12,9 @@ use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec;
 use crate::ir::{Expr, ExprKind};
-use crate::parse::ast::{Constraint, ConstraintKind, CreateTable, CreateTableAs, Name, QName, StatementKind, TableElement, TextExpr};
+use crate::parse::ast::{
+    Constraint, ConstraintKind, CreateTable, CreateTableAs, Name, QName, StatementKind, TableElement, TextExpr,
+};
 use crate::plan::{self, PlanCx};
 use crate::types::Type;
 use crate::write::insert::Inserter;
@@ -35,7 +37,8 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
         match element {
             TableElement::Column(def) => columns.push(define(def, &table.name, columns.len() as i16 + 1, cx)?),
             TableElement::Like { table: source, including } => {
-                let source = cx.table(source, false)?.ok_or_else(|| SqlError::internal("a missing table was no error"))?;
+                let source =
+                    cx.table(source, false)?.ok_or_else(|| SqlError::internal("a missing table was no error"))?;
                 let first = columns.len();
                 columns.extend(copy_columns(&source, including, first));
                 likes.push((source, including.clone()));
@@ -55,7 +58,8 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
             add_check(&mut table, name.clone(), check, cx)?;
         }
     }
-    let constraints = || create.elements.iter().filter_map(|e| if let TableElement::Constraint(c) = e { Some(&**c) } else { None });
+    let constraints =
+        || create.elements.iter().filter_map(|e| if let TableElement::Constraint(c) = e { Some(&**c) } else { None });
     for constraint in constraints() {
         check_flags(constraint)?;
         if let ConstraintKind::Check(check) = &constraint.kind {
@@ -85,7 +89,16 @@ fn refuse(temporary: bool, unlogged: bool, unsupported: Option<&str>) -> Result<
 }
 
 fn blank(oid: u32, schema: u32, name: String) -> Table {
-    Table { oid, schema, name, slots: Vec::new(), primary_key: None, indexes: Vec::new(), checks: Vec::new(), comment: None }
+    Table {
+        oid,
+        schema,
+        name,
+        slots: Vec::new(),
+        primary_key: None,
+        indexes: Vec::new(),
+        checks: Vec::new(),
+        comment: None,
+    }
 }
 
 fn check_columns<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
@@ -118,7 +131,12 @@ pub(super) fn check_flags(constraint: &Constraint) -> Result<()> {
 }
 
 /// Adds a CHECK, named by PostgreSQL's rule: after the one column it uses, if it is one.
-pub(super) fn add_check(table: &mut Table, name: Option<String>, check: &TextExpr, cx: &mut DdlCx<'_>) -> Result<CheckDef> {
+pub(super) fn add_check(
+    table: &mut Table,
+    name: Option<String>,
+    check: &TextExpr,
+    cx: &mut DdlCx<'_>,
+) -> Result<CheckDef> {
     let fields = table.fields();
     let bool_target = Some((Type::BOOL.plain(), "check"));
     let bound = cx.bind(|env| bind::bind_expr(&check.expr, cx.source, &fields, bool_target, env))?;
@@ -155,10 +173,18 @@ pub(super) fn visit(expr: &Expr, f: &mut dyn FnMut(&Expr)) {
     f(expr);
     let mut each = |list: &[Expr]| list.iter().for_each(|e| visit(e, f));
     match &expr.kind {
-        ExprKind::Call { args, .. } | ExprKind::And(args) | ExprKind::Or(args) | ExprKind::Coalesce(args) | ExprKind::Row(args) => each(args),
-        ExprKind::MinMax { args, .. } | ExprKind::Array { elems: args, .. } | ExprKind::SetCall { args, .. } => each(args),
+        ExprKind::Call { args, .. }
+        | ExprKind::And(args)
+        | ExprKind::Or(args)
+        | ExprKind::Coalesce(args)
+        | ExprKind::Row(args) => each(args),
+        ExprKind::MinMax { args, .. } | ExprKind::Array { elems: args, .. } | ExprKind::SetCall { args, .. } => {
+            each(args)
+        }
         ExprKind::CoerceViaIo(e) | ExprKind::Not(e) => visit(e, f),
-        ExprKind::ArrayCoerce { input, .. } | ExprKind::IsNull { input, .. } | ExprKind::IsBool { input, .. } => visit(input, f),
+        ExprKind::ArrayCoerce { input, .. } | ExprKind::IsNull { input, .. } | ExprKind::IsBool { input, .. } => {
+            visit(input, f)
+        }
         ExprKind::Field { input, .. } => visit(input, f),
         ExprKind::Distinct { left, right, .. } | ExprKind::NullIf { left, right, .. } => {
             visit(left, f);
@@ -215,7 +241,9 @@ fn add_keys<'c>(
     for constraint in constraints {
         let given = constraint.name.as_ref().map(|n| n.text.clone());
         match &constraint.kind {
-            ConstraintKind::PrimaryKey { columns, .. } => primary.push((given, key_columns(table, columns, "primary key")?)),
+            ConstraintKind::PrimaryKey { columns, .. } => {
+                primary.push((given, key_columns(table, columns, "primary key")?))
+            }
             ConstraintKind::Unique { columns, .. } => uniques.push((given, key_columns(table, columns, "unique")?)),
             _ => {}
         }
@@ -242,7 +270,8 @@ fn add_keys<'c>(
 pub(super) fn key_columns(table: &Table, names: &[Name], what: &str) -> Result<Vec<i16>> {
     let mut attnums = Vec::new();
     for name in names {
-        let missing = || SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{}\" named in key does not exist", name.text));
+        let missing =
+            || SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{}\" named in key does not exist", name.text));
         let attnum = table.column(&name.text).ok_or_else(missing)?.1.attnum;
         if attnums.contains(&attnum) {
             let message = format!("column \"{}\" appears twice in {what} constraint", name.text);
@@ -376,7 +405,8 @@ pub(super) fn truncate(names: &[QName], restart_identity: bool, cx: &mut DdlCx<'
         }
     }
     for table in &tables {
-        let ranges = std::iter::once(keyspace::table_range(table.oid)).chain(table.indexes.iter().map(|i| keyspace::index_range(i.oid)));
+        let ranges = std::iter::once(keyspace::table_range(table.oid))
+            .chain(table.indexes.iter().map(|i| keyspace::index_range(i.oid)));
         for range in ranges {
             cx.depend_range(range.clone())?;
             delete_all(range, cx)?;

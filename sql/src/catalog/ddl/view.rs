@@ -109,7 +109,12 @@ fn check_replacement(old: &View, new: &[Column]) -> Result<()> {
         }
         if (old.ty, old.typmod) != (new.ty, new.typmod) {
             let word = |c: &Column| format_type(Type(c.ty), c.typmod);
-            return invalid(format!("cannot change data type of view column \"{}\" from {} to {}", old.name, word(old), word(new)));
+            return invalid(format!(
+                "cannot change data type of view column \"{}\" from {} to {}",
+                old.name,
+                word(old),
+                word(new)
+            ));
         }
     }
     Ok(())
@@ -168,16 +173,22 @@ pub(super) fn readers(oid: u32, catalog: &Catalog) -> Vec<Arc<View>> {
 /// Views that read a relation and would not mean the same with these definitions.
 pub(super) fn broken(oid: u32, after: &Arc<Catalog>, cx: &DdlCx<'_>) -> Vec<Arc<View>> {
     let stands = |view: &View| {
-        shape(view, after.clone(), cx)
-            .is_ok_and(|types| types.len() == view.columns.len() && types.iter().zip(&view.columns).all(|(t, c)| *t == c.type_mod()))
+        shape(view, after.clone(), cx).is_ok_and(|types| {
+            types.len() == view.columns.len() && types.iter().zip(&view.columns).all(|(t, c)| *t == c.type_mod())
+        })
     };
     readers(oid, cx.catalog()).into_iter().filter(|v| !stands(v)).collect()
 }
 
 /// How a relation is called in messages about dependencies: qualified unless the search path finds it.
 pub(super) fn describe(relation: &Relation, cx: &DdlCx<'_>) -> String {
-    let visible = cx.catalog().find(&cx.session.search_path, relation.name()).is_some_and(|r| r.oid() == relation.oid());
+    let visible =
+        cx.catalog().find(&cx.session.search_path, relation.name()).is_some_and(|r| r.oid() == relation.oid());
     let name = quote_identifier(relation.name());
     let word = super::kind_word(relation);
-    if visible { format!("{word} {name}") } else { format!("{word} {}.{name}", quote_identifier(&cx.schema_name(relation.schema()))) }
+    if visible {
+        format!("{word} {name}")
+    } else {
+        format!("{word} {}.{name}", quote_identifier(&cx.schema_name(relation.schema())))
+    }
 }

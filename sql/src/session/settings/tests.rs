@@ -66,7 +66,11 @@ fn errors_are_postgres_own() {
         ("server_version", "1", "55P02 parameter \"server_version\" cannot be changed"),
         ("max_connections", "1", "55P02 parameter \"max_connections\" cannot be changed without restarting the server"),
         ("timezone", "Mars/Base", "22023 invalid value for parameter \"TimeZone\": \"Mars/Base\""),
-        ("default_transaction_isolation", "chaos", "22023 invalid value for parameter \"default_transaction_isolation\": \"chaos\""),
+        (
+            "default_transaction_isolation",
+            "chaos",
+            "22023 invalid value for parameter \"default_transaction_isolation\": \"chaos\"",
+        ),
         ("intervalstyle", "iso_8601", "0A000 IntervalStyle = iso_8601 is not supported"),
         ("bee.nope", "1", "42704 unrecognized configuration parameter \"bee.nope\""),
     ] {

@@ -66,15 +66,23 @@ pub(super) fn check(d: &Definition, given: Given<'_>) -> Result<String> {
             &one
         }
     };
-    let is_list = matches!(d.name, "search_path" | "DateStyle" | "temp_tablespaces" | "session_preload_libraries" | "local_preload_libraries");
+    let is_list = matches!(
+        d.name,
+        "search_path" | "DateStyle" | "temp_tablespaces" | "session_preload_libraries" | "local_preload_libraries"
+    );
     if values.len() > 1 && !is_list {
         return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("SET {} takes only one argument", d.name)));
     }
     let value = values.first().map_or("", String::as_str);
     let kept = match d.kind {
-        Kind::Bool => boolean(value).ok_or_else(|| {
-            SqlError::new(state::INVALID_PARAMETER_VALUE, format!("parameter \"{}\" requires a Boolean value", d.name))
-        })?.to_owned(),
+        Kind::Bool => boolean(value)
+            .ok_or_else(|| {
+                SqlError::new(
+                    state::INVALID_PARAMETER_VALUE,
+                    format!("parameter \"{}\" requires a Boolean value", d.name),
+                )
+            })?
+            .to_owned(),
         Kind::Int(min, max, unit) => integer(d, value, min, max, unit)?.to_string(),
         Kind::Real => {
             let number: f64 = value.trim().parse().map_err(|_| invalid(d, value))?;
@@ -90,7 +98,8 @@ pub(super) fn check(d: &Definition, given: Given<'_>) -> Result<String> {
             },
             "client_encoding" => match value.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
                 "utf8" | "unicode" => "UTF8".to_owned(),
-                "sqlascii" | "latin1" | "iso88591" | "latin9" | "win1252" | "windows1252" | "eucjp" | "sjis" | "gbk" | "koi8r" => {
+                "sqlascii" | "latin1" | "iso88591" | "latin9" | "win1252" | "windows1252" | "eucjp" | "sjis"
+                | "gbk" | "koi8r" => {
                     return Err(unsupported(d, value));
                 }
                 _ => return Err(invalid(d, value)),
@@ -100,7 +109,9 @@ pub(super) fn check(d: &Definition, given: Given<'_>) -> Result<String> {
                 return Err(SqlError::new(state::UNDEFINED_OBJECT, format!("tablespace \"{value}\" does not exist")));
             }
             "default_table_access_method" if value != "heap" => return Err(invalid(d, value)),
-            "application_name" => value.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).take(63).collect(),
+            "application_name" => {
+                value.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).take(63).collect()
+            }
             _ => value.to_owned(),
         },
     };
@@ -130,9 +141,10 @@ fn boolean(value: &str) -> Option<&'static str> {
 
 fn one_of(d: &Definition, value: &str, options: &[&str]) -> Result<String> {
     let wanted = match (d.name, value.to_ascii_lowercase().as_str()) {
-        ("synchronous_commit" | "backslash_quote" | "constraint_exclusion" | "compute_query_id" | "huge_pages", word) => {
-            boolean(word).unwrap_or(word).to_owned()
-        }
+        (
+            "synchronous_commit" | "backslash_quote" | "constraint_exclusion" | "compute_query_id" | "huge_pages",
+            word,
+        ) => boolean(word).unwrap_or(word).to_owned(),
         (_, word) => word.to_owned(),
     };
     if let Some(found) = options.iter().find(|o| o.eq_ignore_ascii_case(&wanted)) {
@@ -143,7 +155,8 @@ fn one_of(d: &Definition, value: &str, options: &[&str]) -> Result<String> {
 
 /// Units by name, each with its size in the smallest of its kind.
 const MEMORY: [(&str, i64); 5] = [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10), ("B", 1)];
-const TIME: [(&str, i64); 6] = [("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
+const TIME: [(&str, i64); 6] =
+    [("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
 fn units(unit: Unit) -> Option<(&'static [(&'static str, i64)], i64)> {
     Some(match unit {
@@ -180,7 +193,8 @@ fn integer(d: &Definition, value: &str, min: i64, max: i64, unit: Unit) -> Resul
     let shown = units(unit).map_or("", |(known, base)| known.iter().find(|(_, s)| *s == base).map_or("", |(n, _)| n));
     let space = if shown.is_empty() { "" } else { " " };
     if !(min as f64..=max as f64).contains(&rounded) {
-        let message = format!("{rounded}{space}{shown} is outside the valid range for parameter \"{}\" ({min} .. {max})", d.name);
+        let message =
+            format!("{rounded}{space}{shown} is outside the valid range for parameter \"{}\" ({min} .. {max})", d.name);
         return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message));
     }
     Ok(rounded as i64)

@@ -141,7 +141,10 @@ fn statements_of_their_own_wait_their_turn() {
     const SESSIONS: usize = 4;
     const EACH: usize = 25;
     let instance = instance();
-    show(&mut connect(&instance), "create table t (id int primary key, n int); insert into t values (1, 0); create table u (id int primary key)");
+    show(
+        &mut connect(&instance),
+        "create table t (id int primary key, n int); insert into t values (1, 0); create table u (id int primary key)",
+    );
     let barrier = Barrier::new(SESSIONS);
     let inserted: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..SESSIONS)
@@ -253,10 +256,16 @@ fn commits_say_who_made_them_and_why() {
     let instance = instance();
     let mut s = connect(&instance);
     show(&mut s, "set application_name = 'app'; create table t (a int)");
-    show(&mut s, "begin; set local bee.commit_message = 'two rows'; insert into t values (1); insert into t values (2); commit");
+    show(
+        &mut s,
+        "begin; set local bee.commit_message = 'two rows'; insert into t values (1); insert into t values (2); commit",
+    );
     let database = &s.shared.db.database;
     let record = database.commit_record(database.head()).unwrap();
-    assert_eq!((record.user.as_str(), record.application.as_str(), record.message.as_str()), ("postgres", "app", "two rows"));
+    assert_eq!(
+        (record.user.as_str(), record.application.as_str(), record.message.as_str()),
+        ("postgres", "app", "two rows")
+    );
     assert_eq!(record.changes, 2);
     show(&mut s, "insert into t values (3)");
     let database = &s.shared.db.database;
@@ -279,7 +288,10 @@ fn databases_are_made_and_dropped() {
     drop(shop);
     assert_eq!(show(&mut s, "drop database shop"), "DROP DATABASE");
     assert!(show(&mut s, "drop database shop").starts_with("ERROR:  3D000"));
-    assert_eq!(show(&mut s, "drop database if exists shop"), "NOTICE:  00000: database \"shop\" does not exist, skipping\nDROP DATABASE");
+    assert_eq!(
+        show(&mut s, "drop database if exists shop"),
+        "NOTICE:  00000: database \"shop\" does not exist, skipping\nDROP DATABASE"
+    );
     assert_eq!(show(&mut s, "create database shop"), "CREATE DATABASE");
     assert!(show(&mut connect_to(&instance, "shop").unwrap(), "select * from only_here").starts_with("ERROR:  42P01"));
     let mut told = 0;
@@ -290,12 +302,16 @@ fn databases_are_made_and_dropped() {
 #[test]
 fn what_was_committed_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let options = || InstanceOptions { cache_bytes: 16 << 20, block_cache_bytes: 8 << 20, ..InstanceOptions::default() };
+    let options =
+        || InstanceOptions { cache_bytes: 16 << 20, block_cache_bytes: 8 << 20, ..InstanceOptions::default() };
     let instance = Instance::open(dir.path(), options()).unwrap();
     let mut s = connect(&instance);
     show(&mut s, "create table t (id serial primary key, v text); insert into t (v) values ('a'), ('b')");
     show(&mut s, "create database shop");
-    show(&mut s, "create table n (v int); insert into n values (1), (2); set synchronous_commit = off; insert into n values (3)");
+    show(
+        &mut s,
+        "create table n (v int); insert into n values (1), (2); set synchronous_commit = off; insert into n values (3)",
+    );
     instance.set_password_verifier("postgres", Some("SCRAM-SHA-256$x")).unwrap();
     let key = instance.key("postgres").unwrap();
     drop(s);
@@ -346,12 +362,18 @@ fn sequences_never_repeat_between_sessions() {
             scope.spawn(move || {
                 let mut s = connect(instance);
                 for _ in 0..20 {
-                    assert_eq!(show(&mut s, &format!("insert into t (s) select {n} from generate_series(1, 10)")), "INSERT 0 10");
+                    assert_eq!(
+                        show(&mut s, &format!("insert into t (s) select {n} from generate_series(1, 10)")),
+                        "INSERT 0 10"
+                    );
                 }
             });
         }
     });
-    assert_eq!(show(&mut connect(&instance), "select count(*), count(distinct id), min(id), max(id) from t"), "800|800|1|800");
+    assert_eq!(
+        show(&mut connect(&instance), "select count(*), count(distinct id), min(id), max(id) from t"),
+        "800|800|1|800"
+    );
 }
 
 #[test]
@@ -405,7 +427,14 @@ fn settings_are_told() {
     let instance = instance();
     let mut s = connect(&instance);
     let names: Vec<_> = s.parameters_at_start().into_iter().map(|(n, _)| n).collect();
-    for name in ["server_version", "client_encoding", "DateStyle", "TimeZone", "integer_datetimes", "standard_conforming_strings"] {
+    for name in [
+        "server_version",
+        "client_encoding",
+        "DateStyle",
+        "TimeZone",
+        "integer_datetimes",
+        "standard_conforming_strings",
+    ] {
         assert!(names.contains(&name), "{name}");
     }
     show(&mut s, "set timezone = 'Asia/Tokyo'");

@@ -9,10 +9,10 @@ use crate::catalog::schema::Table;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{self, ExecCx};
 use crate::types::{Datum, Row, TypeMod, io};
+use crate::write::TxnHandle;
 use crate::write::constraints::{check_violation, is_true_or_null};
 use crate::write::insert::RowPutter;
 use crate::write::target::Target;
-use crate::write::TxnHandle;
 
 /// What rows of a COPY FROM must be given besides the data.
 #[derive(Default)]
@@ -65,7 +65,8 @@ impl CopyIn {
         let target = Target::new(table);
         target.depend(txn)?;
         let live: Vec<_> = table.columns().collect();
-        let columns: Vec<(usize, TypeMod, String)> = columns.iter().map(|p| (*p, live[*p].type_mod(), live[*p].name.clone())).collect();
+        let columns: Vec<(usize, TypeMod, String)> =
+            columns.iter().map(|p| (*p, live[*p].type_mod(), live[*p].name.clone())).collect();
         let names: Vec<String> = columns.iter().map(|c| c.2.clone()).collect();
         Ok(CopyIn {
             force_not_null: options.force_not_null.select(&names, "FORCE_NOT_NULL")?,
@@ -148,7 +149,14 @@ impl CopyIn {
         self.scratch.clear();
         self.fields.clear();
         match self.options.format {
-            Format::Csv => csv_fields(record, &self.options, &self.force_not_null, &self.force_null, &mut self.scratch, &mut self.fields),
+            Format::Csv => csv_fields(
+                record,
+                &self.options,
+                &self.force_not_null,
+                &self.force_null,
+                &mut self.scratch,
+                &mut self.fields,
+            ),
             _ => {
                 text_fields(record, &self.options, &mut self.scratch, &mut self.fields);
                 Ok(())
@@ -163,18 +171,27 @@ impl CopyIn {
         self.split(record)?;
         let context = || format!("COPY {}, line 1: \"{}\"", self.target.table.name, clip(record));
         if self.fields.len() != self.columns.len() {
-            let message = format!("wrong number of fields in header line: got {}, expected {}", self.fields.len(), self.columns.len());
+            let message = format!(
+                "wrong number of fields in header line: got {}, expected {}",
+                self.fields.len(),
+                self.columns.len()
+            );
             return Err(bad(message).context(context));
         }
         for (i, (field, (_, _, name))) in self.fields.iter().zip(&self.columns).enumerate() {
             let Some(range) = field else {
-                let message = format!("column name mismatch in header line field {}: got null value (\"{}\"), expected \"{name}\"", i + 1, self.options.null);
+                let message = format!(
+                    "column name mismatch in header line field {}: got null value (\"{}\"), expected \"{name}\"",
+                    i + 1,
+                    self.options.null
+                );
                 return Err(bad(message).context(context));
             };
             let got = &self.scratch[range.clone()];
             if got != name.as_bytes() {
                 let got = String::from_utf8_lossy(got);
-                let message = format!("column name mismatch in header line field {}: got \"{got}\", expected \"{name}\"", i + 1);
+                let message =
+                    format!("column name mismatch in header line field {}: got \"{got}\", expected \"{name}\"", i + 1);
                 return Err(bad(message).context(context));
             }
         }
@@ -183,7 +200,9 @@ impl CopyIn {
 
     fn line_row(&mut self, record: &[u8]) -> Result<()> {
         let line = self.line;
-        let in_line = |s: &Self, e: SqlError| e.context(|| format!("COPY {}, line {line}: \"{}\"", s.target.table.name, clip(record)));
+        let in_line = |s: &Self, e: SqlError| {
+            e.context(|| format!("COPY {}, line {line}: \"{}\"", s.target.table.name, clip(record)))
+        };
         self.split(record).map_err(|e| in_line(self, e))?;
         // An empty line is the one empty value of a single column, or no value at all.
         if self.columns.is_empty() && record.is_empty() {
@@ -201,7 +220,8 @@ impl CopyIn {
             let bytes = &self.scratch[range.clone()];
             let value = io::utf8(bytes).and_then(|text| io::text_in(text, *ty, &self.cx.session));
             row[*position] = value.map_err(|e| {
-                let shown = || format!("COPY {}, line {line}, column {name}: \"{}\"", self.target.table.name, clip(bytes));
+                let shown =
+                    || format!("COPY {}, line {line}, column {name}: \"{}\"", self.target.table.name, clip(bytes));
                 e.context(shown)
             })?;
         }
@@ -236,7 +256,8 @@ impl CopyIn {
                     for (field, (position, ty, name)) in self.fields.iter().zip(&self.columns) {
                         if let Some(range) = field {
                             let value = io::binary_in(&rest[range.clone()], *ty);
-                            row[*position] = value.map_err(|e| e.context(|| format!("COPY {table}, line {line}, column {name}")))?;
+                            row[*position] =
+                                value.map_err(|e| e.context(|| format!("COPY {table}, line {line}, column {name}")))?;
                         }
                     }
                     self.done += len;
@@ -271,7 +292,7 @@ impl CopyIn {
         let stored = self.putter.put(&self.target, &row, session);
         stored.map_err(|e| e.context(|| format!("COPY {}, line {line}", self.target.table.name)))?;
         self.rows += 1;
-        if self.rows % 1024 == 0 {
+        if self.rows.is_multiple_of(1024) {
             session.check_cancel()?;
         }
         Ok(())

@@ -100,7 +100,7 @@ impl Splitter {
             if self.in_quotes && byte == self.escape && self.escape != self.quote {
                 self.escaped = !self.escaped;
             } else if byte == self.quote {
-                self.in_quotes = self.in_quotes && self.escaped || !self.in_quotes;
+                self.in_quotes = self.escaped || !self.in_quotes;
                 self.escaped = false;
             } else if matches!(byte, b'\n' | b'\r') && !self.in_quotes {
                 match self.line_end(buffer, self.at, end)? {
@@ -126,7 +126,11 @@ impl Splitter {
     fn line_end(&mut self, buffer: &[u8], at: usize, end: bool) -> Result<LineEnd> {
         let next = buffer.get(at + 1);
         let literal = |what: &str, shown: &str| {
-            let (kind, how) = if self.csv { ("unquoted", format!("Use quoted CSV field to represent {what}.")) } else { ("literal", format!("Use \"{shown}\" to represent {what}.")) };
+            let (kind, how) = if self.csv {
+                ("unquoted", format!("Use quoted CSV field to represent {what}."))
+            } else {
+                ("literal", format!("Use \"{shown}\" to represent {what}."))
+            };
             Err(bad(format!("{kind} {what} found in data")).hint(how))
         };
         if buffer[at] == b'\n' {

@@ -74,7 +74,10 @@ impl CopyOptions {
             }
         }
         let find = |name: &str| options.iter().find(|(n, _)| n == name).map(|(_, v)| v);
-        let text = |name: &str| find(name).map(|v| v.text().map(str::to_owned).ok_or_else(|| syntax(format!("{name} requires a parameter"))));
+        let text = |name: &str| {
+            find(name)
+                .map(|v| v.text().map(str::to_owned).ok_or_else(|| syntax(format!("{name} requires a parameter"))))
+        };
         let format = match text("format").transpose()?.as_deref() {
             None | Some("text") => Format::Text,
             Some("csv") => Format::Csv,
@@ -104,7 +107,8 @@ impl CopyOptions {
         };
         for (name, value) in options {
             match name.as_str() {
-                "format" | "delimiter" | "null" | "header" | "quote" | "escape" | "force_quote" | "force_not_null" | "force_null" => {}
+                "format" | "delimiter" | "null" | "header" | "quote" | "escape" | "force_quote" | "force_not_null"
+                | "force_null" => {}
                 "freeze" => {
                     value.boolean().ok_or_else(|| syntax("freeze requires a Boolean value"))?;
                 }
@@ -147,7 +151,13 @@ impl CopyOptions {
     }
 
     fn check_csv<'v>(&self, find: &dyn Fn(&str) -> Option<&'v DefValue>, csv: bool, from: bool) -> Result<()> {
-        for (name, words) in [("quote", "quote"), ("escape", "escape"), ("force_quote", "force quote"), ("force_not_null", "force not null"), ("force_null", "force null")] {
+        for (name, words) in [
+            ("quote", "quote"),
+            ("escape", "escape"),
+            ("force_quote", "force quote"),
+            ("force_not_null", "force not null"),
+            ("force_null", "force null"),
+        ] {
             if find(name).is_some() && !csv {
                 return Err(unsupported(format!("COPY {words} available only in CSV mode")));
             }

@@ -20,7 +20,8 @@ fn read(data: &[u8], options: &CopyOptions, cut: usize) -> Result<Rows, String> 
             let (mut scratch, mut fields) = (Vec::new(), Vec::new());
             let bytes = &buffer[..record.len];
             match options.format {
-                super::Format::Csv => csv_fields(bytes, options, &[], &[], &mut scratch, &mut fields).map_err(|e| e.message().to_owned())?,
+                super::Format::Csv => csv_fields(bytes, options, &[], &[], &mut scratch, &mut fields)
+                    .map_err(|e| e.message().to_owned())?,
                 _ => text_fields(bytes, options, &mut scratch, &mut fields),
             }
             rows.push(fields.into_iter().map(|f| f.map(|r| String::from_utf8(scratch[r].to_vec()).unwrap())).collect());

@@ -28,7 +28,17 @@ impl CopyOut {
     pub fn new(cursor: Cursor, fields: Arc<[Field]>, options: CopyOptions, session: Arc<SessionCx>) -> Result<CopyOut> {
         let names: Vec<String> = fields.iter().map(|f| f.name.to_string()).collect();
         let force_quote = options.force_quote.select(&names, "FORCE_QUOTE")?;
-        Ok(CopyOut { options, session, fields, cursor, force_quote, begun: false, ended: false, rows: 0, scratch: Vec::new() })
+        Ok(CopyOut {
+            options,
+            session,
+            fields,
+            cursor,
+            force_quote,
+            begun: false,
+            ended: false,
+            rows: 0,
+            scratch: Vec::new(),
+        })
     }
     /// Whether the data is binary.
     pub fn is_binary(&self) -> bool {
