@@ -26,6 +26,7 @@ pub mod datetime;
 pub mod to_char;
 pub mod array;
 pub mod srf;
+pub mod catalog;
 pub mod system;
 pub mod inspection;
 pub mod uuid;

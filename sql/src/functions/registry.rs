@@ -235,6 +235,8 @@ pub fn registry() -> &'static Registry {
         super::srf::register(&mut r);
         super::aggregate::register(&mut r);
         super::window::register(&mut r);
+        // Last: it fills in what no other module has.
+        super::catalog::register(&mut r);
         r
     })
 }

@@ -1,0 +1,160 @@
+//! The server around the database, as far as a session knows it: itself, its user, its database, its settings.
+
+use super::made::Ask;
+use super::value::{NULL, bool, char, int4, oid, text, text_or_null};
+use crate::error::Result;
+use crate::types::reg::SUPERUSER;
+use crate::types::{Datum, Row};
+
+/// Oid of the session's database, the same for all: nothing refers to another one.
+pub(crate) const DATABASE_OID: u32 = 5;
+/// Oid of pg_default.
+const DEFAULT_TABLESPACE: u32 = 1663;
+/// pg_database.encoding of UTF8.
+const UTF8: i32 = 6;
+
+/// The session's own database: others are another bee and not seen from here.
+pub(super) fn databases(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    Ok(vec![vec![
+        oid(DATABASE_OID),
+        text(&ask.cx.database),
+        oid(SUPERUSER),
+        int4(UTF8),
+        char('c'),   // datlocprovider
+        bool(false), // datistemplate
+        bool(true),  // datallowconn
+        int4(-1),
+        oid(0),
+        oid(0),
+        oid(DEFAULT_TABLESPACE),
+        text("C"),
+        text("C"),
+        NULL,
+        NULL,
+        NULL,
+    ]])
+}
+
+/// The session's user: roles are the server's, and no other is known here.
+pub(super) fn roles(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    Ok(vec![vec![
+        text(&ask.cx.user),
+        bool(true),  // rolsuper
+        bool(true),  // rolinherit
+        bool(true),  // rolcreaterole
+        bool(true),  // rolcreatedb
+        bool(true),  // rolcanlogin
+        bool(false), // rolreplication
+        int4(-1),
+        text("********"),
+        NULL,
+        bool(true), // rolbypassrls
+        NULL,
+        oid(SUPERUSER),
+    ]])
+}
+
+/// The same, without a password: it is not kept in the database.
+pub(super) fn authids(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let yes = || bool(true);
+    Ok(vec![vec![oid(SUPERUSER), text(&ask.cx.user), yes(), yes(), yes(), yes(), yes(), bool(false), yes(), int4(-1), NULL, NULL]])
+}
+
+pub(super) fn users(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    Ok(vec![vec![text(&ask.cx.user), oid(SUPERUSER), bool(true), bool(true), bool(false), bool(true), text("********"), NULL, NULL]])
+}
+
+/// Settings that tools look for, with the type and category pg_settings files them under. Values come from the session; a name it
+/// does not know is left out.
+const SETTINGS: &[(&str, &str, &str)] = &[
+    ("application_name", "string", "Reporting and Logging / What to Log"),
+    ("bytea_output", "enum", "Client Connection Defaults / Statement Behavior"),
+    ("client_encoding", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("client_min_messages", "enum", "Client Connection Defaults / Statement Behavior"),
+    ("DateStyle", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("default_transaction_deferrable", "bool", "Client Connection Defaults / Statement Behavior"),
+    ("default_transaction_isolation", "enum", "Client Connection Defaults / Statement Behavior"),
+    ("default_transaction_read_only", "bool", "Client Connection Defaults / Statement Behavior"),
+    ("extra_float_digits", "integer", "Client Connection Defaults / Locale and Formatting"),
+    ("idle_in_transaction_session_timeout", "integer", "Client Connection Defaults / Statement Behavior"),
+    ("integer_datetimes", "bool", "Preset Options"),
+    ("IntervalStyle", "enum", "Client Connection Defaults / Locale and Formatting"),
+    ("is_superuser", "bool", "Client Connection Defaults / Statement Behavior"),
+    ("lc_collate", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("lc_ctype", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("lc_messages", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("lock_timeout", "integer", "Client Connection Defaults / Statement Behavior"),
+    ("max_connections", "integer", "Connections and Authentication / Connection Settings"),
+    ("max_identifier_length", "integer", "Preset Options"),
+    ("max_index_keys", "integer", "Preset Options"),
+    ("search_path", "string", "Client Connection Defaults / Statement Behavior"),
+    ("server_encoding", "string", "Preset Options"),
+    ("server_version", "string", "Preset Options"),
+    ("server_version_num", "integer", "Preset Options"),
+    ("session_authorization", "string", "Client Connection Defaults / Statement Behavior"),
+    ("standard_conforming_strings", "bool", "Version and Platform Compatibility / Previous PostgreSQL Versions"),
+    ("statement_timeout", "integer", "Client Connection Defaults / Statement Behavior"),
+    ("synchronous_commit", "enum", "Write-Ahead Log / Settings"),
+    ("TimeZone", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("transaction_isolation", "enum", "Client Connection Defaults / Statement Behavior"),
+    ("transaction_read_only", "bool", "Client Connection Defaults / Statement Behavior"),
+    ("work_mem", "integer", "Resource Usage / Memory"),
+];
+
+pub(super) fn settings(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, kind, category) in SETTINGS {
+        let Some(value) = ask.cx.services.setting(name) else { continue };
+        let context = if *category == "Preset Options" { "internal" } else { "user" };
+        rows.push(vec![
+            text(name),
+            text(&value),
+            NULL,
+            text(category),
+            text(""),
+            NULL,
+            text(context),
+            text(kind),
+            text("default"),
+            NULL,
+            NULL,
+            NULL,
+            NULL,
+            NULL,
+            NULL,
+            NULL,
+            bool(false),
+        ]);
+    }
+    Ok(rows)
+}
+
+/// The session itself: of the others it knows nothing.
+pub(super) fn activity(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let cx = ask.cx;
+    let (transaction, statement) = (Datum::TimestampTz(cx.transaction_micros), Datum::TimestampTz(cx.statement_micros));
+    Ok(vec![vec![
+        oid(DATABASE_OID),
+        text(&cx.database),
+        int4(cx.backend_pid),
+        NULL, // leader_pid
+        oid(SUPERUSER),
+        text(&cx.user),
+        text_or_null(cx.services.setting("application_name")),
+        NULL, // client_addr
+        NULL, // client_hostname
+        NULL, // client_port
+        NULL, // backend_start
+        transaction,
+        statement.clone(),
+        statement,
+        NULL, // wait_event_type
+        NULL, // wait_event
+        text("active"),
+        NULL, // backend_xid
+        NULL, // backend_xmin
+        NULL, // query_id
+        NULL, // query
+        text("client backend"),
+    ]])
+}
