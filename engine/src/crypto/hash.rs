@@ -54,7 +54,11 @@ pub fn hash(parts: &[&[u8]]) -> Hash {
 }
 
 /// BLAKE2b-256 of the concatenated parts, keyed.
-pub fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> Hash {
+///
+/// # Panics
+///
+/// If the key has more than 64 bytes.
+pub fn keyed(key: &[u8], parts: &[&[u8]]) -> Hash {
     let mut hasher =
         Blake2bMac::<U32>::new_from_slice(key).expect("BLAKE2b takes keys of up to 64 bytes");
     for part in parts {
@@ -105,14 +109,14 @@ pub fn namespace(name: &str, index: u8) -> Hash {
 }
 
 /// What a peer shows to prove that it knows a core's key, bound to one handshake:
-/// `H(key = core key, namespace || handshake hash)`. Source: `replicate` in hypercore `lib/caps.js`.
-pub fn capability(core: &crate::CoreKey, is_initiator: bool, handshake_hash: &[u8]) -> Hash {
+/// `H(key = handshake hash[64], namespace || core key)`. Source: `replicate` in hypercore `lib/caps.js`.
+pub fn capability(core: &crate::CoreKey, is_initiator: bool, handshake_hash: &[u8; 64]) -> Hash {
     let side = if is_initiator {
         &REPLICATE_INITIATOR
     } else {
         &REPLICATE_RESPONDER
     };
-    keyed(&core.0, &[side, handshake_hash])
+    keyed(handshake_hash, &[side, &core.0])
 }
 
 /// 32 bytes from hex digits, at compile time.

@@ -308,15 +308,14 @@ pub fn uint32_array(out: &mut Vec<u8>, words: &[u32]) {
 /// Append a number whose bytes sort as it does: one byte up to 250, then `fb` to `fe` and 1 to 4 bytes
 /// of `n - 251`, big-endian; from 2^32 on `ff`, an exponent and a 48-bit mantissa, as in JavaScript.
 pub fn lexint(out: &mut Vec<u8>, n: u64) {
-    let Some(rest) = n.checked_sub(251) else {
-        return out.push(n as u8);
-    };
+    let rest = n.saturating_sub(251);
     let bytes = rest.to_be_bytes();
     match n {
-        ..=0xff => out.extend_from_slice(&[251, bytes[7]]),
-        ..=0xffff => out.extend_from_slice(&[252, bytes[6], bytes[7]]),
-        ..=0xff_ffff => out.extend_from_slice(&[253, bytes[5], bytes[6], bytes[7]]),
-        ..=0xffff_ffff => {
+        0..=250 => out.push(n as u8),
+        251..=0xff => out.extend_from_slice(&[251, bytes[7]]),
+        0x100..=0xffff => out.extend_from_slice(&[252, bytes[6], bytes[7]]),
+        0x1_0000..=0xff_ffff => out.extend_from_slice(&[253, bytes[5], bytes[6], bytes[7]]),
+        0x100_0000..=0xffff_ffff => {
             out.push(254);
             out.extend_from_slice(&bytes[4..]);
         }

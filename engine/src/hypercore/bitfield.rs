@@ -264,6 +264,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn a_bitfield_is_a_set(prefix in 0..300u64, steps in proptest::collection::vec(step(), 0..12)) {
             let mut field = Bitfield::full(Length(prefix));

@@ -1,6 +1,486 @@
-//! One signed, append-only log of blocks.
+//! One signed, append-only log of blocks: [`Core`].
+//!
+//! ```text
+//! append     hash the leaves, fold the roots, sign once, one atomic batch, then publish the head
+//! get        below the published length: one read and a checksum
+//! stage      blocks written beyond the head, by and by; a signed head makes them visible as one
+//! verify     hash everything again, up to the signed head
+//! ```
+//!
+//! A core has one writer at a time and any number of readers, who take no lock but for the head. Blocks
+//! are opaque here.
+//!
+//! What must stay true:
+//!
+//! * a published head is in the store, with all its blocks and nodes (never the other way round: the
+//!   store may be ahead of what is published, if a write was reported as failed and yet was there);
+//! * the stored head is signed and matches the stored roots, or opening fails;
+//! * what lies in the store beyond the head is not part of the core: it is ignored by readers, and
+//!   removed before anything is written there again;
+//! * a stored block below the head never changes.
 
+pub mod append;
 pub mod bitfield;
 pub mod merkle;
 pub mod position;
+pub mod stage;
+mod tree;
+pub mod verify_log;
 pub mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::bee::BlockSource;
+use crate::crypto::hash::Hash;
+use crate::crypto::key::{CoreKey, DiscoveryKey, KeyPair};
+use crate::crypto::manifest::Manifest;
+use crate::crypto::verifier::Verifier;
+use crate::error::{Error, Result};
+use crate::hypercore::append::WriterLock;
+use crate::hypercore::bitfield::Bitfield;
+use crate::hypercore::merkle::{Roots, TreeNode};
+use crate::hypercore::position::{BlockIndex, Fork, Length, NodeIndex};
+use crate::hypercore::watch::{Position, Watch};
+use crate::storage::key::{self, CoreId, MetaKey};
+use crate::storage::record::{self, CoreRecord, HeadRecord};
+use crate::storage::{Backend, Durability, Space, WriteBatch};
+
+/// The state of a core that was signed last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// How many blocks.
+    pub length: Length,
+    /// How often history was rewritten.
+    pub fork: Fork,
+    /// The tree hash: the hash over the roots.
+    pub root_hash: Hash,
+    /// The signature over tree hash, length and fork, in the form that is sent to peers. Empty while the
+    /// core is empty, and where a prologue stands for it.
+    pub signature: Bytes,
+    /// How many bytes all blocks have.
+    pub byte_length: u64,
+}
+
+/// One signed log. Made by [`crate::corestore::Store`], shared by all who use it.
+pub struct Core {
+    id: CoreId,
+    key: CoreKey,
+    discovery_key: DiscoveryKey,
+    /// `None` until the manifest of a core that was opened by its key is known.
+    verifier: RwLock<Option<Arc<Verifier>>>,
+    /// Present if this core can be written here.
+    pair: Option<KeyPair>,
+    backend: Arc<dyn Backend>,
+    published: RwLock<Published>,
+    /// The published length once more, for readers: it only ever grows.
+    length: AtomicU64,
+    /// How much of the core survives a crash of the machine.
+    durable: AtomicU64,
+    writer: WriterLock,
+    watch: Arc<Watch>,
+}
+
+struct Published {
+    head: Head,
+    held: Bitfield,
+}
+
+impl Core {
+    /// Open a core from its record. The store makes sure that it is open only once.
+    ///
+    /// Reads the head, its roots (O(log length)) and the last block, whatever the length.
+    pub(crate) fn open(backend: Arc<dyn Backend>, id: CoreId, record: &CoreRecord) -> Result<Core> {
+        let key = record.key;
+        let verifier = match &record.manifest {
+            Some(manifest) => Some(Arc::new(Verifier::new(key, Manifest::decode(manifest)?)?)),
+            None => None,
+        };
+        let opened = Opened::read(&*backend, id, key, verifier.as_deref())
+            .map_err(|error| name(error, key, None))?;
+        let Opened {
+            roots,
+            head,
+            held,
+            has_tail,
+        } = opened;
+        let position = Position {
+            fork: head.fork,
+            length: head.length,
+        };
+        let core = Core {
+            id,
+            key,
+            discovery_key: key.discovery_key(),
+            verifier: RwLock::new(verifier),
+            pair: record.seed.as_ref().map(KeyPair::from_seed),
+            backend,
+            length: AtomicU64::new(head.length.0),
+            durable: AtomicU64::new(head.length.0),
+            published: RwLock::new(Published { head, held }),
+            writer: WriterLock::new(roots, has_tail),
+            watch: Watch::new(position),
+        };
+        // The last append is the likeliest to be damaged, and a bee's newest root is in its last block.
+        if let Some(last) = core.len().last()
+            && core.has(last)
+        {
+            core.get(last)?;
+        }
+        Ok(core)
+    }
+
+    /// What readers are given: blocks are verified against it.
+    pub fn key(&self) -> CoreKey {
+        self.key
+    }
+
+    /// What peers find the core by.
+    pub fn discovery_key(&self) -> DiscoveryKey {
+        self.discovery_key
+    }
+
+    /// Who may sign, if that is known here yet.
+    pub fn manifest(&self) -> Option<Manifest> {
+        Some(self.verifier()?.manifest().clone())
+    }
+
+    /// What checks signatures of this core, if its manifest is known here yet.
+    pub fn verifier(&self) -> Option<Arc<Verifier>> {
+        self.verifier.read().clone()
+    }
+
+    /// Take in the manifest a peer sent. Nothing happens if one is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidManifest`] unless it belongs to this core's key; [`Error::Storage`].
+    pub fn learn_manifest(&self, manifest: Manifest) -> Result<()> {
+        let mut known = self.verifier.write();
+        if known.is_some() {
+            return Ok(());
+        }
+        let verifier = Verifier::new(self.key, manifest)?;
+        let at = MetaKey::Core(self.id).encode();
+        let stored = self.backend.get(Space::Meta, &at)?;
+        let stored =
+            stored.ok_or_else(|| name(Error::corrupt("its record is gone"), self.key, None))?;
+        let mut core: CoreRecord = record::decode(&at, stored)?;
+        core.manifest = Some(verifier.manifest().encode());
+        let mut batch = WriteBatch::new();
+        batch.put(Space::Meta, &at, &record::encode(&at, &core));
+        self.backend.write(batch, Durability::Sync)?;
+        *known = Some(Arc::new(verifier));
+        Ok(())
+    }
+
+    /// Whether appends can be signed here.
+    pub fn is_writable(&self) -> bool {
+        match (&self.pair, self.verifier()) {
+            (Some(pair), Some(verifier)) => verifier.can_sign(pair.public_key()),
+            _ => false,
+        }
+    }
+
+    /// The published head.
+    pub fn head(&self) -> Head {
+        self.published.read().head.clone()
+    }
+
+    /// How many blocks there are: one atomic load.
+    pub fn len(&self) -> Length {
+        Length(self.length.load(Ordering::Acquire))
+    }
+
+    /// Whether there is no block.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Length(0)
+    }
+
+    /// How many blocks survive a crash of the machine. Behind [`len`](Core::len) while appends are not
+    /// synced. Do not show peers more than this: after a crash the writer would sign something else at
+    /// the same length, which to them is a conflict.
+    pub fn durable_len(&self) -> Length {
+        Length(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Make all appends so far durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`].
+    pub fn sync(&self) -> Result<()> {
+        let length = self.len();
+        self.backend.sync()?;
+        self.durable.fetch_max(length.0, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Whether this block is stored here. Every block below the length is, but on a sparse replica.
+    pub fn has(&self, block: BlockIndex) -> bool {
+        self.published.read().held.get(block)
+    }
+
+    /// The first block that is not stored here.
+    pub fn contiguous_len(&self) -> Length {
+        self.published.read().held.contiguous()
+    }
+
+    /// How many blocks are stored here.
+    pub fn held_blocks(&self) -> u64 {
+        let published = self.published.read();
+        published
+            .held
+            .count(BlockIndex(0)..BlockIndex(published.head.length.0))
+    }
+
+    /// The store below.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Where to wait for the core to grow.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// A block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] beyond the length; [`Error::MissingBlock`] if it is not stored here;
+    /// `Corrupt`, naming core and block, if what is stored does not match its checksum.
+    pub fn get(&self, index: BlockIndex) -> Result<Bytes> {
+        self.check_bounds(index, 1)?;
+        self.read(index)
+    }
+
+    /// Consecutive blocks, all of them, by one sequential read.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Core::get), for the first block that cannot be had.
+    pub fn get_range(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
+        self.check_bounds(first, count as u64)?;
+        let (blocks, error) = self.read_range(first, count);
+        error.map_or(Ok(blocks), Err)
+    }
+
+    /// A Merkle node, if it is stored here and covers no block beyond the length.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if the stored nodes are damaged.
+    pub fn node(&self, index: NodeIndex) -> Result<Option<TreeNode>> {
+        if !self.len().contains(crate::flat_tree::last_block(index)) {
+            return Ok(None);
+        }
+        tree::read_node(&*self.backend, self.id, index).map_err(|error| name(error, self.key, None))
+    }
+
+    fn check_bounds(&self, first: BlockIndex, count: u64) -> Result<()> {
+        let length = self.len();
+        match first.0.checked_add(count) {
+            Some(end) if end <= length.0 => Ok(()),
+            _ => {
+                let block = first.0.max(length.0);
+                Err(Error::Invalid(format!(
+                    "block {block} is beyond the core's length of {length}"
+                )))
+            }
+        }
+    }
+
+    /// A block that is stored, whatever the published length.
+    fn read(&self, index: BlockIndex) -> Result<Bytes> {
+        let at = key::block(self.id, index);
+        let corrupt = |error| name(error, self.key, Some(index));
+        match self.backend.get(Space::Block, &at).map_err(corrupt)? {
+            Some(value) => record::unseal(&at, value).map_err(|what| corrupt(Error::corrupt(what))),
+            None => Err(self.absent(index)),
+        }
+    }
+
+    /// As many blocks from `first` on as can be had, and why it is not `count`.
+    fn read_range(&self, first: BlockIndex, count: usize) -> (Vec<Bytes>, Option<Error>) {
+        let mut blocks = Vec::with_capacity(count.min(4096));
+        // An iterator costs more than two point reads.
+        if count > 2 {
+            let range = key::blocks(self.id, first, count as u64);
+            let mut next = first;
+            for entry in self.backend.scan(Space::Block, range, false) {
+                let corrupt = |error| name(error, self.key, Some(next));
+                let block = entry.and_then(|(at, value)| match key::block_index(&at) {
+                    Some(index) if index == next => {
+                        record::unseal(&at, value).map_err(Error::corrupt)
+                    }
+                    _ => Err(self.absent(next)),
+                });
+                match block.map_err(corrupt) {
+                    Ok(block) => blocks.push(block),
+                    Err(error) => return (blocks, Some(error)),
+                }
+                next = next.next();
+            }
+        }
+        while blocks.len() < count {
+            match self.read(BlockIndex(first.0 + blocks.len() as u64)) {
+                Ok(block) => blocks.push(block),
+                Err(error) => return (blocks, Some(error)),
+            }
+        }
+        (blocks, None)
+    }
+
+    /// Why a block below the length is not in the store.
+    fn absent(&self, index: BlockIndex) -> Error {
+        if self.has(index) || self.pair.is_some() {
+            name(
+                Error::corrupt("it is gone from the store"),
+                self.key,
+                Some(index),
+            )
+        } else {
+            Error::MissingBlock(index)
+        }
+    }
+}
+
+impl BlockSource for Core {
+    fn block(&self, index: BlockIndex) -> Result<Bytes> {
+        self.get(index)
+    }
+
+    fn blocks(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
+        self.check_bounds(first, 1)?;
+        let count = count.min((self.len().0 - first.0) as usize);
+        match self.read_range(first, count) {
+            (blocks, Some(error)) if blocks.is_empty() => Err(error),
+            (blocks, _) => Ok(blocks),
+        }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Core({}, {} blocks)", self.key, self.len())
+    }
+}
+
+/// Put the name of the core, and of the block if there is one, into an error that lacks them.
+fn name(error: Error, of: CoreKey, at: Option<BlockIndex>) -> Error {
+    match error {
+        Error::Corrupt { core, block, what } => Error::Corrupt {
+            core: core.or(Some(of)),
+            block: block.or(at),
+            what,
+        },
+        other => other,
+    }
+}
+
+/// A core as it was found in the store.
+struct Opened {
+    roots: Roots,
+    head: Head,
+    held: Bitfield,
+    /// Whether blocks or nodes lie beyond the head: what a stage or a failed write left behind.
+    has_tail: bool,
+}
+
+impl Opened {
+    fn read(
+        backend: &dyn Backend,
+        id: CoreId,
+        key: CoreKey,
+        verifier: Option<&Verifier>,
+    ) -> Result<Opened> {
+        let at = MetaKey::Head(id).encode();
+        let Some(stored) = backend.get(Space::Meta, &at)? else {
+            let has_tail = has_tail(backend, id, Length(0))?;
+            let (roots, held) = (Roots::new(), Bitfield::default());
+            let head = Head::of(&roots, Fork(0), Bytes::new());
+            return Ok(Opened {
+                roots,
+                head,
+                held,
+                has_tail,
+            });
+        };
+        let stored: HeadRecord = record::decode(&at, stored)?;
+        let mut nodes = Vec::new();
+        for index in crate::flat_tree::full_roots(stored.length) {
+            let node = tree::read_node(backend, id, index)?;
+            nodes.push(node.ok_or_else(|| Error::corrupt(format!("Merkle root {index} is gone")))?);
+        }
+        let roots = Roots::from_nodes(stored.length, nodes)
+            .ok_or_else(|| Error::corrupt("the stored roots cannot be"))?;
+        if roots.hash() != stored.tree_hash || roots.byte_length() != stored.byte_length {
+            return Err(Error::corrupt("the stored roots do not match the head"));
+        }
+        let compat = Verifier::compat(key);
+        verifier
+            .unwrap_or(&compat)
+            .verify(&roots, stored.fork, &stored.signature)
+            .map_err(|_| Error::corrupt("the head's signature is not valid"))?;
+
+        let mut held = Bitfield::full(stored.contiguous.min(stored.length));
+        for entry in backend.scan(Space::Meta, MetaKey::all_pages(id), false) {
+            let (at, value) = entry?;
+            let page = at
+                .split_last_chunk()
+                .map(|(_, page)| u32::from_be_bytes(*page));
+            let bytes = record::unseal(&at, value).map_err(Error::corrupt)?;
+            if !page.is_some_and(|page| held.load_page(page.into(), &bytes)) {
+                return Err(Error::corrupt("a bitfield page has an impossible size"));
+            }
+        }
+        let has_tail = has_tail(backend, id, stored.length)?;
+        let head = Head::of(&roots, stored.fork, stored.signature);
+        Ok(Opened {
+            roots,
+            head,
+            held,
+            has_tail,
+        })
+    }
+}
+
+impl Head {
+    fn of(roots: &Roots, fork: Fork, signature: Bytes) -> Head {
+        Head {
+            length: roots.length(),
+            fork,
+            root_hash: roots.hash(),
+            signature,
+            byte_length: roots.byte_length(),
+        }
+    }
+
+    /// As it is stored by who holds every block.
+    fn record(&self) -> HeadRecord {
+        HeadRecord {
+            fork: self.fork,
+            length: self.length,
+            byte_length: self.byte_length,
+            contiguous: self.length,
+            tree_hash: self.root_hash,
+            signature: self.signature.clone(),
+        }
+    }
+}
+
+fn has_tail(backend: &dyn Backend, id: CoreId, length: Length) -> Result<bool> {
+    for space in [Space::Block, Space::Tree] {
+        let beyond = key::blocks_from(id, BlockIndex(length.0));
+        if let Some(entry) = backend.scan(space, beyond, false).next() {
+            entry?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -9,6 +9,7 @@
 //! Batches are atomic here, too: a torn batch is a fault no backend may show, so none is made.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -150,8 +151,8 @@ impl Faulty {
             match change {
                 Change::Put { space, key, .. } | Change::Delete { space, key } => {
                     let place = (space, Bytes::copy_from_slice(key));
-                    if !before.contains_key(&place) {
-                        before.insert(place, self.inner.get(space, key)?);
+                    if let Entry::Vacant(vacant) = before.entry(place) {
+                        vacant.insert(self.inner.get(space, key)?);
                     }
                 }
                 Change::DeleteRange { space, start, end } => {

@@ -1,0 +1,226 @@
+//! Hash, sign, write atomically, then publish the head.
+//!
+//! An append reads nothing from the store: the roots are in memory. It writes one batch with the blocks,
+//! one record of Merkle nodes for every 64 of them, and the head, signed once whatever the number of
+//! blocks. Readers see the new length only after the batch is written.
+//!
+//! **When the write fails** nothing is published, and the roots stay as they were. Whether the batch is
+//! in the store is not known then; if it is, and the process stops now, the core will be found longer
+//! than was ever told, with all of the append and never a part of it. If it goes on instead, the next
+//! append first removes whatever lies beyond the published head. That is safe: no one was shown what is
+//! overwritten.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::{Core, Head};
+use crate::error::{Error, Result};
+use crate::hypercore::bitfield::Bitfield;
+use crate::hypercore::merkle::Roots;
+use crate::hypercore::position::{BlockIndex, Length};
+use crate::hypercore::watch::Position;
+use crate::storage::key::{self, MetaKey};
+use crate::storage::record::{self, CHUNK_BLOCKS_MAX, Chunk};
+use crate::storage::{Durability, Space, WriteBatch};
+
+/// The largest block that may be appended: 15 MiB, which is what JavaScript peers accept.
+pub const BLOCK_BYTES_MAX: usize = 15 << 20;
+
+/// What appending goes on from. Whoever has it is the one writer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Writer {
+    pub roots: Roots,
+    /// Whether something may lie in the store beyond the roots' length.
+    pub has_tail: bool,
+}
+
+/// Hands out the [`Writer`], to one at a time. Not a mutex guard, because a stage holds it for as long
+/// as a load takes, and may move between threads.
+pub(super) struct WriterLock {
+    writer: Mutex<Option<Writer>>,
+    free: Condvar,
+}
+
+impl WriterLock {
+    pub fn new(roots: Roots, has_tail: bool) -> WriterLock {
+        WriterLock {
+            writer: Mutex::new(Some(Writer { roots, has_tail })),
+            free: Condvar::new(),
+        }
+    }
+
+    /// Wait for it and take it. It must be given back.
+    pub fn take(&self) -> Writer {
+        let mut writer = self.writer.lock();
+        loop {
+            if let Some(writer) = writer.take() {
+                return writer;
+            }
+            self.free.wait(&mut writer);
+        }
+    }
+
+    pub fn give_back(&self, writer: Writer) {
+        *self.writer.lock() = Some(writer);
+        self.free.notify_one();
+    }
+
+    /// Wait for it, and give it back when the turn ends, also by a panic.
+    fn turn(&self) -> Turn<'_> {
+        Turn {
+            writer: self.take(),
+            lock: self,
+        }
+    }
+}
+
+struct Turn<'a> {
+    writer: Writer,
+    lock: &'a WriterLock,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.lock.give_back(std::mem::take(&mut self.writer));
+    }
+}
+
+impl Core {
+    /// Append blocks as one: all of them or, after an error, none of them is part of the core. Waits for
+    /// a [`Stage`](super::stage::Stage) that is open.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotWritable`]; [`Error::Invalid`] for a block above 15 MiB; [`Error::Storage`].
+    pub fn append(&self, blocks: &[Bytes], durability: Durability) -> Result<Head> {
+        check_sizes(blocks)?;
+        let mut turn = self.writer.turn();
+        let mut writer = turn.writer.clone();
+        // From here on the store may hold more than the roots say, until the append has succeeded.
+        let had_tail = std::mem::replace(&mut turn.writer.has_tail, true);
+        let head = self.append_with(&mut writer, blocks, durability)?;
+        turn.writer = Writer {
+            has_tail: had_tail && blocks.is_empty(),
+            ..writer
+        };
+        Ok(head)
+    }
+
+    fn append_with(
+        &self,
+        writer: &mut Writer,
+        blocks: &[Bytes],
+        durability: Durability,
+    ) -> Result<Head> {
+        if blocks.is_empty() {
+            if durability == Durability::Sync {
+                self.sync()?;
+            }
+            return Ok(self.head());
+        }
+        let bytes: usize = blocks.iter().map(Bytes::len).sum();
+        let mut batch = WriteBatch::with_capacity(
+            blocks.len() + blocks.len() / CHUNK_BLOCKS_MAX + 4,
+            bytes + 110 * blocks.len() + 512,
+        );
+        self.put_blocks(&mut batch, writer, blocks);
+        self.commit(&mut batch, &writer.roots, durability)
+    }
+
+    /// Sign the roots, write the head together with what is in the batch, and publish it.
+    pub(super) fn commit(
+        &self,
+        batch: &mut WriteBatch,
+        roots: &Roots,
+        durability: Durability,
+    ) -> Result<Head> {
+        let (Some(pair), Some(verifier)) = (&self.pair, self.verifier()) else {
+            return Err(Error::NotWritable);
+        };
+        let fork = self.published.read().head.fork;
+        let mut head = Head::of(roots, fork, Bytes::new());
+        head.signature = verifier
+            .sign(pair, &head.root_hash, head.length, fork)?
+            .into();
+        let at = MetaKey::Head(self.id).encode();
+        batch.put(Space::Meta, &at, &record::encode(&at, &head.record()));
+        self.backend.write(std::mem::take(batch), durability)?;
+        self.publish(head.clone(), durability);
+        Ok(head)
+    }
+
+    /// The head is in the store: let readers see it.
+    fn publish(&self, head: Head, durability: Durability) {
+        let position = Position {
+            fork: head.fork,
+            length: head.length,
+        };
+        if durability == Durability::Sync {
+            self.durable.fetch_max(head.length.0, Ordering::AcqRel);
+        }
+        {
+            let mut published = self.published.write();
+            published.held = Bitfield::full(head.length);
+            self.length.store(head.length.0, Ordering::Release);
+            published.head = head;
+        }
+        self.watch.publish(position);
+    }
+}
+
+impl Core {
+    /// Add blocks and the nodes they complete to a batch. The writer is brought up to date with what the
+    /// batch will do; nothing else is touched.
+    pub(super) fn put_blocks(&self, batch: &mut WriteBatch, writer: &mut Writer, blocks: &[Bytes]) {
+        let mut index = writer.roots.length().0;
+        if std::mem::take(&mut writer.has_tail) {
+            self.remove_tail(batch, writer.roots.length());
+        }
+        let mut chunk = Chunk::default();
+        for group in blocks.chunks(CHUNK_BLOCKS_MAX) {
+            chunk.clear();
+            for block in group {
+                let at = key::block(self.id, BlockIndex(index));
+                batch.put_parts(Space::Block, &at, &[&record::seal(&at, block), block]);
+                chunk.begin_block();
+                writer.roots.append(block, |node| chunk.push(node));
+                index += 1;
+            }
+            let at = key::block(self.id, BlockIndex(index - 1));
+            let payload = chunk.payload();
+            batch.put_parts(Space::Tree, &at, &[&record::seal(&at, payload), payload]);
+        }
+    }
+
+    /// Add the removal of all that is stored from this length on to a batch.
+    ///
+    /// A write that was reported as failed may be there, and with it a head beyond the published one. It
+    /// must not outlive its blocks, so the published head is put in its place by the same batch.
+    pub(super) fn remove_tail(&self, batch: &mut WriteBatch, from: Length) {
+        for space in [Space::Block, Space::Tree] {
+            let first = key::block(self.id, BlockIndex(from.0));
+            batch.delete_range(space, &first, &key::core_end(self.id));
+        }
+        let head = self.head();
+        let at = MetaKey::Head(self.id).encode();
+        if head.signature.is_empty() && head.length == Length(0) {
+            batch.delete(Space::Meta, &at);
+        } else {
+            batch.put(Space::Meta, &at, &record::encode(&at, &head.record()));
+        }
+    }
+}
+
+pub(super) fn check_sizes(blocks: &[Bytes]) -> Result<()> {
+    match blocks.iter().find(|block| block.len() > BLOCK_BYTES_MAX) {
+        Some(block) => {
+            let len = block.len();
+            Err(Error::Invalid(format!(
+                "a block of {len} bytes; at most {BLOCK_BYTES_MAX} are possible"
+            )))
+        }
+        None => Ok(()),
+    }
+}
