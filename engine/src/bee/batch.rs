@@ -270,9 +270,7 @@ impl Writer {
             }
             let resolved = self.arena.keys[operation.key as usize].resolved.as_ref();
             let resolved = resolved.expect("the key of an operation is known");
-            let value = resolved
-                .value_ref()
-                .unwrap_or_else(|| operation.large.as_deref());
+            let value = resolved.value_ref().unwrap_or(operation.large.as_deref());
             blocks.push(self.encoder.finish(resolved.key(), value));
             if last || count <= PUBLISHED_OPERATIONS_MAX {
                 let links = &self.places[places];
