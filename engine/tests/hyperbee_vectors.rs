@@ -4,6 +4,8 @@
 //! byte for byte, whether one writer lives through all operations or each gets a new one, and the reads
 //! must give what JavaScript gave, from a large cache, a small one and none.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Bound;

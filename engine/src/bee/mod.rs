@@ -24,8 +24,9 @@
 //! history    what was written, in the order it was written
 //! sub        keys under a prefix as a bee of their own
 //! arena      the part of the tree a writer has in memory
-//! batch      puts and deletes to blocks
+//! writer     puts and deletes in memory; the blocks that wait to be appended
 //! rebalance  deleting: nearest leaf, borrowing, merging
+//! batch      what was changed to blocks
 //! audit      a whole version checked
 //! ```
 //!
@@ -58,6 +59,7 @@ mod readahead;
 mod rebalance;
 mod sub;
 mod tree;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -67,7 +69,7 @@ use bytes::Bytes;
 use crate::{BlockIndex, Error, Result};
 
 pub use audit::AuditReport;
-pub use batch::{Batch, Writer};
+pub use batch::Batch;
 pub use block::{Header, Metadata};
 pub use cache::{Cache, CacheStats};
 pub use cursor::Cursor;
@@ -76,6 +78,7 @@ pub use history::{Change, History, Operation};
 pub use range::KeyRange;
 pub use sub::{Sub, SubCursor, SubSnapshot};
 pub use tree::{Bee, Snapshot};
+pub use writer::Writer;
 
 /// Where a bee's blocks are: a core, blocks staged on top of one, or a `Vec` in a test.
 pub trait BlockSource: Send + Sync {

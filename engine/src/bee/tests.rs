@@ -443,8 +443,11 @@ fn block_count(story: &Story) -> usize {
     story.log.blocks.lock().len()
 }
 
-/// A block with these nodes, each a list of keys and a list of children.
-fn block(nodes: &[(&[u64], &[(u64, u32)])], key: &[u8]) -> Bytes {
+/// Blocks of keys, blocks and offsets of children.
+type Shape<'s> = (&'s [u64], &'s [(u64, u32)]);
+
+/// A block with these nodes.
+fn block(nodes: &[Shape<'_>], key: &[u8]) -> Bytes {
     let mut encoder = Encoder::default();
     for (keys, children) in nodes {
         encoder.level(keys.iter().copied(), children.iter().copied());
@@ -491,8 +494,7 @@ fn nodes_that_contain_themselves_are_refused() {
 fn a_small_block_cannot_unfold_into_an_endless_tree() {
     // Thirty levels, each twice the child of the one above: 2^30 keys in 400 bytes.
     let children: Vec<[(u64, u32); 2]> = (1..30).map(|level| [(1, level); 2]).collect();
-    let mut nodes: Vec<(&[u64], &[(u64, u32)])> =
-        children.iter().map(|two| (&[1u64][..], &two[..])).collect();
+    let mut nodes: Vec<Shape<'_>> = children.iter().map(|two| (&[1u64][..], &two[..])).collect();
     nodes.push((&[1], &[]));
     let hostile = block(&nodes, b"k");
     refused(&Log::holding(vec![Header::default().encode(), hostile]));
