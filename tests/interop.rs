@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use pgbee_engine::bee::{Cache, Direction, KeyRange};
 use pgbee_engine::corestore::{Options, Store};
-use pgbee_engine::storage::Durability;
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::txn::{self, CommitInfo, Database};
 use pgbee_engine::{BlockIndex, Version};
@@ -57,7 +56,7 @@ fn written() -> (Arc<Database>, Vec<Version>) {
                 txn.put(key, format!("value {} of {commit}", random(1000)).into_bytes()).expect("put");
             }
         }
-        let info = CommitInfo { time_micros: 1_000_000 * (commit as i64 + 1), durability: Durability::Sync, ..CommitInfo::default() };
+        let info = CommitInfo::at(1_000_000 * (commit as i64 + 1));
         versions.push(database.commit(txn, info).expect("committed"));
     }
     (database, versions)
