@@ -9,7 +9,10 @@ use pgbee_tests::{Answer, Client, Server, repository};
 use serde_json::Value;
 
 /// Exact answers of the last commit that changed their number; raise it when it grows.
-const OK_AT_LEAST: usize = 283;
+const OK_AT_LEAST: usize = 390;
+
+/// About a table whose creation is refused (it has columns of types we lack).
+const WITHOUT_THEIR_TABLE: [&str; 2] = ["SELECT * FROM sx.t", "DROP TABLE sx.t"];
 
 fn verdict(expected: &Value, answer: &Result<Answer, pgbee_tests::WireError>) -> &'static str {
     let (state, varies) = (expected.get("state").and_then(Value::as_str), expected.get("varies").is_some());
@@ -62,6 +65,7 @@ fn answers_are_postgresqls() {
                 // A missing feature is said to be missing, not met by a chance error.
                 if let ("missing", Err(error)) = (found, &answer)
                     && !matches!(error.state(), "0A000" | "42883" | "42704")
+                    && !WITHOUT_THEIR_TABLE.contains(&sql)
                 {
                     wrong.push(format!("[missing] {sql}: {} {}", error.state(), error.message()));
                 }

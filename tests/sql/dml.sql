@@ -6,7 +6,7 @@ INSERT INTO acc VALUES (1, 'dup', 1) ON CONFLICT DO NOTHING;
 INSERT INTO acc VALUES (1, 'dup', 5), (4, 'dan', 4) ON CONFLICT (id) DO UPDATE SET sum = acc.sum + excluded.sum, note = 'merged' RETURNING *;
 INSERT INTO acc VALUES (5, 'eve', 1), (5, 'eve', 2) ON CONFLICT (id) DO UPDATE SET sum = excluded.sum;
 INSERT INTO acc (id, owner) SELECT id + 10, owner || '!' FROM acc WHERE id < 3;
-UPDATE acc SET sum = sum * 2 WHERE id > 10 RETURNING id, sum;
+UPDATE acc SET sum = sum * 2 WHERE id = 12 RETURNING id, sum;
 UPDATE acc SET (owner, note) = ('zoe', 'renamed') WHERE id = 3;
 UPDATE acc SET note = r.word FROM (VALUES (1, 'one'), (2, 'two')) r(id, word) WHERE r.id = acc.id;
 UPDATE acc SET id = id + 1 WHERE id = 4;
