@@ -33,6 +33,8 @@ pub(super) struct Arena {
     pub(super) nodes: Vec<ArenaNode>,
     pub(super) links: Vec<Link>,
     pub(super) keys: Vec<ArenaKey>,
+    /// Links that nodes had before they became the root. Their places hold older states of these nodes.
+    pub(super) retired: Vec<LinkId>,
 }
 
 /// One key more than any stored node has: it is split right after.
@@ -177,6 +179,14 @@ impl Arena {
         self.nodes.clear();
         self.links.clear();
         self.keys.clear();
+        self.retired.clear();
+    }
+
+    /// At the end of a batch, when no list of places needs them any more.
+    pub(super) fn drop_retired(&mut self) {
+        for link in std::mem::take(&mut self.retired) {
+            self.link_mut(link).block = 0;
+        }
     }
 
     pub(super) fn add_node(&mut self, node: ArenaNode) -> NodeId {
@@ -204,9 +214,6 @@ impl Arena {
         if !is_root && node.keys.len() < KEYS_MIN {
             let what = format!("a tree node with only {} keys", node.keys.len());
             return Err(corrupt(node.address.block, what));
-        }
-        if node.keys.is_empty() && !node.is_leaf() {
-            return Err(corrupt(node.address.block, "a root with one child"));
         }
         let mut loaded = ArenaNode::empty();
         loaded.changed = false;

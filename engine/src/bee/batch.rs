@@ -36,9 +36,7 @@ use parking_lot::RwLock;
 use super::arena::{Arena, ArenaNode, KeyId, LinkId, NONE, NodeId};
 use super::block::{Encoder, Header, Metadata};
 use super::cache::{Access, Cache};
-use super::node::{
-    self, Child, DEPTH_MAX, KEYS_MAX, Key, Node, NodeAddress, Resolved, VALUE_KEPT_MAX,
-};
+use super::node::{self, Child, DEPTH_MAX, KEYS_MAX, Key, Node, Resolved, VALUE_KEPT_MAX};
 use super::readahead::Readahead;
 use super::rebalance::{self, Path};
 use super::tree::Tree;
@@ -63,6 +61,8 @@ pub struct Writer {
     encoder: Encoder,
     /// Places written since the last [`Writer::appended`], for the cache.
     written: Vec<LinkId>,
+    /// Places in committed blocks that nodes had before.
+    superseded: Vec<Child>,
     /// The batch at hand: its operations, and their lists of places one after the other.
     operations: Vec<Operation>,
     places: Vec<LinkId>,
@@ -134,6 +134,7 @@ impl Writer {
             length: length.0,
             encoder: Encoder::default(),
             written: Vec::new(),
+            superseded: Vec::new(),
             operations: Vec::new(),
             places: Vec::new(),
             stray: false,
@@ -182,12 +183,16 @@ impl Writer {
     }
 
     /// To be called once all blocks taken are committed: puts the nodes they hold into the cache, their
-    /// keys known, so that readers of the new version find the path to what changed there.
+    /// keys known, so that readers of the new version find the path to what changed there. What these
+    /// nodes replace leaves the cache.
     ///
     /// Without this call everything stays right, only colder. With it, blocks that are not committed for
     /// good would be believed by readers.
     pub fn appended(&mut self) {
         self.tree.cached_below = self.length;
+        for place in std::mem::take(&mut self.superseded) {
+            self.tree.cache.remove(self.tree.address(place));
+        }
         let mut written = std::mem::take(&mut self.written);
         written.sort_unstable();
         written.dedup();
@@ -201,11 +206,7 @@ impl Writer {
     }
 
     fn publish(&self, node: NodeId, block: u64, offset: u32) {
-        let address = NodeAddress {
-            source: self.tree.source_id,
-            block,
-            offset,
-        };
+        let address = self.tree.address(Child { block, offset });
         if block == 0 || self.tree.cache.get(address).is_some() {
             return;
         }
@@ -233,6 +234,7 @@ impl Writer {
         self.arena.clear();
         self.root = NONE;
         self.written.clear();
+        self.superseded.clear();
         self.operations.clear();
         self.places.clear();
         self.stray = false;
@@ -557,10 +559,11 @@ impl Writer {
         self.places.push(NONE);
         let below = self.path.len() - usize::from(leaf.is_none());
         let mut offset = 0;
-        for &(node, i) in &self.path[..below] {
+        for step in 0..below {
+            let (node, i) = self.path[step];
             offset += 1;
             let link = self.arena.node(node).children()[i];
-            self.arena.place(link, seq, offset);
+            self.place(link, seq, offset);
             self.places.push(link);
         }
         if let Some(leaf) = leaf {
@@ -568,10 +571,21 @@ impl Writer {
         }
         if let (Some(right), Some(&(parent, i))) = (right, self.path.last()) {
             let link = self.arena.node(parent).children()[i + 1];
-            self.arena.place(link, seq, offset + 1);
+            self.place(link, seq, offset + 1);
             self.places.push(link);
             self.arena.node_mut(right).changed = false;
         }
+    }
+
+    fn place(&mut self, link: LinkId, seq: u64, offset: u32) {
+        let before = self.arena.link(link);
+        if before.block != 0 && before.block < self.tree.cached_below {
+            self.superseded.push(Child {
+                block: before.block,
+                offset: before.offset,
+            });
+        }
+        self.arena.place(link, seq, offset);
     }
 
     /// Numbers every changed node, depth first from the root.
@@ -590,7 +604,7 @@ impl Writer {
             let child = self.arena.link(link).node;
             if child != NONE && self.arena.node(child).changed {
                 let offset = self.number(child, start, seq);
-                self.arena.place(link, seq, offset);
+                self.place(link, seq, offset);
                 self.places[start + offset as usize] = link;
             }
         }
@@ -655,8 +669,15 @@ impl Writer {
             }
         }
         self.source.pending.write().1.append(&mut blocks);
+        if count > 0 && (2..=self.tree.cached_below).contains(&self.length) {
+            self.superseded.push(Child {
+                block: self.length - 1,
+                offset: 0,
+            });
+        }
         self.length += count as u64;
         self.places.clear();
+        self.arena.drop_retired();
         if self.stray {
             self.clear_marks();
         }

@@ -4,7 +4,7 @@
 //! compares with about twenty keys, each in a block of its own. With the nodes here it reads none of them.
 //!
 //! ```text
-//! shard (many, by hash)     map: address -> node
+//! shard (many, by hash)     table: address -> node
 //!   main                    nodes that lookups used: second chance. The oldest goes; if it was used
 //!                           since the hand last passed, it is put behind the youngest instead
 //!   probation               nodes that a scan brought in, at most an eighth. Used again by anyone, a
@@ -17,14 +17,15 @@
 //! * A node that was pushed out stays alive for those who hold it; it is no longer charged.
 //! * Blocks never change, so nothing here goes stale, except when a log is truncated ([`Cache::forget`]).
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, BuildHasherDefault};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::{FxHashSet, FxHasher};
 
 use super::node::{Node, NodeAddress};
 
@@ -65,16 +66,43 @@ struct Shard {
 
 #[derive(Debug, Default)]
 struct State {
-    map: FxHashMap<NodeAddress, Arc<Node>>,
+    nodes: FxHashSet<Held>,
     main: VecDeque<NodeAddress>,
     probation: VecDeque<NodeAddress>,
+    /// How many nodes were removed whose addresses may still be queued.
+    forgotten: usize,
 }
+
+/// A node found by its address. The table itself stays small enough for a processor's cache; comparing
+/// addresses touches the node, which is wanted anyway.
+#[derive(Debug)]
+struct Held(Arc<Node>);
+
+impl Borrow<NodeAddress> for Held {
+    fn borrow(&self) -> &NodeAddress {
+        &self.0.address
+    }
+}
+
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.address.hash(state);
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Held) -> bool {
+        self.0.address == other.0.address
+    }
+}
+
+impl Eq for Held {}
 
 /// Set in [`Node::charged`] while the node is in the cache.
 const HELD: u64 = 1 << 63;
 
-/// Its share of map and queues, and its reference counts.
-const NODE_OVERHEAD: usize = 2 * (size_of::<NodeAddress>() + 8) + size_of::<NodeAddress>() + 16;
+/// A node's share of table and queues, its reference counts, and what allocations cost.
+const NODE_OVERHEAD: usize = 2 * 9 + 2 * size_of::<NodeAddress>() + 16 + 3 * 16;
 
 /// Smaller shards would evict by chance rather than by age.
 const SHARD_BYTES_MIN: usize = 256 << 10;
@@ -98,7 +126,7 @@ impl Cache {
     /// What the cache holds now.
     pub fn stats(&self) -> CacheStats {
         CacheStats {
-            nodes: self.shards.iter().map(|s| s.state.read().map.len()).sum(),
+            nodes: self.shards.iter().map(|s| s.state.read().nodes.len()).sum(),
             bytes: self
                 .shards
                 .iter()
@@ -113,26 +141,27 @@ impl Cache {
         for shard in &self.shards {
             let mut state = shard.state.write();
             let State {
-                map,
+                nodes,
                 main,
                 probation,
+                ..
             } = &mut *state;
-            map.retain(|address, node| {
-                let keep = address.source != source_id || address.block < from.0;
+            nodes.retain(|Held(node)| {
+                let keep = node.address.source != source_id || node.address.block < from.0;
                 if !keep {
                     shard.release(node);
                 }
                 keep
             });
-            main.retain(|address| map.contains_key(address));
-            probation.retain(|address| map.contains_key(address));
+            main.retain(|address| nodes.contains(address));
+            probation.retain(|address| nodes.contains(address));
         }
     }
 
     #[inline]
     pub(crate) fn get(&self, address: NodeAddress) -> Option<Arc<Node>> {
         let state = self.shard(address).state.read();
-        let node = state.map.get(&address)?;
+        let Held(node) = state.nodes.get(&address)?;
         // Written only when it changes: the line stays shared between processors.
         if !node.referenced.load(Relaxed) {
             node.referenced.store(true, Relaxed);
@@ -154,19 +183,41 @@ impl Cache {
             return Arc::new(node);
         }
         let mut state = shard.state.write();
-        if let Some(held) = state.map.get(&node.address) {
+        if let Some(Held(held)) = state.nodes.get(&node.address) {
             return held.clone();
         }
         node.charged.store(bytes as u64 | HELD, Relaxed);
         shard.bytes.fetch_add(bytes, Relaxed);
         let node = Arc::new(node);
-        state.map.insert(node.address, node.clone());
+        state.nodes.insert(Held(node.clone()));
         match access {
             Access::Lookup => state.main.push_back(node.address),
             Access::Scan => state.probation.push_back(node.address),
         }
         state.evict(shard, self.shard_bytes_max);
         node
+    }
+
+    /// Lets a node go that the newest version no longer has. Who reads an older version decodes it again.
+    pub(crate) fn remove(&self, address: NodeAddress) {
+        let shard = self.shard(address);
+        let mut state = shard.state.write();
+        if let Some(Held(node)) = state.nodes.take(&address) {
+            shard.release(&node);
+            state.forgotten += 1;
+        }
+        // Its address is left in a queue; when most of them are of this kind, queues are cleaned.
+        if state.forgotten > 64 + state.nodes.len() {
+            let State {
+                nodes,
+                main,
+                probation,
+                forgotten,
+            } = &mut *state;
+            main.retain(|address| nodes.contains(address));
+            probation.retain(|address| nodes.contains(address));
+            *forgotten = 0;
+        }
     }
 
     /// Accounts for bytes that a held node grew by. Of no effect for a node that is not held (any more).
@@ -207,7 +258,7 @@ impl State {
         let mut patience = 2 * (self.main.len() + self.probation.len());
         while shard.bytes.load(Relaxed) > bytes_max && patience > 0 {
             patience -= 1;
-            let probation = self.probation.len() * 8 > self.map.len() || self.main.is_empty();
+            let probation = self.probation.len() * 8 > self.nodes.len() || self.main.is_empty();
             let queue = if probation {
                 &mut self.probation
             } else {
@@ -216,14 +267,14 @@ impl State {
             let Some(address) = queue.pop_front() else {
                 return;
             };
-            let Some(node) = self.map.get(&address) else {
+            let Some(Held(node)) = self.nodes.get(&address) else {
                 continue;
             };
             if node.referenced.swap(false, Relaxed) {
                 self.main.push_back(address);
             } else {
                 shard.release(node);
-                self.map.remove(&address);
+                self.nodes.remove(&address);
             }
         }
     }
@@ -269,9 +320,9 @@ mod tests {
         let held: usize = cache.shards[0]
             .state
             .read()
-            .map
-            .values()
-            .map(|node| node.bytes() + NODE_OVERHEAD)
+            .nodes
+            .iter()
+            .map(|Held(node)| node.bytes() + NODE_OVERHEAD)
             .sum();
         assert_eq!(held, cache.stats().bytes);
         assert!(held > 48 << 10, "it is used, too: {held}");
@@ -314,6 +365,18 @@ mod tests {
         assert_eq!(left.bytes, node(2, 9).bytes() + NODE_OVERHEAD);
         cache.forget(2, BlockIndex(0));
         assert_eq!((cache.stats().nodes, cache.stats().bytes), (0, 0));
+    }
+
+    #[test]
+    fn removed_nodes_leave_nothing_behind() {
+        let cache = Cache::new(1 << 20);
+        for block in 1..10_000 {
+            cache.insert(node(1, block), Access::Lookup);
+            cache.remove(address(block - 1));
+        }
+        assert_eq!(cache.stats().nodes, 1);
+        let queued: usize = cache.shards.iter().map(|s| s.state.read().main.len()).sum();
+        assert!(queued < 1000, "{queued}");
     }
 
     #[test]

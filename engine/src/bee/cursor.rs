@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cache::Access;
-use super::node::{DEPTH_MAX, Node};
+use super::node::{DEPTH_MAX, Nearness, Node};
 use super::readahead::Readahead;
 use super::tree::too_deep;
 use super::{Direction, Entry, KeyRange, Snapshot, corrupt};
@@ -191,6 +191,7 @@ impl Cursor {
             Direction::Backward => &self.range.end,
         };
         let mut stack = Vec::with_capacity(12);
+        let mut near = Nearness::default();
         let mut node = root;
         loop {
             if stack.len() == DEPTH_MAX {
@@ -205,7 +206,7 @@ impl Cursor {
                 Bound::Included(key) => (key, true),
                 Bound::Excluded(key) => (key, false),
             };
-            match tree.search(&frame.node, key, &mut self.ahead)? {
+            match tree.search(&frame.node, key, &mut near, &mut self.ahead)? {
                 Ok(i) => {
                     frame.position = 2 * i as i32 + 1;
                     if !included {

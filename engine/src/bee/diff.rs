@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cache::Access;
-use super::node::{Child, DEPTH_MAX, Node};
+use super::node::{Child, DEPTH_MAX, Nearness, Node};
 use super::readahead::Readahead;
 use super::tree::too_deep;
 use super::{Entry, KeyRange, Snapshot, corrupt};
@@ -42,17 +42,18 @@ pub struct Diff {
     left: Walk,
     right: Walk,
     range: KeyRange,
-    started: bool,
 }
 
 /// One side: the path to its next item. An item is a key or a whole subtree.
 #[derive(Debug)]
 struct Walk {
     snapshot: Snapshot,
+    started: bool,
     stack: Vec<Frame>,
     ahead: Readahead,
     /// Where the range starts, until the walk has got there.
     seek: Option<(Bytes, bool)>,
+    near: Nearness,
     /// A version of n blocks has fewer than n keys. More steps than that, and the nodes go in circles.
     steps_left: u64,
 }
@@ -77,7 +78,9 @@ impl Diff {
             ahead: Readahead::up_to(snapshot.version().0),
             steps_left: snapshot.version().0,
             snapshot,
+            started: range.is_empty(),
             stack: Vec::new(),
+            near: Nearness::default(),
             seek: match &range.start {
                 Bound::Unbounded => None,
                 Bound::Included(key) => Some((key.clone(), true)),
@@ -87,7 +90,6 @@ impl Diff {
         Diff {
             left: walk(left),
             right: walk(right),
-            started: range.is_empty(),
             range,
         }
     }
@@ -100,11 +102,8 @@ impl Diff {
     /// again once the block is there. [`Error::Corrupt`](crate::Error::Corrupt).
     #[allow(clippy::should_implement_trait)] // An iterator would have to end after an error.
     pub fn next(&mut self) -> Result<Option<Difference>> {
-        if !self.started {
-            self.left.start()?;
-            self.right.start()?;
-            self.started = true;
-        }
+        self.left.start()?;
+        self.right.start()?;
         let (left, right) = (&mut self.left, &mut self.right);
         loop {
             let (l, r) = match (left.item(), right.item()) {
@@ -192,7 +191,7 @@ enum Reach {
 
 impl Walk {
     fn start(&mut self) -> Result<()> {
-        if !self.stack.is_empty() {
+        if self.started {
             return Ok(());
         }
         let root = self.snapshot.root(&mut self.ahead, Access::Scan)?.cloned();
@@ -201,6 +200,7 @@ impl Walk {
             self.stack.push(frame);
             self.settle();
         }
+        self.started = true;
         Ok(())
     }
 
@@ -209,7 +209,11 @@ impl Walk {
         let leaf = usize::from(node.is_leaf());
         let mut position = leaf;
         if let Some((key, included)) = &self.seek {
-            let found = self.snapshot.tree.search(&node, key, &mut self.ahead)?;
+            // Kept only when all went well: a search that failed half way has seen keys of this node.
+            let mut near = self.near;
+            let tree = &self.snapshot.tree;
+            let found = tree.search(&node, key, &mut near, &mut self.ahead)?;
+            self.near = near;
             position = match found {
                 Ok(i) => 2 * i + 1 + if *included { 0 } else { 1 + leaf },
                 Err(i) => 2 * i + leaf,

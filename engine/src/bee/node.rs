@@ -20,9 +20,11 @@
 //! The limits belong to the format: JavaScript peers read these blocks too. Source: `T = 5` in
 //! holepunchto/hyperbee `index.js`.
 
+use std::cmp::Ordering;
 use std::mem::size_of;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 
 use bytes::Bytes;
 
@@ -69,15 +71,71 @@ pub(crate) struct NodeAddress {
 }
 
 /// A decoded node. Immutable, but for keys that are filled in when first compared.
+///
+/// A search in it mostly touches this struct alone: `heads` has eight bytes of each key from byte `skip` on,
+/// where keys around here begin to differ. What lies in other places of memory is only needed when these
+/// are equal.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) address: NodeAddress,
-    pub(crate) keys: Box<[Key]>,
-    pub(crate) children: Box<[Child]>,
-    /// The cache's: set when the node is used, cleared when the clock's hand passes.
-    pub(crate) referenced: AtomicBool,
     /// The cache's: bytes charged for this node, see `cache`.
     pub(crate) charged: AtomicU64,
+    /// The cache's: set when the node is used, cleared when the clock's hand passes.
+    pub(crate) referenced: AtomicBool,
+    /// Which `heads` are filled in.
+    known: AtomicU16,
+    /// `SKIP_UNSET` until the first search.
+    skip: AtomicU32,
+    heads: [AtomicU64; KEYS_MAX_READ],
+    pub(crate) children: Box<[Child]>,
+    pub(crate) keys: Box<[Key]>,
+}
+
+const SKIP_UNSET: u32 = u32::MAX;
+
+/// How many bytes the key that is searched for shares with the keys around the subtree at hand, the next
+/// smaller and the next greater one seen on the way.
+///
+/// All keys of the subtree lie between these two, so they share the lesser number of bytes with each
+/// other and with the key searched for. Keys count as followed by endless zero bytes here: that keeps
+/// their order, except that it may call two equal that are not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Nearness {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+}
+
+impl Nearness {
+    #[inline]
+    fn shared(self) -> usize {
+        self.low.min(self.high)
+    }
+}
+
+/// What a search compares first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needle {
+    head: u64,
+    skip: usize,
+    known: u16,
+}
+
+#[inline]
+fn head(key: &[u8], skip: usize) -> u64 {
+    let rest = key.get(skip..).unwrap_or_default();
+    match rest.first_chunk() {
+        Some(chunk) => u64::from_be_bytes(*chunk),
+        None => {
+            let mut padded = [0; 8];
+            padded[..rest.len()].copy_from_slice(rest);
+            u64::from_be_bytes(padded)
+        }
+    }
+}
+
+/// How many bytes two keys share.
+pub(crate) fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// A key of a node: its block, and its bytes once they were needed.
@@ -142,7 +200,7 @@ impl Node {
             };
             child_count += 1;
         }
-        if child_count != 0 && child_count != key_count + 1 {
+        if child_count != 0 && (key_count == 0 || child_count != key_count + 1) {
             return Err(corrupt(
                 address.block,
                 format!("a tree node with {key_count} keys and {child_count} children"),
@@ -169,10 +227,65 @@ impl Node {
     pub(crate) fn new(address: NodeAddress, keys: Box<[Key]>, children: Box<[Child]>) -> Node {
         Node {
             address,
-            keys,
-            children,
-            referenced: AtomicBool::new(false),
             charged: AtomicU64::new(0),
+            referenced: AtomicBool::new(false),
+            known: AtomicU16::new(0),
+            skip: AtomicU32::new(SKIP_UNSET),
+            heads: Default::default(),
+            children,
+            keys,
+        }
+    }
+
+    /// Prepares a search. The first one decides where heads begin; a later one whose keys around share
+    /// less (in another version, under other parents) does without them.
+    #[inline]
+    pub(crate) fn needle(&self, key: &[u8], near: Nearness) -> Needle {
+        let shared = near.shared();
+        let mut skip = self.skip.load(Acquire);
+        if skip == SKIP_UNSET {
+            let wanted = u32::try_from(shared).unwrap_or(0);
+            skip = match self
+                .skip
+                .compare_exchange(SKIP_UNSET, wanted, AcqRel, Acquire)
+            {
+                Ok(_) => wanted,
+                Err(other) => other,
+            };
+        }
+        let skip = skip as usize;
+        Needle {
+            head: head(key, skip),
+            skip,
+            known: match skip <= shared {
+                true => self.known.load(Acquire),
+                false => 0,
+            },
+        }
+    }
+
+    /// Compares what is searched for with key `i` by their heads: the order, and how many bytes are
+    /// shared. `None`: the keys themselves must be compared.
+    #[inline]
+    pub(crate) fn compare_head(&self, needle: &Needle, i: usize) -> Option<(Ordering, usize)> {
+        if needle.known & 1 << i == 0 {
+            return None;
+        }
+        let head = self.heads[i].load(Relaxed);
+        let differing = head ^ needle.head;
+        if differing == 0 {
+            return None;
+        }
+        let shared = needle.skip + differing.leading_zeros() as usize / 8;
+        Some((needle.head.cmp(&head), shared))
+    }
+
+    /// Fills in the head of a key that had to be compared.
+    #[inline]
+    pub(crate) fn set_head(&self, needle: &Needle, i: usize, key: &[u8]) {
+        if self.known.load(Relaxed) & 1 << i == 0 {
+            self.heads[i].store(head(key, needle.skip), Relaxed);
+            self.known.fetch_or(1 << i, Release);
         }
     }
 
@@ -318,6 +431,7 @@ mod tests {
         assert!(decode(9, &[10], &[]).is_err(), "a key from the future");
         assert!(decode(9, &[1; 10], &[]).is_err(), "too many keys");
         assert!(decode(9, &[1], &[(1, 0)]).is_err(), "one child too few");
+        assert!(decode(9, &[], &[(1, 0)]).is_err(), "a child without keys");
         assert!(decode(9, &[1], &[(1, 0); 3]).is_err(), "one child too many");
         assert!(
             decode(9, &[1], &[(1, 0), (10, 0)]).is_err(),

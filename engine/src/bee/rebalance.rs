@@ -130,7 +130,10 @@ fn rebalance(arena: &mut Arena, path: &mut Path) -> NodeId {
     }
     let top = arena.node(root);
     match (top.keys().is_empty(), top.children().first()) {
-        (true, Some(&only)) => arena.link(only).node,
+        (true, Some(&only)) => {
+            arena.retired.push(only);
+            arena.link(only).node
+        }
         _ => root,
     }
 }

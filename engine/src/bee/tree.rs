@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use super::block::{Block, Header};
 use super::cache::{Access, Cache};
-use super::node::{Child, DEPTH_MAX, Key, Node, NodeAddress, Resolved, ResolvedValue};
+use super::node::{
+    Child, DEPTH_MAX, Key, Nearness, Node, NodeAddress, Resolved, ResolvedValue, shared_bytes,
+};
 use super::readahead::Readahead;
 use super::{
     AuditReport, BlockSource, Cursor, Diff, Direction, Entry, History, KeyRange, Sub, SubSnapshot,
@@ -80,10 +82,11 @@ impl Snapshot {
         let Some(root) = self.root(&mut ahead, Access::Lookup)? else {
             return Ok(None);
         };
+        let mut near = Nearness::default();
         let mut held;
         let mut node = root;
         for _ in 0..DEPTH_MAX {
-            let child = match self.tree.search(node, key, &mut ahead)? {
+            let child = match self.tree.search(node, key, &mut near, &mut ahead)? {
                 Ok(i) => return self.tree.entry(node, i, &mut ahead, 1).map(Some),
                 Err(_) if node.is_leaf() => return Ok(None),
                 Err(i) => i,
@@ -297,21 +300,32 @@ impl Tree {
         )?))
     }
 
-    /// `Ok` with the index of a key, or `Err` with the index of the child that may hold it.
+    /// `Ok` with the index of a key, or `Err` with the index of the child that may hold it. `near` is
+    /// carried from the root down: a new one for each search.
     #[inline]
     pub(crate) fn search(
         &self,
         node: &Node,
         key: &[u8],
+        near: &mut Nearness,
         ahead: &mut Readahead,
     ) -> Result<std::result::Result<usize, usize>> {
+        let needle = node.needle(key, *near);
         let (mut low, mut high) = (0, node.keys.len());
         while low < high {
             let middle = (low + high) / 2;
-            match key.cmp(self.resolve(node, middle, ahead, 1)?.key()) {
+            let (order, shared) = match node.compare_head(&needle, middle) {
+                Some(known) => known,
+                None => {
+                    let other = self.resolve(node, middle, ahead, 1)?.key();
+                    node.set_head(&needle, middle, other);
+                    (key.cmp(other), shared_bytes(key, other))
+                }
+            };
+            match order {
                 Ordering::Equal => return Ok(Ok(middle)),
-                Ordering::Less => high = middle,
-                Ordering::Greater => low = middle + 1,
+                Ordering::Less => (high, near.high) = (middle, shared),
+                Ordering::Greater => (low, near.low) = (middle + 1, shared),
             }
         }
         Ok(Err(low))

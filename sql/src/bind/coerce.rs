@@ -194,6 +194,11 @@ impl Binder<'_> {
         if before != target.ty && val.e.ty.typmod == target.typmod && took_modifier(&val.e) {
             return Ok(Some(val));
         }
+        let mut val = val;
+        if before != target.ty {
+            // The conversion only named the modifier; it is still to be applied.
+            val.e.ty.typmod = -1;
+        }
         Ok(Some(self.apply_typmod(val, target.typmod, context == CastContext::Explicit)))
     }
 

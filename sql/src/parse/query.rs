@@ -294,7 +294,7 @@ impl Parser<'_> {
             p.expect_op("(")?;
             let exprs = p.comma_list(|p| p.expr())?;
             p.expect_op(")")?;
-            Ok(exprs)
+            Ok::<_, crate::error::SqlError>(exprs)
         };
         if self.is_kw("rollup") && self.is_op_at(1, "(") {
             self.advance();
