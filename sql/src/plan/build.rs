@@ -62,7 +62,7 @@ impl Planner<'_> {
                 let input = self.build(*input, scope)?;
                 let (cols, computed) = self.project(exprs, &schema, &input.cols, scope)?;
                 if computed.is_empty() {
-                    return Ok(Lp { cols, ..input }.reordered());
+                    return Ok(super::push::with_cols(input, cols));
                 }
                 Lp { op: Op::Project { input: Box::new(input), exprs: computed }, cols }
             }
@@ -335,20 +335,6 @@ impl Planner<'_> {
             }
         }
         Ok(call)
-    }
-}
-
-impl Lp {
-    /// A relation whose `cols` were set to some of its columns in another order: nothing to do for most operators, but those whose
-    /// columns count by position need a node above that picks.
-    fn reordered(self) -> Lp {
-        match self.op {
-            Op::Values { .. } | Op::Function { .. } | Op::CteScan { .. } | Op::WorkScan { .. } | Op::Dml { .. } | Op::Append { .. } | Op::SetOp { .. } | Op::Distinct { on: None, .. } => {
-                let cols = self.cols.clone();
-                Lp { op: Op::Project { input: Box::new(self), exprs: Vec::new() }, cols }
-            }
-            _ => self,
-        }
     }
 }
 
