@@ -24,6 +24,7 @@ pub struct Expr {
 
 /// The kinds of expression.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // the variant says what its fields are
 pub enum ExprKind {
     /// A constant.
     Const(Datum),
@@ -111,6 +112,7 @@ pub struct Subquery {
 
 /// The uses of a subquery.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // the variant says what its fields are
 pub enum SubqueryKind {
     /// Its one value; no row gives NULL, two rows 21000.
     Scalar,
@@ -255,6 +257,7 @@ pub struct FrameOffset {
 
 /// The operators.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // the variant says what its fields are
 pub enum RelKind {
     /// Literal rows. One row without columns is the FROM-less SELECT.
     Values(Vec<Vec<Expr>>),
@@ -334,6 +337,7 @@ pub struct Dml {
 
 /// The changes.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // the variant says what its fields are
 pub enum DmlKind {
     /// INSERT: `source` has one column for each of `columns` (positions among the table's columns);
     /// the others get `defaults` (one expression a table column, over no row; None is NULL).

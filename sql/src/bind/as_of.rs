@@ -49,12 +49,11 @@ impl Binder<'_> {
         let session = self.env.session;
         let not_null = || SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "AS OF TIMESTAMP must not be null").at(Some(pos + 1));
         // A string is a time, or with a sign in front a span before now.
-        if let (true, ExprKind::Const(Datum::Text(text))) = (val.is_unknown(), &val.e.kind) {
-            if text.trim_start().starts_with('-') && !text.trim().eq_ignore_ascii_case("-infinity") {
+        if let (true, ExprKind::Const(Datum::Text(text))) = (val.is_unknown(), &val.e.kind)
+            && text.trim_start().starts_with('-') && !text.trim().eq_ignore_ascii_case("-infinity") {
                 let span = io::text_in(text, TypeMod::from(Type::INTERVAL), session).at_pos(pos)?;
                 return self.after_now(Expr::constant(span, Type::INTERVAL), pos);
             }
-        }
         if val.ty() == Type::INTERVAL {
             return self.after_now(val.e, pos);
         }

@@ -35,15 +35,14 @@ pub(super) fn pathway(source: Type, target: Type, context: CastContext) -> Optio
             CastMethod::InOut => Path::Io,
         });
     }
-    if !matches!(target, Type::OIDVECTOR | Type::INT2VECTOR) {
-        if let (Some(from), Some(to)) = (source.element(), target.element()) {
+    if !matches!(target, Type::OIDVECTOR | Type::INT2VECTOR)
+        && let (Some(from), Some(to)) = (source.element(), target.element()) {
             match pathway(from, to, context) {
                 Some(Path::Io) => return Some(Path::Io),
                 Some(path) => return Some(Path::Array(Box::new(path))),
                 None => {}
             }
         }
-    }
     let to_text = context >= CastContext::Assignment && target.is_string();
     let from_text = context >= CastContext::Explicit && source.is_string();
     (to_text || from_text).then_some(Path::Io)
@@ -56,17 +55,6 @@ pub(super) fn can_coerce(source: Type, target: Type, context: CastContext) -> bo
         || target == Type::ANY
         || target.is_polymorphic()
         || pathway(source, target, context).is_some()
-}
-
-/// Whether a value of one type is one of the other as it stands.
-pub(super) fn binary_coercible(source: Type, target: Type) -> bool {
-    source == target
-        || target == Type::ANY
-        || (target == Type::ANYARRAY && source.is_array())
-        || registry()
-            .casts
-            .get(&(source, target))
-            .is_some_and(|c| matches!(c.method, CastMethod::Binary) && c.context == CastContext::Implicit)
 }
 
 /// A call of a function of known types.

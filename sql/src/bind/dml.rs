@@ -167,7 +167,7 @@ impl Binder<'_> {
         if wants_default {
             return Ok(self.column_default(column)?.unwrap_or_else(|| Expr { kind: ExprKind::Const(Datum::Null), ty: column.type_mod() }));
         }
-        check_identity(s, column, cell.pos)?;
+        check_identity(s, column)?;
         let val = self.expr(cell)?;
         Ok(self.assign(val, column.type_mod(), &column.name)?.e)
     }
@@ -186,8 +186,8 @@ impl Binder<'_> {
             *columns = kept.iter().map(|i| columns[*i]).collect();
             positions = kept.iter().map(|i| positions[*i]).collect();
         }
-        for (c, pos) in columns.iter().zip(&positions) {
-            check_identity(s, all[*c], *pos)?;
+        for (c, _pos) in columns.iter().zip(&positions) {
+            check_identity(s, all[*c])?;
         }
         let targets: Vec<(String, TypeMod)> = columns.iter().map(|c| (all[*c].name.clone(), all[*c].type_mod())).collect();
         self.assign_columns(rel, &targets, &positions)
@@ -451,12 +451,11 @@ impl Binder<'_> {
 }
 
 /// A value for a column GENERATED ALWAYS AS IDENTITY needs OVERRIDING.
-fn check_identity(s: &ast::Insert, column: &Column, pos: Pos) -> Result<()> {
+fn check_identity(s: &ast::Insert, column: &Column) -> Result<()> {
     if column.identity == Some('a') && s.overriding == Overriding::None {
         return Err(SqlError::new(GENERATED_ALWAYS, format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name))
             .detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name))
-            .hint("Use OVERRIDING SYSTEM VALUE to override.")
-            .at(Some(pos + 1)));
+            .hint("Use OVERRIDING SYSTEM VALUE to override."));
     }
     Ok(())
 }

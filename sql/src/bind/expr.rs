@@ -223,16 +223,15 @@ impl Binder<'_> {
         Ok(fields.iter().enumerate().map(|(i, (name, ty))| (name.clone(), field_value(&input, i, *ty, pos))).collect())
     }
 
-    fn field_of(&mut self, input: &ast::Expr, name: &ast::Name, pos: Pos) -> Result<Val> {
+    fn field_of(&mut self, input: &ast::Expr, name: &ast::Name, _pos: Pos) -> Result<Val> {
         // `(t).a` of a table is its column.
-        if let ast::ExprKind::Column(names) = &input.kind {
-            if let [table] = &names[..] {
+        if let ast::ExprKind::Column(names) = &input.kind
+            && let [table] = &names[..] {
                 let is_column = self.levels.iter().any(|l| l.items.iter().any(|i| i.by_column && i.columns.iter().any(|c| *c.name == table.text)));
                 if !is_column && self.find_item(None, &table.text, input.pos)?.is_some() {
                     return self.column_ref(&[table.clone(), name.clone()], input.pos);
                 }
             }
-        }
         let input = self.expr(input)?;
         let pos = input.pos;
         match &input.fields {
@@ -367,11 +366,10 @@ impl Binder<'_> {
 
     fn cast_expr(&mut self, input: &ast::Expr, ty: &ast::TypeName, pos: Pos) -> Result<Val> {
         let target = self.type_name(ty)?;
-        if let (ast::ExprKind::Array(elements), true) = (&input.kind, target.ty.is_array()) {
-            if !matches!(target.ty, Type::INT2VECTOR | Type::OIDVECTOR) {
+        if let (ast::ExprKind::Array(elements), true) = (&input.kind, target.ty.is_array())
+            && !matches!(target.ty, Type::INT2VECTOR | Type::OIDVECTOR) {
                 return self.array(elements, Some(target), input.pos);
             }
-        }
         let val = self.expr(input)?;
         self.cast(val, target, pos)
     }
@@ -453,10 +451,4 @@ fn field_value(input: &Val, index: usize, ty: TypeMod, pos: Pos) -> Val {
         _ => Expr { kind: ExprKind::Field { input: Box::new(input.e.clone()), index }, ty },
     };
     Val { e, pos, fields: None }
-}
-
-/// The type that all of several expressions of one type have, modifier included.
-pub(super) fn shared(exprs: &[Expr]) -> TypeMod {
-    let ty = exprs.first().map_or(Type::TEXT, |e| e.ty.ty);
-    TypeMod { ty, typmod: common_typmod(exprs.iter().map(|e| e.ty), ty) }
 }

@@ -81,11 +81,10 @@ impl Binder<'_> {
     }
 
     fn table_item(&mut self, name: &ast::QName, as_of: Option<&ast::AsOf>, alias: Option<&ast::Alias>) -> Result<FromOut> {
-        if name.parts.len() == 1 && as_of.is_none() {
-            if let Some(out) = self.cte_item(name, alias)? {
+        if name.parts.len() == 1 && as_of.is_none()
+            && let Some(out) = self.cte_item(name, alias)? {
                 return Ok(out);
             }
-        }
         let (catalog, at) = match as_of {
             None => (self.catalog.clone(), self.at),
             Some(as_of) => {
@@ -130,11 +129,10 @@ impl Binder<'_> {
 
     /// A relation by a name as written, in a catalog.
     pub fn lookup(&self, catalog: &Catalog, name: &ast::QName) -> Result<Option<Relation>> {
-        if let [database, ..] = &name.parts[..] {
-            if name.parts.len() == 3 && *database != self.env.session.database {
+        if let [database, ..] = &name.parts[..]
+            && name.parts.len() == 3 && *database != self.env.session.database {
                 return error(state::FEATURE_NOT_SUPPORTED, name.pos, format!("cross-database references are not implemented: \"{name}\""));
             }
-        }
         match name.schema() {
             None => Ok(catalog.find(&self.search_path, name.last()).cloned()),
             Some(schema) => match catalog.schema_oid(schema) {
@@ -207,11 +205,10 @@ impl Binder<'_> {
     }
 
     fn function_calls(&mut self, calls: &[ast::Expr], rows_from: bool, ordinality: bool, alias: Option<&ast::Alias>, pos: Pos) -> Result<FromOut> {
-        if let [ast::Expr { kind: ast::ExprKind::Call(c), pos }] = calls {
-            if let Some(out) = self.virtual_function(c, ordinality, alias, *pos)? {
+        if let [ast::Expr { kind: ast::ExprKind::Call(c), pos }] = calls
+            && let Some(out) = self.virtual_function(c, ordinality, alias, *pos)? {
                 return Ok(out);
             }
-        }
         let mut exprs = Vec::new();
         let mut columns: Vec<Field> = Vec::new();
         let mut fields: Vec<Option<Fields>> = Vec::new();

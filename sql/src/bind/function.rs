@@ -127,11 +127,10 @@ impl Binder<'_> {
         let found = candidates(name, args.len());
         let declared: Vec<&[Type]> = found.iter().map(|c| c.types.as_slice()).collect();
         let exact = declared.iter().position(|d| *d == types.as_slice());
-        if let (None, [source], true) = (exact, types.as_slice(), names.is_empty()) {
-            if let Some(target) = self.function_style_cast(name, *source) {
+        if let (None, [source], true) = (exact, types.as_slice(), names.is_empty())
+            && let Some(target) = self.function_style_cast(name, *source) {
                 return Ok(Found::Cast(target, args.remove(0)));
             }
-        }
         let chosen = match choose(&types, &declared) {
             Choice::One(i) => &found[i],
             Choice::None => {

@@ -129,12 +129,11 @@ impl Binder<'_> {
             }
             _ => false,
         };
-        if !is_input {
-            if let Some(index) = output_name(e, targets, "GROUP BY")? {
+        if !is_input
+            && let Some(index) = output_name(e, targets, "GROUP BY")? {
                 let val = targets[index].val.clone();
                 return Ok(self.resolve_unknown(val)?.e);
             }
-        }
         let val = self.in_clause(Clause::GroupBy, |b| b.expr(e))?;
         Ok(self.resolve_unknown(val)?.e)
     }
@@ -193,12 +192,11 @@ pub(super) fn aggregate(
     let mut extra: Vec<Expr> = Vec::new();
     let mut rewrite = |e: &mut Expr, pos: Option<Pos>| -> Result<()> {
         walk_expr(e, 0, &mut |e, depth| {
-            if depth == 0 {
-                if let Some(k) = keys.iter().position(|k| same(k, e)) {
+            if depth == 0
+                && let Some(k) = keys.iter().position(|k| same(k, e)) {
                     *e = Expr::column(k, e.ty);
                     return Ok(true);
                 }
-            }
             let index = match e.kind {
                 ExprKind::Column(i) if depth == 0 => i,
                 ExprKind::Outer { depth: d, index } if d == depth && depth > 0 => index,
@@ -270,7 +268,7 @@ pub(super) fn aggregate(
     let key_count = keys.len();
     let mut place = |e: &mut Expr| {
         map_row(e, &mut |index| {
-            Ok(if index >= WINDOWS || index < AGGREGATES {
+            Ok(if !(AGGREGATES..WINDOWS).contains(&index) {
                 None
             } else if index >= GROUPINGS {
                 let g = index - GROUPINGS;

@@ -102,12 +102,6 @@ impl Binder<'_> {
         }
     }
 
-    /// The equality of a type with itself.
-    pub fn equality(&mut self, ty: Type, pos: Pos) -> Result<&'static ScalarFn> {
-        let side = || Val::new(ExprKind::Const(Datum::Null), ty, pos);
-        Ok(self.comparison("=", side(), side(), pos)?.func)
-    }
-
     /// `e` is bound here so that a chain of a thousand operators does not recurse: left operands are gone down in a loop.
     pub fn operator_chain(&mut self, e: &ast::Expr) -> Result<Val> {
         let mut spine = vec![];
@@ -276,7 +270,7 @@ impl Binder<'_> {
     /// BETWEEN, as the comparisons it stands for.
     pub fn between(&mut self, input: &ast::Expr, low: &ast::Expr, high: &ast::Expr, symmetric: bool, negated: bool, pos: Pos) -> Result<Val> {
         let (x, low, high) = (self.expr(input)?, self.expr(low)?, self.expr(high)?);
-        let mut range = |b: &mut Self, low: &Val, high: &Val| -> Result<Expr> {
+        let range = |b: &mut Self, low: &Val, high: &Val| -> Result<Expr> {
             let ge = b.operator(if negated { "<" } else { ">=" }, Some(x.clone()), low.clone(), pos)?.e;
             let le = b.operator(if negated { ">" } else { "<=" }, Some(x.clone()), high.clone(), pos)?.e;
             let kind = if negated { ExprKind::Or(vec![ge, le]) } else { ExprKind::And(vec![ge, le]) };

@@ -125,13 +125,11 @@ impl Binder<'_> {
     }
 
     fn field_star(&mut self, input: &ast::Expr, pos: Pos) -> Result<Vec<(Arc<str>, Val)>> {
-        if let ast::ExprKind::Column(names) = &input.kind {
-            if let [table] = &names[..] {
-                if self.find_item(None, &table.text, pos)?.is_some() {
+        if let ast::ExprKind::Column(names) = &input.kind
+            && let [table] = &names[..]
+                && self.find_item(None, &table.text, pos)?.is_some() {
                     return self.expand_star(names, pos);
                 }
-            }
-        }
         let input = self.expr(input)?;
         self.expand_fields(input, pos)
     }

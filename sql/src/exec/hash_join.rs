@@ -295,7 +295,7 @@ impl HashJoin {
                 return Ok(false);
             }
             steps += 1;
-            if steps % 1024 == 0 {
+            if steps.is_multiple_of(1024) {
                 env.check_cancel()?;
             }
             let build = self.chain as usize;

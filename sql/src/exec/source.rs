@@ -202,7 +202,7 @@ impl Operator for ProjectSet {
                 return Ok(true);
             }
             steps += 1;
-            if steps % 256 == 0 {
+            if steps.is_multiple_of(256) {
                 env.check_cancel()?;
             }
             if self.at >= self.rows.len() {

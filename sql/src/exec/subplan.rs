@@ -100,6 +100,7 @@ pub enum SubKind {
     /// `tests op ANY/ALL`.
     Quantified(Quantified),
     /// Its column as an array of this element type; of arrays, stacked, when `nested`.
+    #[allow(missing_docs)] // told above
     Array { elem: Type, nested: bool },
 }
 

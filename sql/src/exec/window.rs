@@ -131,7 +131,7 @@ fn aggregate(call: &WindowCallNode, agg: &AggNode, p: &Partition, env: &Env<'_>)
     let mut steps = 0usize;
     let mut take = |slot: &mut Slot, row: usize| {
         steps += 1;
-        if steps % 1024 == 0 {
+        if steps.is_multiple_of(1024) {
             env.check_cancel()?;
         }
         agg.take(slot, p.rows.row(row), &mut args, env)

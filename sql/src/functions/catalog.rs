@@ -110,7 +110,13 @@ fn pg_get_constraintdef(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
         return Ok(maybe(key_def(table, *index)));
     }
     let check = tables(cx.session).flat_map(|t| &t.checks).find(|c| c.oid == id);
-    Ok(maybe(check.map(|c| check_def(&c.expr))))
+    let def = check.map(|c| check_def(&c.expr));
+    // Printed prettily, the outer parentheses go: CHECK ((a > 0)) is CHECK (a > 0).
+    let pretty = matches!(args.get(1), Some(Datum::Bool(true)));
+    Ok(maybe(def.map(|d| match d.strip_prefix("CHECK ((").and_then(|rest| rest.strip_suffix("))")) {
+        Some(inner) if pretty => format!("CHECK ({inner})"),
+        _ => d,
+    })))
 }
 
 fn view_of<'a>(args: &[Datum], cx: &'a SessionCx) -> Result<Option<&'a Arc<View>>> {

@@ -147,7 +147,7 @@ macro_rules! float_fn {
     ($r:expr, $name:literal, $low:literal to $high:literal $f:expr) => {
         $r.pure($name, F8, Type::FLOAT8, |a, _| {
             let (x, f): (f64, fn(f64) -> f64) = (float(a, 0)?, $f);
-            if x < $low || x > $high { Err(input_out_of_range()) } else { Ok(Datum::Float8(f(x))) }
+            if !x.is_nan() && !($low..=$high).contains(&x) { Err(input_out_of_range()) } else { Ok(Datum::Float8(f(x))) }
         })
     };
 }

@@ -168,14 +168,13 @@ impl Parser<'_> {
         } else {
             self.eat_kws(&["without", "oids"]);
         }
-        if self.eat_kws(&["on", "commit"]) {
-            if !self.eat_kws(&["preserve", "rows"]) {
+        if self.eat_kws(&["on", "commit"])
+            && !self.eat_kws(&["preserve", "rows"]) {
                 unsupported.get_or_insert("ON COMMIT".into());
                 if !self.eat_kws(&["delete", "rows"]) {
                     self.expect_kw("drop")?;
                 }
             }
-        }
         if self.eat_kw("tablespace") {
             let name = self.col_id()?;
             if name.text != "pg_default" {
@@ -777,11 +776,10 @@ impl Parser<'_> {
                         self.reloptions()?;
                         continue;
                     }
-                    if words.len() < 3 {
-                        if let Tok::Word(w, Some(_)) = self.tok() {
+                    if words.len() < 3
+                        && let Tok::Word(w, Some(_)) = self.tok() {
                             words.push(w.to_ascii_uppercase());
                         }
-                    }
                     self.advance();
                 }
                 words

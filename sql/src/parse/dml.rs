@@ -129,9 +129,7 @@ impl Parser<'_> {
         if !only {
             self.eat_op("*");
         }
-        let alias = if self.eat_kw("as") {
-            Some(self.col_id()?.text)
-        } else if self.is_col_id() && !self.is_kw("set") {
+        let alias = if self.eat_kw("as") || (self.is_col_id() && !self.is_kw("set")) {
             Some(self.col_id()?.text)
         } else {
             None

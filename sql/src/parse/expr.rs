@@ -413,11 +413,10 @@ impl Parser<'_> {
     }
 
     fn parenthesised(&mut self, mut exprs: Vec<Expr>, pos: Pos) -> Result<Expr> {
-        if exprs.len() == 1 {
-            if let Some(inner) = exprs.pop() {
+        if exprs.len() == 1
+            && let Some(inner) = exprs.pop() {
                 return self.indirection(inner);
             }
-        }
         Ok(make(ExprKind::Row { fields: exprs, explicit: false }, pos))
     }
 

@@ -755,7 +755,7 @@ impl Parser<'_> {
         if self.is_kw("as") && self.is_op_at(1, "(") {
             return self.unsupported(self.pos(), "a column definition list");
         }
-        let alias = if self.eat_kw("as") { Some(self.col_id()?) } else if self.is_col_id() { Some(self.col_id()?) } else { None };
+        let alias = if self.eat_kw("as") || self.is_col_id() { Some(self.col_id()?) } else { None };
         let alias = match alias {
             None => None,
             Some(name) => {
@@ -864,13 +864,10 @@ impl Parser<'_> {
 
     /// `[AS] name [(columns)]`.
     pub fn alias(&mut self) -> Result<Option<Alias>> {
-        let name = if self.eat_kw("as") {
-            self.col_id()?
-        } else if self.is_col_id() {
-            self.col_id()?
-        } else {
+        if !self.eat_kw("as") && !self.is_col_id() {
             return Ok(None);
-        };
+        }
+        let name = self.col_id()?;
         let columns = if self.is_op("(") { self.name_list()? } else { vec![] };
         Ok(Some(Alias { name: name.text, columns }))
     }

@@ -49,6 +49,7 @@ pub(crate) struct Lp {
 
 /// The operators.
 #[derive(Clone)]
+#[allow(clippy::enum_variant_names)] // SetOp is the name in ir.rs too
 pub(crate) enum Op {
     Values { rows: Vec<Vec<Expr>> },
     Scan(Scan),

@@ -111,7 +111,7 @@ fn shortest_strict(rust: &str, checked_from: usize, mantissa: u64, exponent: i32
     let even = rounded(digits - 1);
     let mut candidate = if reads_back(&even) { even } else { rust.to_owned() };
     let mut precision = digits;
-    while mantissa % 2 == 0 && precision < 18 && is_midpoint(&candidate, mantissa, exponent) {
+    while mantissa.is_multiple_of(2) && precision < 18 && is_midpoint(&candidate, mantissa, exponent) {
         candidate = rounded(precision);
         precision += 1;
     }

@@ -346,7 +346,7 @@ mod fixed {
             m = (m << work2).sqrt();
         }
         let one = BigInt::from(1) << work2;
-        let ln_m: BigInt = atanh(&((&m - &one) << work2), &(&m + &one), work2) * 2 << rounds as usize;
+        let ln_m: BigInt = (atanh(&((&m - &one) << work2), &(&m + &one), work2) * 2) << rounds as usize;
         let total = ln_m + ln2(work2) * k;
         total >> (work2 - bits)
     }
