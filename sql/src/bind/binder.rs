@@ -14,7 +14,7 @@ use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
 use crate::ir::*;
 use crate::parse::ast::{self, Pos};
-use crate::types::{Datum, Type, TypeMod};
+use crate::types::{Type, TypeMod};
 
 /// First index of a column that stands for an aggregate.
 pub(super) const AGGREGATES: usize = 1 << 40;
@@ -119,7 +119,16 @@ impl Clause {
         }
     }
     pub fn allows_aggregates(self) -> bool {
-        matches!(self, Clause::Select | Clause::Having | Clause::OrderBy | Clause::DistinctOn | Clause::WindowPartition | Clause::WindowOrder | Clause::WindowFrame)
+        matches!(
+            self,
+            Clause::Select
+                | Clause::Having
+                | Clause::OrderBy
+                | Clause::DistinctOn
+                | Clause::WindowPartition
+                | Clause::WindowOrder
+                | Clause::WindowFrame
+        )
     }
     pub fn allows_windows(self) -> bool {
         matches!(self, Clause::Select | Clause::OrderBy | Clause::DistinctOn)

@@ -270,7 +270,11 @@ impl Numeric {
             return Numeric::checked(div_round(&pow10(shift as u32), &result.mantissa), scale as u16);
         }
         let shift = i64::from(scale) - result.scale;
-        let mantissa = if shift >= 0 { result.mantissa * pow10(shift as u32) } else { div_round(&result.mantissa, &pow10((-shift) as u32)) };
+        let mantissa = if shift >= 0 {
+            result.mantissa * pow10(shift as u32)
+        } else {
+            div_round(&result.mantissa, &pow10((-shift) as u32))
+        };
         Numeric::checked(mantissa, scale as u16)
     }
 }
