@@ -371,7 +371,11 @@ impl Binder<'_> {
             match table.column(&name.text) {
                 Some((_, c)) => wanted.push(c.attnum),
                 None => {
-                    return error(state::UNDEFINED_COLUMN, name.pos, format!("column \"{}\" does not exist", name.text));
+                    return error(
+                        state::UNDEFINED_COLUMN,
+                        name.pos,
+                        format!("column \"{}\" does not exist", name.text),
+                    );
                 }
             }
         }

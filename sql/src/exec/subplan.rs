@@ -96,6 +96,7 @@ pub struct SubPlan {
 }
 
 /// What is asked of a subquery.
+#[allow(missing_docs)] // the fields are told at their kinds
 pub enum SubKind {
     /// Its one value.
     Scalar,

@@ -249,6 +249,8 @@ impl Planner<'_> {
             // A list too long for ranges is not applied when the scan opens, nor is what comes after it.
             path.dropped.clear();
         }
+        let mut seen = BTreeSet::new();
+        path.conditions.retain(|c| seen.insert(*c));
         let whole_key = path.equals.len() == parts.len() && !parts.is_empty();
         let is_unique = index.is_none_or(|i| scan.table.indexes[i].unique);
         path.unique = whole_key && is_unique && path.equals.iter().all(|e| !matches!(e, KeyEqual::Null));

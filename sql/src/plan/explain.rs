@@ -81,29 +81,62 @@ struct Explain<'a> {
 
 impl Explain<'_> {
     /// A node at a depth; `label` stands in a line of its own before it.
-    fn node(&mut self, node: &Node, depth: usize, label: &str) {
-        // A choice of columns is no step of its own.
-        if let NodeKind::Pick { input, .. } = &node.kind {
-            return self.node(input, depth, label);
+    ///
+    /// Nodes that only choose or compute columns or drop rows are shown as part of the node below them, as PostgreSQL does them there.
+    fn node(&mut self, top: &Node, depth: usize, label: &str) {
+        let mut node = top;
+        let (mut filters, mut ctes, mut subplans, mut output) = (Vec::new(), Vec::new(), Vec::new(), None);
+        loop {
+            match &node.kind {
+                NodeKind::Pick { input, .. } => node = input,
+                NodeKind::Project { input, exprs } => {
+                    subplans.extend(self.subplans_of(node));
+                    output = output.or(Some(exprs));
+                    node = input;
+                }
+                NodeKind::Filter { input, conditions } => {
+                    subplans.extend(self.subplans_of(node));
+                    filters.extend(conditions.iter().map(|c| &c.expr));
+                    node = input;
+                }
+                NodeKind::With(with) => {
+                    ctes.extend(&with.ctes);
+                    node = &with.body;
+                }
+                _ => break,
+            }
         }
+        subplans.extend(self.subplans_of(node));
         let mut at = depth;
         if !label.is_empty() {
             self.lines.push(format!("{}{label}", " ".repeat(at)));
             at += 2;
         }
         let arrow = if at > 0 { "->  " } else { "" };
-        self.lines.push(format!("{}{arrow}{}{}", " ".repeat(at), self.title(node), self.numbers(node)));
+        self.lines.push(format!("{}{arrow}{}{}", " ".repeat(at), self.title(node), self.numbers(top)));
         let below = at + arrow.len() + 2;
-        self.details(node, below);
-        if let NodeKind::With(with) = &node.kind {
-            for cte in &with.ctes {
+        if let (true, Some(exprs)) = (self.options.verbose, output) {
+            self.line(
+                below,
+                format!("Output: {}", exprs.iter().map(|e| self.printer.expr(&e.expr)).collect::<Vec<_>>().join(", ")),
+            );
+        }
+        self.details(node, below, output.is_some());
+        if !filters.is_empty() {
+            self.line(below, format!("Filter: {}", self.printer.all(filters)));
+            self.removed(top, node, below);
+        }
+        for cte in ctes {
+            if let Some(term) = &cte.recursive {
+                self.line(below, format!("CTE {}", cte.name));
+                self.line(below + 2, "->  Recursive Union".to_owned());
+                self.node(&cte.definition, below + 8, "");
+                self.node(term, below + 8, "");
+            } else {
                 self.node(&cte.definition, below, &format!("CTE {}", cte.name));
-                if let Some(term) = &cte.recursive {
-                    self.node(term, below + 2, "");
-                }
             }
         }
-        for number in self.subplans_of(node) {
+        for number in subplans {
             if let Some((_, sub)) = self.plan.subplans.iter().find(|(n, _)| *n == number) {
                 let kind = if sub.is_uncorrelated() && !matches!(sub.kind, SubKind::Quantified(_)) {
                     "InitPlan"
@@ -114,8 +147,25 @@ impl Explain<'_> {
                 self.node(&node, below, &label);
             }
         }
-        for child in node.children() {
-            self.node(child, below, "");
+        match &node.kind {
+            NodeKind::HashJoin(n) => {
+                let (probe, build) = if n.build_left { (&n.right, &n.left) } else { (&n.left, &n.right) };
+                self.node(probe, below, "");
+                self.line(below, format!("->  Hash{}", self.numbers(build)));
+                self.node(build, below + 6, "");
+            }
+            _ => node.children().into_iter().for_each(|child| self.node(child, below, "")),
+        }
+    }
+
+    /// How many rows a filter above a node dropped.
+    fn removed(&mut self, filter: &Node, below: &Node, depth: usize) {
+        if let Some(metrics) = self.metrics {
+            let (kept, given) = (metrics.node(filter.id), metrics.node(below.id));
+            if given.rows > kept.rows {
+                let each = (given.rows - kept.rows) as f64 / kept.loops.max(1) as f64;
+                self.line(depth, format!("Rows Removed by Filter: {:.0}", each.round()));
+            }
         }
     }
 
@@ -133,14 +183,17 @@ impl Explain<'_> {
             NodeKind::Project { .. } | NodeKind::Pick { .. } => "Result".to_owned(),
             NodeKind::ProjectSet { .. } => "ProjectSet".to_owned(),
             NodeKind::NestedLoop(n) => format!("Nested Loop{}", join_suffix(n.join)),
-            NodeKind::HashJoin(n) => format!(
-                "Hash{}",
-                if n.join == JoinType::Inner {
-                    " Join".to_owned()
-                } else {
-                    join_suffix(n.join) + if has_join_word(n.join) { "" } else { " Join" }
-                }
-            ),
+            NodeKind::HashJoin(n) => {
+                // The side that is hashed is shown as the right one.
+                let shown = match (n.join, n.build_left) {
+                    (JoinType::Inner, _) => " Join".to_owned(),
+                    (JoinType::Left, true) => join_suffix(JoinType::Right),
+                    (JoinType::Right, true) => join_suffix(JoinType::Left),
+                    (JoinType::Semi | JoinType::Anti, true) => format!(" Right{}", join_suffix(n.join)),
+                    (join, _) => join_suffix(join),
+                };
+                format!("Hash{shown}")
+            }
             NodeKind::Aggregate(n) if n.keys.is_empty() => "Aggregate".to_owned(),
             NodeKind::Aggregate(n) if n.sorted => "GroupAggregate".to_owned(),
             NodeKind::Aggregate(n) if n.sets.len() > 1 => "MixedAggregate".to_owned(),
@@ -206,13 +259,14 @@ impl Explain<'_> {
         self.lines.push(format!("{}{text}", " ".repeat(depth)));
     }
 
-    fn details(&mut self, node: &Node, depth: usize) {
+    /// What a node does, line by line; `has_output` if its columns were shown already.
+    fn details(&mut self, node: &Node, depth: usize, has_output: bool) {
         let p = &self.printer;
         let progs = |progs: &[Prog]| p.all(progs.iter().map(|p| &p.expr));
         let mut lines = Vec::new();
         match &node.kind {
             NodeKind::Scan(scan) => {
-                if self.options.verbose {
+                if self.options.verbose && !has_output {
                     let columns: Vec<&str> = scan
                         .columns
                         .iter()
@@ -225,18 +279,18 @@ impl Explain<'_> {
                 if !scan.conditions.is_empty() {
                     lines.push(format!("Index Cond: {}", p.all(&scan.conditions)));
                 }
-                let left: Vec<&Expr> =
-                    scan.residual.iter().filter(|r| !scan.conditions.iter().any(|c| p.expr(c) == p.expr(r))).collect();
+                // Lists are checked again on each row, in case they were too long for ranges; that is not worth a line.
+                let is_list = |e: &Expr| {
+                    matches!(e.kind, ExprKind::ScalarArray { .. } | ExprKind::Or(_))
+                        && scan.conditions.iter().any(|c| p.expr(c) == p.expr(e))
+                };
+                let left: Vec<&Expr> = scan.residual.iter().filter(|r| !is_list(r)).collect();
                 if !left.is_empty() {
                     lines.push(format!("Filter: {}", p.all(left)));
                 }
             }
             NodeKind::Virtual(v) if !v.filter.is_empty() => lines.push(format!("Filter: {}", progs(&v.filter))),
-            NodeKind::Filter { conditions, .. } => lines.push(format!("Filter: {}", progs(conditions))),
             NodeKind::Values(rows) if rows.is_empty() => lines.push("One-Time Filter: false".to_owned()),
-            NodeKind::Project { exprs, .. } if self.options.verbose => {
-                lines.push(format!("Output: {}", exprs.iter().map(|e| p.expr(&e.expr)).collect::<Vec<_>>().join(", ")))
-            }
             NodeKind::NestedLoop(n) if !n.conditions.is_empty() => {
                 lines.push(format!("Join Filter: {}", progs(&n.conditions)))
             }
@@ -252,7 +306,7 @@ impl Explain<'_> {
                 }
             }
             NodeKind::Aggregate(n) => {
-                if self.options.verbose {
+                if self.options.verbose && !has_output {
                     let aggs: Vec<String> = n
                         .keys
                         .iter()
@@ -407,8 +461,4 @@ fn join_suffix(join: JoinType) -> String {
         JoinType::Anti => " Anti Join",
     }
     .to_owned()
-}
-
-fn has_join_word(join: JoinType) -> bool {
-    join != JoinType::Inner
 }

@@ -42,13 +42,14 @@ impl Ask {
 }
 
 impl Planner<'_> {
-    pub(crate) fn node(&mut self, kind: NodeKind, width: usize, rows: f64, startup: f64, total: f64) -> Arc<Node> {
+    pub(crate) fn node(&mut self, kind: NodeKind, layout: &[ColId], rows: f64, startup: f64, total: f64) -> Arc<Node> {
         self.next_node += 1;
+        let row_bytes = layout.iter().map(|id| type_bytes(self.ty(*id).ty)).sum();
         Arc::new(Node {
             id: self.next_node - 1,
             kind,
-            width,
-            estimate: Estimate { rows: rows.max(0.0), startup, total, row_bytes: width * 24 },
+            width: layout.len(),
+            estimate: Estimate { rows: rows.max(0.0), startup, total, row_bytes },
         })
     }
 
@@ -81,7 +82,7 @@ impl Planner<'_> {
             .collect::<Option<Arc<[usize]>>>()
             .ok_or_else(|| SqlError::internal("a column got lost while planning"))?;
         let e = low.node.estimate;
-        let node = self.node(NodeKind::Pick { input: low.node, columns }, cols.len(), e.rows, e.startup, e.total);
+        let node = self.node(NodeKind::Pick { input: low.node, columns }, cols, e.rows, e.startup, e.total);
         Ok(Low { node, layout: cols.to_vec(), order: low.order })
     }
 
@@ -91,7 +92,7 @@ impl Planner<'_> {
             Op::Values { rows: values } => {
                 let scope = Scope { columns: &[], up };
                 let progs = values.iter().map(|row| self.progs(row, &scope)).collect::<Result<Vec<_>>>()?;
-                let node = self.node(NodeKind::Values(Arc::new(progs)), lp.cols.len(), rows, 0.0, rows * 0.01);
+                let node = self.node(NodeKind::Values(Arc::new(progs)), &lp.cols, rows, 0.0, rows * 0.01);
                 Ok(Low {
                     node,
                     layout: lp.cols.clone(),
@@ -116,7 +117,7 @@ impl Planner<'_> {
                     (low.node.estimate, exprs.iter().map(|(id, _)| *id).collect());
                 let node = self.node(
                     NodeKind::ProjectSet { input: low.node, items: Arc::new(items) },
-                    layout.len(),
+                    &layout,
                     rows,
                     e.startup,
                     e.total + rows,
@@ -138,7 +139,7 @@ impl Planner<'_> {
                 let e = low.node.estimate;
                 let node = self.node(
                     NodeKind::Distinct { input: low.node, types },
-                    lp.cols.len(),
+                    &lp.cols,
                     rows,
                     e.startup,
                     e.total + e.rows,
@@ -148,10 +149,10 @@ impl Planner<'_> {
             Op::Distinct { input, on: Some(on) } => {
                 let low = self.lower(input, up, &Ask::default())?;
                 let keys = self.progs(on, &Scope { columns: &low.layout, up })?;
-                let (e, width) = (low.node.estimate, low.node.width);
+                let e = low.node.estimate;
                 let node = self.node(
                     NodeKind::Unique { input: low.node, keys: Arc::new(keys) },
-                    width,
+                    &low.layout,
                     rows,
                     e.startup,
                     e.total + e.rows * 0.1,
@@ -168,7 +169,7 @@ impl Planner<'_> {
                     nodes.push(self.lower_exactly(input, &input.cols, up, &below)?.node);
                 }
                 let total = nodes.iter().map(|n| n.estimate.total).sum();
-                let node = self.node(NodeKind::Append(nodes), lp.cols.len(), rows, 0.0, total);
+                let node = self.node(NodeKind::Append(nodes), &lp.cols, rows, 0.0, total);
                 Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
             }
             Op::SetOp { op, all, left, right } => {
@@ -178,7 +179,7 @@ impl Planner<'_> {
                 let types = lp.cols.iter().map(|c| self.ty(*c).ty).collect();
                 let node = self.node(
                     NodeKind::SetOp(Arc::new(SetOpNode { op: *op, all: *all, left: l, right: r, types })),
-                    lp.cols.len(),
+                    &lp.cols,
                     rows,
                     total,
                     total + rows,
@@ -188,11 +189,11 @@ impl Planner<'_> {
             Op::With { ctes, body } => {
                 let ctes = ctes.iter().map(|cte| self.lower_cte(cte, up)).collect::<Result<Vec<_>>>()?;
                 let low = self.lower(body, up, ask)?;
-                let (e, width) = (low.node.estimate, low.node.width);
+                let e = low.node.estimate;
                 let extra: f64 = ctes.iter().map(|c| c.definition.estimate.total).sum();
                 let node = self.node(
                     NodeKind::With(Arc::new(WithNode { ctes, body: low.node })),
-                    width,
+                    &low.layout,
                     e.rows,
                     e.startup,
                     e.total + extra,
@@ -201,12 +202,12 @@ impl Planner<'_> {
             }
             Op::CteScan { id, name } => {
                 let node =
-                    self.node(NodeKind::CteScan { id: *id, name: name.clone() }, lp.cols.len(), rows, 0.0, rows * 0.2);
+                    self.node(NodeKind::CteScan { id: *id, name: name.clone() }, &lp.cols, rows, 0.0, rows * 0.2);
                 Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
             }
             Op::WorkScan { id, name } => {
                 let node =
-                    self.node(NodeKind::WorkScan { id: *id, name: name.clone() }, lp.cols.len(), rows, 0.0, rows * 0.2);
+                    self.node(NodeKind::WorkScan { id: *id, name: name.clone() }, &lp.cols, rows, 0.0, rows * 0.2);
                 Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
             }
             Op::Dml { dml, source } => {
@@ -214,7 +215,7 @@ impl Planner<'_> {
                 let e = source.estimate;
                 let node = self.node(
                     NodeKind::Dml(Arc::new(DmlNode { dml: dml.clone(), source, top: self.dml_on_top })),
-                    lp.cols.len(),
+                    &lp.cols,
                     e.rows,
                     e.startup,
                     e.total + e.rows,
@@ -227,10 +228,10 @@ impl Planner<'_> {
     /// A filter over a lowered relation.
     pub(crate) fn filter(&mut self, low: Low, preds: &[Expr], rows: f64, up: Option<&Scope<'_>>) -> Result<Low> {
         let conditions = self.progs(preds, &Scope { columns: &low.layout, up })?;
-        let (e, width) = (low.node.estimate, low.node.width);
+        let e = low.node.estimate;
         let node = self.node(
             NodeKind::Filter { input: low.node, conditions: Arc::new(conditions) },
-            width,
+            &low.layout,
             rows.min(e.rows),
             e.startup,
             e.total + e.rows * 0.1,
@@ -268,7 +269,7 @@ impl Planner<'_> {
         let e = low.node.estimate;
         let node = self.node(
             NodeKind::Project { input: low.node, exprs: Arc::new(progs) },
-            lp.cols.len(),
+            &lp.cols,
             e.rows,
             e.startup,
             e.total + e.rows * 0.05,
@@ -307,7 +308,7 @@ impl Planner<'_> {
             alias: alias.clone(),
         };
         let rows = self.rows(lp);
-        let node = self.node(NodeKind::Virtual(Arc::new(node)), layout.len(), rows, 0.0, 200.0);
+        let node = self.node(NodeKind::Virtual(Arc::new(node)), &layout, rows, 0.0, 200.0);
         Ok(Low { node, layout, order: Delivered::default() })
     }
 
@@ -341,7 +342,7 @@ impl Planner<'_> {
         }
         let node = self.node(
             NodeKind::Function(Arc::new(FunctionNode { calls: nodes, ordinality })),
-            lp.cols.len(),
+            &lp.cols,
             100.0,
             0.0,
             10.0,
@@ -382,11 +383,11 @@ impl Planner<'_> {
     ) -> Result<Low> {
         let progs = self.key_progs(keys, &Scope { columns: &low.layout, up })?;
         let types = progs.iter().map(|(p, _)| p.expr.ty.ty).collect();
-        let (e, width) = (low.node.estimate, low.node.width);
+        let e = low.node.estimate;
         let total = e.total + e.rows * (1.0 + e.rows.max(2.0).log2()) * 0.2;
         let node = self.node(
             NodeKind::Sort(Arc::new(SortNode { input: low.node, keys: progs, types, limit })),
-            width,
+            &low.layout,
             e.rows,
             total,
             total + e.rows * 0.01,
@@ -433,12 +434,12 @@ impl Planner<'_> {
             ),
             None => None,
         };
-        let (e, width) = (low.node.estimate, low.node.width);
+        let e = low.node.estimate;
         let given = rows.map_or(e.rows, |n| n.min(e.rows));
         let part = if e.rows > 0.0 { given / e.rows } else { 1.0 };
         let node = self.node(
             NodeKind::Limit(Arc::new(LimitNode { input: low.node, count, ties })),
-            width,
+            &low.layout,
             given,
             e.startup,
             e.startup + (e.total - e.startup) * part,
@@ -509,7 +510,7 @@ impl Planner<'_> {
             aggs: agg_nodes,
             sorted,
         };
-        let node = self.node(NodeKind::Aggregate(Arc::new(node)), layout.len(), rows, startup, total + rows * 0.01);
+        let node = self.node(NodeKind::Aggregate(Arc::new(node)), &layout, rows, startup, total + rows * 0.01);
         Ok(Low { node, layout, order })
     }
 
@@ -575,7 +576,7 @@ impl Planner<'_> {
             let e = low.node.estimate;
             let node = self.node(
                 NodeKind::Limit(Arc::new(LimitNode { input: low.node, count, ties: None })),
-                low.layout.len(),
+                &low.layout,
                 1.0,
                 e.startup,
                 e.total,
@@ -590,7 +591,7 @@ impl Planner<'_> {
                 aggs: vec![agg],
                 sorted: true,
             };
-            let node = self.node(NodeKind::Aggregate(Arc::new(node)), 1, 1.0, e.total, e.total + 0.01);
+            let node = self.node(NodeKind::Aggregate(Arc::new(node)), &[id], 1.0, e.total, e.total + 0.01);
             let low = Low { node, layout: vec![id], order: Delivered::default() };
             joined = Some(match joined {
                 None => low,
@@ -599,4 +600,9 @@ impl Planner<'_> {
         }
         Ok(joined)
     }
+}
+
+/// About how many bytes a value of a type takes on the wire of other systems: what EXPLAIN calls width.
+fn type_bytes(ty: Type) -> usize {
+    ty.info().map_or(32, |info| usize::try_from(info.len).ok().filter(|n| *n > 0).unwrap_or(32))
 }

@@ -188,7 +188,7 @@ impl Planner<'_> {
         let startup = if build_left { le.total + le.rows } else { re.total + re.rows };
         let total = le.total + re.total + le.rows + re.rows + rows * 0.1;
         let node = HashJoinNode { join: kind, left: l.node, right: r.node, build_left, keys, conditions };
-        let node = self.node(NodeKind::HashJoin(Arc::new(node)), layout.len(), rows, startup, total);
+        let node = self.node(NodeKind::HashJoin(Arc::new(node)), &layout, rows, startup, total);
         Ok(Low { node, layout, order: Delivered::default() })
     }
 
@@ -215,7 +215,7 @@ impl Planner<'_> {
             JoinType::Right | JoinType::Full => Delivered::default(),
         };
         let node = LoopNode { join: kind, left: l.node, right: r.node, lateral, conditions };
-        let node = self.node(NodeKind::NestedLoop(Arc::new(node)), layout.len(), rows, le.startup, total);
+        let node = self.node(NodeKind::NestedLoop(Arc::new(node)), &layout, rows, le.startup, total);
         Ok(Low { node, layout, order })
     }
 

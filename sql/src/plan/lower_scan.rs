@@ -23,7 +23,7 @@ impl Planner<'_> {
         want: &Want,
     ) -> Result<Low> {
         if filters.iter().any(super::expr::is_never) {
-            let node = self.node(NodeKind::Values(Arc::new(Vec::new())), cols.len(), 0.0, 0.0, 0.0);
+            let node = self.node(NodeKind::Values(Arc::new(Vec::new())), cols, 0.0, 0.0, 0.0);
             return Ok(Low { node, layout: cols.to_vec(), order: Delivered { unique: true, ..Delivered::default() } });
         }
         let path = self.choose_path(scan, &filters, cols, want);
@@ -109,7 +109,7 @@ impl Planner<'_> {
             alias: scan.alias.clone(),
         };
         let layout: Vec<ColId> = decoded[..keep].iter().copied().chain(row_key).collect();
-        let node = self.node(NodeKind::Scan(Arc::new(node)), layout.len(), rows, 0.0, path.cost);
+        let node = self.node(NodeKind::Scan(Arc::new(node)), &layout, rows, 0.0, path.cost);
         Ok(Low { node, layout, order: path.order })
     }
 }

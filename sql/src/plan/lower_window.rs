@@ -59,7 +59,7 @@ impl Planner<'_> {
         let node = WindowNode { input: low.node, partition_by: partition, order_by: order, calls: nodes };
         let node = self.node(
             NodeKind::Window(Arc::new(node)),
-            layout.len(),
+            &layout,
             e.rows,
             e.startup,
             e.total + e.rows * calls.len() as f64 * 0.2,
