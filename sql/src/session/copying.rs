@@ -20,7 +20,9 @@ impl Session {
         match &copy.endpoint {
             CopyEndpoint::Client => {}
             CopyEndpoint::File(_) => {
-                return Err(SqlError::unsupported("COPY with a file of the server").hint("Use \\copy, STDIN or STDOUT."));
+                return Err(
+                    SqlError::unsupported("COPY with a file of the server").hint("Use \\copy, STDIN or STDOUT.")
+                );
             }
             CopyEndpoint::Program(_) => return Err(SqlError::unsupported("COPY with a program")),
         }

@@ -2,6 +2,7 @@
 
 mod protocol;
 mod scripts;
+mod speed;
 
 use std::sync::Arc;
 
@@ -79,12 +80,11 @@ fn run(session: &mut Session, sql: &str, data: &str, out: &mut Vec<String>) -> c
                 }
                 out.push(session.copy_done()?);
             }
-            Outcome::CopyOut(_) => loop {
-                match session.copy_out()? {
-                    CopyStep::Data(bytes) => out.extend(String::from_utf8_lossy(&bytes).lines().map(str::to_owned)),
-                    CopyStep::Done { .. } => break,
+            Outcome::CopyOut(_) => {
+                while let CopyStep::Data(bytes) = session.copy_out()? {
+                    out.extend(String::from_utf8_lossy(&bytes).lines().map(str::to_owned));
                 }
-            },
+            }
             Outcome::Empty => {}
         }
     }
