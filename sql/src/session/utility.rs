@@ -362,6 +362,9 @@ impl Session {
         let writes = options.analyze && !matches!(&inner.kind, StatementKind::Query(_));
         let lines = if own && writes && self.block.status == Status::Idle {
             self.retrying(|s| s.explain_lines(inner, options))?
+        } else if writes {
+            let cx = self.statement()?;
+            self.with_locks(&cx, |s, _| s.explain_lines(inner, options))?
         } else {
             self.explain_lines(inner, options)?
         };
