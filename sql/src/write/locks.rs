@@ -73,9 +73,10 @@ impl LockTable {
         }
     }
 
-    /// Gives up the locks of a transaction.
-    pub fn release(&self, keys: impl IntoIterator<Item = Box<[u8]>>) {
+    /// Gives up locks of a transaction. Nobody counts as waiting for it any more: those who still do will say so when they wake.
+    pub fn release(&self, owner: Owner, keys: impl IntoIterator<Item = Box<[u8]>>) {
         let mut state = self.state.lock();
+        state.waits.retain(|_, holder| *holder != owner);
         for key in keys {
             state.holders.remove(&key);
         }
@@ -114,7 +115,7 @@ mod tests {
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| table.acquire(2, b"k", &CancelFlag::default(), None).unwrap());
             std::thread::sleep(Duration::from_millis(5));
-            table.release([b"k".as_slice().into()]);
+            table.release(1, [b"k".as_slice().into()]);
             assert!(waiter.join().unwrap());
         });
         assert!(table.acquire(1, b"other", &cancel, None).unwrap());
@@ -133,9 +134,9 @@ mod tests {
             // Whoever closes the circle is refused, whichever that is; here it is the third once both others wait.
             std::thread::sleep(Duration::from_millis(50));
             assert_eq!(table.acquire(3, b"a", &cancel, None).unwrap_err().state(), "40P01");
-            table.release([b"c".as_slice().into()]);
+            table.release(3, [b"c".as_slice().into()]);
             two.join().unwrap().unwrap();
-            table.release([b"b".as_slice().into(), b"c".as_slice().into()]);
+            table.release(2, [b"b".as_slice().into(), b"c".as_slice().into()]);
             one.join().unwrap().unwrap();
         });
     }

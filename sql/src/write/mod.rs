@@ -145,7 +145,7 @@ impl TxnHandle {
     pub fn unlock(&self) {
         let held = std::mem::take(&mut *self.inner.held.lock());
         if !held.is_empty() {
-            self.inner.locks.release(held);
+            self.inner.locks.release(self.inner.owner, held);
         }
     }
     /// lock_timeout.
