@@ -28,7 +28,10 @@ fn key(i: u64) -> String {
 fn main() {
     let sizes: Vec<u64> = std::env::args().skip(1).map(|a| a.parse().expect("sizes are numbers")).collect();
     let sizes = if sizes.is_empty() { vec![10_000, 100_000, 1_000_000] } else { sizes };
-    println!("{:>10} {:>14} {:>10} {:>10} {:>14} {:>14}", "keys", "put entries/s", "cold get", "warm get", "cold scan /s", "warm scan /s");
+    println!(
+        "{:>10} {:>14} {:>10} {:>10} {:>14} {:>14}",
+        "keys", "put entries/s", "cold get", "warm get", "cold scan /s", "warm scan /s"
+    );
     for size in sizes {
         if let Err(error) = measure(size) {
             eprintln!("{size}: {error}");
@@ -96,6 +99,12 @@ fn measure(size: u64) -> Result<()> {
         cold_scan.push(scan()?);
         warm_scan.push(scan()?);
     }
-    println!("{size:>10} {put:>14.0} {:>7.2} us {:>7.2} us {:>14.0} {:>14.0}", median(cold), median(warm), median(cold_scan), median(warm_scan));
+    println!(
+        "{size:>10} {put:>14.0} {:>7.2} us {:>7.2} us {:>14.0} {:>14.0}",
+        median(cold),
+        median(warm),
+        median(cold_scan),
+        median(warm_scan)
+    );
     Ok(())
 }

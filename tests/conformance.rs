@@ -26,7 +26,9 @@ fn verdict(expected: &Value, answer: &Result<Answer, pgbee_tests::WireError>) ->
     if let Some(tag) = expected.get("tag").and_then(Value::as_str) {
         return if answer.tag == tag { "ok" } else { "label" };
     }
-    let rows: Vec<Vec<Option<String>>> = serde_json::from_value(expected.get("rows").or(expected.get("copy")).cloned().unwrap_or_default()).expect("recorded rows");
+    let rows: Vec<Vec<Option<String>>> =
+        serde_json::from_value(expected.get("rows").or(expected.get("copy")).cloned().unwrap_or_default())
+            .expect("recorded rows");
     if rows != answer.rows && !varies {
         return "value";
     }
@@ -47,10 +49,16 @@ fn verdict(expected: &Value, answer: &Result<Answer, pgbee_tests::WireError>) ->
 #[test]
 fn answers_are_postgresqls() {
     let folder = repository().join("tests/conformance");
-    let expected: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).expect("it is there")).expect("JSON");
+    let expected: Vec<Value> =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).expect("it is there"))
+            .expect("JSON");
     let server = Server::start();
     let mut client: Client = server.client();
-    for statement in std::fs::read_to_string(folder.join("queries.setup.sql")).expect("it is there").split(";\n").filter(|s| !s.trim().is_empty()) {
+    for statement in std::fs::read_to_string(folder.join("queries.setup.sql"))
+        .expect("it is there")
+        .split(";\n")
+        .filter(|s| !s.trim().is_empty())
+    {
         client.query(statement);
     }
     let (mut counts, mut wrong) = (BTreeMap::<&str, usize>::new(), Vec::new());

@@ -32,9 +32,15 @@ fn killed_a_hundred_times_nothing_acknowledged_is_lost() {
             .map(|w| {
                 let (acknowledged, stop, first) = (acknowledged.clone(), stop.clone(), next + w as i64 * 1_000_000);
                 std::thread::spawn(move || {
-                    let Ok(mut client) = Client::connect(port, &[("user", "postgres"), ("database", "postgres")]) else { return };
+                    let Ok(mut client) = Client::connect(port, &[("user", "postgres"), ("database", "postgres")])
+                    else {
+                        return;
+                    };
                     for n in first.. {
-                        let sql = format!("BEGIN; INSERT INTO a VALUES ({n}, 'row {n}'); INSERT INTO b VALUES ({n}, {}); COMMIT", n / 2);
+                        let sql = format!(
+                            "BEGIN; INSERT INTO a VALUES ({n}, 'row {n}'); INSERT INTO b VALUES ({n}, {}); COMMIT",
+                            n / 2
+                        );
                         match client.try_query(&sql) {
                             Ok(Ok(_)) => acknowledged.lock().expect("unpoisoned").push(n),
                             Ok(Err(error)) => panic!("{}", error.message()),
@@ -56,13 +62,19 @@ fn killed_a_hundred_times_nothing_acknowledged_is_lost() {
         next += WRITERS as i64 * 1_000_000;
         server = Server::open(&data, &[]).unwrap_or_else(|e| panic!("round {round}: it did not start again: {e}"));
         let mut client = server.client();
-        let torn = client.query("SELECT n FROM a FULL JOIN b USING (n) WHERE a.t IS NULL OR b.half IS NULL OR b.half <> n / 2");
+        let torn = client
+            .query("SELECT n FROM a FULL JOIN b USING (n) WHERE a.t IS NULL OR b.half IS NULL OR b.half <> n / 2");
         assert_eq!(torn.text(), "", "round {round}: half a transaction");
-        let present: std::collections::HashSet<i64> = client.query("SELECT n FROM a").rows.iter().filter_map(|r| r[0].as_ref()?.parse().ok()).collect();
+        let present: std::collections::HashSet<i64> =
+            client.query("SELECT n FROM a").rows.iter().filter_map(|r| r[0].as_ref()?.parse().ok()).collect();
         let noted = acknowledged.lock().expect("unpoisoned");
         let lost: Vec<_> = noted.iter().filter(|n| !present.contains(n)).collect();
         assert!(lost.is_empty(), "round {round}: lost {lost:?}");
-        assert_eq!(client.query("SELECT count(*) FROM b WHERE half >= 0").text(), present.len().to_string(), "round {round}: the index differs");
+        assert_eq!(
+            client.query("SELECT count(*) FROM b WHERE half >= 0").text(),
+            present.len().to_string(),
+            "round {round}: the index differs"
+        );
         if round % 20 == 19 {
             assert!(noted.len() > commits_before, "round {round}: nothing was committed any more");
             commits_before = noted.len();

@@ -20,12 +20,17 @@ fn hex(bytes: &[u8]) -> String {
 fn javascript(input: &Value) -> Value {
     let folder = repository().join("tests/interop");
     if !folder.join("node_modules/hyperbee").exists() {
-        let installed = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder).output().expect("npm is installed");
+        let installed = Command::new("npm")
+            .args(["ci", "--no-audit", "--no-fund"])
+            .current_dir(&folder)
+            .output()
+            .expect("npm is installed");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
     }
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), input.to_string()).expect("written");
-    let output = Command::new("node").arg("read.mjs").arg(file.path()).current_dir(&folder).output().expect("node is installed");
+    let output =
+        Command::new("node").arg("read.mjs").arg(file.path()).current_dir(&folder).output().expect("node is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
 }
@@ -105,15 +110,26 @@ fn hyperbee_reads_our_blocks_as_we_do() {
     };
     use std::ops::Bound::{Excluded, Included};
     let bound = |k: &[u8]| bytes_of(k);
-    assert_eq!(found["ranges"][0], range(KeyRange { start: Included(bound(&low)), end: Excluded(bound(&high)) }, Direction::Forward, usize::MAX));
-    assert_eq!(found["ranges"][1], range(KeyRange { start: Excluded(bound(&low)), end: Included(bound(&high)) }, Direction::Backward, 17));
+    assert_eq!(
+        found["ranges"][0],
+        range(KeyRange { start: Included(bound(&low)), end: Excluded(bound(&high)) }, Direction::Forward, usize::MAX)
+    );
+    assert_eq!(
+        found["ranges"][1],
+        range(KeyRange { start: Excluded(bound(&low)), end: Included(bound(&high)) }, Direction::Backward, 17)
+    );
     for (i, key) in gets.iter().enumerate() {
         let ours = head.bee().get(key).expect("readable").map_or(Value::Null, |e| entry(&e));
         assert_eq!(found["gets"][i], ours, "key {}", hex(key));
     }
-    assert_eq!(found["history"].as_array().expect("a list").len() as u64, core.len().0 - 1, "every block but the header is an entry");
+    assert_eq!(
+        found["history"].as_array().expect("a list").len() as u64,
+        core.len().0 - 1,
+        "every block but the header is an entry"
+    );
     for (i, (left, right)) in pairs.iter().enumerate() {
-        let (left, right) = (database.snapshot_at(*left).expect("a version"), database.snapshot_at(*right).expect("a version"));
+        let (left, right) =
+            (database.snapshot_at(*left).expect("a version"), database.snapshot_at(*right).expect("a version"));
         let (mut diff, mut ours) = (left.bee().diff(right.bee(), KeyRange::all()), Vec::new());
         while let Some(d) = diff.next().expect("readable") {
             ours.push(json!([d.left.as_ref().map(entry), d.right.as_ref().map(entry)]));

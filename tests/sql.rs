@@ -8,7 +8,11 @@ use pgbee_tests::{Server, repository};
 #[test]
 fn scripts_print_what_was_recorded() {
     let folder = repository().join("tests/sql");
-    let mut scripts: Vec<_> = std::fs::read_dir(&folder).expect("a folder").map(|e| e.expect("an entry").path()).filter(|p| p.extension().is_some_and(|e| e == "sql")).collect();
+    let mut scripts: Vec<_> = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|e| e.expect("an entry").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "sql"))
+        .collect();
     scripts.sort();
     assert!(!scripts.is_empty());
     let mut wrong = Vec::new();
@@ -24,9 +28,20 @@ fn scripts_print_what_was_recorded() {
         }
         let expected = std::fs::read_to_string(&out).unwrap_or_default();
         if got != expected {
-            let at = got.lines().zip(expected.lines()).position(|(a, b)| a != b).unwrap_or_else(|| got.lines().count().min(expected.lines().count()));
-            let around = |text: &str| text.lines().skip(at.saturating_sub(3)).take(8).collect::<Vec<_>>().join("\n    ");
-            wrong.push(format!("{} differs at line {}:\n  got\n    {}\n  expected\n    {}", script.display(), at + 1, around(&got), around(&expected)));
+            let at = got
+                .lines()
+                .zip(expected.lines())
+                .position(|(a, b)| a != b)
+                .unwrap_or_else(|| got.lines().count().min(expected.lines().count()));
+            let around =
+                |text: &str| text.lines().skip(at.saturating_sub(3)).take(8).collect::<Vec<_>>().join("\n    ");
+            wrong.push(format!(
+                "{} differs at line {}:\n  got\n    {}\n  expected\n    {}",
+                script.display(),
+                at + 1,
+                around(&got),
+                around(&expected)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));

@@ -8,7 +8,8 @@ use pgbee_tests::repository;
 
 fn rust_files(folder: &str) -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+        let mut entries: Vec<PathBuf> =
+            std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry").path()).collect();
         entries.sort();
         for path in entries {
             if path.is_dir() {
@@ -58,7 +59,11 @@ fn forbid(folder: &str, words: &[&str], allowed: &[&str]) -> Vec<String> {
 /// Direct dependencies of each of our packages, by `cargo metadata`; development ones left out.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let output = Command::new(cargo).args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(repository()).output().expect("cargo runs");
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(repository())
+        .output()
+        .expect("cargo runs");
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
     let packages = metadata["packages"].as_array().expect("packages");
     let of = |p: &serde_json::Value| {
@@ -72,7 +77,10 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
 fn crates_depend_downwards_only() {
     let dependencies = dependencies();
     let rules: [(&str, &[&str]); 4] = [
-        ("pgbee-engine", &["pgbee-sql", "pgbee-replication", "pgbee-server", "tokio", "sqlparser", "pgwire", "futures"]),
+        (
+            "pgbee-engine",
+            &["pgbee-sql", "pgbee-replication", "pgbee-server", "tokio", "sqlparser", "pgwire", "futures"],
+        ),
         ("pgbee-replication", &["pgbee-sql", "pgbee-server", "sqlparser", "pgwire"]),
         ("pgbee-sql", &["pgbee-replication", "pgbee-server", "pgwire", "tokio", "rocksdb"]),
         ("pgbee-server", &["rocksdb", "pgbee-engine", "sqlparser"]),
@@ -86,13 +94,16 @@ fn crates_depend_downwards_only() {
 
 #[test]
 fn the_engine_has_no_runtime_socket_clock_or_thread() {
-    let found = forbid("engine/src", &["tokio", "TcpStream", "UdpSocket", "SystemTime", "Instant", "sqlparser", "pgwire"], &[]);
+    let found =
+        forbid("engine/src", &["tokio", "TcpStream", "UdpSocket", "SystemTime", "Instant", "sqlparser", "pgwire"], &[]);
     assert!(found.is_empty(), "{found:#?}");
     // Tests may start threads to race each other; the engine itself may not.
     let mut starts = Vec::new();
     for (path, text) in rust_files("engine/src") {
         let code = text.split("#[cfg(test)]").next().unwrap_or("");
-        if !path.to_string_lossy().contains("test") && code_lines(code).any(|(_, l)| l.contains("thread::spawn") || l.contains("thread::Builder")) {
+        if !path.to_string_lossy().contains("test")
+            && code_lines(code).any(|(_, l)| l.contains("thread::spawn") || l.contains("thread::Builder"))
+        {
             starts.push(path);
         }
     }
@@ -109,7 +120,8 @@ fn a_core_never_looks_inside_a_block_and_a_bee_never_knows_where_blocks_come_fro
 
 #[test]
 fn sql_knows_no_socket_and_the_server_no_store() {
-    let found = forbid("sql/src", &["TcpStream", "TcpListener", "pgwire", "tokio", "rocksdb", "pgbee_replication"], &[]);
+    let found =
+        forbid("sql/src", &["TcpStream", "TcpListener", "pgwire", "tokio", "rocksdb", "pgbee_replication"], &[]);
     assert!(found.is_empty(), "{found:#?}");
     let found = forbid("server/src", &["rocksdb", "pgbee_engine", "Bee", "sqlparser"], &[]);
     assert!(found.is_empty(), "{found:#?}");
@@ -133,7 +145,9 @@ fn nothing_is_left_undone_in_the_code() {
     let mut found = Vec::new();
     for folder in ["engine/src", "replication/src", "sql/src", "server/src"] {
         for (path, text) in rust_files(folder) {
-            for (number, line) in code_lines(&text).filter(|(_, l)| ["todo!(", "unimplemented!(", "dbg!("].iter().any(|w| l.contains(w))) {
+            for (number, line) in
+                code_lines(&text).filter(|(_, l)| ["todo!(", "unimplemented!(", "dbg!("].iter().any(|w| l.contains(w)))
+            {
                 found.push(format!("{}:{number}: {}", path.display(), line.trim()));
             }
         }

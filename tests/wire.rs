@@ -39,9 +39,15 @@ fn errors_carry_position_detail_and_constraint() {
     c.query("CREATE TABLE t (a int PRIMARY KEY, b int NOT NULL CHECK (b > 0))");
     c.query("INSERT INTO t VALUES (1, 1)");
     let error = c.fails("INSERT INTO t VALUES (1, 1)");
-    assert_eq!((error.state(), error.field('n'), error.field('t'), error.field('D')), ("23505", Some("t_pkey"), Some("t"), Some("Key (a)=(1) already exists.")));
+    assert_eq!(
+        (error.state(), error.field('n'), error.field('t'), error.field('D')),
+        ("23505", Some("t_pkey"), Some("t"), Some("Key (a)=(1) already exists."))
+    );
     let error = c.fails("INSERT INTO t VALUES (2, NULL)");
-    assert_eq!((error.state(), error.field('c'), error.field('D')), ("23502", Some("b"), Some("Failing row contains (2, null).")));
+    assert_eq!(
+        (error.state(), error.field('c'), error.field('D')),
+        ("23502", Some("b"), Some("Failing row contains (2, null)."))
+    );
     assert_eq!(c.fails("INSERT INTO t VALUES (2, 0)").field('n'), Some("t_b_check"));
 }
 
@@ -73,7 +79,10 @@ fn a_running_statement_can_be_cancelled_and_times_out() {
         socket.write_all(&packet).expect("written");
     });
     let started = Instant::now();
-    assert_eq!(c.fails("SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b").state(), "57014");
+    assert_eq!(
+        c.fails("SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b").state(),
+        "57014"
+    );
     assert!(started.elapsed() < Duration::from_secs(10));
     canceller.join().expect("it ran");
     c.query("SET statement_timeout = 200");
@@ -105,13 +114,31 @@ fn passwords_are_checked() {
     works(&server);
     server.kill();
     let data = server.data.clone();
-    let mut set = Command::new(binary()).args(["password", "postgres", "--data"]).arg(&data).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it runs");
+    let mut set = Command::new(binary())
+        .args(["password", "postgres", "--data"])
+        .arg(&data)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it runs");
     set.stdin.take().expect("piped").write_all(b"right\n").expect("written");
     assert!(set.wait().expect("it ends").success());
     let again = Server::open(&data, &[]).expect("it starts");
     let login = |password: &str| {
         let output = Command::new("psql")
-            .args(["-X", "-At", "-h", "127.0.0.1", "-U", "postgres", "-p", &again.port.to_string(), "-c", "SELECT 7", "postgres"])
+            .args([
+                "-X",
+                "-At",
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "postgres",
+                "-p",
+                &again.port.to_string(),
+                "-c",
+                "SELECT 7",
+                "postgres",
+            ])
             .env("PGPASSWORD", password)
             .output()
             .expect("psql is installed");
@@ -218,7 +245,11 @@ fn a_data_directory_has_one_server_and_one_format() {
     // A directory that holds something else is left alone.
     std::fs::create_dir(&copy).expect("made");
     std::fs::write(copy.join("letters.txt"), "dear").expect("written");
-    let refused = Command::new(binary()).args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&copy).output().expect("it runs");
+    let refused = Command::new(binary())
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(&copy)
+        .output()
+        .expect("it runs");
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(copy.join("letters.txt")).expect("still there"), "dear");
 }
@@ -301,15 +332,28 @@ fn copy_reads_any_split_and_undoes_a_bad_row() {
     c.query("CREATE TABLE t (a int PRIMARY KEY, b text, c numeric(8,2))");
     let data: String = (0..1000).map(|i| format!("{i}\trow \\t {i}\t{}.50\n", i)).collect();
     for (piece, from) in [(1, 0), (7, 1000), (65536, 2000)] {
-        let shifted: String = data.lines().map(|l| { let (n, rest) = l.split_once('\t').expect("a tab"); format!("{}\t{rest}\n", n.parse::<i32>().expect("a number") + from) }).collect();
-        let answer = c.copy_in("COPY t FROM STDIN", shifted.as_bytes(), piece).expect("the connection holds").expect("copied");
+        let shifted: String = data
+            .lines()
+            .map(|l| {
+                let (n, rest) = l.split_once('\t').expect("a tab");
+                format!("{}\t{rest}\n", n.parse::<i32>().expect("a number") + from)
+            })
+            .collect();
+        let answer =
+            c.copy_in("COPY t FROM STDIN", shifted.as_bytes(), piece).expect("the connection holds").expect("copied");
         assert_eq!(answer.tag, "COPY 1000");
     }
     assert_eq!(c.query("SELECT count(*), sum(c), max(b) FROM t").text(), "3000|1500000.00|row \t 999");
-    let error = c.copy_in("COPY t FROM STDIN (FORMAT csv)", b"5000,x,1\n5001,y,oops\n", 5).expect("holds").expect_err("a bad number");
+    let error = c
+        .copy_in("COPY t FROM STDIN (FORMAT csv)", b"5000,x,1\n5001,y,oops\n", 5)
+        .expect("holds")
+        .expect_err("a bad number");
     assert_eq!(error.state(), "22P02");
     assert_eq!(c.query("SELECT count(*) FROM t WHERE a >= 5000").text(), "0");
-    assert_eq!(c.query("COPY (SELECT a, b FROM t WHERE a < 2 ORDER BY a) TO STDOUT (FORMAT csv, HEADER)").text(), "a,b\n0,row \t 0\n1,row \t 1");
+    assert_eq!(
+        c.query("COPY (SELECT a, b FROM t WHERE a < 2 ORDER BY a) TO STDOUT (FORMAT csv, HEADER)").text(),
+        "a,b\n0,row \t 0\n1,row \t 1"
+    );
 }
 
 #[test]
@@ -318,12 +362,33 @@ fn psql_describes_our_objects() {
     let mut c = server.client();
     c.query("CREATE SCHEMA shop; CREATE TABLE shop.item (id serial PRIMARY KEY, name varchar(20) NOT NULL DEFAULT 'x', price numeric(10,2) CHECK (price > 0), UNIQUE (name)); CREATE INDEX item_price ON shop.item (price DESC); CREATE VIEW cheap AS SELECT id, name FROM shop.item WHERE price < 10; COMMENT ON TABLE shop.item IS 'what we sell'");
     let described = server.psql(&["-c", "\\d shop.item"]);
-    for part in ["Table \"shop.item\"", "nextval('shop.item_id_seq'::regclass)", "character varying(20)", "numeric(10,2)", "not null", "\"item_pkey\" PRIMARY KEY, btree (id)", "\"item_name_key\" UNIQUE CONSTRAINT, btree (name)", "\"item_price\" btree (price DESC)", "\"item_price_check\" CHECK (price > 0"] {
+    for part in [
+        "Table \"shop.item\"",
+        "nextval('shop.item_id_seq'::regclass)",
+        "character varying(20)",
+        "numeric(10,2)",
+        "not null",
+        "\"item_pkey\" PRIMARY KEY, btree (id)",
+        "\"item_name_key\" UNIQUE CONSTRAINT, btree (name)",
+        "\"item_price\" btree (price DESC)",
+        "\"item_price_check\" CHECK (price > 0",
+    ] {
         assert!(described.contains(part), "{part} is missing from:\n{described}");
     }
     let all = server.psql(&["-c", "\\d"]);
     assert!(all.contains("cheap") && all.contains("view"), "{all}");
-    for (command, part) in [("\\dt shop.*", "item"), ("\\di shop.*", "item_price"), ("\\dv", "cheap"), ("\\dn", "shop"), ("\\l", "postgres"), ("\\df bee_key", "bee_key"), ("\\ds shop.*", "item_id_seq"), ("\\d cheap", "View \"public.cheap\""), ("\\d shop.item_id_seq", "Sequence \"shop.item_id_seq\""), ("\\d shop.item_price", "Index \"shop.item_price\"")] {
+    for (command, part) in [
+        ("\\dt shop.*", "item"),
+        ("\\di shop.*", "item_price"),
+        ("\\dv", "cheap"),
+        ("\\dn", "shop"),
+        ("\\l", "postgres"),
+        ("\\df bee_key", "bee_key"),
+        ("\\ds shop.*", "item_id_seq"),
+        ("\\d cheap", "View \"public.cheap\""),
+        ("\\d shop.item_id_seq", "Sequence \"shop.item_id_seq\""),
+        ("\\d shop.item_price", "Index \"shop.item_price\""),
+    ] {
         let printed = server.psql(&["-c", command]);
         assert!(printed.contains(part) && !printed.contains("ERROR"), "{command} printed:\n{printed}");
     }

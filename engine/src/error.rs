@@ -80,11 +80,7 @@ pub enum Error {
 impl Error {
     /// [`Error::Corrupt`] with neither core nor block known.
     pub fn corrupt(what: impl Into<String>) -> Error {
-        Error::Corrupt {
-            core: None,
-            block: None,
-            what: what.into(),
-        }
+        Error::Corrupt { core: None, block: None, what: what.into() }
     }
 
     /// [`Error::Invalid`] from anything that reads as text.

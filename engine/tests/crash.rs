@@ -44,17 +44,12 @@ struct Model {
 
 impl Model {
     fn new() -> Model {
-        Model {
-            blocks: Vec::new(),
-            possible: vec![Vec::new()],
-            made: 0,
-        }
+        Model { blocks: Vec::new(), possible: vec![Vec::new()], made: 0 }
     }
 
     /// Blocks that no other append has, so that a mixture would be noticed.
     fn make(&mut self, count: u64) -> Vec<Bytes> {
-        let blocks =
-            (self.made..self.made + count).map(|n| Bytes::from(format!("unique block {n}")));
+        let blocks = (self.made..self.made + count).map(|n| Bytes::from(format!("unique block {n}")));
         self.made += count;
         blocks.collect()
     }
@@ -76,13 +71,7 @@ impl Model {
 }
 
 fn open(backend: &Arc<dyn Backend>) -> pgbee_engine::Result<Arc<Core>> {
-    Store::open(
-        backend.clone(),
-        Options {
-            primary_key: Some([1; 32]),
-        },
-    )?
-    .get_by_name("log")
+    Store::open(backend.clone(), Options { primary_key: Some([1; 32]) })?.get_by_name("log")
 }
 
 fn content(core: &Core) -> pgbee_engine::Result<Vec<Bytes>> {
@@ -97,11 +86,7 @@ fn run(backend: &Arc<dyn Backend>, steps: &[Step], model: &mut Model) -> pgbee_e
             Step::Append { blocks, synced } => {
                 let more = model.make(*blocks);
                 model.trying(&more);
-                let durability = if *synced {
-                    Durability::Sync
-                } else {
-                    Durability::NoSync
-                };
+                let durability = if *synced { Durability::Sync } else { Durability::NoSync };
                 core.append(&more, durability)?;
                 model.succeeded(&more, *synced);
             }
@@ -178,12 +163,8 @@ proptest! {
 #[test]
 fn a_cut_log_of_rocksdb_opens_at_a_committed_head() {
     let dir = tempfile::tempdir().unwrap();
-    let options = RocksOptions {
-        write_buffer_bytes: 1 << 20,
-        ..RocksOptions::default()
-    };
-    let backend: Arc<dyn Backend> =
-        Arc::new(Rocks::open(dir.path().join("live"), &options).unwrap());
+    let options = RocksOptions { write_buffer_bytes: 1 << 20, ..RocksOptions::default() };
+    let backend: Arc<dyn Backend> = Arc::new(Rocks::open(dir.path().join("live"), &options).unwrap());
     let core = open(&backend).unwrap();
     let mut model = Model::new();
     let mut lengths = vec![0];
@@ -201,10 +182,7 @@ fn a_cut_log_of_rocksdb_opens_at_a_committed_head() {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.is_file())
         .collect();
-    let log = live
-        .iter()
-        .find(|path| path.extension().is_some_and(|ext| ext == "log"))
-        .unwrap();
+    let log = live.iter().find(|path| path.extension().is_some_and(|ext| ext == "log")).unwrap();
     let size = std::fs::metadata(log).unwrap().len();
     assert!(size > 10_000, "the blocks are in the log");
     for cut in 0..12 {
@@ -215,17 +193,8 @@ fn a_cut_log_of_rocksdb_opens_at_a_committed_head() {
         }
         let copied_log = copy.join(log.file_name().unwrap());
         // Far enough in that the store and its core had been made.
-        let len = if cut == 0 {
-            size
-        } else {
-            2000 + (size - 2000) * cut / 12
-        };
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(&copied_log)
-            .unwrap()
-            .set_len(len)
-            .unwrap();
+        let len = if cut == 0 { size } else { 2000 + (size - 2000) * cut / 12 };
+        std::fs::OpenOptions::new().write(true).open(&copied_log).unwrap().set_len(len).unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Rocks::open(&copy, &options).unwrap());
         let core = open(&backend).unwrap();
         core.verify(|_, _| ()).unwrap();
@@ -233,8 +202,7 @@ fn a_cut_log_of_rocksdb_opens_at_a_committed_head() {
         assert!(lengths.contains(&found.len()), "{} blocks", found.len());
         assert_eq!(found, model.blocks[..found.len()]);
         assert!(cut > 0 || found.len() == model.blocks.len());
-        core.append(&[Bytes::from("more")], Durability::Sync)
-            .unwrap();
+        core.append(&[Bytes::from("more")], Durability::Sync).unwrap();
         core.verify(|_, _| ()).unwrap();
     }
 }

@@ -14,8 +14,7 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use pgbee_engine::bee::{
-    Batch, Bee, BlockSource, Cache, Direction, Entry, KeyRange, Metadata, Operation, Snapshot, Sub,
-    Writer,
+    Batch, Bee, BlockSource, Cache, Direction, Entry, KeyRange, Metadata, Operation, Snapshot, Sub, Writer,
 };
 use pgbee_engine::{BlockIndex, Error, Length, Result, Version};
 use serde_json::Value;
@@ -375,10 +374,7 @@ fn bounds(options: &Value) -> KeyRange {
         let loose = optional_hex(&options[loose]).map(Bound::Included);
         strict.or(loose).unwrap_or(Bound::Unbounded)
     };
-    KeyRange {
-        start: bound("gt", "gte"),
-        end: bound("lt", "lte"),
-    }
+    KeyRange { start: bound("gt", "gte"), end: bound("lt", "lte") }
 }
 
 fn range(snapshot: &Snapshot, options: &Value) -> Vec<(u64, Bytes)> {

@@ -26,12 +26,7 @@ fn blocks(range: std::ops::Range<u64>) -> Vec<Bytes> {
 }
 
 fn open(backend: &Arc<impl Backend + 'static>) -> pgbee_engine::Result<Arc<Core>> {
-    let store = Store::open(
-        backend.clone(),
-        Options {
-            primary_key: Some([1; 32]),
-        },
-    )?;
+    let store = Store::open(backend.clone(), Options { primary_key: Some([1; 32]) })?;
     store.get_by_name("log")
 }
 
@@ -39,10 +34,7 @@ fn open(backend: &Arc<impl Backend + 'static>) -> pgbee_engine::Result<Arc<Core>
 fn check(core: &Core, length: u64) {
     assert_eq!(core.len(), Length(length));
     assert_eq!(core.verify(|_, _| ()).unwrap().blocks, Length(length));
-    assert_eq!(
-        core.get_range(BlockIndex(0), length as usize).unwrap(),
-        blocks(0..length)
-    );
+    assert_eq!(core.get_range(BlockIndex(0), length as usize).unwrap(), blocks(0..length));
     for n in 0..length {
         assert_eq!(core.get(BlockIndex(n)).unwrap(), block(n));
     }
@@ -51,37 +43,26 @@ fn check(core: &Core, length: u64) {
 #[test]
 fn blocks_come_back() {
     let dir = tempfile::tempdir().unwrap();
-    let small = RocksOptions {
-        write_buffer_bytes: 64 << 10,
-        ..RocksOptions::default()
-    };
+    let small = RocksOptions { write_buffer_bytes: 64 << 10, ..RocksOptions::default() };
     let mut length = 0;
     for _ in 0..3 {
         let rocks = Arc::new(Rocks::open(dir.path(), &small).unwrap());
         let core = open(&rocks).unwrap();
         check(&core, length);
         for some in [1, 2, 300, 64, 63] {
-            let head = core
-                .append(&blocks(length..length + some), Durability::Sync)
-                .unwrap();
+            let head = core.append(&blocks(length..length + some), Durability::Sync).unwrap();
             length += some;
             assert_eq!((head.length, head.fork), (Length(length), Fork(0)));
             assert_eq!((core.head(), core.durable_len()), (head, Length(length)));
         }
         check(&core, length);
-        assert_eq!(
-            (core.contiguous_len(), core.held_blocks()),
-            (Length(length), length)
-        );
+        assert_eq!((core.contiguous_len(), core.held_blocks()), (Length(length), length));
         let beyond = core.get(BlockIndex(length));
         assert!(matches!(beyond, Err(Error::Invalid(_))), "{beyond:?}");
         assert!(core.get_range(BlockIndex(length - 1), 2).is_err());
         assert!(core.get_range(BlockIndex(u64::MAX), 2).is_err());
         assert_eq!(core.get_range(BlockIndex(length), 0).unwrap().len(), 0);
-        assert_eq!(
-            core.blocks(BlockIndex(length - 2), 9).unwrap(),
-            blocks(length - 2..length)
-        );
+        assert_eq!(core.blocks(BlockIndex(length - 2), 9).unwrap(), blocks(length - 2..length));
         assert!(core.blocks(BlockIndex(length), 1).is_err());
         assert!(rocks.statistics().entries[Space::Block as usize] >= length);
     }
@@ -94,13 +75,9 @@ fn appends_that_make_no_sense_are_refused() {
     let refused = core.append(&[block(0), huge.clone()], Durability::Sync);
     assert!(matches!(refused, Err(Error::Invalid(_))));
     assert!(core.stage().unwrap().push(&[huge]).is_err());
-    assert_eq!(
-        core.append(&[], Durability::Sync).unwrap().length,
-        Length(0)
-    );
+    assert_eq!(core.append(&[], Durability::Sync).unwrap().length, Length(0));
     assert!(core.is_empty());
-    core.append(&[Bytes::new(), Bytes::new()], Durability::NoSync)
-        .unwrap();
+    core.append(&[Bytes::new(), Bytes::new()], Durability::NoSync).unwrap();
     assert_eq!(core.get(BlockIndex(1)).unwrap(), "");
     assert_eq!((core.len(), core.durable_len()), (Length(2), Length(0)));
     core.sync().unwrap();
@@ -128,8 +105,7 @@ fn readers_see_whole_appends_while_a_writer_goes_on() {
             });
         }
         for n in 0..200 {
-            core.append(&blocks(3 * n..3 * n + 3), Durability::Sync)
-                .unwrap();
+            core.append(&blocks(3 * n..3 * n + 3), Durability::Sync).unwrap();
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -182,10 +158,7 @@ fn a_stage_becomes_visible_as_one() {
     for n in 0..50 {
         stage.push(&blocks(10 + 20 * n..30 + 20 * n)).unwrap();
         assert_eq!(stage.len(), Length(30 + 20 * n));
-        assert_eq!(
-            stage.get(BlockIndex(9 + 20 * n)).unwrap(),
-            block(9 + 20 * n)
-        );
+        assert_eq!(stage.get(BlockIndex(9 + 20 * n)).unwrap(), block(9 + 20 * n));
         assert_eq!(core.len(), Length(10));
         assert!(core.get(BlockIndex(10)).is_err());
     }
@@ -206,23 +179,18 @@ fn a_dropped_stage_leaves_nothing() {
     let backend = Arc::new(Memory::new());
     let core = open(&backend).unwrap();
     core.append(&blocks(0..10), Durability::Sync).unwrap();
-    let before: Vec<_> = [Space::Block, Space::Tree, Space::Meta]
-        .map(|space| backend.scan(space, Range::all(), false).count())
-        .to_vec();
+    let before: Vec<_> =
+        [Space::Block, Space::Tree, Space::Meta].map(|space| backend.scan(space, Range::all(), false).count()).to_vec();
     let stage = core.stage().unwrap();
     stage.push(&blocks(500..900)).unwrap();
     drop(stage);
-    let after: Vec<_> = [Space::Block, Space::Tree, Space::Meta]
-        .map(|space| backend.scan(space, Range::all(), false).count())
-        .to_vec();
+    let after: Vec<_> =
+        [Space::Block, Space::Tree, Space::Meta].map(|space| backend.scan(space, Range::all(), false).count()).to_vec();
     assert_eq!(before, after);
     core.append(&blocks(10..12), Durability::Sync).unwrap();
     check(&core, 12);
     // An empty one changes nothing.
-    assert_eq!(
-        core.stage().unwrap().commit(Durability::Sync).unwrap(),
-        core.head()
-    );
+    assert_eq!(core.stage().unwrap().commit(Durability::Sync).unwrap(), core.head());
 }
 
 #[test]
@@ -236,10 +204,7 @@ fn a_stage_left_by_a_crash_is_removed_by_the_next_append() {
     drop((stage, core));
     faulty.heal(usize::MAX).unwrap();
     let core = open(&faulty).unwrap();
-    assert!(
-        faulty.scan(Space::Block, Range::all(), false).count() > 10,
-        "the crash left blocks"
-    );
+    assert!(faulty.scan(Space::Block, Range::all(), false).count() > 10, "the crash left blocks");
     check(&core, 10);
     for n in 10..100 {
         core.append(&blocks(n..n + 1), Durability::NoSync).unwrap();
@@ -256,18 +221,11 @@ fn a_stage_survives_a_full_disk() {
     let stage = core.stage().unwrap();
     stage.push(&blocks(10..20)).unwrap();
     let next = faulty.writes() + 1;
-    faulty.set_plan(
-        Plan::none()
-            .no_space(next, 2)
-            .and(next + 3, Fault::FailAfter),
-    );
+    faulty.set_plan(Plan::none().no_space(next, 2).and(next + 3, Fault::FailAfter));
     assert!(stage.push(&blocks(20..40)).is_err());
     assert!(stage.push(&blocks(20..40)).is_err());
     stage.push(&blocks(20..40)).unwrap();
-    assert!(
-        stage.commit(Durability::Sync).is_err(),
-        "the head is written, and yet said to have failed"
-    );
+    assert!(stage.commit(Durability::Sync).is_err(), "the head is written, and yet said to have failed");
     check(&core, 10);
     stage.commit(Durability::Sync).unwrap();
     check(&core, 40);
@@ -282,11 +240,7 @@ fn a_stage_survives_a_full_disk() {
 
 /// Changes what is stored behind the core's back.
 fn alter(backend: &dyn Backend, space: Space, pick: usize, change: impl Fn(&mut Vec<u8>)) {
-    let (key, value) = backend
-        .scan(space, Range::all(), false)
-        .nth(pick)
-        .unwrap()
-        .unwrap();
+    let (key, value) = backend.scan(space, Range::all(), false).nth(pick).unwrap().unwrap();
     let mut value = value.to_vec();
     change(&mut value);
     let mut batch = WriteBatch::new();
@@ -296,11 +250,7 @@ fn alter(backend: &dyn Backend, space: Space, pick: usize, change: impl Fn(&mut 
 
 fn corrupt_block<T>(result: pgbee_engine::Result<T>) -> Option<BlockIndex> {
     match result.err() {
-        Some(Error::Corrupt {
-            core: Some(_),
-            block,
-            ..
-        }) => block,
+        Some(Error::Corrupt { core: Some(_), block, .. }) => block,
         other => panic!("{other:?}"),
     }
 }
@@ -311,11 +261,7 @@ fn damaged_blocks_are_named_and_never_returned() {
     let core = open(&backend).unwrap();
     core.append(&blocks(0..200), Durability::Sync).unwrap();
     let bad = BlockIndex(77);
-    let (key, sound) = backend
-        .scan(Space::Block, Range::all(), false)
-        .nth(77)
-        .unwrap()
-        .unwrap();
+    let (key, sound) = backend.scan(Space::Block, Range::all(), false).nth(77).unwrap().unwrap();
     for at in 0..sound.len() {
         alter(&*backend, Space::Block, 77, |value| value[at] ^= 0x10);
         assert_eq!(corrupt_block(core.get(bad)), Some(bad));
@@ -331,11 +277,7 @@ fn damaged_blocks_are_named_and_never_returned() {
         assert_eq!(corrupt_block(core.get(bad)), Some(bad));
         alter(&*backend, Space::Block, 77, |value| *value = sound.to_vec());
     }
-    let (_, other) = backend
-        .scan(Space::Block, Range::all(), false)
-        .nth(78)
-        .unwrap()
-        .unwrap();
+    let (_, other) = backend.scan(Space::Block, Range::all(), false).nth(78).unwrap().unwrap();
     alter(&*backend, Space::Block, 77, |value| *value = other.to_vec());
     assert_eq!(corrupt_block(core.get(bad)), Some(bad));
     let mut batch = WriteBatch::new();
@@ -353,30 +295,15 @@ fn blocks_altered_together_with_their_checksum_are_found_by_verify() {
     core.append(&blocks(0..100), Durability::Sync).unwrap();
     core.append(&blocks(100..131), Durability::Sync).unwrap();
     for n in [0, 63, 64, 99, 100, 130] {
-        let (key, _) = backend
-            .scan(Space::Block, Range::all(), false)
-            .nth(n)
-            .unwrap()
-            .unwrap();
+        let (key, _) = backend.scan(Space::Block, Range::all(), false).nth(n).unwrap().unwrap();
         let forged = b"forged".as_slice();
         let checksum = pgbee_engine::storage::record::seal(&key, forged);
-        alter(&*backend, Space::Block, n, |value| {
-            *value = [&checksum[..], forged].concat()
-        });
-        assert_eq!(
-            core.get(BlockIndex(n as u64)).unwrap(),
-            forged,
-            "a read cannot know"
-        );
-        assert_eq!(
-            corrupt_block(core.verify(|_, _| ())),
-            Some(BlockIndex(n as u64))
-        );
+        alter(&*backend, Space::Block, n, |value| *value = [&checksum[..], forged].concat());
+        assert_eq!(core.get(BlockIndex(n as u64)).unwrap(), forged, "a read cannot know");
+        assert_eq!(corrupt_block(core.verify(|_, _| ())), Some(BlockIndex(n as u64)));
         let sound = block(n as u64);
         let checksum = pgbee_engine::storage::record::seal(&key, &sound);
-        alter(&*backend, Space::Block, n, |value| {
-            *value = [&checksum[..], &sound].concat()
-        });
+        alter(&*backend, Space::Block, n, |value| *value = [&checksum[..], &sound].concat());
         core.verify(|_, _| ()).unwrap();
     }
 }
@@ -393,20 +320,14 @@ fn damaged_nodes_and_heads_are_found() {
     for (chunk, first) in [(0, 0), (1, 64)] {
         let (backend, core) = fresh();
         alter(&*backend, Space::Tree, chunk, |value| value[50] ^= 1);
-        assert_eq!(
-            corrupt_block(core.verify(|_, _| ())),
-            Some(BlockIndex(first))
-        );
+        assert_eq!(corrupt_block(core.verify(|_, _| ())), Some(BlockIndex(first)));
         drop(core);
         // The roots 63, 159 and 197 are in both; opening needs all of them.
         assert_eq!(corrupt_block(open(&backend)), None);
     }
     // The head: found at open, wherever the bit is.
     let (backend, core) = fresh();
-    let meta: Vec<_> = backend
-        .scan(Space::Meta, Range::all(), false)
-        .map(Result::unwrap)
-        .collect();
+    let meta: Vec<_> = backend.scan(Space::Meta, Range::all(), false).map(Result::unwrap).collect();
     let head = meta.iter().position(|(key, _)| key[0] == 4).unwrap();
     for at in (0..meta[head].1.len()).step_by(7) {
         alter(&*backend, Space::Meta, head, |value| value[at] ^= 4);
@@ -414,22 +335,12 @@ fn damaged_nodes_and_heads_are_found() {
         alter(&*backend, Space::Meta, head, |value| value[at] ^= 4);
     }
     // A head of another core, sealed as it should be, is not this core's.
-    let other = Store::open(
-        Arc::new(Memory::new()),
-        Options {
-            primary_key: Some([2; 32]),
-        },
-    )
-    .unwrap();
+    let other = Store::open(Arc::new(Memory::new()), Options { primary_key: Some([2; 32]) }).unwrap();
     let other_core = other.get_by_name("log").unwrap();
-    other_core
-        .append(&blocks(0..100), Durability::Sync)
-        .unwrap();
+    other_core.append(&blocks(0..100), Durability::Sync).unwrap();
     let key = &meta[head].0;
     let foreign = other.backend().get(Space::Meta, key).unwrap().unwrap();
-    alter(&*backend, Space::Meta, head, |value| {
-        *value = foreign.to_vec()
-    });
+    alter(&*backend, Space::Meta, head, |value| *value = foreign.to_vec());
     drop(core);
     assert_eq!(corrupt_block(open(&backend)), None);
 }

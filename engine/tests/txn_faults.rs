@@ -19,24 +19,13 @@ type Map = BTreeMap<Bytes, Bytes>;
 
 /// Small, so that spilling and staging in several bee batches happen within a few dozen entries.
 fn options() -> Options {
-    Options {
-        write_set_bytes_max: 8_000,
-        group_entries_max: 20,
-        staged_entries: 16,
-        ..Options::default()
-    }
+    Options { write_set_bytes_max: 8_000, group_entries_max: 20, staged_entries: 16, ..Options::default() }
 }
 
 fn open(backend: &Arc<Faulty>) -> Result<Arc<Database>> {
-    let options = corestore::Options {
-        primary_key: Some([7; 32]),
-    };
+    let options = corestore::Options { primary_key: Some([7; 32]) };
     let store = Store::open(backend.clone(), options)?;
-    Database::open(
-        store.get_by_name("db")?,
-        Cache::new(1 << 18),
-        self::options(),
-    )
+    Database::open(store.get_by_name("db")?, Cache::new(1 << 18), self::options())
 }
 
 fn key(i: u64) -> Bytes {
@@ -67,10 +56,7 @@ fn apply(map: &mut Map, writes: &[(Bytes, Option<Bytes>)]) {
 }
 
 fn content(snapshot: &Snapshot) -> Map {
-    let (mut scan, mut map) = (
-        snapshot.scan(KeyRange::all(), Direction::Forward),
-        Map::new(),
-    );
+    let (mut scan, mut map) = (snapshot.scan(KeyRange::all(), Direction::Forward), Map::new());
     while let Some(entry) = scan.next().unwrap() {
         map.insert(entry.key, entry.value.unwrap());
     }
@@ -94,16 +80,8 @@ fn run(backend: &Faulty, db: &Database, told: &mut Told) {
             return;
         }
         let writes = writes(i);
-        let mut map = told
-            .acknowledged
-            .last()
-            .map(|(_, map, _)| map.clone())
-            .unwrap_or_default();
-        assert_eq!(
-            content(&db.snapshot()),
-            map,
-            "the head is what was last acknowledged"
-        );
+        let mut map = told.acknowledged.last().map(|(_, map, _)| map.clone()).unwrap_or_default();
+        assert_eq!(content(&db.snapshot()), map, "the head is what was last acknowledged");
         let mut txn = db.begin();
         let written: Result<()> = writes.iter().try_for_each(|(key, value)| match value {
             Some(value) => txn.put(key.clone(), value.clone()),
@@ -127,34 +105,18 @@ fn run(backend: &Faulty, db: &Database, told: &mut Told) {
 /// After opening again: every acknowledged version that must be there is, and the head is a whole commit.
 fn check(db: &Database, told: &Told, lost_unsynced: bool) {
     // A synced commit makes all before it durable.
-    let must = told
-        .acknowledged
-        .iter()
-        .rposition(|(_, _, durability)| *durability == Durability::Sync);
-    let must = if lost_unsynced {
-        must.map_or(0, |last| last + 1)
-    } else {
-        told.acknowledged.len()
-    };
+    let must = told.acknowledged.iter().rposition(|(_, _, durability)| *durability == Durability::Sync);
+    let must = if lost_unsynced { must.map_or(0, |last| last + 1) } else { told.acknowledged.len() };
     for (version, map, _) in &told.acknowledged[..must] {
         assert!(db.head() >= *version, "version {version} is lost");
         assert_eq!(content(&db.snapshot_at(*version).unwrap()), *map);
         assert!(db.commit_record(*version).is_ok());
     }
     let head = content(&db.snapshot());
-    let acknowledged = told
-        .acknowledged
-        .iter()
-        .skip(must.saturating_sub(1))
-        .map(|(_, map, _)| map);
+    let acknowledged = told.acknowledged.iter().skip(must.saturating_sub(1)).map(|(_, map, _)| map);
     let nothing = Map::new();
-    let mut whole = acknowledged
-        .chain(&told.failed)
-        .chain((must == 0).then_some(&nothing));
-    assert!(
-        whole.any(|map| *map == head),
-        "the head is not a commit: {head:?}"
-    );
+    let mut whole = acknowledged.chain(&told.failed).chain((must == 0).then_some(&nothing));
+    assert!(whole.any(|map| *map == head), "the head is not a commit: {head:?}");
     if db.head() > Version(1) {
         db.snapshot().bee().audit().unwrap();
         assert_eq!(db.commit_record(db.head()).unwrap().version, db.head());
@@ -174,10 +136,7 @@ fn run_with(fault: Fault, write: u64, survivors: usize) -> bool {
     if crashed {
         backend.heal(survivors).unwrap();
     } else if was_hit {
-        assert!(
-            told.failed.len() <= 1,
-            "the disk recovered, and so must the database"
-        );
+        assert!(told.failed.len() <= 1, "the disk recovered, and so must the database");
     }
     let db = open(&backend).unwrap();
     check(&db, &told, crashed);
@@ -188,11 +147,7 @@ fn run_with(fault: Fault, write: u64, survivors: usize) -> bool {
         txn.put(key(i), "after").unwrap();
         map.insert(key(i), "after".into());
     }
-    let before = told
-        .acknowledged
-        .iter()
-        .map(|(version, ..)| *version)
-        .filter(|v| *v <= db.head());
+    let before = told.acknowledged.iter().map(|(version, ..)| *version).filter(|v| *v <= db.head());
     let before: Vec<_> = before.collect();
     db.commit(txn, CommitInfo::at(0)).unwrap();
     assert_eq!(content(&db.snapshot()), map);
@@ -255,16 +210,10 @@ fn while_the_disk_is_full_reading_goes_on_and_later_commits_succeed() {
     for _ in 0..5 {
         assert!(matches!(commit("two"), Err(Error::Storage(_))));
         assert_eq!(db.head(), first);
-        assert_eq!(
-            db.snapshot().get(b"a").unwrap().as_deref(),
-            Some(&b"one"[..])
-        );
+        assert_eq!(db.snapshot().get(b"a").unwrap().as_deref(), Some(&b"one"[..]));
     }
     let second = commit("three").unwrap();
     assert_eq!(second.0, first.0 + 2);
-    assert_eq!(
-        db.snapshot().get(b"a").unwrap().as_deref(),
-        Some(&b"three"[..])
-    );
+    assert_eq!(db.snapshot().get(b"a").unwrap().as_deref(), Some(&b"three"[..]));
     assert_eq!(db.commit_record(second).unwrap().previous, [first]);
 }

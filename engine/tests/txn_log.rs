@@ -28,21 +28,13 @@ struct Counting {
 
 impl Counting {
     fn fails(&self, key: &[u8]) -> bool {
-        self.is_flaky.load(Ordering::Relaxed)
-            && self
-                .failed
-                .lock()
-                .unwrap()
-                .insert(Bytes::copy_from_slice(key))
+        self.is_flaky.load(Ordering::Relaxed) && self.failed.lock().unwrap().insert(Bytes::copy_from_slice(key))
     }
 }
 
 fn failure() -> Error {
     let message = "not now".to_owned();
-    Error::Storage(StorageError {
-        message,
-        kind: StorageErrorKind::Injected,
-    })
+    Error::Storage(StorageError { message, kind: StorageErrorKind::Injected })
 }
 
 impl Backend for Counting {
@@ -68,8 +60,7 @@ impl Backend for Counting {
     }
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
-        self.largest_batch
-            .fetch_max(batch.byte_len() as u64, Ordering::Relaxed);
+        self.largest_batch.fetch_max(batch.byte_len() as u64, Ordering::Relaxed);
         self.memory.write(batch, durability)
     }
 
@@ -83,16 +74,9 @@ impl Backend for Counting {
 }
 
 fn open(backend: &Arc<Counting>, options: Options) -> Arc<Database> {
-    let options_of_store = corestore::Options {
-        primary_key: Some([3; 32]),
-    };
+    let options_of_store = corestore::Options { primary_key: Some([3; 32]) };
     let store = Store::open(backend.clone(), options_of_store).unwrap();
-    Database::open(
-        store.get_by_name("db").unwrap(),
-        Cache::new(8 << 20),
-        options,
-    )
-    .unwrap()
+    Database::open(store.get_by_name("db").unwrap(), Cache::new(8 << 20), options).unwrap()
 }
 
 /// What a piece of work reads.
@@ -126,17 +110,11 @@ fn versions_and_times_are_found_in_few_reads() {
         for time in [i as i64 * 1000, i as i64 * 1000 + 999] {
             let (found, cost) = reads(&backend, || db.version_at_time(time));
             assert_eq!(found, Ok(version));
-            assert!(
-                cost <= 64,
-                "a time among {count} commits reads {cost} blocks"
-            );
+            assert!(cost <= 64, "a time among {count} commits reads {cost} blocks");
         }
         let (found, cost) = reads(&backend, || db.nearest(version));
         assert_eq!(found, Ok(version));
-        assert!(
-            cost <= 64,
-            "a version among {count} commits reads {cost} blocks"
-        );
+        assert!(cost <= 64, "a version among {count} commits reads {cost} blocks");
         let between = Version(version.0 + 1);
         if between < db.head() {
             assert_eq!(db.nearest(between), Ok(version));
@@ -148,14 +126,7 @@ fn versions_and_times_are_found_in_few_reads() {
     }
     let newest = db.head();
     let before = db.version_at_time(-1);
-    assert_eq!(
-        before,
-        Err(Error::NotAVersion {
-            asked: Version(0),
-            oldest: Version(1),
-            newest
-        })
-    );
+    assert_eq!(before, Err(Error::NotAVersion { asked: Version(0), oldest: Version(1), newest }));
     assert_eq!(db.first_commit().unwrap().unwrap().version, versions[0]);
 
     for direction in [Direction::Forward, Direction::Backward] {
@@ -171,10 +142,7 @@ fn versions_and_times_are_found_in_few_reads() {
             walked.reverse();
         }
         assert_eq!(walked, versions);
-        assert!(
-            cost < count * 5 / 4,
-            "walking {count} commits reads {cost} blocks"
-        );
+        assert!(cost < count * 5 / 4, "walking {count} commits reads {cost} blocks");
     }
     // From a version in the middle.
     let mut commits = db.commits(versions[1000], Direction::Forward);
@@ -188,10 +156,7 @@ fn versions_and_times_are_found_in_few_reads() {
 #[test]
 fn a_load_larger_than_memory_is_one_version_and_its_history_is_told() {
     let backend = Arc::new(Counting::default());
-    let options = Options {
-        write_set_bytes_max: 1 << 20,
-        ..Options::default()
-    };
+    let options = Options { write_set_bytes_max: 1 << 20, ..Options::default() };
     let db = open(&backend, options);
     let mut txn = db.begin();
     txn.put("small", "1").unwrap();
@@ -213,12 +178,7 @@ fn a_load_larger_than_memory_is_one_version_and_its_history_is_told() {
     assert_eq!(large.0, small.0 + count + 1);
     let largest = backend.largest_batch.load(Ordering::Relaxed);
     assert!(largest < 12 << 20, "a batch of {largest} bytes");
-    assert!(
-        backend
-            .scan(Space::Scratch, Range::all(), false)
-            .next()
-            .is_none()
-    );
+    assert!(backend.scan(Space::Scratch, Range::all(), false).next().is_none());
 
     let mut txn = db.begin();
     txn.put("small", "2").unwrap();
@@ -227,24 +187,15 @@ fn a_load_larger_than_memory_is_one_version_and_its_history_is_told() {
     db.snapshot().bee().audit().unwrap();
     assert_eq!(db.nearest(Version(large.0 - 1)), Ok(small));
     for inside in [small.0 + 1, small.0 + 32768, small.0 + 65536, large.0 - 1] {
-        assert!(
-            db.snapshot_at(Version(inside)).is_err(),
-            "a version inside of a commit: {inside}"
-        );
+        assert!(db.snapshot_at(Version(inside)).is_err(), "a version inside of a commit: {inside}");
     }
 
     // All of it is attributed to its commit, without being held in memory to find out.
-    let mut history = db
-        .snapshot()
-        .history(KeyRange::all(), Version(0), last)
-        .unwrap();
+    let mut history = db.snapshot().history(KeyRange::all(), Version(0), last).unwrap();
     let (mut rows, mut others) = (0, vec![]);
     while let Some(item) = history.next().unwrap() {
         if item.key.starts_with(b"row") && item.value.is_some() {
-            assert_eq!(
-                (item.version, item.time_micros, item.base),
-                (large, Some(2), small)
-            );
+            assert_eq!((item.version, item.time_micros, item.base), (large, Some(2), small));
             rows += 1;
         } else if item.key != pgbee_engine::txn::COMMIT_RECORD_KEY {
             others.push((item.version, item.key, item.value));
@@ -252,18 +203,12 @@ fn a_load_larger_than_memory_is_one_version_and_its_history_is_told() {
     }
     assert_eq!(rows, count);
     let text = |text: &'static str| Bytes::from(text);
-    let want = [
-        (small, text("small"), Some(text("1"))),
-        (last, key(9), None),
-        (last, text("small"), Some(text("2"))),
-    ];
+    let want = [(small, text("small"), Some(text("1"))), (last, key(9), None), (last, text("small"), Some(text("2")))];
     assert_eq!(others, want);
 
     // A scan of all of it meets each row once.
     let view = db.begin().view();
-    let mut scan = view
-        .scan_keys(KeyRange::prefix(b"row"), Direction::Backward)
-        .unwrap();
+    let mut scan = view.scan_keys(KeyRange::prefix(b"row"), Direction::Backward).unwrap();
     let (mut seen, mut batch) = (0, vec![]);
     while scan.next_batch(&mut batch, 1000).unwrap() > 0 {
         seen += batch.drain(..).len() as u64;
@@ -292,16 +237,13 @@ fn readers_go_on_where_an_error_met_them() {
     for i in 0..300u64 {
         let mut txn = db.begin();
         for n in 0..4 {
-            txn.put(format!("k{:04}", (i * 4 + n) * 7 % 500), format!("{i} {n}"))
-                .unwrap();
+            txn.put(format!("k{:04}", (i * 4 + n) * 7 % 500), format!("{i} {n}")).unwrap();
         }
         db.commit(txn, CommitInfo::at(i as i64)).unwrap();
     }
     let read_all = |failures: &mut u64| {
         // No cache: every block is read again, and fails the first time.
-        let options = corestore::Options {
-            primary_key: Some([3; 32]),
-        };
+        let options = corestore::Options { primary_key: Some([3; 32]) };
         let store = insist(failures, || Store::open(backend.clone(), options.clone()));
         let core = insist(failures, || store.get_by_name("db"));
         let db = Database::open(core, Cache::new(0), Options::default()).unwrap();
@@ -328,10 +270,7 @@ fn readers_go_on_where_an_error_met_them() {
                 note(format!("{commit:?}"));
             }
         }
-        let mut history = db
-            .snapshot()
-            .history(KeyRange::prefix(b"k"), Version(1), db.head())
-            .unwrap();
+        let mut history = db.snapshot().history(KeyRange::prefix(b"k"), Version(1), db.head()).unwrap();
         while let Some(item) = insist(failures, || history.next()) {
             note(format!("{item:?}"));
         }

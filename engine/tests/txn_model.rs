@@ -84,10 +84,7 @@ fn key(k: u8) -> Bytes {
 }
 
 fn range(a: u8, b: u8) -> KeyRange {
-    KeyRange {
-        start: Bound::Included(key(a)),
-        end: Bound::Excluded(key(b)),
-    }
+    KeyRange { start: Bound::Included(key(a)), end: Bound::Excluded(key(b)) }
 }
 
 fn value(v: u8) -> Bytes {
@@ -118,9 +115,7 @@ fn content(view: &ReadView, range: KeyRange, direction: Direction) -> Vec<(Bytes
 }
 
 fn plain(map: &Map) -> Vec<(Bytes, Bytes)> {
-    map.iter()
-        .map(|(key, (value, _))| (key.clone(), value.clone()))
-        .collect()
+    map.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect()
 }
 
 struct World {
@@ -201,10 +196,7 @@ impl World {
         };
         let differs = |(range, base): &(KeyRange, usize)| {
             let inside = |map: &Map| -> Vec<_> {
-                map.iter()
-                    .filter(|(key, _)| range.contains(key))
-                    .map(|(k, v)| (k.clone(), v.clone()))
-                    .collect()
+                map.iter().filter(|(key, _)| range.contains(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
             };
             inside(map) != inside(&self.maps[*base])
         };
@@ -237,10 +229,7 @@ impl World {
         let mut before = None;
         for (i, (&version, map)) in self.versions.iter().zip(&self.maps).enumerate() {
             let view = ReadView::from(self.db.snapshot_at(version).unwrap());
-            assert_eq!(
-                content(&view, KeyRange::all(), Direction::Forward),
-                plain(map)
-            );
+            assert_eq!(content(&view, KeyRange::all(), Direction::Forward), plain(map));
             let mut reversed = content(&view, KeyRange::all(), Direction::Backward);
             reversed.reverse();
             assert_eq!(reversed, plain(map));
@@ -272,13 +261,7 @@ impl World {
             let mut diff = snapshot(to).diff(&snapshot(from), KeyRange::prefix(b"key"));
             let mut found = vec![];
             while let Some(difference) = diff.next().unwrap() {
-                let key = difference
-                    .left
-                    .as_ref()
-                    .or(difference.right.as_ref())
-                    .unwrap()
-                    .key
-                    .clone();
+                let key = difference.left.as_ref().or(difference.right.as_ref()).unwrap().key.clone();
                 let value = |entry: Option<pgbee_engine::bee::Entry>| entry.and_then(|e| e.value);
                 found.push((key, value(difference.right), value(difference.left)));
             }
@@ -287,35 +270,22 @@ impl World {
             keys.dedup();
             keys.retain(|key| older.get(*key) != newer.get(*key));
             let value = |map: &Map, key: &Bytes| map.get(key).map(|(value, _)| value.clone());
-            let want: Vec<_> = keys
-                .into_iter()
-                .map(|k| (k.clone(), value(older, k), value(newer, k)))
-                .collect();
+            let want: Vec<_> = keys.into_iter().map(|k| (k.clone(), value(older, k), value(newer, k))).collect();
             assert_eq!(found, want);
 
             let (from_version, to_version) = (self.versions[from], self.versions[to]);
-            let mut history = head
-                .history(KeyRange::prefix(b"key"), from_version, to_version)
-                .unwrap();
+            let mut history = head.history(KeyRange::prefix(b"key"), from_version, to_version).unwrap();
             let mut replayed = plain(older).into_iter().collect::<BTreeMap<_, _>>();
             let mut at = from;
             while let Some(item) = history.next().unwrap() {
                 while self.versions[at] < item.version {
-                    assert_eq!(
-                        replayed.clone().into_iter().collect::<Vec<_>>(),
-                        plain(&self.maps[at])
-                    );
+                    assert_eq!(replayed.clone().into_iter().collect::<Vec<_>>(), plain(&self.maps[at]));
                     at += 1;
                 }
                 assert_eq!(self.versions[at], item.version);
                 let record = self.db.commit_record(item.version).unwrap();
                 assert_eq!(item.time_micros, Some(record.time_micros));
-                let there = self
-                    .db
-                    .snapshot_at(item.base)
-                    .unwrap()
-                    .get(&item.key)
-                    .unwrap();
+                let there = self.db.snapshot_at(item.base).unwrap().get(&item.key).unwrap();
                 assert_eq!(there, value(&self.maps[at - 1], &item.key));
                 match item.value {
                     Some(value) => drop(replayed.insert(item.key, value)),
@@ -335,10 +305,7 @@ impl World {
 
 impl ModelTransaction {
     fn write(&mut self, key: Bytes, value: Option<Bytes>) {
-        let base = self
-            .own
-            .get(&key)
-            .map_or(self.base, |(_, base)| (*base).min(self.base));
+        let base = self.own.get(&key).map_or(self.base, |(_, base)| (*base).min(self.base));
         self.own.insert(key.clone(), (value.clone(), base));
         match value {
             Some(value) => self.real.put(key, value).unwrap(),

@@ -54,18 +54,11 @@ impl Backend for Disk {
 
 fn open(disk: &Arc<Disk>, options: Options) -> Arc<Database> {
     let store = Store::open(disk.clone(), corestore::Options::default()).unwrap();
-    Database::open(
-        store.get_by_name("db").unwrap(),
-        Cache::new(4 << 20),
-        options,
-    )
-    .unwrap()
+    Database::open(store.get_by_name("db").unwrap(), Cache::new(4 << 20), options).unwrap()
 }
 
 fn number(value: Option<Bytes>) -> u64 {
-    value.map_or(0, |value| {
-        u64::from_be_bytes(value.as_ref().try_into().unwrap())
-    })
+    value.map_or(0, |value| u64::from_be_bytes(value.as_ref().try_into().unwrap()))
 }
 
 /// Every thread counts up one shared counter, again after each conflict, and writes a key of its own.
@@ -93,8 +86,7 @@ fn eight_threads_count_to_sixteen_hundred_in_fewer_appends() {
                     let is_shared = i % 10 == 0;
                     if is_shared {
                         let count = number(txn.get(b"shared").unwrap());
-                        txn.put("shared", (count + 1).to_be_bytes().to_vec())
-                            .unwrap();
+                        txn.put("shared", (count + 1).to_be_bytes().to_vec()).unwrap();
                     }
                     let own = format!("own {thread} {i:04}");
                     txn.put(own.clone(), "x").unwrap();
@@ -104,10 +96,7 @@ fn eight_threads_count_to_sixteen_hundred_in_fewer_appends() {
                             assert!(db.head() >= version, "acknowledged and not visible");
                             assert!(db.snapshot().get(own.as_bytes()).unwrap().is_some());
                             assert!(db.snapshot_at(version).is_ok());
-                            assert!(
-                                versions.lock().unwrap().insert(version),
-                                "two got {version}"
-                            );
+                            assert!(versions.lock().unwrap().insert(version), "two got {version}");
                             last = version;
                             i += 1;
                         }
@@ -123,10 +112,7 @@ fn eight_threads_count_to_sixteen_hundred_in_fewer_appends() {
     });
     let versions = versions.into_inner().unwrap();
     assert_eq!(versions.len() as u64, THREADS * COMMITS);
-    assert_eq!(
-        number(db.snapshot().get(b"shared").unwrap()),
-        THREADS * COMMITS / 10
-    );
+    assert_eq!(number(db.snapshot().get(b"shared").unwrap()), THREADS * COMMITS / 10);
     let appends = disk.synced.load(Ordering::Relaxed) - before;
     assert!(appends < THREADS * COMMITS * 2 / 3, "{appends} appends");
     assert_eq!(db.head().0, newest_told.load(Ordering::Relaxed));
@@ -160,14 +146,11 @@ fn serializable_threads_keep_an_invariant_that_snapshots_alone_would_break() {
     for round in 0..40u64 {
         let mut txn = db.begin();
         for account in 0..THREADS {
-            txn.put(format!("account {account}"), 1u64.to_be_bytes().to_vec())
-                .unwrap();
+            txn.put(format!("account {account}"), 1u64.to_be_bytes().to_vec()).unwrap();
         }
         db.commit(txn, CommitInfo::at(0)).unwrap();
         let sum = |txn: &pgbee_engine::txn::Transaction| {
-            let mut scan = txn
-                .scan(KeyRange::prefix(b"account"), Direction::Forward)
-                .unwrap();
+            let mut scan = txn.scan(KeyRange::prefix(b"account"), Direction::Forward).unwrap();
             let mut sum = 0;
             while let Some((_, value)) = scan.next().unwrap() {
                 sum += number(Some(value));
@@ -186,8 +169,7 @@ fn serializable_threads_keep_an_invariant_that_snapshots_alone_would_break() {
                         if sum(&txn) <= 1 {
                             return; // someone must stay
                         }
-                        txn.put(format!("account {account}"), 0u64.to_be_bytes().to_vec())
-                            .unwrap();
+                        txn.put(format!("account {account}"), 0u64.to_be_bytes().to_vec()).unwrap();
                         match db.commit(txn, CommitInfo::at(0)) {
                             Ok(_) => return,
                             Err(Error::Conflict { .. }) => {}
@@ -204,11 +186,7 @@ fn serializable_threads_keep_an_invariant_that_snapshots_alone_would_break() {
 /// Large and small commits at once: staged ones and gathered ones take turns.
 #[test]
 fn large_commits_among_small_ones() {
-    let options = Options {
-        group_entries_max: 50,
-        staged_entries: 64,
-        ..Options::default()
-    };
+    let options = Options { group_entries_max: 50, staged_entries: 64, ..Options::default() };
     let db = open(&Arc::new(Disk::default()), options);
     thread::scope(|scope| {
         for thread in 0..4 {

@@ -21,29 +21,20 @@ use pgbee_engine::{BlockIndex, CoreKey, Fork, Length, NodeIndex, flat_tree};
 use serde_json::Value;
 
 fn load(name: &str) -> Value {
-    let path = format!(
-        "{}/../tests/vectors/{name}.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/../tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).unwrap()
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key]
-        .as_array()
-        .unwrap_or_else(|| panic!("no list {key}"))
+    value[key].as_array().unwrap_or_else(|| panic!("no list {key}"))
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text {key} in {value}"))
+    value[key].as_str().unwrap_or_else(|| panic!("no text {key} in {value}"))
 }
 
 fn number(value: &Value, key: &str) -> u64 {
-    value[key]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no number {key} in {value}"))
+    value[key].as_u64().unwrap_or_else(|| panic!("no number {key} in {value}"))
 }
 
 fn bytes(value: &Value, key: &str) -> Vec<u8> {
@@ -84,35 +75,11 @@ fn primitive<T: PartialEq + std::fmt::Debug>(
 fn compact_encoding() {
     let v = load("compact-encoding");
     let uint = |v: &Value| v.as_u64().unwrap();
-    primitive(
-        &v,
-        "uint",
-        uint,
-        |o, n| compact::uint(o, *n),
-        |d| d.uint().unwrap(),
-    );
-    primitive(
-        &v,
-        "uint64",
-        uint,
-        |o, n| compact::uint64(o, *n),
-        |d| d.uint64().unwrap(),
-    );
-    primitive(
-        &v,
-        "lexint",
-        uint,
-        |o, n| compact::lexint(o, *n),
-        |d| d.lexint().unwrap(),
-    );
+    primitive(&v, "uint", uint, |o, n| compact::uint(o, *n), |d| d.uint().unwrap());
+    primitive(&v, "uint64", uint, |o, n| compact::uint64(o, *n), |d| d.uint64().unwrap());
+    primitive(&v, "lexint", uint, |o, n| compact::lexint(o, *n), |d| d.lexint().unwrap());
     let int = |v: &Value| v.as_i64().unwrap();
-    primitive(
-        &v,
-        "int",
-        int,
-        |o, n| compact::int(o, *n),
-        |d| d.int().unwrap(),
-    );
+    primitive(&v, "int", int, |o, n| compact::int(o, *n), |d| d.int().unwrap());
     let buffer = |d: &mut Decoder<'_>| d.buffer().unwrap().to_vec();
     primitive(&v, "buffer", hex, |o, b| compact::buffer(o, b), buffer);
     let optional = |v: &Value| v.as_str().map(|text| from_hex(text).unwrap());
@@ -124,13 +91,7 @@ fn compact_encoding() {
         |d| d.optional_buffer().unwrap().map(<[u8]>::to_vec),
     );
     let string = |v: &Value| v.as_str().unwrap().to_string();
-    primitive(
-        &v,
-        "string",
-        string,
-        |o, s| compact::string(o, s),
-        |d| d.string().unwrap().into(),
-    );
+    primitive(&v, "string", string, |o, s| compact::string(o, s), |d| d.string().unwrap().into());
     let uints = |v: &Value| v.as_array().unwrap().iter().map(uint).collect::<Vec<u64>>();
     primitive(
         &v,
@@ -154,19 +115,10 @@ fn compact_encoding() {
         |d| d.frame().unwrap().string().unwrap().to_string(),
     );
     let bool = |v: &Value| v.as_bool().unwrap();
-    primitive(
-        &v,
-        "bool",
-        bool,
-        |o, b| compact::bool(o, *b),
-        |d| d.bool().unwrap(),
-    );
+    primitive(&v, "bool", bool, |o, b| compact::bool(o, *b), |d| d.bool().unwrap());
     for case in list(&v, "nonCanonicalUint") {
         let encoded = bytes(case, "encoded");
-        assert_eq!(
-            Decoder::new(&encoded).uint().unwrap(),
-            number(case, "decodesTo")
-        );
+        assert_eq!(Decoder::new(&encoded).uint().unwrap(), number(case, "decodesTo"));
     }
 }
 
@@ -194,10 +146,7 @@ fn keys_hashes_and_capabilities() {
         assert_eq!(public.to_hex(), text(case, "publicKey"));
         assert_eq!(to_hex(&*pair.secret_key()), text(case, "secretKey"));
         let compat = CoreKey(public.0);
-        assert_eq!(
-            compat.discovery_key().to_hex(),
-            text(case, "discoveryKeyOfPublicKey")
-        );
+        assert_eq!(compat.discovery_key().to_hex(), text(case, "discoveryKeyOfPublicKey"));
         let manifest = Manifest::single(public);
         assert_eq!(to_hex(&manifest.encode()), text(case, "defaultManifest"));
         let key = manifest.key();
@@ -224,25 +173,18 @@ fn keys_hashes_and_capabilities() {
 }
 
 fn parse_manifest(v: &Value) -> Manifest {
-    let signer = |v: &Value| SignerKey {
-        namespace: fixed(v, "namespace"),
-        public_key: PublicKey(fixed(v, "publicKey")),
-    };
+    let signer =
+        |v: &Value| SignerKey { namespace: fixed(v, "namespace"), public_key: PublicKey(fixed(v, "publicKey")) };
     let prologue = &v["prologue"];
     Manifest {
         version: number(v, "version"),
         allow_patch: v["allowPatch"].as_bool().unwrap(),
         quorum: number(v, "quorum"),
         signers: list(v, "signers").iter().map(signer).collect(),
-        prologue: prologue.is_object().then(|| Prologue {
-            hash: fixed(prologue, "hash"),
-            length: number(prologue, "length"),
-        }),
-        linked: v["linked"].as_array().map(|keys| {
-            keys.iter()
-                .map(|key| hex(key).try_into().unwrap())
-                .collect()
-        }),
+        prologue: prologue
+            .is_object()
+            .then(|| Prologue { hash: fixed(prologue, "hash"), length: number(prologue, "length") }),
+        linked: v["linked"].as_array().map(|keys| keys.iter().map(|key| hex(key).try_into().unwrap()).collect()),
         user_data: v["userData"].as_str().map(|data| from_hex(data).unwrap()),
     }
 }
@@ -255,15 +197,9 @@ fn manifests() {
         manifest.check().unwrap();
         let encoded = manifest.encode();
         assert_eq!(to_hex(&encoded), text(case, "encoded"), "{}", case["name"]);
-        assert_eq!(
-            Manifest::decode(&encoded).unwrap(),
-            parse_manifest(&case["decodesTo"])
-        );
+        assert_eq!(Manifest::decode(&encoded).unwrap(), parse_manifest(&case["decodesTo"]));
         assert_eq!(manifest.key().to_hex(), text(case, "key"));
-        assert_eq!(
-            manifest.key().discovery_key().to_hex(),
-            text(case, "discoveryKey")
-        );
+        assert_eq!(manifest.key().discovery_key().to_hex(), text(case, "discoveryKey"));
         Verifier::new(manifest.key(), manifest).unwrap();
     }
     // The invalid ones are given by name only; two of them (a negative quorum, a hash of 31 bytes) have
@@ -271,18 +207,9 @@ fn manifests() {
     let one = Manifest::single(PublicKey([1; 32]));
     for case in list(&v, "invalidManifests") {
         let manifest = match text(case, "name") {
-            "quorum above signers" => Manifest {
-                quorum: 2,
-                ..one.clone()
-            },
-            "linked on v1" => Manifest {
-                linked: Some(vec![[1; 32]]),
-                ..one.clone()
-            },
-            "userData on v1" => Manifest {
-                user_data: Some(vec![1]),
-                ..one.clone()
-            },
+            "quorum above signers" => Manifest { quorum: 2, ..one.clone() },
+            "linked on v1" => Manifest { linked: Some(vec![[1; 32]]), ..one.clone() },
+            "userData on v1" => Manifest { user_data: Some(vec![1]), ..one.clone() },
             "negative quorum" | "prologue hash of 31 bytes" => continue,
             other => panic!("unknown case {other}"),
         };
@@ -291,11 +218,7 @@ fn manifests() {
 }
 
 fn parse_node(v: &Value) -> TreeNode {
-    TreeNode {
-        index: NodeIndex(number(v, "index")),
-        size: number(v, "size"),
-        hash: fixed(v, "hash"),
-    }
+    TreeNode { index: NodeIndex(number(v, "index")), size: number(v, "size"), hash: fixed(v, "hash") }
 }
 
 /// Checks one state of the vectors, and that both kinds of core sign it the same way.
@@ -307,25 +230,14 @@ fn check_state(v: &Value, roots: &Roots, pair: &KeyPair, verifiers: [&Verifier; 
     assert_eq!(roots.nodes(), expected);
     let tree = roots.hash();
     assert_eq!(to_hex(&tree), text(v, "treeHash"));
-    let fields = [
-        ("signable", "signature"),
-        ("compatSignable", "compatSignature"),
-    ];
+    let fields = [("signable", "signature"), ("compatSignable", "compatSignature")];
     for (verifier, (signable, signature)) in verifiers.into_iter().zip(fields) {
-        assert_eq!(
-            to_hex(&verifier.signable(0, &tree, roots.length(), fork)),
-            text(v, signable)
-        );
+        assert_eq!(to_hex(&verifier.signable(0, &tree, roots.length(), fork)), text(v, signable));
         let Some(expected) = v[signature].as_str() else {
             continue;
         };
         let made = verifier.sign(pair, &tree, roots.length(), fork).unwrap();
-        assert_eq!(
-            to_hex(&made),
-            expected,
-            "{signature} at length {}",
-            roots.length()
-        );
+        assert_eq!(to_hex(&made), expected, "{signature} at length {}", roots.length());
         verifier.verify(roots, fork, &made).unwrap();
         assert!(verifier.verify(roots, Fork(fork.0 + 1), &made).is_err());
     }
@@ -359,10 +271,7 @@ fn merkle() {
     }
     for case in list(&v, "fullRoots") {
         let ours = flat_tree::full_roots(Length(number(case, "length")));
-        let expected: Vec<u64> = list(case, "roots")
-            .iter()
-            .map(|root| root.as_u64().unwrap())
-            .collect();
+        let expected: Vec<u64> = list(case, "roots").iter().map(|root| root.as_u64().unwrap()).collect();
         assert_eq!(ours.map(|node| node.0).collect::<Vec<_>>(), expected);
     }
 
@@ -372,9 +281,7 @@ fn merkle() {
             roots.append(&from_hex(block).unwrap(), |_| ());
         } else {
             let length = Length(number(case, "length"));
-            let shorter = flat_tree::full_roots(length)
-                .map(|root| nodes[&root.0])
-                .collect();
+            let shorter = flat_tree::full_roots(length).map(|root| nodes[&root.0]).collect();
             roots = Roots::from_nodes(length, shorter).unwrap();
         }
         check_state(case, &roots, &pair, verifiers);
@@ -387,10 +294,7 @@ fn merkle() {
 fn merkle_through_a_core() {
     let v = load("merkle");
     let pair = KeyPair::from_seed(&fixed(&v["keyPair"], "seed"));
-    let blocks: Vec<Bytes> = list(&v, "blocks")
-        .iter()
-        .map(|block| hex(block).into())
-        .collect();
+    let blocks: Vec<Bytes> = list(&v, "blocks").iter().map(|block| hex(block).into()).collect();
     for at_a_time in [1, 7, 40] {
         let store = Store::open(Arc::new(Memory::new()), Options::default()).unwrap();
         let core = store.get_by_key_pair(&pair).unwrap();
@@ -403,10 +307,7 @@ fn merkle_through_a_core() {
             assert_eq!(head.byte_length, number(state, "byteLength"));
         }
         for node in list(&v, "nodesAt40") {
-            let ours = core
-                .node(NodeIndex(node[0].as_u64().unwrap()))
-                .unwrap()
-                .unwrap();
+            let ours = core.node(NodeIndex(node[0].as_u64().unwrap())).unwrap().unwrap();
             assert_eq!(to_hex(&ours.hash), node[2].as_str().unwrap());
             assert_eq!(ours.size, node[1].as_u64().unwrap());
         }
@@ -448,8 +349,7 @@ fn multisig() {
             let signer = number(signed, "signer");
             let theirs = &at[number(signed, "length") as usize];
             assert_eq!(to_hex(&theirs.hash()), text(signed, "treeHash"));
-            let signable =
-                verifier.signable(signer as usize, &theirs.hash(), theirs.length(), fork);
+            let signable = verifier.signable(signer as usize, &theirs.hash(), theirs.length(), fork);
             assert_eq!(to_hex(&signable), text(signed, "signable"));
             let signature: [u8; 64] = bytes(signed, "signature").try_into().unwrap();
             let key = manifest.signers[signer as usize].public_key;
@@ -465,39 +365,18 @@ fn multisig() {
                 });
                 placement.push(place as u64);
             }
-            let placement = (manifest.version == 0 && patch > 0)
-                .then(|| (theirs.length().0, placement.clone()));
-            proofs.push(PartialSignature {
-                signer,
-                signature,
-                patch,
-                placement,
-            });
+            let placement = (manifest.version == 0 && patch > 0).then(|| (theirs.length().0, placement.clone()));
+            proofs.push(PartialSignature { signer, signature, patch, placement });
         }
-        let whole = MultiSignature {
-            proofs,
-            nodes: extra,
-        };
+        let whole = MultiSignature { proofs, nodes: extra };
         let assembled = bytes(case, "assembled");
         let decoded = MultiSignature::decode(manifest.version, &assembled).unwrap();
-        assert_eq!(
-            to_hex(&decoded.encode(manifest.version)),
-            to_hex(&assembled)
-        );
-        assert_eq!(
-            to_hex(&whole.encode(manifest.version)),
-            to_hex(&assembled),
-            "{case}"
-        );
+        assert_eq!(to_hex(&decoded.encode(manifest.version)), to_hex(&assembled));
+        assert_eq!(to_hex(&whole.encode(manifest.version)), to_hex(&assembled), "{case}");
 
-        assert_eq!(
-            verifier.verify(tree, fork, &assembled).is_ok(),
-            case["verifies"] == true
-        );
+        assert_eq!(verifier.verify(tree, fork, &assembled).is_ok(), case["verifies"] == true);
         for bad in list(case, "bad") {
-            let verified = verifier
-                .verify(tree, fork, &bytes(bad, "assembled"))
-                .is_ok();
+            let verified = verifier.verify(tree, fork, &bytes(bad, "assembled")).is_ok();
             assert_eq!(verified, bad["verifies"] == true, "{}", bad["why"]);
         }
         for other in at.iter().filter(|other| other.length() != tree.length()) {
@@ -524,9 +403,7 @@ fn corestore() {
     assert_eq!(to_hex(&hash::CORESTORE), text(&v, "derivationNamespace"));
     for stored in list(&v, "stores") {
         let primary_key = fixed(stored, "primaryKey");
-        let options = Options {
-            primary_key: Some(primary_key),
-        };
+        let options = Options { primary_key: Some(primary_key) };
         let store = Store::open(Arc::new(Memory::new()), options).unwrap();
         for case in list(stored, "cores") {
             let (name, mut at, mut space) = (text(case, "name"), names::ROOT, None);
@@ -552,19 +429,13 @@ fn corestore() {
             assert_eq!(core.key().to_hex(), text(case, "key"));
             assert_eq!(core.key().to_z32(), text(case, "id"));
             assert_eq!(core.discovery_key().to_hex(), text(case, "discoveryKey"));
-            assert_eq!(
-                to_hex(&core.manifest().unwrap().encode()),
-                text(case, "manifest")
-            );
+            assert_eq!(to_hex(&core.manifest().unwrap().encode()), text(case, "manifest"));
         }
         // Other versions of the default manifest; the option 0 means 1.
         for (field, version) in [("manifestVersion2", 2), ("manifestVersion0Option", 1)] {
             let case = &stored[field];
             let pair = names::key_pair(&primary_key, &names::ROOT, text(case, "name").as_bytes());
-            let manifest = Manifest {
-                version,
-                ..Manifest::single(pair.public_key())
-            };
+            let manifest = Manifest { version, ..Manifest::single(pair.public_key()) };
             assert_eq!(to_hex(&manifest.encode()), text(case, "manifest"));
             assert_eq!(manifest.key().to_hex(), text(case, "key"));
             let core = store.get_by_manifest(&manifest, Some(&pair)).unwrap();
@@ -574,10 +445,7 @@ fn corestore() {
         let manifest = Manifest::single(PublicKey(fixed(case, "publicKey")));
         assert_eq!(manifest.key().to_hex(), text(case, "key"));
         let case = &stored["staticify"];
-        let prologue = Prologue {
-            hash: fixed(case, "treeHash"),
-            length: number(case, "length"),
-        };
+        let prologue = Prologue { hash: fixed(case, "treeHash"), length: number(case, "length") };
         let manifest = Manifest::fixed(prologue);
         assert_eq!(to_hex(&manifest.encode()), text(case, "manifest"));
         assert_eq!(manifest.key().to_hex(), text(case, "key"));

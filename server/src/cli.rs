@@ -74,7 +74,10 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
     }
     let (config, words) = Config::read(rest)?;
     if words.len() > usize::from(command != "serve") {
-        return Err(Failure { message: format!("{} is one word too many; see pgbee help", words[words.len() - 1]), code: 2 });
+        return Err(Failure {
+            message: format!("{} is one word too many; see pgbee help", words[words.len() - 1]),
+            code: 2,
+        });
     }
     let name = words.first().map_or("postgres", String::as_str);
     logging::start(&config).map_err(failed)?;
@@ -111,7 +114,7 @@ fn verify(config: &Config, database: &str) -> Result<(), Failure> {
     let mut shown = 0;
     let verified = instance
         .verify(database, &mut |done, all| {
-            let percent = if all == 0 { 100 } else { done * 100 / all };
+            let percent = (done * 100).checked_div(all).unwrap_or(100);
             if show && percent > shown {
                 shown = percent;
                 eprint!("\rverifying {database}: {percent:3} %");

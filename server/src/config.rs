@@ -51,7 +51,18 @@ impl Default for Config {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem(pub String);
 
-const NAMES: [&str; 10] = ["data", "listen", "max-connections", "cache-mb", "block-cache-mb", "write-set-mb", "work-mem-mb", "max-message-mb", "log-format", "log"];
+const NAMES: [&str; 10] = [
+    "data",
+    "listen",
+    "max-connections",
+    "cache-mb",
+    "block-cache-mb",
+    "write-set-mb",
+    "work-mem-mb",
+    "max-message-mb",
+    "log-format",
+    "log",
+];
 
 impl Config {
     /// Reads the flags; what they leave open, the environment; what that leaves open, `pgbee.toml` of the data directory. Also returns the words that are no flags.
@@ -60,8 +71,15 @@ impl Config {
     /// An unknown flag or a value that is none.
     pub fn read(arguments: &[String]) -> Result<(Config, Vec<String>), Problem> {
         let (flags, words) = split_flags(arguments)?;
-        let environment: Vec<(String, String)> =
-            NAMES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(format!("PGBEE_{}", name.to_uppercase().replace('-', "_"))).ok()?))).collect();
+        let environment: Vec<(String, String)> = NAMES
+            .iter()
+            .filter_map(|name| {
+                Some((
+                    (*name).to_owned(),
+                    std::env::var(format!("PGBEE_{}", name.to_uppercase().replace('-', "_"))).ok()?,
+                ))
+            })
+            .collect();
         let mut config = Config::default();
         // The data directory decides where the file is, so it is looked for first.
         for (name, value) in environment.iter().chain(&flags).filter(|(name, _)| name == "data") {
@@ -69,7 +87,9 @@ impl Config {
         }
         let file = config.data.join("pgbee.toml");
         match std::fs::read_to_string(&file) {
-            Ok(text) => config.set_from_file(&text).map_err(|Problem(what)| Problem(format!("{}: {what}", file.display())))?,
+            Ok(text) => {
+                config.set_from_file(&text).map_err(|Problem(what)| Problem(format!("{}: {what}", file.display())))?
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Problem(format!("{}: {error}", file.display()))),
         }
@@ -97,10 +117,18 @@ impl Config {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
-        let number = || value.parse::<usize>().ok().filter(|n| (1..=1 << 20).contains(n)).ok_or_else(|| Problem(format!("--{name} wants a positive number, not {value}")));
+        let number = || {
+            value
+                .parse::<usize>()
+                .ok()
+                .filter(|n| (1..=1 << 20).contains(n))
+                .ok_or_else(|| Problem(format!("--{name} wants a positive number, not {value}")))
+        };
         match name {
             "data" => self.data = PathBuf::from(value),
-            "listen" => self.listen = value.parse().map_err(|_| Problem(format!("--listen wants ADDRESS:PORT, not {value}")))?,
+            "listen" => {
+                self.listen = value.parse().map_err(|_| Problem(format!("--listen wants ADDRESS:PORT, not {value}")))?
+            }
             "max-connections" => self.max_connections = number()?,
             "cache-mb" => self.cache_mb = number()?,
             "block-cache-mb" => self.block_cache_mb = number()?,
@@ -129,7 +157,6 @@ impl Config {
             work_mem_bytes: self.work_mem_mb << 20,
             max_connections: self.max_connections,
             port: self.listen.port(),
-            ..InstanceOptions::default()
         }
     }
 }
@@ -165,7 +192,8 @@ mod tests {
 
     #[test]
     fn flags_are_read_and_wrong_ones_refused() {
-        let (config, rest) = Config::read(&words("shop --data=/nowhere/at/all --listen 127.0.0.1:7000 --cache-mb 5")).expect("good flags");
+        let (config, rest) = Config::read(&words("shop --data=/nowhere/at/all --listen 127.0.0.1:7000 --cache-mb 5"))
+            .expect("good flags");
         assert_eq!((config.listen.port(), config.cache_mb, rest), (7000, 5, vec!["shop".to_owned()]));
         for wrong in ["--listen nowhere", "--cache-mb 0", "--cache-mb", "--colour blue", "--log-format xml"] {
             assert!(Config::read(&words(wrong)).is_err(), "{wrong} was accepted");

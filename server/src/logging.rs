@@ -13,7 +13,11 @@ use crate::config::Config;
 pub fn start(config: &Config) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.log).map_err(|e| format!("--log: {e}"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if config.log_json { lines.json().try_init() } else { lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init() };
+    let started = if config.log_json {
+        lines.json().try_init()
+    } else {
+        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+    };
     started.map_err(|e| e.to_string())?;
     std::panic::set_hook(Box::new(|panic| tracing::error!("panic: {panic}")));
     Ok(())

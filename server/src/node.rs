@@ -40,9 +40,14 @@ pub fn serve(config: Config) -> Result<(), Failure> {
 async fn run(config: Config) -> Result<(), Failure> {
     let instance = Instance::open(&config.data, config.instance_options()).map_err(|e| failed(describe(&e)))?;
     if !config.listen.ip().is_loopback() && instance.password_verifier("postgres").is_none() {
-        return Err(failed(format!("{} can be reached from other machines, and role postgres has no password: set one with pgbee password, or listen on 127.0.0.1", config.listen)));
+        return Err(failed(format!(
+            "{} can be reached from other machines, and role postgres has no password: set one with pgbee password, or listen on 127.0.0.1",
+            config.listen
+        )));
     }
-    let listener = TcpListener::bind(config.listen).await.map_err(|e| failed(format!("cannot listen on {}: {e}", config.listen)))?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|e| failed(format!("cannot listen on {}: {e}", config.listen)))?;
     let address = listener.local_addr().map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -62,7 +67,10 @@ async fn run(config: Config) -> Result<(), Failure> {
         std::process::exit(1);
     });
     clients.stop(DRAIN).await;
-    tokio::task::spawn_blocking(move || instance.shutdown()).await.map_err(failed)?.map_err(|e| failed(describe(&e)))?;
+    tokio::task::spawn_blocking(move || instance.shutdown())
+        .await
+        .map_err(failed)?
+        .map_err(|e| failed(describe(&e)))?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -14,9 +14,12 @@ pub fn verifier(password: &str) -> Result<String, String> {
     getrandom::fill(&mut salt).map_err(|e| format!("no random bytes: {e}"))?;
     let salted = gen_salted_password(password, &salt, SCRAM_ITERATIONS);
     match ScramSecret::verifier_from_salted_password(salt.to_vec(), salted, SCRAM_ITERATIONS) {
-        ScramSecret::Verifier { salt, iterations, stored_key, server_key } => {
-            Ok(format!("SCRAM-SHA-256${iterations}:{}${}:{}", STANDARD.encode(salt), STANDARD.encode(stored_key), STANDARD.encode(server_key)))
-        }
+        ScramSecret::Verifier { salt, iterations, stored_key, server_key } => Ok(format!(
+            "SCRAM-SHA-256${iterations}:{}${}:{}",
+            STANDARD.encode(salt),
+            STANDARD.encode(stored_key),
+            STANDARD.encode(server_key)
+        )),
         ScramSecret::SaltedPassword { .. } => Err("no verifier came of the password".into()),
     }
 }
@@ -27,7 +30,12 @@ pub fn parse(verifier: &str) -> Option<ScramSecret> {
     let (iterations, salt) = parts.next()?.split_once(':')?;
     let (stored, server) = parts.next()?.split_once(':')?;
     let decode = |text: &str| STANDARD.decode(text).ok();
-    Some(ScramSecret::Verifier { salt: decode(salt)?, iterations: iterations.parse().ok()?, stored_key: decode(stored)?, server_key: decode(server)? })
+    Some(ScramSecret::Verifier {
+        salt: decode(salt)?,
+        iterations: iterations.parse().ok()?,
+        stored_key: decode(stored)?,
+        server_key: decode(server)?,
+    })
 }
 
 #[cfg(test)]

@@ -115,19 +115,27 @@ impl From<pgbee_engine::Error> for SqlError {
     fn from(error: pgbee_engine::Error) -> Self {
         use pgbee_engine::{Error, StorageErrorKind};
         match error {
-            Error::Conflict { base } => SqlError::new(state::SERIALIZATION_FAILURE, "could not serialize access due to concurrent update")
-                .detail(format!("Something this transaction read or wrote changed after version {base}."))
-                .hint("The transaction might succeed if retried."),
-            Error::NotAVersion { asked, oldest, newest } => SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of this database"))
-                .detail(format!("Versions are the ends of commits, from {oldest} to {newest}."))
-                .hint("bee_commits lists them."),
+            Error::Conflict { base } => {
+                SqlError::new(state::SERIALIZATION_FAILURE, "could not serialize access due to concurrent update")
+                    .detail(format!("Something this transaction read or wrote changed after version {base}."))
+                    .hint("The transaction might succeed if retried.")
+            }
+            Error::NotAVersion { asked, oldest, newest } => {
+                SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of this database"))
+                    .detail(format!("Versions are the ends of commits, from {oldest} to {newest}."))
+                    .hint("bee_commits lists them.")
+            }
             Error::MissingBlock(block) => SqlError::new(state::IO_ERROR, format!("block {block} is not stored here")),
             Error::Storage(e) => {
                 let state = if e.kind == StorageErrorKind::NoSpace { state::DISK_FULL } else { state::IO_ERROR };
                 SqlError::new(state, format!("could not use the store: {e}"))
             }
-            e @ (Error::Corrupt { .. } | Error::InvalidSignature) => SqlError::new(state::DATA_CORRUPTED, e.to_string()),
-            Error::NotWritable => SqlError::new(state::READ_ONLY_SQL_TRANSACTION, "cannot change a database that is written elsewhere"),
+            e @ (Error::Corrupt { .. } | Error::InvalidSignature) => {
+                SqlError::new(state::DATA_CORRUPTED, e.to_string())
+            }
+            Error::NotWritable => {
+                SqlError::new(state::READ_ONLY_SQL_TRANSACTION, "cannot change a database that is written elsewhere")
+            }
             e @ Error::Locked(_) => SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, e.to_string()),
             e => SqlError::internal(e.to_string()),
         }

@@ -24,6 +24,7 @@ pub struct Expr {
 
 /// The kinds of expression.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // the variant says what its fields are
 pub enum ExprKind {
     /// A constant.
     Const(Datum),
@@ -87,7 +88,14 @@ pub enum ExprKind {
 /// Comparison of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum RowCompareOp { Eq, Ne, Lt, Le, Gt, Ge }
+pub enum RowCompareOp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
 
 /// One column of a row comparison.
 #[derive(Clone, Debug)]
@@ -111,6 +119,7 @@ pub struct Subquery {
 
 /// The uses of a subquery.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // the variant says what its fields are
 pub enum SubqueryKind {
     /// Its one value; no row gives NULL, two rows 21000.
     Scalar,
@@ -148,7 +157,12 @@ pub struct Field {
 /// Joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum JoinKind { Inner, Left, Right, Full }
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+}
 
 /// A sort key.
 #[derive(Clone, Debug)]
@@ -220,12 +234,21 @@ pub struct Frame {
 /// Units of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum FrameUnit { Rows, Range, Groups }
+pub enum FrameUnit {
+    Rows,
+    Range,
+    Groups,
+}
 
 /// What a frame leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum FrameExclude { NoOthers, CurrentRow, Group, Ties }
+pub enum FrameExclude {
+    NoOthers,
+    CurrentRow,
+    Group,
+    Ties,
+}
 
 /// Where a frame begins or ends.
 #[derive(Clone, Debug)]
@@ -255,6 +278,7 @@ pub struct FrameOffset {
 
 /// The operators.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // the variant says what its fields are
 pub enum RelKind {
     /// Literal rows. One row without columns is the FROM-less SELECT.
     Values(Vec<Vec<Expr>>),
@@ -297,7 +321,11 @@ pub enum RelKind {
 /// Set operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum SetOp { Union, Intersect, Except }
+pub enum SetOp {
+    Union,
+    Intersect,
+    Except,
+}
 
 /// A common table expression. Ids are unique in a statement.
 #[derive(Clone, Debug)]
@@ -334,10 +362,19 @@ pub struct Dml {
 
 /// The changes.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // the variant says what its fields are
 pub enum DmlKind {
     /// INSERT: `source` has one column for each of `columns` (positions among the table's columns);
     /// the others get `defaults` (one expression a table column, over no row; None is NULL).
-    Insert { table: Arc<Table>, columns: Vec<usize>, source: Rel, defaults: Vec<Option<Expr>>, checks: Vec<Check>, overriding: Overriding, on_conflict: Option<OnConflict> },
+    Insert {
+        table: Arc<Table>,
+        columns: Vec<usize>,
+        source: Rel,
+        defaults: Vec<Option<Expr>>,
+        checks: Vec<Check>,
+        overriding: Overriding,
+        on_conflict: Option<OnConflict>,
+    },
     /// UPDATE: `source` yields the target's columns, its row key (see `RelKind::Scan`), then the columns of FROM;
     /// assignments are (column position, value over the source row). A target row reached twice is changed once.
     Update { table: Arc<Table>, source: Rel, assignments: Vec<(usize, Expr)>, checks: Vec<Check> },
@@ -348,7 +385,11 @@ pub enum DmlKind {
 /// OVERRIDING clause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Overriding { None, User, System }
+pub enum Overriding {
+    None,
+    User,
+    System,
+}
 
 /// A CHECK constraint bound to the table's columns.
 #[derive(Clone, Debug)]

@@ -27,7 +27,11 @@ pub struct Server {
 pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let binary = test.parent().and_then(Path::parent).expect("target/debug/deps").join("pgbee");
-    assert!(binary.exists(), "{} is missing: run `cargo build --workspace` first, as `make test` does", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build --workspace` first, as `make test` does",
+        binary.display()
+    );
     binary
 }
 

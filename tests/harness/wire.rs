@@ -41,7 +41,11 @@ pub struct Answer {
 impl Answer {
     /// Rows as `a|b`, NULL as empty, one a line, as psql -At prints them.
     pub fn text(&self) -> String {
-        self.rows.iter().map(|row| row.iter().map(|v| v.clone().unwrap_or_default()).collect::<Vec<_>>().join("|")).collect::<Vec<_>>().join("\n")
+        self.rows
+            .iter()
+            .map(|row| row.iter().map(|v| v.clone().unwrap_or_default()).collect::<Vec<_>>().join("|"))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
@@ -93,7 +97,10 @@ impl Client {
                 }
                 b'E' => {
                     let error = fields(&body);
-                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {}", error.state(), error.message())));
+                    return Err(io::Error::new(
+                        io::ErrorKind::PermissionDenied,
+                        format!("{} {}", error.state(), error.message()),
+                    ));
                 }
                 _ => {}
             }
@@ -169,7 +176,9 @@ impl Client {
     }
     /// A simple query that must succeed.
     pub fn query(&mut self, sql: &str) -> Answer {
-        self.try_query(sql).expect("the connection holds").unwrap_or_else(|e| panic!("{sql}: {} {}", e.state(), e.message()))
+        self.try_query(sql)
+            .expect("the connection holds")
+            .unwrap_or_else(|e| panic!("{sql}: {} {}", e.state(), e.message()))
     }
     /// A simple query that must fail: its SQLSTATE.
     pub fn fails(&mut self, sql: &str) -> WireError {

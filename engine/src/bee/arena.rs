@@ -195,11 +195,7 @@ impl Arena {
     }
 
     pub(super) fn add_link(&mut self, block: u64, offset: u32, node: NodeId) -> LinkId {
-        self.links.push(Link {
-            block,
-            offset,
-            node,
-        });
+        self.links.push(Link { block, offset, node });
         (self.links.len() - 1) as u32
     }
 
@@ -236,10 +232,7 @@ impl Arena {
         if link.node != NONE {
             return Ok(link.node);
         }
-        let place = Child {
-            block: link.block,
-            offset: link.offset,
-        };
+        let place = Child { block: link.block, offset: link.offset };
         let stored = tree.node(place, &mut Readahead::none(), Access::Lookup)?;
         let loaded = self.load(&stored, false)?;
         self.link_mut(id).node = loaded;

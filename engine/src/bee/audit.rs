@@ -42,10 +42,7 @@ pub(crate) fn audit(snapshot: &Snapshot) -> Result<AuditReport> {
         report: AuditReport::default(),
         last: None,
     };
-    let root = audit.node(Child {
-        block: root.0,
-        offset: 0,
-    })?;
+    let root = audit.node(Child { block: root.0, offset: 0 })?;
     audit.walk(&root, 1)?;
     Ok(audit.report)
 }
@@ -99,10 +96,7 @@ impl Audit<'_> {
         let block = Block::decode(BlockIndex(seq), &bytes)?;
         let key = block.key();
         if self.last.as_ref().is_some_and(|last| key <= last.as_ref()) {
-            return Err(corrupt(
-                node,
-                format!("the key of block {seq} is out of order"),
-            ));
+            return Err(corrupt(node, format!("the key of block {seq} is out of order")));
         }
         self.report.keys += 1;
         self.report.key_bytes += key.len() as u64;

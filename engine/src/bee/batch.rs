@@ -49,12 +49,7 @@ pub struct Batch<'w> {
 
 impl<'w> Batch<'w> {
     pub(super) fn new(writer: &'w mut Writer) -> Batch<'w> {
-        Batch {
-            header_pending: writer.length == 0,
-            writer,
-            always_duplicate: true,
-            touched: false,
-        }
+        Batch { header_pending: writer.length == 0, writer, always_duplicate: true, touched: false }
     }
 
     /// Whether putting an equal value writes a block. It does unless switched off.
@@ -88,8 +83,7 @@ impl<'w> Batch<'w> {
         mut condition: impl FnMut(&Entry, &Entry) -> bool,
     ) -> Result<bool> {
         self.touched = true;
-        self.writer
-            .put(key, value, self.always_duplicate, Some(&mut condition))
+        self.writer.put(key, value, self.always_duplicate, Some(&mut condition))
     }
 
     /// Deletes a key. Tells whether it was there; a missing one writes no block.
@@ -107,11 +101,7 @@ impl<'w> Batch<'w> {
     /// # Errors
     ///
     /// As [`Batch::put`].
-    pub fn delete_cas(
-        &mut self,
-        key: &[u8],
-        mut condition: impl FnMut(&Entry, &Entry) -> bool,
-    ) -> Result<bool> {
+    pub fn delete_cas(&mut self, key: &[u8], mut condition: impl FnMut(&Entry, &Entry) -> bool) -> Result<bool> {
         self.touched = true;
         self.writer.delete(key, Some(&mut condition))
     }
@@ -192,10 +182,7 @@ impl Writer {
     fn place(&mut self, link: LinkId, seq: u64, offset: u32) {
         let before = self.arena.link(link);
         if before.block != 0 && before.block < self.tree.cached_below {
-            self.superseded.push(Child {
-                block: before.block,
-                offset: before.offset,
-            });
+            self.superseded.push(Child { block: before.block, offset: before.offset });
         }
         self.arena.place(link, seq, offset);
     }
@@ -245,9 +232,7 @@ impl Writer {
         let mut blocks = Vec::with_capacity(count);
         for (i, operation) in operations.iter().enumerate() {
             let last = i + 1 == count;
-            let end = operations
-                .get(i + 1)
-                .map_or(self.places.len(), |next| next.places);
+            let end = operations.get(i + 1).map_or(self.places.len(), |next| next.places);
             let mut places = operation.places..end;
             if !last {
                 places.end = self.settle(places.clone(), self.length + i as u64);
@@ -265,8 +250,7 @@ impl Writer {
                     let link = self.arena.link(link);
                     (link.block, link.offset)
                 });
-                self.encoder
-                    .level(keys.map(|&key| self.arena.keys[key as usize].seq), children);
+                self.encoder.level(keys.map(|&key| self.arena.keys[key as usize].seq), children);
             }
             let resolved = self.arena.keys[operation.key as usize].resolved.as_ref();
             let resolved = resolved.expect("the key of an operation is known");
@@ -274,16 +258,12 @@ impl Writer {
             blocks.push(self.encoder.finish(resolved.key(), value));
             if last || count <= PUBLISHED_OPERATIONS_MAX {
                 let links = &self.places[places];
-                self.written
-                    .extend(links.iter().filter(|&&link| link != NONE));
+                self.written.extend(links.iter().filter(|&&link| link != NONE));
             }
         }
         self.source.pending.write().1.append(&mut blocks);
         if count > 0 && (2..=self.tree.cached_below).contains(&self.length) {
-            self.superseded.push(Child {
-                block: self.length - 1,
-                offset: 0,
-            });
+            self.superseded.push(Child { block: self.length - 1, offset: 0 });
         }
         self.length += count as u64;
         self.places.clear();

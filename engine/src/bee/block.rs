@@ -152,13 +152,7 @@ impl<'a> Block<'a> {
                     _ => value = range,
                 }
             }
-            Ok(key.zip(index).map(|(key, index)| Block {
-                at,
-                bytes,
-                key,
-                value,
-                index,
-            }))
+            Ok(key.zip(index).map(|(key, index)| Block { at, bytes, key, value, index }))
         };
         match read() {
             Ok(Some(block)) => Ok(block),
@@ -179,10 +173,7 @@ impl<'a> Block<'a> {
 
     /// The nodes in this block, one after the other.
     pub fn levels(&self) -> Levels<'a> {
-        Levels {
-            at: self.at,
-            reader: Reader::new(&self.bytes[self.index.clone()]),
-        }
+        Levels { at: self.at, reader: Reader::new(&self.bytes[self.index.clone()]) }
     }
 
     /// Node `offset`, found by stepping over those before it.
@@ -282,18 +273,12 @@ impl<'a> Level<'a> {
 
     /// The blocks that wrote this node's keys, smallest key first.
     pub fn keys(&self) -> Varints<'a> {
-        Varints {
-            at: self.at,
-            reader: Reader::new(self.keys),
-        }
+        Varints { at: self.at, reader: Reader::new(self.keys) }
     }
 
     /// Block and offset of each child, alternating.
     pub fn children(&self) -> Varints<'a> {
-        Varints {
-            at: self.at,
-            reader: Reader::new(self.children),
-        }
+        Varints { at: self.at, reader: Reader::new(self.children) }
     }
 }
 
@@ -334,11 +319,7 @@ const BUFFER_BYTES: usize = 32 << 10;
 
 impl Encoder {
     /// Adds the next node of the block at hand.
-    pub(crate) fn level(
-        &mut self,
-        keys: impl Iterator<Item = u64>,
-        children: impl Iterator<Item = (u64, u32)>,
-    ) {
+    pub(crate) fn level(&mut self, keys: impl Iterator<Item = u64>, children: impl Iterator<Item = (u64, u32)>) {
         self.keys.clear();
         self.children.clear();
         for key in keys {
@@ -407,9 +388,7 @@ mod tests {
         let mut encoder = Encoder::default();
         encoder.level([1, 2].into_iter(), std::iter::empty());
         let block = encoder.finish(b"b", Some(b"2"));
-        let expected = [
-            0x0a, 6, 0x0a, 4, 0x0a, 2, 1, 2, 0x12, 1, b'b', 0x1a, 1, b'2',
-        ];
+        let expected = [0x0a, 6, 0x0a, 4, 0x0a, 2, 1, 2, 0x12, 1, b'b', 0x1a, 1, b'2'];
         assert_eq!(&block[..], &expected[..]);
         let read = Block::decode(BlockIndex(2), &block).unwrap();
         assert_eq!((read.key(), read.value()), (&b"b"[..], Some(&b"2"[..])));
@@ -424,10 +403,7 @@ mod tests {
     fn an_empty_node_an_empty_index_a_null_and_an_empty_value_differ() {
         let mut encoder = Encoder::default();
         encoder.level(std::iter::empty(), std::iter::empty());
-        assert_eq!(
-            &encoder.finish(b"a", None)[..],
-            &[0x0a, 2, 0x0a, 0, 0x12, 1, b'a']
-        );
+        assert_eq!(&encoder.finish(b"a", None)[..], &[0x0a, 2, 0x0a, 0, 0x12, 1, b'a']);
         let block = encoder.finish(b"", Some(b""));
         assert_eq!(&block[..], &[0x0a, 0, 0x12, 0, 0x1a, 0]);
         let read = Block::decode(BlockIndex(9), &block).unwrap();
@@ -466,14 +442,9 @@ mod tests {
     #[test]
     fn headers_round_trip() {
         let data = Some(bytes(b"x"));
-        for metadata in [
-            None,
-            Some(Metadata::default()),
-            Some(Metadata {
-                content_feed: data.clone(),
-                user_data: data,
-            }),
-        ] {
+        for metadata in
+            [None, Some(Metadata::default()), Some(Metadata { content_feed: data.clone(), user_data: data })]
+        {
             let header = Header { metadata };
             assert_eq!(Header::decode(&header.encode()).unwrap(), header);
         }

@@ -111,10 +111,7 @@ const SHARDS_MAX_BITS: u32 = 6;
 impl Cache {
     /// A cache that takes at most so many bytes of memory. With 0 nothing is kept.
     pub fn new(bytes_max: usize) -> Arc<Cache> {
-        let shard_bits = (bytes_max / SHARD_BYTES_MIN)
-            .checked_ilog2()
-            .unwrap_or(0)
-            .min(SHARDS_MAX_BITS);
+        let shard_bits = (bytes_max / SHARD_BYTES_MIN).checked_ilog2().unwrap_or(0).min(SHARDS_MAX_BITS);
         Arc::new(Cache {
             shards: (0..1 << shard_bits).map(|_| Shard::default()).collect(),
             shard_bits,
@@ -127,11 +124,7 @@ impl Cache {
     pub fn stats(&self) -> CacheStats {
         CacheStats {
             nodes: self.shards.iter().map(|s| s.state.read().nodes.len()).sum(),
-            bytes: self
-                .shards
-                .iter()
-                .map(|shard| shard.bytes.load(Relaxed).max(0) as usize)
-                .sum(),
+            bytes: self.shards.iter().map(|shard| shard.bytes.load(Relaxed).max(0) as usize).sum(),
             misses: self.misses.load(Relaxed),
         }
     }
@@ -140,12 +133,7 @@ impl Cache {
     pub fn forget(&self, source_id: u64, from: crate::BlockIndex) {
         for shard in &self.shards {
             let mut state = shard.state.write();
-            let State {
-                nodes,
-                main,
-                probation,
-                ..
-            } = &mut *state;
+            let State { nodes, main, probation, .. } = &mut *state;
             nodes.retain(|Held(node)| {
                 let keep = node.address.source != source_id || node.address.block < from.0;
                 if !keep {
@@ -208,12 +196,7 @@ impl Cache {
         }
         // Its address is left in a queue; when most of them are of this kind, queues are cleaned.
         if state.forgotten > 64 + state.nodes.len() {
-            let State {
-                nodes,
-                main,
-                probation,
-                forgotten,
-            } = &mut *state;
+            let State { nodes, main, probation, forgotten } = &mut *state;
             main.retain(|address| nodes.contains(address));
             probation.retain(|address| nodes.contains(address));
             *forgotten = 0;
@@ -222,9 +205,9 @@ impl Cache {
 
     /// Accounts for bytes that a held node grew by. Of no effect for a node that is not held (any more).
     pub(crate) fn charge(&self, node: &Node, bytes: usize) {
-        let held = node.charged.fetch_update(Relaxed, Relaxed, |charged| {
-            (charged & HELD != 0).then(|| charged + bytes as u64)
-        });
+        let held = node
+            .charged
+            .fetch_update(Relaxed, Relaxed, |charged| (charged & HELD != 0).then(|| charged + bytes as u64));
         if held.is_err() {
             return;
         }
@@ -259,11 +242,7 @@ impl State {
         while shard.bytes.load(Relaxed) > bytes_max && patience > 0 {
             patience -= 1;
             let probation = self.probation.len() * 8 > self.nodes.len() || self.main.is_empty();
-            let queue = if probation {
-                &mut self.probation
-            } else {
-                &mut self.main
-            };
+            let queue = if probation { &mut self.probation } else { &mut self.main };
             let Some(address) = queue.pop_front() else {
                 return;
             };
@@ -288,15 +267,8 @@ mod tests {
     use std::sync::OnceLock;
 
     fn node(source: u64, block: u64) -> Node {
-        let address = NodeAddress {
-            source,
-            block,
-            offset: 0,
-        };
-        let key = |seq| Key {
-            seq,
-            resolved: OnceLock::new(),
-        };
+        let address = NodeAddress { source, block, offset: 0 };
+        let key = |seq| Key { seq, resolved: OnceLock::new() };
         Node::new(address, (1..7).map(key).collect(), Box::new([]))
     }
 
@@ -317,13 +289,8 @@ mod tests {
             }
             assert!(cache.stats().bytes <= 64 << 10);
         }
-        let held: usize = cache.shards[0]
-            .state
-            .read()
-            .nodes
-            .iter()
-            .map(|Held(node)| node.bytes() + NODE_OVERHEAD)
-            .sum();
+        let held: usize =
+            cache.shards[0].state.read().nodes.iter().map(|Held(node)| node.bytes() + NODE_OVERHEAD).sum();
         assert_eq!(held, cache.stats().bytes);
         assert!(held > 48 << 10, "it is used, too: {held}");
     }

@@ -135,10 +135,7 @@ impl Cursor {
                         return Err(too_deep(&self.stack[0].node));
                     }
                     let frame = self.stack.last_mut().expect("just looked at");
-                    let child =
-                        self.snapshot
-                            .tree
-                            .child(&frame.node, i, &mut self.ahead, Access::Scan)?;
+                    let child = self.snapshot.tree.child(&frame.node, i, &mut self.ahead, Access::Scan)?;
                     frame.advance(self.direction);
                     self.stack.push(Frame::outermost(child, self.direction));
                 }

@@ -87,11 +87,7 @@ impl Diff {
                 Bound::Excluded(key) => Some((key.clone(), false)),
             },
         };
-        Diff {
-            left: walk(left),
-            right: walk(right),
-            range,
-        }
+        Diff { left: walk(left), right: walk(right), range }
     }
 
     /// The next difference, or `None` when there is no more.
@@ -119,19 +115,13 @@ impl Diff {
                 (Some(Item::Key(_)), None) => match left.take(&self.range)? {
                     None => continue,
                     entry => {
-                        return Ok(Some(Difference {
-                            left: entry,
-                            right: None,
-                        }));
+                        return Ok(Some(Difference { left: entry, right: None }));
                     }
                 },
                 (None, Some(Item::Key(_))) => match right.take(&self.range)? {
                     None => continue,
                     entry => {
-                        return Ok(Some(Difference {
-                            left: None,
-                            right: entry,
-                        }));
+                        return Ok(Some(Difference { left: None, right: entry }));
                     }
                 },
                 (Some(l), Some(r)) => (l, r),
@@ -268,12 +258,7 @@ impl Walk {
         if depth == DEPTH_MAX {
             return Err(too_deep(&frame.node));
         }
-        let child = self.snapshot.tree.child(
-            &frame.node,
-            frame.position / 2,
-            &mut self.ahead,
-            Access::Scan,
-        )?;
+        let child = self.snapshot.tree.child(&frame.node, frame.position / 2, &mut self.ahead, Access::Scan)?;
         let inner = self.frame(child)?;
         let frame = self.stack.last_mut().expect("there is an item");
         frame.position += 1;

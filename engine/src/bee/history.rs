@@ -44,12 +44,7 @@ pub struct History {
 }
 
 impl History {
-    pub(crate) fn new(
-        tree: Arc<Tree>,
-        version: Version,
-        blocks: Range<BlockIndex>,
-        direction: Direction,
-    ) -> History {
+    pub(crate) fn new(tree: Arc<Tree>, version: Version, blocks: Range<BlockIndex>, direction: Direction) -> History {
         let end = blocks.end.0.min(version.0);
         History {
             tree,

@@ -134,9 +134,5 @@ pub enum Direction {
 
 /// [`Error::Corrupt`] that names the block.
 fn corrupt(block: u64, what: impl Into<String>) -> Error {
-    Error::Corrupt {
-        core: None,
-        block: Some(BlockIndex(block)),
-        what: what.into(),
-    }
+    Error::Corrupt { core: None, block: Some(BlockIndex(block)), what: what.into() }
 }

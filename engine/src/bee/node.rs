@@ -51,14 +51,8 @@ const _: () = assert!((KEYS_MIN - 1) + 1 + KEYS_MIN <= KEYS_MAX);
 /// (see `batch`): they may have been roots, and may stay short.
 pub(crate) fn check(keys: usize, children: usize, is_root: bool, current: bool) {
     assert!(keys <= KEYS_MAX_READ, "too many keys: {keys}");
-    assert!(
-        is_root || !current || keys >= KEYS_MIN,
-        "too few keys: {keys}"
-    );
-    assert!(
-        children == 0 || children == keys + 1,
-        "{keys} keys, {children} children"
-    );
+    assert!(is_root || !current || keys >= KEYS_MIN, "too few keys: {keys}");
+    assert!(children == 0 || children == keys + 1, "{keys} keys, {children} children");
 }
 
 /// Where a node lives: a block of a source, and its place among the nodes of that block.
@@ -154,11 +148,7 @@ pub(crate) struct Child {
 
 impl Node {
     /// Decodes one level of a block. The keys this block itself wrote come resolved.
-    pub(crate) fn decode(
-        address: NodeAddress,
-        block: &Block<'_>,
-        level: &Level<'_>,
-    ) -> Result<Node> {
+    pub(crate) fn decode(address: NodeAddress, block: &Block<'_>, level: &Level<'_>) -> Result<Node> {
         let mut seqs = [0; KEYS_MAX_READ];
         let mut key_count = 0;
         for seq in level.keys() {
@@ -168,36 +158,24 @@ impl Node {
             }
             // Block 0 is the header and has no key; a key from the future would let nodes form a cycle.
             if seq == 0 || seq > address.block {
-                return Err(corrupt(
-                    address.block,
-                    format!("a tree node names block {seq} as the home of a key"),
-                ));
+                return Err(corrupt(address.block, format!("a tree node names block {seq} as the home of a key")));
             }
             seqs[key_count] = seq;
             key_count += 1;
         }
-        let mut children = [Child {
-            block: 0,
-            offset: 0,
-        }; KEYS_MAX_READ + 1];
+        let mut children = [Child { block: 0, offset: 0 }; KEYS_MAX_READ + 1];
         let mut child_count = 0;
         let mut numbers = level.children();
         while let Some(child) = numbers.next() {
             let (child, offset) = (child?, numbers.next().transpose()?);
             let offset = offset.and_then(|offset| u32::try_from(offset).ok());
             let Some(offset) = offset.filter(|_| child != 0 && child <= address.block) else {
-                return Err(corrupt(
-                    address.block,
-                    format!("a tree node has a child in block {child}"),
-                ));
+                return Err(corrupt(address.block, format!("a tree node has a child in block {child}")));
             };
             if child_count > key_count {
                 return Err(corrupt(address.block, "a tree node with too many children"));
             }
-            children[child_count] = Child {
-                block: child,
-                offset,
-            };
+            children[child_count] = Child { block: child, offset };
             child_count += 1;
         }
         if child_count != 0 && (key_count == 0 || child_count != key_count + 1) {
@@ -207,20 +185,13 @@ impl Node {
             ));
         }
         let keys = seqs[..key_count].iter().map(|&seq| {
-            let key = Key {
-                seq,
-                resolved: OnceLock::new(),
-            };
+            let key = Key { seq, resolved: OnceLock::new() };
             if seq == address.block {
                 let _ = key.resolved.set(Resolved::from_block(block));
             }
             key
         });
-        Ok(Node::new(
-            address,
-            keys.collect(),
-            children[..child_count].into(),
-        ))
+        Ok(Node::new(address, keys.collect(), children[..child_count].into()))
     }
 
     /// A node made of parts known to be sound.
@@ -245,10 +216,7 @@ impl Node {
         let mut skip = self.skip.load(Acquire);
         if skip == SKIP_UNSET {
             let wanted = u32::try_from(shared).unwrap_or(0);
-            skip = match self
-                .skip
-                .compare_exchange(SKIP_UNSET, wanted, AcqRel, Acquire)
-            {
+            skip = match self.skip.compare_exchange(SKIP_UNSET, wanted, AcqRel, Acquire) {
                 Ok(_) => wanted,
                 Err(other) => other,
             };
@@ -337,21 +305,11 @@ impl Resolved {
     pub(crate) fn copy(key: &[u8], value: Option<&[u8]>) -> Resolved {
         let key_len = key.len() as u32;
         match value {
-            None => Resolved {
-                data: Bytes::copy_from_slice(key),
-                key_len,
-                value_at: NULL,
-            },
-            Some(value) if value.len() > VALUE_KEPT_MAX => Resolved {
-                data: Bytes::copy_from_slice(key),
-                key_len,
-                value_at: ELSEWHERE,
-            },
-            Some(value) => Resolved {
-                data: [key, value].concat().into(),
-                key_len,
-                value_at: key_len,
-            },
+            None => Resolved { data: Bytes::copy_from_slice(key), key_len, value_at: NULL },
+            Some(value) if value.len() > VALUE_KEPT_MAX => {
+                Resolved { data: Bytes::copy_from_slice(key), key_len, value_at: ELSEWHERE }
+            }
+            Some(value) => Resolved { data: [key, value].concat().into(), key_len, value_at: key_len },
         }
     }
 
@@ -383,11 +341,7 @@ impl Resolved {
 
     /// The entry without its value.
     pub(crate) fn key_entry(&self, seq: u64) -> Entry {
-        Entry {
-            seq: BlockIndex(seq),
-            key: self.key_bytes(),
-            value: None,
-        }
+        Entry { seq: BlockIndex(seq), key: self.key_bytes(), value: None }
     }
 
     /// Memory held beyond the struct itself, with what an allocation and its reference count cost.
@@ -406,11 +360,7 @@ mod tests {
         encoder.level(keys.iter().copied(), children.iter().copied());
         let bytes = encoder.finish(b"key", Some(b"value"));
         let block = Block::decode(BlockIndex(at), &bytes)?;
-        let address = NodeAddress {
-            source: 0,
-            block: at,
-            offset: 0,
-        };
+        let address = NodeAddress { source: 0, block: at, offset: 0 };
         Node::decode(address, &block, &block.level(0)?)
     }
 
@@ -433,14 +383,8 @@ mod tests {
         assert!(decode(9, &[1], &[(1, 0)]).is_err(), "one child too few");
         assert!(decode(9, &[], &[(1, 0)]).is_err(), "a child without keys");
         assert!(decode(9, &[1], &[(1, 0); 3]).is_err(), "one child too many");
-        assert!(
-            decode(9, &[1], &[(1, 0), (10, 0)]).is_err(),
-            "a newer child"
-        );
-        assert!(
-            decode(9, &[1], &[(1, 0), (0, 0)]).is_err(),
-            "the header a child"
-        );
+        assert!(decode(9, &[1], &[(1, 0), (10, 0)]).is_err(), "a newer child");
+        assert!(decode(9, &[1], &[(1, 0), (0, 0)]).is_err(), "the header a child");
     }
 
     #[test]

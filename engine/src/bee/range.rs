@@ -18,10 +18,7 @@ pub struct KeyRange {
 impl KeyRange {
     /// Every key.
     pub fn all() -> KeyRange {
-        KeyRange {
-            start: Bound::Unbounded,
-            end: Bound::Unbounded,
-        }
+        KeyRange { start: Bound::Unbounded, end: Bound::Unbounded }
     }
 
     /// The keys that begin with these bytes, the bytes themselves among them.
@@ -38,18 +35,12 @@ impl KeyRange {
     /// One key.
     pub fn point(key: &[u8]) -> KeyRange {
         let key = Bytes::copy_from_slice(key);
-        KeyRange {
-            start: Bound::Included(key.clone()),
-            end: Bound::Included(key),
-        }
+        KeyRange { start: Bound::Included(key.clone()), end: Bound::Included(key) }
     }
 
     /// The keys from `start` up to, and without, `end`.
     pub fn half_open(start: impl Into<Bytes>, end: impl Into<Bytes>) -> KeyRange {
-        KeyRange {
-            start: Bound::Included(start.into()),
-            end: Bound::Excluded(end.into()),
-        }
+        KeyRange { start: Bound::Included(start.into()), end: Bound::Excluded(end.into()) }
     }
 
     /// Whether a key lies in the range.
@@ -65,13 +56,11 @@ impl KeyRange {
             (Bound::Included(start), Bound::Included(end)) => start > end,
             (Bound::Excluded(start), Bound::Excluded(end)) => {
                 // Nothing lies between a key and the same key with a zero byte behind.
-                start >= end
-                    || (end.len() == start.len() + 1
-                        && end.starts_with(start)
-                        && end.ends_with(&[0]))
+                start >= end || (end.len() == start.len() + 1 && end.starts_with(start) && end.ends_with(&[0]))
             }
-            (Bound::Included(start), Bound::Excluded(end))
-            | (Bound::Excluded(start), Bound::Included(end)) => start >= end,
+            (Bound::Included(start), Bound::Excluded(end)) | (Bound::Excluded(start), Bound::Included(end)) => {
+                start >= end
+            }
         }
     }
 

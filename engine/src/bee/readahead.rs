@@ -51,11 +51,7 @@ impl Readahead {
 
     /// For a reader that may move along the log, up to block `limit`.
     pub(crate) fn up_to(limit: u64) -> Readahead {
-        Readahead {
-            limit,
-            sequential: true,
-            ..Readahead::default()
-        }
+        Readahead { limit, sequential: true, ..Readahead::default() }
     }
 
     /// One block. `run` says what the reader knows to need after it: so many blocks in all, going up when
@@ -68,10 +64,7 @@ impl Readahead {
         }
         self.clock = self.clock.wrapping_add(1);
         for movement in &mut self.movements {
-            if let Some(bytes) = at
-                .checked_sub(movement.first)
-                .and_then(|i| movement.blocks.get(i as usize))
-            {
+            if let Some(bytes) = at.checked_sub(movement.first).and_then(|i| movement.blocks.get(i as usize)) {
                 movement.used = self.clock;
                 return Ok(bytes.clone());
             }
@@ -95,10 +88,7 @@ impl Readahead {
             (end..end + GAP_MAX).contains(&at)
         };
         let goes_down = |m: &Movement| (m.first.saturating_sub(GAP_MAX)..m.first).contains(&at);
-        let slot = self
-            .movements
-            .iter()
-            .position(|m| goes_up(m) || goes_down(m));
+        let slot = self.movements.iter().position(|m| goes_up(m) || goes_down(m));
         let down = match slot.map(|slot| goes_down(&self.movements[slot])) {
             Some(down) if run.abs() <= 1 => down,
             _ => run < 0,
@@ -133,12 +123,7 @@ impl Readahead {
         };
         let size: usize = blocks.iter().map(Bytes::len).sum();
         let affordable = BYTES_MAX / (size / blocks.len()).max(1);
-        let movement = Movement {
-            first,
-            grow: (2 * blocks.len()).min(affordable).max(1),
-            blocks,
-            used: self.clock,
-        };
+        let movement = Movement { first, grow: (2 * blocks.len()).min(affordable).max(1), blocks, used: self.clock };
         match slot.or_else(|| self.oldest()) {
             Some(slot) => self.movements[slot] = movement,
             None => self.movements.push(movement),
@@ -168,9 +153,7 @@ mod tests {
     impl Counting {
         fn new(count: u64) -> Counting {
             Counting {
-                blocks: (0..count)
-                    .map(|i| Some(Bytes::copy_from_slice(&i.to_be_bytes())))
-                    .collect(),
+                blocks: (0..count).map(|i| Some(Bytes::copy_from_slice(&i.to_be_bytes()))).collect(),
                 reads: AtomicUsize::new(0),
             }
         }
@@ -188,10 +171,7 @@ mod tests {
 
         fn blocks(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
             self.reads.fetch_add(1, Ordering::Relaxed);
-            assert!(
-                first.0 as usize + count <= self.blocks.len(),
-                "beyond the limit"
-            );
+            assert!(first.0 as usize + count <= self.blocks.len(), "beyond the limit");
             let range = &self.blocks[first.0 as usize..][..count];
             match &range[0] {
                 None => Err(Error::MissingBlock(first)),

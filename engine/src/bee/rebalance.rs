@@ -39,9 +39,7 @@ pub(super) fn remove(arena: &mut Arena, tree: &Tree, path: &mut Path, i: usize) 
     } else {
         let last = arena.node(leaf).keys().len() - 1;
         let from_right = path[holder].1 == i + 1;
-        let key = arena
-            .node_mut(leaf)
-            .remove_key(if from_right { 0 } else { last });
+        let key = arena.node_mut(leaf).remove_key(if from_right { 0 } else { last });
         arena.node_mut(node).set_key(i, key);
     }
     for &(node, _) in path.iter() {
@@ -51,22 +49,14 @@ pub(super) fn remove(arena: &mut Arena, tree: &Tree, path: &mut Path, i: usize) 
 }
 
 /// Extends the path from an inner node to the leaf whose key will replace key `i`.
-fn descend_to_nearest_leaf(
-    arena: &mut Arena,
-    tree: &Tree,
-    path: &mut Path,
-    i: usize,
-) -> Result<()> {
+fn descend_to_nearest_leaf(arena: &mut Arena, tree: &Tree, path: &mut Path, i: usize) -> Result<()> {
     let (node, _) = *path.last().expect("not empty");
     let left = arena.child(tree, node, i)?;
     let right = arena.child(tree, node, i + 1)?;
     let (mut left_path, mut right_path) = (Path::new(), Path::new());
     arena.edge(tree, left, false, &mut left_path)?;
     arena.edge(tree, right, true, &mut right_path)?;
-    let size = |path: &Path| {
-        path.last()
-            .map_or(0, |&(leaf, _)| arena.node(leaf).keys().len())
-    };
+    let size = |path: &Path| path.last().map_or(0, |&(leaf, _)| arena.node(leaf).keys().len());
     let from_right = size(&left_path) < size(&right_path);
     let last = path.len() - 1;
     path[last].1 = if from_right { i + 1 } else { i };

@@ -36,16 +36,12 @@ impl Sub {
 
     /// A sub with a separator of its own.
     pub fn with_separator(name: &[u8], separator: &[u8]) -> Sub {
-        Sub {
-            prefix: [name, separator].concat().into(),
-        }
+        Sub { prefix: [name, separator].concat().into() }
     }
 
     /// A sub inside this one.
     pub fn sub(&self, name: &[u8]) -> Sub {
-        Sub {
-            prefix: [&self.prefix[..], name, Sub::SEPARATOR].concat().into(),
-        }
+        Sub { prefix: [&self.prefix[..], name, Sub::SEPARATOR].concat().into() }
     }
 
     /// The key in the bee: what to put, get or delete there.
@@ -55,8 +51,7 @@ impl Sub {
 
     /// The key in the sub, or `None` when the key of the bee is not in it.
     pub fn strip(&self, key: &Bytes) -> Option<Bytes> {
-        key.starts_with(&self.prefix)
-            .then(|| key.slice(self.prefix.len()..))
+        key.starts_with(&self.prefix).then(|| key.slice(self.prefix.len()..))
     }
 
     /// A range of the sub as a range of the bee. An open side ends where JavaScript ends it, see above.
@@ -99,10 +94,7 @@ impl SubSnapshot {
 
     /// Reads a range of the sub's keys.
     pub fn cursor(&self, range: &KeyRange, direction: Direction) -> SubCursor {
-        SubCursor {
-            cursor: self.snapshot.cursor(self.sub.range(range), direction),
-            sub: self.sub.clone(),
-        }
+        SubCursor { cursor: self.snapshot.cursor(self.sub.range(range), direction), sub: self.sub.clone() }
     }
 }
 

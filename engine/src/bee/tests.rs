@@ -32,26 +32,17 @@ impl BlockSource for Log {
     }
 
     fn want(&self, blocks: &[BlockIndex]) {
-        self.wanted
-            .lock()
-            .extend(blocks.iter().map(|block| block.0));
+        self.wanted.lock().extend(blocks.iter().map(|block| block.0));
     }
 }
 
 impl Log {
     fn holding(blocks: Vec<Bytes>) -> Arc<Log> {
-        Arc::new(Log {
-            blocks: Mutex::new(blocks),
-            ..Log::default()
-        })
+        Arc::new(Log { blocks: Mutex::new(blocks), ..Log::default() })
     }
 
     fn sparse(&self) -> Arc<Log> {
-        Arc::new(Log {
-            blocks: Mutex::new(self.blocks.lock().clone()),
-            sparse: true,
-            ..Log::default()
-        })
+        Arc::new(Log { blocks: Mutex::new(self.blocks.lock().clone()), sparse: true, ..Log::default() })
     }
 
     fn append(&self, writer: &mut Writer) {
@@ -138,11 +129,7 @@ fn commit() -> impl Strategy<Value = Commit> {
 }
 
 fn bound() -> impl Strategy<Value = Bound<Bytes>> {
-    prop_oneof![
-        Just(Bound::Unbounded),
-        key().prop_map(Bound::Included),
-        key().prop_map(Bound::Excluded),
-    ]
+    prop_oneof![Just(Bound::Unbounded), key().prop_map(Bound::Included), key().prop_map(Bound::Excluded),]
 }
 
 fn range() -> impl Strategy<Value = KeyRange> {
@@ -162,11 +149,7 @@ fn apply(commit: &Commit, writer: &mut Writer, model: &mut Model, history: &mut 
             let expected = commit.always_duplicate || !model.get(key).is_some_and(same);
             assert_eq!(done, expected);
             if done {
-                let entry = Entry {
-                    seq,
-                    key: key.clone(),
-                    value: value.clone(),
-                };
+                let entry = Entry { seq, key: key.clone(), value: value.clone() };
                 model.insert(key.clone(), entry);
                 history.push(Change {
                     seq,
@@ -216,12 +199,7 @@ fn apply(commit: &Commit, writer: &mut Writer, model: &mut Model, history: &mut 
         assert_eq!(done, there.is_some() && allowed);
         if done {
             model.remove(deleted);
-            history.push(Change {
-                seq,
-                operation: history::Operation::Delete,
-                key: deleted.clone(),
-                value: None,
-            });
+            history.push(Change { seq, operation: history::Operation::Delete, key: deleted.clone(), value: None });
         }
     }
     if !commit.abort {
@@ -245,12 +223,7 @@ fn tell(commits: &[Commit], cache: &Arc<Cache>) -> Story {
     for commit in commits {
         if commit.abort {
             let before = writer.length();
-            apply(
-                commit,
-                &mut writer,
-                &mut model.clone(),
-                &mut history.clone(),
-            );
+            apply(commit, &mut writer, &mut model.clone(), &mut history.clone());
             assert_eq!(writer.length(), before);
             continue;
         }
@@ -265,11 +238,7 @@ fn tell(commits: &[Commit], cache: &Arc<Cache>) -> Story {
         }
     }
     log.append(&mut writer);
-    Story {
-        log,
-        versions,
-        history,
-    }
+    Story { log, versions, history }
 }
 
 fn collect(mut next: impl FnMut() -> Result<Option<Entry>>) -> Vec<Entry> {
@@ -300,10 +269,7 @@ fn expected_diff(left: &Model, right: &Model, range: &KeyRange) -> Vec<Differenc
     keys.dedup();
     let keys = keys.into_iter().filter(|key| range.contains(key));
     keys.filter(|&key| left.get(key) != right.get(key))
-        .map(|key| Difference {
-            left: left.get(key).cloned(),
-            right: right.get(key).cloned(),
-        })
+        .map(|key| Difference { left: left.get(key).cloned(), right: right.get(key).cloned() })
         .collect()
 }
 

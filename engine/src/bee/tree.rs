@@ -7,13 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use super::block::{Block, Header};
 use super::cache::{Access, Cache};
-use super::node::{
-    Child, DEPTH_MAX, Key, Nearness, Node, NodeAddress, Resolved, ResolvedValue, shared_bytes,
-};
+use super::node::{Child, DEPTH_MAX, Key, Nearness, Node, NodeAddress, Resolved, ResolvedValue, shared_bytes};
 use super::readahead::Readahead;
 use super::{
-    AuditReport, BlockSource, Cursor, Diff, Direction, Entry, History, KeyRange, Sub, SubSnapshot,
-    audit, corrupt,
+    AuditReport, BlockSource, Cursor, Diff, Direction, Entry, History, KeyRange, Sub, SubSnapshot, audit, corrupt,
 };
 use crate::{BlockIndex, Error, Result, Version};
 
@@ -27,24 +24,13 @@ impl Bee {
     /// A bee over these blocks. The cache knows them by `source_id`, which must differ between logs that
     /// share a cache, and must not be used for blocks that may still be replaced (uncommitted ones).
     pub fn new(source: Arc<dyn BlockSource>, cache: Arc<Cache>, source_id: u64) -> Bee {
-        Bee {
-            tree: Arc::new(Tree {
-                source,
-                cache,
-                source_id,
-                cached_below: u64::MAX,
-            }),
-        }
+        Bee { tree: Arc::new(Tree { source, cache, source_id, cached_below: u64::MAX }) }
     }
 
     /// The bee as it was when a commit ended. Reads nothing yet; whether a commit ended there is the
     /// caller's to know. Versions 0 and 1 are empty.
     pub fn at(&self, version: Version) -> Snapshot {
-        Snapshot {
-            tree: self.tree.clone(),
-            version,
-            root: Arc::new(OnceLock::new()),
-        }
+        Snapshot { tree: self.tree.clone(), version, root: Arc::new(OnceLock::new()) }
     }
 }
 
@@ -144,14 +130,7 @@ impl Snapshot {
         let Some(block) = self.version.root() else {
             return Ok(None);
         };
-        let root = self.tree.node(
-            Child {
-                block: block.0,
-                offset: 0,
-            },
-            ahead,
-            access,
-        )?;
+        let root = self.tree.node(Child { block: block.0, offset: 0 }, ahead, access)?;
         Ok(Some(self.root.get_or_init(|| root)))
     }
 }
@@ -173,21 +152,12 @@ impl fmt::Debug for Tree {
 
 impl Tree {
     pub(crate) fn address(&self, place: Child) -> NodeAddress {
-        NodeAddress {
-            source: self.source_id,
-            block: place.block,
-            offset: place.offset,
-        }
+        NodeAddress { source: self.source_id, block: place.block, offset: place.offset }
     }
 
     /// A node, from the cache or from its block.
     #[inline]
-    pub(crate) fn node(
-        &self,
-        place: Child,
-        ahead: &mut Readahead,
-        access: Access,
-    ) -> Result<Arc<Node>> {
+    pub(crate) fn node(&self, place: Child, ahead: &mut Readahead, access: Access) -> Result<Arc<Node>> {
         let address = self.address(place);
         match self.cache.get(address) {
             Some(node) => Ok(node),
@@ -196,37 +166,20 @@ impl Tree {
     }
 
     #[cold]
-    fn read_node(
-        &self,
-        address: NodeAddress,
-        ahead: &mut Readahead,
-        access: Access,
-    ) -> Result<Arc<Node>> {
+    fn read_node(&self, address: NodeAddress, ahead: &mut Readahead, access: Access) -> Result<Arc<Node>> {
         self.cache.count_miss();
         let bytes = ahead.block(&*self.source, address.block, 1)?;
         let block = Block::decode(BlockIndex(address.block), &bytes)?;
         let node = Node::decode(address, &block, &block.level(address.offset)?)?;
-        if address.block < self.cached_below {
-            Ok(self.cache.insert(node, access))
-        } else {
-            Ok(Arc::new(node))
-        }
+        if address.block < self.cached_below { Ok(self.cache.insert(node, access)) } else { Ok(Arc::new(node)) }
     }
 
     /// A node's child. Only roots may be empty; refusing it here makes every walk of hostile blocks
     /// produce keys, whose order is checked, or end.
     #[inline]
-    pub(crate) fn child(
-        &self,
-        node: &Node,
-        i: usize,
-        ahead: &mut Readahead,
-        access: Access,
-    ) -> Result<Arc<Node>> {
+    pub(crate) fn child(&self, node: &Node, i: usize, ahead: &mut Readahead, access: Access) -> Result<Arc<Node>> {
         match self.node(node.children[i], ahead, access) {
-            Ok(child) if child.keys.is_empty() => {
-                Err(corrupt(child.address.block, "an empty tree node"))
-            }
+            Ok(child) if child.keys.is_empty() => Err(corrupt(child.address.block, "an empty tree node")),
             Err(error) => Err(self.missing(node, error)),
             child => child,
         }
@@ -268,17 +221,9 @@ impl Tree {
     }
 
     #[cold]
-    fn read_key<'n>(
-        &self,
-        node: &'n Node,
-        i: usize,
-        ahead: &mut Readahead,
-        run: i64,
-    ) -> Result<&'n Resolved> {
+    fn read_key<'n>(&self, node: &'n Node, i: usize, ahead: &mut Readahead, run: i64) -> Result<&'n Resolved> {
         let key = &node.keys[i];
-        let resolved = self
-            .read_resolved(key.seq, ahead, run)
-            .map_err(|error| self.missing(node, error))?;
+        let resolved = self.read_resolved(key.seq, ahead, run).map_err(|error| self.missing(node, error))?;
         let bytes = resolved.heap_bytes();
         if key.resolved.set(resolved).is_ok() {
             self.cache.charge(node, bytes);
@@ -287,17 +232,9 @@ impl Tree {
     }
 
     /// The key and value a block wrote.
-    pub(crate) fn read_resolved(
-        &self,
-        seq: u64,
-        ahead: &mut Readahead,
-        run: i64,
-    ) -> Result<Resolved> {
+    pub(crate) fn read_resolved(&self, seq: u64, ahead: &mut Readahead, run: i64) -> Result<Resolved> {
         let bytes = ahead.block(&*self.source, seq, run)?;
-        Ok(Resolved::from_block(&Block::decode(
-            BlockIndex(seq),
-            &bytes,
-        )?))
+        Ok(Resolved::from_block(&Block::decode(BlockIndex(seq), &bytes)?))
     }
 
     /// `Ok` with the index of a key, or `Err` with the index of the child that may hold it. `near` is
@@ -333,25 +270,14 @@ impl Tree {
 
     /// Key `i` of a node with its value.
     #[inline]
-    pub(crate) fn entry(
-        &self,
-        node: &Node,
-        i: usize,
-        ahead: &mut Readahead,
-        run: i64,
-    ) -> Result<Entry> {
+    pub(crate) fn entry(&self, node: &Node, i: usize, ahead: &mut Readahead, run: i64) -> Result<Entry> {
         let resolved = self.resolve(node, i, ahead, run)?;
         self.complete(node.keys[i].seq, resolved, ahead)
     }
 
     /// The entry of a resolved key: a value too large to be kept is read again.
     #[inline]
-    pub(crate) fn complete(
-        &self,
-        seq: u64,
-        resolved: &Resolved,
-        ahead: &mut Readahead,
-    ) -> Result<Entry> {
+    pub(crate) fn complete(&self, seq: u64, resolved: &Resolved, ahead: &mut Readahead) -> Result<Entry> {
         let mut entry = resolved.key_entry(seq);
         match resolved.value() {
             ResolvedValue::Here(value) => entry.value = value,
@@ -367,8 +293,5 @@ impl Tree {
 
 #[cold]
 pub(crate) fn too_deep(node: &Node) -> Error {
-    corrupt(
-        node.address.block,
-        format!("a path from the root longer than {DEPTH_MAX} nodes"),
-    )
+    corrupt(node.address.block, format!("a path from the root longer than {DEPTH_MAX} nodes"))
 }

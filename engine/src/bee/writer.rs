@@ -85,23 +85,10 @@ impl fmt::Debug for Writer {
 impl Writer {
     /// A writer on top of the first `length` blocks of a log; the last of them must end a batch. Nodes in
     /// them are read through the cache under `source_id`.
-    pub fn new(
-        source: Arc<dyn BlockSource>,
-        cache: Arc<Cache>,
-        source_id: u64,
-        length: Length,
-    ) -> Writer {
-        let source = Arc::new(Pending {
-            below: source,
-            pending: RwLock::new((length.0, Vec::new())),
-        });
+    pub fn new(source: Arc<dyn BlockSource>, cache: Arc<Cache>, source_id: u64, length: Length) -> Writer {
+        let source = Arc::new(Pending { below: source, pending: RwLock::new((length.0, Vec::new())) });
         Writer {
-            tree: Tree {
-                source: source.clone(),
-                cache,
-                source_id,
-                cached_below: length.0,
-            },
+            tree: Tree { source: source.clone(), cache, source_id, cached_below: length.0 },
             source,
             metadata: None,
             arena: Arena::default(),
@@ -183,17 +170,11 @@ impl Writer {
         let node = self.arena.node(node);
         let keys = node.keys().iter().map(|&key| {
             let key = &self.arena.keys[key as usize];
-            Key {
-                seq: key.seq,
-                resolved: key.resolved.clone().map(Into::into).unwrap_or_default(),
-            }
+            Key { seq: key.seq, resolved: key.resolved.clone().map(Into::into).unwrap_or_default() }
         });
         let children = node.children().iter().map(|&link| {
             let link = self.arena.link(link);
-            Child {
-                block: link.block,
-                offset: link.offset,
-            }
+            Child { block: link.block, offset: link.offset }
         });
         let node = Node::new(address, keys.collect(), children.collect());
         self.tree.cache.insert(node, Access::Lookup);
@@ -219,9 +200,7 @@ impl Writer {
     /// Before any operation: the header is written, the root loaded.
     fn open(&mut self) -> Result<()> {
         if self.length == 0 {
-            let header = Header {
-                metadata: self.metadata.clone(),
-            };
+            let header = Header { metadata: self.metadata.clone() };
             self.source.pending.write().1.push(header.encode());
             self.length = 1;
         }
@@ -231,13 +210,8 @@ impl Writer {
         self.root = match self.length.checked_sub(2) {
             None => self.arena.add_node(ArenaNode::empty()),
             Some(_) => {
-                let place = Child {
-                    block: self.length - 1,
-                    offset: 0,
-                };
-                let root = self
-                    .tree
-                    .node(place, &mut Readahead::none(), Access::Lookup)?;
+                let place = Child { block: self.length - 1, offset: 0 };
+                let root = self.tree.node(place, &mut Readahead::none(), Access::Lookup)?;
                 self.arena.load(&root, true)?
             }
         };
@@ -337,11 +311,7 @@ impl Writer {
             let found = self.arena.search(&self.tree, node, key)?;
             let keys = self.arena.node(node).keys();
             if self.arena.node(node).is_leaf() {
-                self.finger = Some(Finger {
-                    leaf: node,
-                    low,
-                    high,
-                });
+                self.finger = Some(Finger { leaf: node, low, high });
                 return Ok((node, found));
             }
             let i = match found {
@@ -435,11 +405,7 @@ impl Writer {
     }
 
     /// Cuts one node in two and tells its parent, or a new root: `(parent, right half, key between)`.
-    fn split_one(
-        &mut self,
-        node: NodeId,
-        parent: Option<(NodeId, usize)>,
-    ) -> (NodeId, NodeId, KeyId) {
+    fn split_one(&mut self, node: NodeId, parent: Option<(NodeId, usize)>) -> (NodeId, NodeId, KeyId) {
         let (median, right) = self.arena.node_mut(node).split();
         let right = self.arena.add_node(right);
         let right_link = self.arena.add_link(0, 0, right);
@@ -485,11 +451,7 @@ impl Writer {
         };
         if let Some(condition) = condition {
             let existing = self.entry(self.arena.node(node).keys()[at])?;
-            let new = Entry {
-                seq: BlockIndex(self.next_block()),
-                key: existing.key.clone(),
-                value: None,
-            };
+            let new = Entry { seq: BlockIndex(self.next_block()), key: existing.key.clone(), value: None };
             if !condition(&existing, &new) {
                 return Ok(false);
             }
@@ -506,11 +468,7 @@ impl Writer {
 
     fn record(&mut self, key: KeyId, value: Option<&[u8]>, places: usize) {
         let large = value.filter(|value| value.len() > VALUE_KEPT_MAX);
-        self.operations.push(Operation {
-            key,
-            large: large.map(Bytes::copy_from_slice),
-            places,
-        });
+        self.operations.push(Operation { key, large: large.map(Bytes::copy_from_slice), places });
     }
 }
 

@@ -82,15 +82,9 @@ impl Store {
                 let record: StoreRecord = record::decode(&at, stored)?;
                 if record.format != FORMAT_VERSION {
                     let found = record.format;
-                    return Err(Error::FormatVersion {
-                        found,
-                        supported: FORMAT_VERSION,
-                    });
+                    return Err(Error::FormatVersion { found, supported: FORMAT_VERSION });
                 }
-                if options
-                    .primary_key
-                    .is_some_and(|key| key != record.primary_key)
-                {
+                if options.primary_key.is_some_and(|key| key != record.primary_key) {
                     return Err(Error::invalid("the store has another primary key"));
                 }
                 record
@@ -100,11 +94,7 @@ impl Store {
                     Some(key) => key,
                     None => *random_bytes()?,
                 };
-                let record = StoreRecord {
-                    format: FORMAT_VERSION,
-                    next_core: 1,
-                    primary_key,
-                };
+                let record = StoreRecord { format: FORMAT_VERSION, next_core: 1, primary_key };
                 let mut batch = WriteBatch::new();
                 batch.put(Space::Meta, &at, &record::encode(&at, &record));
                 backend.write(batch, Durability::Sync)?;
@@ -113,15 +103,8 @@ impl Store {
         };
         clear_scratch(&*backend)?;
         let primary_key = Zeroizing::new(record.primary_key);
-        let state = Mutex::new(State {
-            record,
-            open: HashMap::new(),
-        });
-        Ok(Arc::new(Store {
-            backend,
-            primary_key,
-            state,
-        }))
+        let state = Mutex::new(State { record, open: HashMap::new() });
+        Ok(Arc::new(Store { backend, primary_key, state }))
     }
 
     /// The key that all named cores' keys come from. Whoever has it can write all of them.
@@ -136,10 +119,7 @@ impl Store {
 
     /// A part of the store with names of its own.
     pub fn namespace(self: &Arc<Self>, name: impl AsRef<[u8]>) -> Namespace {
-        Namespace {
-            store: self.clone(),
-            hash: names::namespace(&names::ROOT, name.as_ref()),
-        }
+        Namespace { store: self.clone(), hash: names::namespace(&names::ROOT, name.as_ref()) }
     }
 
     /// The core of this name, made if there is none. It can be written.
@@ -158,12 +138,7 @@ impl Store {
     ///
     /// As [`get_by_name`](Store::get_by_name).
     pub fn get_by_key(&self, key: CoreKey) -> Result<Arc<Core>> {
-        self.get(CoreRecord {
-            key,
-            manifest: None,
-            seed: None,
-            name: None,
-        })
+        self.get(CoreRecord { key, manifest: None, seed: None, name: None })
     }
 
     /// The core with this manifest, made if there is none. Without a key pair it can only be read.
@@ -171,11 +146,7 @@ impl Store {
     /// # Errors
     ///
     /// As [`get_by_name`](Store::get_by_name), and [`Error::InvalidManifest`].
-    pub fn get_by_manifest(
-        &self,
-        manifest: &Manifest,
-        pair: Option<&KeyPair>,
-    ) -> Result<Arc<Core>> {
+    pub fn get_by_manifest(&self, manifest: &Manifest, pair: Option<&KeyPair>) -> Result<Arc<Core>> {
         manifest.check()?;
         self.get(CoreRecord {
             key: manifest.key(),
@@ -218,14 +189,8 @@ impl Store {
             let (at, value) = entry?;
             let CoreLink(id) = record::decode(&at, value)?;
             let key = self.core_record(CoreId(id))?.key;
-            let (namespace, name) = at[1..]
-                .split_first_chunk()
-                .ok_or_else(|| Error::corrupt("a name is cut off"))?;
-            names.push(Named {
-                namespace: *namespace,
-                name: name.to_vec(),
-                key,
-            });
+            let (namespace, name) = at[1..].split_first_chunk().ok_or_else(|| Error::corrupt("a name is cut off"))?;
+            names.push(Named { namespace: *namespace, name: name.to_vec(), key });
         }
         Ok(names)
     }
@@ -247,12 +212,7 @@ impl Store {
 
     /// How many cores are open at the moment.
     pub fn open_cores(&self) -> usize {
-        self.state
-            .lock()
-            .open
-            .values()
-            .filter(|core| core.strong_count() > 0)
-            .count()
+        self.state.lock().open.values().filter(|core| core.strong_count() > 0).count()
     }
 
     fn named(&self, namespace: &Hash, name: &[u8]) -> Result<Arc<Core>> {
@@ -291,15 +251,9 @@ impl Store {
             name: stored.name.clone().or_else(|| wanted.name.clone()),
         };
         if merged != stored {
-            if state
-                .open
-                .get(&id)
-                .is_some_and(|core| core.strong_count() > 0)
-            {
+            if state.open.get(&id).is_some_and(|core| core.strong_count() > 0) {
                 // It has a writer or readers who rely on what they saw.
-                return Err(Error::invalid(
-                    "the core is open with less than is now known of it",
-                ));
+                return Err(Error::invalid("the core is open with less than is now known of it"));
             }
             self.write_core(WriteBatch::new(), id, &merged)?;
         }
@@ -308,10 +262,7 @@ impl Store {
 
     fn create(&self, state: &mut State, core: CoreRecord) -> Result<Arc<Core>> {
         let id = CoreId(state.record.next_core);
-        let next = StoreRecord {
-            next_core: id.0 + 1,
-            ..state.record.clone()
-        };
+        let next = StoreRecord { next_core: id.0 + 1, ..state.record.clone() };
         let mut batch = WriteBatch::new();
         let at = MetaKey::Store.encode();
         batch.put(Space::Meta, &at, &record::encode(&at, &next));
@@ -355,20 +306,14 @@ impl Store {
     fn core_record(&self, id: CoreId) -> Result<CoreRecord> {
         let at = MetaKey::Core(id).encode();
         let value = self.backend.get(Space::Meta, &at)?;
-        record::decode(
-            &at,
-            value.ok_or_else(|| Error::corrupt("a core record is gone"))?,
-        )
+        record::decode(&at, value.ok_or_else(|| Error::corrupt("a core record is gone"))?)
     }
 }
 
 impl Namespace {
     /// A namespace inside this one.
     pub fn namespace(&self, name: impl AsRef<[u8]>) -> Namespace {
-        Namespace {
-            store: self.store.clone(),
-            hash: names::namespace(&self.hash, name.as_ref()),
-        }
+        Namespace { store: self.store.clone(), hash: names::namespace(&self.hash, name.as_ref()) }
     }
 
     /// The hash that stands for it in derived keys.
@@ -432,14 +377,10 @@ mod tests {
         let store = open(&backend, None).unwrap();
         let core = store.get_by_name("main").unwrap();
         let key = core.key();
-        core.append(&[Bytes::from("one")], Durability::Sync)
-            .unwrap();
+        core.append(&[Bytes::from("one")], Durability::Sync).unwrap();
         assert!(Arc::ptr_eq(&core, &store.get_by_name("main").unwrap()));
         assert!(Arc::ptr_eq(&core, &store.get_by_key(key).unwrap()));
-        let found = store
-            .get_by_discovery_key(key.discovery_key())
-            .unwrap()
-            .unwrap();
+        let found = store.get_by_discovery_key(key.discovery_key()).unwrap().unwrap();
         assert!(Arc::ptr_eq(&core, &found) && core.is_writable());
         assert_eq!(store.open_cores(), 1);
         drop((core, found));
@@ -450,19 +391,13 @@ mod tests {
 
         let store = open(&backend, None).unwrap();
         let core = store.get_by_name("main").unwrap();
-        assert_eq!(
-            (core.key(), core.get(crate::BlockIndex(0)).unwrap().as_ref()),
-            (key, &b"one"[..])
-        );
+        assert_eq!((core.key(), core.get(crate::BlockIndex(0)).unwrap().as_ref()), (key, &b"one"[..]));
         assert_eq!(store.cores().unwrap().len(), 2);
         let names = store.names().unwrap();
         assert!(names.iter().all(|named| named.name == b"main") && names.len() == 2);
         assert_eq!(names[0].key, key, "the root namespace sorts first");
         let wrong = [1; 32];
-        assert!(matches!(
-            open(&backend, Some(wrong)),
-            Err(Error::Invalid(_))
-        ));
+        assert!(matches!(open(&backend, Some(wrong)), Err(Error::Invalid(_))));
         assert!(open(&backend, Some(*store.primary_key())).is_ok());
         assert!(!format!("{store:?}").contains(&format!("{:?}", store.primary_key())));
     }
@@ -478,17 +413,11 @@ mod tests {
         assert_eq!(append, Err(Error::NotWritable));
         assert_eq!(core.stage().err(), Some(Error::NotWritable));
         let foreign = Manifest::single(KeyPair::from_seed(&[6; 32]).public_key());
-        assert!(matches!(
-            core.learn_manifest(foreign),
-            Err(Error::InvalidManifest(_))
-        ));
+        assert!(matches!(core.learn_manifest(foreign), Err(Error::InvalidManifest(_))));
         core.learn_manifest(manifest.clone()).unwrap();
         assert_eq!(core.manifest(), Some(manifest));
         // While it is open it cannot become writable under its readers.
-        assert!(matches!(
-            store.get_by_key_pair(&pair),
-            Err(Error::Invalid(_))
-        ));
+        assert!(matches!(store.get_by_key_pair(&pair), Err(Error::Invalid(_))));
         drop(core);
         let core = store.get_by_key_pair(&pair).unwrap();
         assert!(core.is_writable());
@@ -506,21 +435,11 @@ mod tests {
         assert_eq!(backend.get(Space::Scratch, b"left").unwrap(), None);
 
         let at = MetaKey::Store.encode();
-        let newer = StoreRecord {
-            format: 2,
-            next_core: 1,
-            primary_key: [0; 32],
-        };
+        let newer = StoreRecord { format: 2, next_core: 1, primary_key: [0; 32] };
         let mut batch = WriteBatch::new();
         batch.put(Space::Meta, &at, &record::encode(&at, &newer));
         backend.write(batch, Durability::Sync).unwrap();
         let refused = open(&backend, None).err();
-        assert_eq!(
-            refused,
-            Some(Error::FormatVersion {
-                found: 2,
-                supported: FORMAT_VERSION
-            })
-        );
+        assert_eq!(refused, Some(Error::FormatVersion { found: 2, supported: FORMAT_VERSION }));
     }
 }

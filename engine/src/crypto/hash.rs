@@ -26,23 +26,17 @@ type Blake2b256 = Blake2b<U32>;
 /// Namespace TREE of hypercore: the prefix of everything signed.
 pub const TREE: Hash = constant("9fac70b50ca14efc4e91c833b204e75b8b5aad8b5881bfc0adb5ef38a3275b9c");
 /// Namespace REPLICATE_INITIATOR of hypercore: what the initiator's capability is bound to.
-pub const REPLICATE_INITIATOR: Hash =
-    constant("51812a2a359b50369536775df89e18e47740f3db72ac0ae70b29594c194dc316");
+pub const REPLICATE_INITIATOR: Hash = constant("51812a2a359b50369536775df89e18e47740f3db72ac0ae70b29594c194dc316");
 /// Namespace REPLICATE_RESPONDER of hypercore.
-pub const REPLICATE_RESPONDER: Hash =
-    constant("0438492d02970cc13528ac0262bca0074e0926260256865accc0bf15bd79127d");
+pub const REPLICATE_RESPONDER: Hash = constant("0438492d02970cc13528ac0262bca0074e0926260256865accc0bf15bd79127d");
 /// Namespace MANIFEST of hypercore: the prefix of a manifest when it is hashed to a key.
-pub const MANIFEST: Hash =
-    constant("e64b7108eacce47cfc61ac850568f55f8b15b82ec5ed78c4ec597b036e2a1498");
+pub const MANIFEST: Hash = constant("e64b7108eacce47cfc61ac850568f55f8b15b82ec5ed78c4ec597b036e2a1498");
 /// Namespace DEFAULT_NAMESPACE of hypercore: that of a signer who names none.
-pub const DEFAULT_NAMESPACE: Hash =
-    constant("4144eea531e483d54e0c14f4ca68e0644f355343ff6fcb0f005200e12cd747cb");
+pub const DEFAULT_NAMESPACE: Hash = constant("4144eea531e483d54e0c14f4ca68e0644f355343ff6fcb0f005200e12cd747cb");
 /// Namespace DEFAULT_ENCRYPTION of hypercore: the prefix of block keys.
-pub const DEFAULT_ENCRYPTION: Hash =
-    constant("9aedb6f1dea8487cc1e1698f97eb2f063f6db4c649695622e7b675e2ceafa6e9");
+pub const DEFAULT_ENCRYPTION: Hash = constant("9aedb6f1dea8487cc1e1698f97eb2f063f6db4c649695622e7b675e2ceafa6e9");
 /// Namespace 0 of corestore: the prefix of seeds derived from names.
-pub const CORESTORE: Hash =
-    constant("ac5c4cbfb1064776404637a280c71fac823281d351ebeced03151743270def29");
+pub const CORESTORE: Hash = constant("ac5c4cbfb1064776404637a280c71fac823281d351ebeced03151743270def29");
 
 /// BLAKE2b-256 of the concatenated parts.
 pub fn hash(parts: &[&[u8]]) -> Hash {
@@ -59,8 +53,7 @@ pub fn hash(parts: &[&[u8]]) -> Hash {
 ///
 /// If the key has more than 64 bytes.
 pub fn keyed(key: &[u8], parts: &[&[u8]]) -> Hash {
-    let mut hasher =
-        Blake2bMac::<U32>::new_from_slice(key).expect("BLAKE2b takes keys of up to 64 bytes");
+    let mut hasher = Blake2bMac::<U32>::new_from_slice(key).expect("BLAKE2b takes keys of up to 64 bytes");
     for part in parts {
         Update::update(&mut hasher, part);
     }
@@ -111,11 +104,7 @@ pub fn namespace(name: &str, index: u8) -> Hash {
 /// What a peer shows to prove that it knows a core's key, bound to one handshake:
 /// `H(key = handshake hash[64], namespace || core key)`. Source: `replicate` in hypercore `lib/caps.js`.
 pub fn capability(core: &crate::CoreKey, is_initiator: bool, handshake_hash: &[u8; 64]) -> Hash {
-    let side = if is_initiator {
-        &REPLICATE_INITIATOR
-    } else {
-        &REPLICATE_RESPONDER
-    };
+    let side = if is_initiator { &REPLICATE_INITIATOR } else { &REPLICATE_RESPONDER };
     keyed(handshake_hash, &[side, &core.0])
 }
 

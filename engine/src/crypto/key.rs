@@ -97,8 +97,7 @@ impl PublicKey {
         let Ok(key) = VerifyingKey::from_bytes(&self.0) else {
             return false;
         };
-        key.verify_strict(message, &Signature::from_bytes(signature))
-            .is_ok()
+        key.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
     }
 }
 
@@ -110,9 +109,7 @@ pub struct KeyPair {
 impl KeyPair {
     /// The pair that libsodium and the JavaScript stack derive from a 32-byte seed.
     pub fn from_seed(seed: &[u8; 32]) -> KeyPair {
-        KeyPair {
-            signing: SigningKey::from_bytes(seed),
-        }
+        KeyPair { signing: SigningKey::from_bytes(seed) }
     }
 
     /// A new random pair.
@@ -132,9 +129,7 @@ impl KeyPair {
     pub fn from_secret_key(bytes: &[u8; 64]) -> Result<KeyPair> {
         match SigningKey::from_keypair_bytes(bytes) {
             Ok(signing) => Ok(KeyPair { signing }),
-            Err(_) => Err(Error::invalid(
-                "the public half of this secret key does not match",
-            )),
+            Err(_) => Err(Error::invalid("the public half of this secret key does not match")),
         }
     }
 
@@ -197,11 +192,7 @@ pub fn parse_id(text: &str) -> Result<[u8; 32]> {
         _ => None,
     };
     let bytes: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.try_into().ok());
-    bytes.ok_or_else(|| {
-        Error::invalid(format!(
-            "{text:?} is not a key: 52 characters of z-base-32 or 64 hex digits"
-        ))
-    })
+    bytes.ok_or_else(|| Error::invalid(format!("{text:?} is not a key: 52 characters of z-base-32 or 64 hex digits")))
 }
 
 const Z32: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
@@ -258,10 +249,7 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     let digit = |letter: u8| (letter as char).to_digit(16).map(|digit| digit as u8);
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
+    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
 #[cfg(test)]
@@ -293,16 +281,8 @@ mod tests {
     fn secrets_are_not_printed() {
         let pair = KeyPair::from_seed(&[7; 32]);
         let shown = format!("{pair:?}");
-        assert!(
-            !shown.contains(&to_hex(&[7; 32])) && !shown.contains("[7, 7"),
-            "{shown}"
-        );
-        assert_eq!(
-            KeyPair::from_secret_key(&pair.secret_key())
-                .unwrap()
-                .public_key(),
-            pair.public_key()
-        );
+        assert!(!shown.contains(&to_hex(&[7; 32])) && !shown.contains("[7, 7"), "{shown}");
+        assert_eq!(KeyPair::from_secret_key(&pair.secret_key()).unwrap().public_key(), pair.public_key());
         let mut broken = *pair.secret_key();
         broken[40] ^= 1;
         assert!(KeyPair::from_secret_key(&broken).is_err());

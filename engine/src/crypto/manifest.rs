@@ -65,10 +65,7 @@ pub struct Prologue {
 impl SignerKey {
     /// A signer in the default namespace.
     pub fn new(public_key: PublicKey) -> SignerKey {
-        SignerKey {
-            namespace: DEFAULT_NAMESPACE,
-            public_key,
-        }
+        SignerKey { namespace: DEFAULT_NAMESPACE, public_key }
     }
 }
 
@@ -88,25 +85,14 @@ impl Manifest {
 
     /// Version 1, several signers, more than half of which must sign.
     pub fn several(signers: Vec<SignerKey>) -> Manifest {
-        let quorum = if signers.is_empty() {
-            0
-        } else {
-            signers.len() as u64 / 2 + 1
-        };
-        Manifest {
-            quorum,
-            signers,
-            ..Manifest::single(PublicKey([0; 32]))
-        }
+        let quorum = if signers.is_empty() { 0 } else { signers.len() as u64 / 2 + 1 };
+        Manifest { quorum, signers, ..Manifest::single(PublicKey([0; 32])) }
     }
 
     /// Version 1, nobody can sign: a log that is complete, and whose key is its content. Source:
     /// `staticify` in holepunchto/corestore.
     pub fn fixed(prologue: Prologue) -> Manifest {
-        Manifest {
-            prologue: Some(prologue),
-            ..Manifest::several(Vec::new())
-        }
+        Manifest { prologue: Some(prologue), ..Manifest::several(Vec::new()) }
     }
 
     /// Refuses what no core can have.
@@ -122,8 +108,7 @@ impl Manifest {
         if self.quorum > self.signers.len() as u64 {
             return refuse("the quorum is larger than the number of signers");
         }
-        let extended =
-            self.linked.as_ref().is_some_and(|keys| !keys.is_empty()) || self.user_data.is_some();
+        let extended = self.linked.as_ref().is_some_and(|keys| !keys.is_empty()) || self.user_data.is_some();
         if self.version < 2 && extended {
             return refuse("linked keys and user data need version 2");
         }
@@ -194,28 +179,19 @@ impl Manifest {
     ///
     /// As [`decode`](Manifest::decode).
     pub fn decode_from(from: &mut Decoder<'_>) -> Result<Manifest> {
-        let manifest =
-            Manifest::read(from).map_err(|why| Error::InvalidManifest(why.to_string()))?;
+        let manifest = Manifest::read(from).map_err(|why| Error::InvalidManifest(why.to_string()))?;
         manifest.check()?;
         Ok(manifest)
     }
 
     fn read(from: &mut Decoder<'_>) -> std::result::Result<Manifest, DecodeError> {
         let version = from.uint()?;
-        let mut manifest = Manifest {
-            version,
-            ..Manifest::several(Vec::new())
-        };
+        let mut manifest = Manifest { version, ..Manifest::several(Vec::new()) };
         match version {
             0 => {
                 known_zero(from, "hash")?;
                 match from.uint()? {
-                    0 => {
-                        manifest.prologue = Some(Prologue {
-                            hash: from.fixed()?,
-                            length: 0,
-                        })
-                    }
+                    0 => manifest.prologue = Some(Prologue { hash: from.fixed()?, length: 0 }),
                     1 => {
                         manifest.quorum = 1;
                         manifest.signers = vec![read_signer(from)?];
@@ -235,10 +211,7 @@ impl Manifest {
                 manifest.quorum = from.uint()?;
                 manifest.signers = from.array(read_signer)?;
                 if flags & 2 != 0 {
-                    manifest.prologue = Some(Prologue {
-                        hash: from.fixed()?,
-                        length: from.uint()?,
-                    });
+                    manifest.prologue = Some(Prologue { hash: from.fixed()?, length: from.uint()? });
                 }
                 if flags & 4 != 0 {
                     manifest.linked = Some(from.array(|from| from.fixed())?);
@@ -271,19 +244,12 @@ fn encode_signer(out: &mut Vec<u8>, signer: &SignerKey) {
 
 fn read_signer(from: &mut Decoder<'_>) -> std::result::Result<SignerKey, DecodeError> {
     known_zero(from, "kind of signature")?;
-    Ok(SignerKey {
-        namespace: from.fixed()?,
-        public_key: PublicKey(from.fixed()?),
-    })
+    Ok(SignerKey { namespace: from.fixed()?, public_key: PublicKey(from.fixed()?) })
 }
 
 /// An enumeration of which only the first value exists.
 fn known_zero(from: &mut Decoder<'_>, what: &'static str) -> std::result::Result<(), DecodeError> {
-    if from.uint()? == 0 {
-        Ok(())
-    } else {
-        Err(DecodeError::Unknown(what))
-    }
+    if from.uint()? == 0 { Ok(()) } else { Err(DecodeError::Unknown(what)) }
 }
 
 #[cfg(test)]
@@ -295,52 +261,12 @@ mod tests {
         let signer = SignerKey::new(PublicKey([1; 32]));
         let manifest = Manifest::several(vec![signer; 4]);
         assert_eq!(manifest.quorum, 3);
-        assert!(
-            Manifest {
-                quorum: 5,
-                ..manifest.clone()
-            }
-            .check()
-            .is_err()
-        );
-        assert!(
-            Manifest {
-                linked: Some(vec![[1; 32]]),
-                ..manifest.clone()
-            }
-            .check()
-            .is_err()
-        );
-        assert!(
-            Manifest {
-                user_data: Some(vec![1]),
-                ..manifest.clone()
-            }
-            .check()
-            .is_err()
-        );
-        assert!(
-            Manifest {
-                version: 2,
-                user_data: Some(vec![1]),
-                ..manifest.clone()
-            }
-            .check()
-            .is_ok()
-        );
-        assert!(
-            Manifest {
-                version: 4,
-                ..manifest.clone()
-            }
-            .check()
-            .is_err()
-        );
-        let bytes = Manifest {
-            quorum: 4,
-            ..manifest
-        }
-        .encode();
+        assert!(Manifest { quorum: 5, ..manifest.clone() }.check().is_err());
+        assert!(Manifest { linked: Some(vec![[1; 32]]), ..manifest.clone() }.check().is_err());
+        assert!(Manifest { user_data: Some(vec![1]), ..manifest.clone() }.check().is_err());
+        assert!(Manifest { version: 2, user_data: Some(vec![1]), ..manifest.clone() }.check().is_ok());
+        assert!(Manifest { version: 4, ..manifest.clone() }.check().is_err());
+        let bytes = Manifest { quorum: 4, ..manifest }.encode();
         for len in 0..bytes.len() {
             assert!(Manifest::decode(&bytes[..len]).is_err(), "cut to {len}");
         }

@@ -39,26 +39,16 @@ impl Verifier {
         manifest.check()?;
         let is_compat = manifest.is_compat_with(key);
         if !is_compat && manifest.key() != key {
-            return Err(Error::InvalidManifest(format!(
-                "it is not the manifest of core {key}"
-            )));
+            return Err(Error::InvalidManifest(format!("it is not the manifest of core {key}")));
         }
-        Ok(Verifier {
-            key,
-            manifest,
-            is_compat,
-        })
+        Ok(Verifier { key, manifest, is_compat })
     }
 
     /// For a core of which no manifest is known: one signer, whose public key is the core's key. Nothing
     /// else can be tried without a manifest; signatures of other cores will not verify.
     pub fn compat(key: CoreKey) -> Verifier {
         let manifest = Manifest::single(PublicKey(key.0));
-        Verifier {
-            key,
-            manifest,
-            is_compat: true,
-        }
+        Verifier { key, manifest, is_compat: true }
     }
 
     /// Who may sign.
@@ -96,10 +86,7 @@ impl Verifier {
     }
 
     fn signer(&self, public_key: PublicKey) -> Option<usize> {
-        self.manifest
-            .signers
-            .iter()
-            .position(|signer| signer.public_key == public_key)
+        self.manifest.signers.iter().position(|signer| signer.public_key == public_key)
     }
 
     /// Sign a tree, in the form that is stored and sent. Within the prologue that is no signature.
@@ -109,30 +96,16 @@ impl Verifier {
     /// [`Error::NotWritable`] if the pair cannot sign alone, or the prologue says otherwise.
     pub fn sign(&self, pair: &KeyPair, tree: &Hash, length: Length, fork: Fork) -> Result<Vec<u8>> {
         if let Some(fixed) = self.within_prologue(tree, length) {
-            return if fixed {
-                Ok(Vec::new())
-            } else {
-                Err(Error::NotWritable)
-            };
+            return if fixed { Ok(Vec::new()) } else { Err(Error::NotWritable) };
         }
-        let signer = self
-            .signer(pair.public_key())
-            .filter(|_| self.manifest.quorum == 1);
+        let signer = self.signer(pair.public_key()).filter(|_| self.manifest.quorum == 1);
         let signer = signer.ok_or(Error::NotWritable)?;
         let signature = pair.sign(&self.signable(signer, tree, length, fork));
         if self.is_raw() {
             return Ok(signature.to_vec());
         }
-        let proof = PartialSignature {
-            signer: signer as u64,
-            signature,
-            patch: 0,
-            placement: None,
-        };
-        let whole = MultiSignature {
-            proofs: vec![proof],
-            nodes: Vec::new(),
-        };
+        let proof = PartialSignature { signer: signer as u64, signature, patch: 0, placement: None };
+        let whole = MultiSignature { proofs: vec![proof], nodes: Vec::new() };
         Ok(whole.encode(self.manifest.version))
     }
 
@@ -147,31 +120,19 @@ impl Verifier {
             None if self.is_raw() => self.verify_raw(roots, fork, signature),
             None => self.verify_several(roots, fork, signature),
         };
-        if valid {
-            Ok(())
-        } else {
-            Err(Error::InvalidSignature)
-        }
+        if valid { Ok(()) } else { Err(Error::InvalidSignature) }
     }
 
     /// `Some` when the length lies within the prologue, which needs no signature: whether it is just the
     /// prologue, the only length there that stands for itself.
     fn within_prologue(&self, tree: &Hash, length: Length) -> Option<bool> {
-        let prologue = self
-            .manifest
-            .prologue
-            .filter(|_| self.manifest.version >= 1)?;
+        let prologue = self.manifest.prologue.filter(|_| self.manifest.version >= 1)?;
         let within = length.0 <= prologue.length;
         within.then(|| length.0 == prologue.length && *tree == prologue.hash)
     }
 
     fn is_raw(&self) -> bool {
-        let Manifest {
-            version,
-            signers,
-            allow_patch,
-            ..
-        } = &self.manifest;
+        let Manifest { version, signers, allow_patch, .. } = &self.manifest;
         self.is_compat || (*version == 0 && signers.len() == 1 && !allow_patch)
     }
 
@@ -180,28 +141,19 @@ impl Verifier {
             return false;
         };
         let signed = self.signable(0, &roots.hash(), roots.length(), fork);
-        self.manifest.signers[0]
-            .public_key
-            .verify(&signed, signature)
+        self.manifest.signers[0].public_key.verify(&signed, signature)
     }
 
     /// Only the first `quorum` proofs count, and each of them must hold.
     fn verify_several(&self, roots: &Roots, fork: Fork, signature: &[u8]) -> bool {
-        let Manifest {
-            version,
-            quorum,
-            signers,
-            allow_patch,
-            ..
-        } = &self.manifest;
+        let Manifest { version, quorum, signers, allow_patch, .. } = &self.manifest;
         let Ok(whole) = MultiSignature::decode(*version, signature) else {
             return false;
         };
         if *quorum == 0 || (whole.proofs.len() as u64) < *quorum {
             return false;
         }
-        let nodes: HashMap<NodeIndex, TreeNode> =
-            whole.nodes.iter().map(|node| (node.index, *node)).collect();
+        let nodes: HashMap<NodeIndex, TreeNode> = whole.nodes.iter().map(|node| (node.index, *node)).collect();
         let mut tried = vec![false; signers.len()];
         whole.proofs.iter().take(*quorum as usize).all(|proof| {
             let longer = match proof.patch {
@@ -226,11 +178,7 @@ impl Verifier {
 
 /// The tree `patch` blocks further on, out of the nodes that came with a signature.
 fn patched(roots: &Roots, patch: u64, nodes: &HashMap<NodeIndex, TreeNode>) -> Option<Roots> {
-    let to = roots
-        .length()
-        .0
-        .checked_add(patch)
-        .filter(|to| to.leading_zeros() >= 8)?;
+    let to = roots.length().0.checked_add(patch).filter(|to| to.leading_zeros() >= 8)?;
     let mut longer = roots.clone();
     for index in roots.extension(Length(to)) {
         if !longer.push(*nodes.get(&index)?, |_| ()) {
@@ -285,10 +233,7 @@ impl MultiSignature {
             if version > 0 {
                 compact::uint(out, proof.patch);
             } else if proof.patch > 0 {
-                let (length, nodes) = proof
-                    .placement
-                    .as_ref()
-                    .map_or((0, &[][..]), |(s, n)| (*s, n));
+                let (length, nodes) = proof.placement.as_ref().map_or((0, &[][..]), |(s, n)| (*s, n));
                 compact::uint(out, length);
                 compact::uint(out, proof.patch);
                 compact::array(out, nodes, |out, &node| compact::uint(out, node));
@@ -320,20 +265,11 @@ impl MultiSignature {
             } else {
                 (0, None)
             };
-            Ok(PartialSignature {
-                signer,
-                signature,
-                patch,
-                placement,
-            })
+            Ok(PartialSignature { signer, signature, patch, placement })
         })?;
         let nodes = from.array(|from| {
             let (index, size) = (NodeIndex(from.uint()?), from.uint()?);
-            Ok(TreeNode {
-                index,
-                size,
-                hash: from.fixed()?,
-            })
+            Ok(TreeNode { index, size, hash: from.fixed()? })
         })?;
         Ok(MultiSignature { proofs, nodes })
     }
@@ -355,35 +291,23 @@ mod tests {
         let verifier = Verifier::new(manifest.key(), manifest.clone()).unwrap();
         let mut roots = Roots::new();
         roots.append(b"block", |_| ());
-        let signature = verifier
-            .sign(&pair, &roots.hash(), roots.length(), Fork(3))
-            .unwrap();
+        let signature = verifier.sign(&pair, &roots.hash(), roots.length(), Fork(3)).unwrap();
         assert_eq!((signature.len(), signature[0], signature[1]), (68, 1, 0));
         verifier.verify(&roots, Fork(3), &signature).unwrap();
-        assert_eq!(
-            verifier.verify(&roots, Fork(4), &signature),
-            Err(Error::InvalidSignature)
-        );
+        assert_eq!(verifier.verify(&roots, Fork(4), &signature), Err(Error::InvalidSignature));
         for bit in 0..signature.len() * 8 {
             let mut altered = signature.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
             // The last two bytes hold a patch length, ignored without allow_patch, and a node count.
             if bit / 8 < 66 {
-                assert!(
-                    verifier.verify(&roots, Fork(3), &altered).is_err(),
-                    "bit {bit}"
-                );
+                assert!(verifier.verify(&roots, Fork(3), &altered).is_err(), "bit {bit}");
             }
         }
         let stranger = KeyPair::from_seed(&[2; 32]);
         let refused = verifier.sign(&stranger, &roots.hash(), roots.length(), Fork(0));
         assert_eq!(refused, Err(Error::NotWritable));
         assert!(Verifier::new(CoreKey([0; 32]), manifest.clone()).is_err());
-        assert!(
-            Verifier::new(CoreKey(pair.public_key().0), manifest)
-                .unwrap()
-                .is_compat()
-        );
+        assert!(Verifier::new(CoreKey(pair.public_key().0), manifest).unwrap().is_compat());
     }
 
     #[test]
@@ -392,20 +316,13 @@ mod tests {
         roots.append(b"one", |_| ());
         let shorter = roots.clone();
         roots.append(b"two", |_| ());
-        let manifest = Manifest::fixed(Prologue {
-            hash: roots.hash(),
-            length: 2,
-        });
+        let manifest = Manifest::fixed(Prologue { hash: roots.hash(), length: 2 });
         let verifier = Verifier::new(manifest.key(), manifest).unwrap();
         verifier.verify(&roots, Fork(0), &[]).unwrap();
         assert!(verifier.verify(&shorter, Fork(0), &[]).is_err());
         roots.append(b"three", |_| ());
         assert!(verifier.verify(&roots, Fork(0), &[]).is_err());
         let pair = KeyPair::from_seed(&[1; 32]);
-        assert!(
-            verifier
-                .sign(&pair, &roots.hash(), roots.length(), Fork(0))
-                .is_err()
-        );
+        assert!(verifier.sign(&pair, &roots.hash(), roots.length(), Fork(0)).is_err());
     }
 }

@@ -81,29 +81,19 @@ impl<'a> Decoder<'a> {
 
     /// Refuses trailing bytes.
     pub fn finish(self) -> Result<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Trailing)
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
     }
 
     /// So many raw bytes.
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8]> {
-        let (bytes, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or(DecodeError::OutOfBounds)?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(DecodeError::OutOfBounds)?;
         self.rest = rest;
         Ok(bytes)
     }
 
     /// Raw bytes of a length known at compile time: `fixed32`, `fixed64`.
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (bytes, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(DecodeError::OutOfBounds)?;
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(DecodeError::OutOfBounds)?;
         self.rest = rest;
         Ok(*bytes)
     }
@@ -121,11 +111,7 @@ impl<'a> Decoder<'a> {
     /// A fixed little-endian u64 of at most 2^53 - 1, as JavaScript reads it.
     pub fn uint64(&mut self) -> Result<u64> {
         let n = self.fixed().map(u64::from_le_bytes)?;
-        if n > SAFE_INTEGER_MAX {
-            Err(DecodeError::TooLarge)
-        } else {
-            Ok(n)
-        }
+        if n > SAFE_INTEGER_MAX { Err(DecodeError::TooLarge) } else { Ok(n) }
     }
 
     /// A variable-length number. Values above 2^53 - 1, which no JavaScript peer can write, are refused.
@@ -200,12 +186,8 @@ impl<'a> Decoder<'a> {
 
     /// A number whose bytes sort as it does; see [`lexint`].
     pub fn lexint(&mut self) -> Result<u64> {
-        let mut big_endian = |len: usize| -> Result<u64> {
-            Ok(self
-                .bytes(len)?
-                .iter()
-                .fold(0, |n, &byte| n << 8 | u64::from(byte)))
-        };
+        let mut big_endian =
+            |len: usize| -> Result<u64> { Ok(self.bytes(len)?.iter().fold(0, |n, &byte| n << 8 | u64::from(byte))) };
         let first = big_endian(1)?;
         match first {
             0..=250 => Ok(first),
@@ -219,9 +201,7 @@ impl<'a> Decoder<'a> {
                     -15..0 => mantissa << -shift,
                     _ => return Err(DecodeError::TooLarge),
                 };
-                n.checked_add(251)
-                    .filter(|&n| n <= SAFE_INTEGER_MAX)
-                    .ok_or(DecodeError::TooLarge)
+                n.checked_add(251).filter(|&n| n <= SAFE_INTEGER_MAX).ok_or(DecodeError::TooLarge)
             }
         }
     }
@@ -323,11 +303,7 @@ pub fn lexint(out: &mut Vec<u8>, n: u64) {
             // Just above 2^32 the rest is still below it, and JavaScript's exponent is -1.
             let exponent = rest.ilog2() as i32 - 32;
             let shift = 11 - exponent;
-            let mantissa = if shift >= 0 {
-                rest << shift
-            } else {
-                rest >> -shift
-            };
+            let mantissa = if shift >= 0 { rest << shift } else { rest >> -shift };
             out.extend_from_slice(&[255, exponent as u8]);
             out.extend_from_slice(&mantissa.to_be_bytes()[2..]);
         }
@@ -343,14 +319,8 @@ mod tests {
     fn hostile_lengths_are_refused_without_allocating() {
         let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
         assert_eq!(Decoder::new(&huge).buffer(), Err(DecodeError::OutOfBounds));
-        assert_eq!(
-            Decoder::new(&huge).uint32_array(),
-            Err(DecodeError::OutOfBounds)
-        );
-        assert_eq!(
-            Decoder::new(&huge).array(|d| d.uint()),
-            Err(DecodeError::TooLarge)
-        );
+        assert_eq!(Decoder::new(&huge).uint32_array(), Err(DecodeError::OutOfBounds));
+        assert_eq!(Decoder::new(&huge).array(|d| d.uint()), Err(DecodeError::TooLarge));
         assert_eq!(Decoder::new(&[0xff; 9]).uint(), Err(DecodeError::TooLarge));
         assert_eq!(Decoder::new(&[1, 0xff]).string(), Err(DecodeError::NotUtf8));
         assert_eq!(Decoder::new(&[1]).finish(), Err(DecodeError::Trailing));

@@ -119,19 +119,13 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(DecodeError::OutOfBounds)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::OutOfBounds)?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (taken, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(DecodeError::OutOfBounds)?;
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::OutOfBounds)?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -181,10 +175,7 @@ mod tests {
     fn hostile_varints_are_refused() {
         let ten = [0xff; 10];
         assert_eq!(Reader::new(&ten).varint(), Err(DecodeError::TooLarge));
-        assert_eq!(
-            Reader::new(&[0x80; 9]).varint(),
-            Err(DecodeError::OutOfBounds)
-        );
+        assert_eq!(Reader::new(&[0x80; 9]).varint(), Err(DecodeError::OutOfBounds));
         assert_eq!(Reader::new(&[]).varint(), Err(DecodeError::OutOfBounds));
         let mut padded = vec![0x80; 9];
         padded.push(0);
@@ -210,10 +201,7 @@ mod tests {
 
     #[test]
     fn lengths_beyond_the_message_are_refused() {
-        assert_eq!(
-            Reader::new(&[0x0a, 5, 1]).field(),
-            Err(DecodeError::OutOfBounds)
-        );
+        assert_eq!(Reader::new(&[0x0a, 5, 1]).field(), Err(DecodeError::OutOfBounds));
         let mut huge = vec![0x0a];
         write_varint(&mut huge, u64::MAX);
         assert_eq!(Reader::new(&huge).field(), Err(DecodeError::OutOfBounds));

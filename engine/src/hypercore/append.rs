@@ -45,10 +45,7 @@ pub(super) struct WriterLock {
 
 impl WriterLock {
     pub fn new(roots: Roots, has_tail: bool) -> WriterLock {
-        WriterLock {
-            writer: Mutex::new(Some(Writer { roots, has_tail })),
-            free: Condvar::new(),
-        }
+        WriterLock { writer: Mutex::new(Some(Writer { roots, has_tail })), free: Condvar::new() }
     }
 
     /// Wait for it and take it. It must be given back.
@@ -69,10 +66,7 @@ impl WriterLock {
 
     /// Wait for it, and give it back when the turn ends, also by a panic.
     fn turn(&self) -> Turn<'_> {
-        Turn {
-            writer: self.take(),
-            lock: self,
-        }
+        Turn { writer: self.take(), lock: self }
     }
 }
 
@@ -101,19 +95,11 @@ impl Core {
         // From here on the store may hold more than the roots say, until the append has succeeded.
         let had_tail = std::mem::replace(&mut turn.writer.has_tail, true);
         let head = self.append_with(&mut writer, blocks, durability)?;
-        turn.writer = Writer {
-            has_tail: had_tail && blocks.is_empty(),
-            ..writer
-        };
+        turn.writer = Writer { has_tail: had_tail && blocks.is_empty(), ..writer };
         Ok(head)
     }
 
-    fn append_with(
-        &self,
-        writer: &mut Writer,
-        blocks: &[Bytes],
-        durability: Durability,
-    ) -> Result<Head> {
+    fn append_with(&self, writer: &mut Writer, blocks: &[Bytes], durability: Durability) -> Result<Head> {
         if blocks.is_empty() {
             if durability == Durability::Sync {
                 self.sync()?;
@@ -130,20 +116,13 @@ impl Core {
     }
 
     /// Sign the roots, write the head together with what is in the batch, and publish it.
-    pub(super) fn commit(
-        &self,
-        batch: &mut WriteBatch,
-        roots: &Roots,
-        durability: Durability,
-    ) -> Result<Head> {
+    pub(super) fn commit(&self, batch: &mut WriteBatch, roots: &Roots, durability: Durability) -> Result<Head> {
         let (Some(pair), Some(verifier)) = (&self.pair, self.verifier()) else {
             return Err(Error::NotWritable);
         };
         let fork = self.published.read().head.fork;
         let mut head = Head::of(roots, fork, Bytes::new());
-        head.signature = verifier
-            .sign(pair, &head.root_hash, head.length, fork)?
-            .into();
+        head.signature = verifier.sign(pair, &head.root_hash, head.length, fork)?.into();
         let at = MetaKey::Head(self.id).encode();
         batch.put(Space::Meta, &at, &record::encode(&at, &head.record()));
         self.backend.write(std::mem::take(batch), durability)?;
@@ -153,10 +132,7 @@ impl Core {
 
     /// The head is in the store: let readers see it.
     fn publish(&self, head: Head, durability: Durability) {
-        let position = Position {
-            fork: head.fork,
-            length: head.length,
-        };
+        let position = Position { fork: head.fork, length: head.length };
         if durability == Durability::Sync {
             self.durable.fetch_max(head.length.0, Ordering::AcqRel);
         }
@@ -217,9 +193,7 @@ pub(super) fn check_sizes(blocks: &[Bytes]) -> Result<()> {
     match blocks.iter().find(|block| block.len() > BLOCK_BYTES_MAX) {
         Some(block) => {
             let len = block.len();
-            Err(Error::Invalid(format!(
-                "a block of {len} bytes; at most {BLOCK_BYTES_MAX} are possible"
-            )))
+            Err(Error::Invalid(format!("a block of {len} bytes; at most {BLOCK_BYTES_MAX} are possible")))
         }
         None => Ok(()),
     }

@@ -36,10 +36,7 @@ pub struct Bitfield {
 impl Bitfield {
     /// Of a core of which every block below this length is held, and none from it on.
     pub fn full(length: Length) -> Bitfield {
-        Bitfield {
-            contiguous: length.0,
-            ..Bitfield::default()
-        }
+        Bitfield { contiguous: length.0, ..Bitfield::default() }
     }
 
     /// The first block that is not held.
@@ -52,9 +49,7 @@ impl Bitfield {
         let BlockIndex(block) = block;
         let bit = || {
             let (page, word, bit) = place(block);
-            self.pages
-                .get(&page)
-                .is_some_and(|page| page[word] >> bit & 1 == 1)
+            self.pages.get(&page).is_some_and(|page| page[word] >> bit & 1 == 1)
         };
         block < self.contiguous || bit()
     }
@@ -93,10 +88,7 @@ impl Bitfield {
             let prefix = std::mem::replace(&mut self.contiguous, start);
             self.each_word(start..prefix, |word, mask| *word |= mask);
         }
-        let last = self
-            .pages
-            .last_key_value()
-            .map_or(0, |(page, _)| (page + 1) * PAGE_BITS);
+        let last = self.pages.last_key_value().map_or(0, |(page, _)| (page + 1) * PAGE_BITS);
         self.each_word(start..end.min(last), |word, mask| *word &= !mask);
     }
 
@@ -157,13 +149,7 @@ impl Bitfield {
 
     /// A page's bytes, as they are stored and sent, if it has any bit set.
     pub fn page_bytes(&self, number: u64) -> Option<Vec<u8>> {
-        Some(
-            self.pages
-                .get(&number)?
-                .iter()
-                .flat_map(|word| word.to_le_bytes())
-                .collect(),
-        )
+        Some(self.pages.get(&number)?.iter().flat_map(|word| word.to_le_bytes()).collect())
     }
 
     /// Take in a stored page. `false` if it has another size.
@@ -181,9 +167,7 @@ impl Bitfield {
     }
 
     fn page(&mut self, number: u64) -> &mut Page {
-        self.pages
-            .entry(number)
-            .or_insert_with(|| Box::new([0; PAGE_WORDS]))
+        self.pages.entry(number).or_insert_with(|| Box::new([0; PAGE_WORDS]))
     }
 
     /// Change the words that these blocks lie in, and forget pages without a bit.
@@ -217,11 +201,7 @@ impl Bitfield {
 
 /// Page, word in it and bit in that of a block.
 fn place(block: u64) -> (u64, usize, u64) {
-    (
-        block / PAGE_BITS,
-        (block % PAGE_BITS / 64) as usize,
-        block % 64,
-    )
+    (block / PAGE_BITS, (block % PAGE_BITS / 64) as usize, block % 64)
 }
 
 /// The words of a page that these blocks touch, with the bits they touch there.
@@ -229,11 +209,7 @@ fn masks(page: u64, blocks: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
     let base = page * PAGE_BITS;
     let start = blocks.start.max(base) - base;
     let end = (blocks.end - base).min(PAGE_BITS);
-    let words = if start < end {
-        start / 64..(end - 1) / 64 + 1
-    } else {
-        0..0
-    };
+    let words = if start < end { start / 64..(end - 1) / 64 + 1 } else { 0..0 };
     words.map(move |word| {
         let low = start.saturating_sub(word * 64);
         let high = (end - word * 64).min(64);
@@ -314,10 +290,7 @@ mod tests {
         assert!(field.pages.is_empty() && field.take_changed().is_empty());
         field.set(BlockIndex(100_002));
         assert_eq!(field.take_changed().into_iter().collect::<Vec<_>>(), [3]);
-        assert_eq!(
-            field.page_bytes(3).unwrap()[(100_002 % PAGE_BITS / 8) as usize],
-            1 << (100_002 % 8)
-        );
+        assert_eq!(field.page_bytes(3).unwrap()[(100_002 % PAGE_BITS / 8) as usize], 1 << (100_002 % 8));
         assert!(!field.load_page(3, &[0; 7]));
     }
 }

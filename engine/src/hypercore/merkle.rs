@@ -28,11 +28,7 @@ pub struct TreeNode {
 impl TreeNode {
     /// The leaf over a block.
     pub fn leaf(index: NodeIndex, block: &[u8]) -> TreeNode {
-        TreeNode {
-            index,
-            size: block.len() as u64,
-            hash: hash::leaf(block),
-        }
+        TreeNode { index, size: block.len() as u64, hash: hash::leaf(block) }
     }
 
     /// The parent of this node and its sibling, given in any order. `None` when the sizes add up to more
@@ -66,14 +62,8 @@ impl Roots {
         if !flat_tree::full_roots(length).eq(nodes.iter().map(|node| node.index)) {
             return None;
         }
-        let byte_length = nodes
-            .iter()
-            .try_fold(0u64, |sum, node| sum.checked_add(node.size))?;
-        Some(Roots {
-            nodes,
-            length: length.0,
-            byte_length,
-        })
+        let byte_length = nodes.iter().try_fold(0u64, |sum, node| sum.checked_add(node.size))?;
+        Some(Roots { nodes, length: length.0, byte_length })
     }
 
     /// How many blocks.
@@ -121,9 +111,7 @@ impl Roots {
         while let Some(left) = self.nodes.last()
             && flat_tree::sibling(left.index) == node.index
         {
-            node = left
-                .parent(&node)
-                .expect("the sum of all sizes was checked above");
+            node = left.parent(&node).expect("the sum of all sizes was checked above");
             self.nodes.pop();
             completed(&node);
         }
@@ -157,9 +145,7 @@ mod tests {
             return TreeNode::leaf(NodeIndex(first * 2), block);
         }
         let (left, right) = blocks.split_at(blocks.len() / 2);
-        naive(left, first)
-            .parent(&naive(right, first + left.len() as u64))
-            .unwrap()
+        naive(left, first).parent(&naive(right, first + left.len() as u64)).unwrap()
     }
 
     proptest! {
@@ -204,15 +190,8 @@ mod tests {
         let mut roots = Roots::new();
         roots.append(b"a", |_| ());
         let before = roots.clone();
-        let node = |index, size| TreeNode {
-            index: NodeIndex(index),
-            size,
-            hash: [0; 32],
-        };
-        assert!(
-            !roots.push(node(0, 1), |_| ()),
-            "covers blocks that are there"
-        );
+        let node = |index, size| TreeNode { index: NodeIndex(index), size, hash: [0; 32] };
+        assert!(!roots.push(node(0, 1), |_| ()), "covers blocks that are there");
         assert!(!roots.push(node(4, 1), |_| ()), "leaves a gap");
         assert!(!roots.push(node(5, 1), |_| ()), "leaves a gap");
         assert!(!roots.push(node(2, u64::MAX), |_| ()), "too many bytes");

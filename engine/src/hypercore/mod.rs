@@ -100,18 +100,9 @@ impl Core {
             Some(manifest) => Some(Arc::new(Verifier::new(key, Manifest::decode(manifest)?)?)),
             None => None,
         };
-        let opened = Opened::read(&*backend, id, key, verifier.as_deref())
-            .map_err(|error| name(error, key, None))?;
-        let Opened {
-            roots,
-            head,
-            held,
-            has_tail,
-        } = opened;
-        let position = Position {
-            fork: head.fork,
-            length: head.length,
-        };
+        let opened = Opened::read(&*backend, id, key, verifier.as_deref()).map_err(|error| name(error, key, None))?;
+        let Opened { roots, head, held, has_tail } = opened;
+        let position = Position { fork: head.fork, length: head.length };
         let core = Core {
             id,
             key,
@@ -167,8 +158,7 @@ impl Core {
         let verifier = Verifier::new(self.key, manifest)?;
         let at = MetaKey::Core(self.id).encode();
         let stored = self.backend.get(Space::Meta, &at)?;
-        let stored =
-            stored.ok_or_else(|| name(Error::corrupt("its record is gone"), self.key, None))?;
+        let stored = stored.ok_or_else(|| name(Error::corrupt("its record is gone"), self.key, None))?;
         let mut core: CoreRecord = record::decode(&at, stored)?;
         core.manifest = Some(verifier.manifest().encode());
         let mut batch = WriteBatch::new();
@@ -233,9 +223,7 @@ impl Core {
     /// How many blocks are stored here.
     pub fn held_blocks(&self) -> u64 {
         let published = self.published.read();
-        published
-            .held
-            .count(BlockIndex(0)..BlockIndex(published.head.length.0))
+        published.held.count(BlockIndex(0)..BlockIndex(published.head.length.0))
     }
 
     /// The store below.
@@ -288,9 +276,7 @@ impl Core {
             Some(end) if end <= length.0 => Ok(()),
             _ => {
                 let block = first.0.max(length.0);
-                Err(Error::Invalid(format!(
-                    "block {block} is beyond the core's length of {length}"
-                )))
+                Err(Error::Invalid(format!("block {block} is beyond the core's length of {length}")))
             }
         }
     }
@@ -315,9 +301,7 @@ impl Core {
             for entry in self.backend.scan(Space::Block, range, false) {
                 let corrupt = |error| name(error, self.key, Some(next));
                 let block = entry.and_then(|(at, value)| match key::block_index(&at) {
-                    Some(index) if index == next => {
-                        record::unseal(&at, value).map_err(Error::corrupt)
-                    }
+                    Some(index) if index == next => record::unseal(&at, value).map_err(Error::corrupt),
                     _ => Err(self.absent(next)),
                 });
                 match block.map_err(corrupt) {
@@ -339,11 +323,7 @@ impl Core {
     /// Why a block below the length is not in the store.
     fn absent(&self, index: BlockIndex) -> Error {
         if self.has(index) || self.pair.is_some() {
-            name(
-                Error::corrupt("it is gone from the store"),
-                self.key,
-                Some(index),
-            )
+            name(Error::corrupt("it is gone from the store"), self.key, Some(index))
         } else {
             Error::MissingBlock(index)
         }
@@ -374,11 +354,7 @@ impl fmt::Debug for Core {
 /// Put the name of the core, and of the block if there is one, into an error that lacks them.
 fn name(error: Error, of: CoreKey, at: Option<BlockIndex>) -> Error {
     match error {
-        Error::Corrupt { core, block, what } => Error::Corrupt {
-            core: core.or(Some(of)),
-            block: block.or(at),
-            what,
-        },
+        Error::Corrupt { core, block, what } => Error::Corrupt { core: core.or(Some(of)), block: block.or(at), what },
         other => other,
     }
 }
@@ -393,23 +369,13 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(
-        backend: &dyn Backend,
-        id: CoreId,
-        key: CoreKey,
-        verifier: Option<&Verifier>,
-    ) -> Result<Opened> {
+    fn read(backend: &dyn Backend, id: CoreId, key: CoreKey, verifier: Option<&Verifier>) -> Result<Opened> {
         let at = MetaKey::Head(id).encode();
         let Some(stored) = backend.get(Space::Meta, &at)? else {
             let has_tail = has_tail(backend, id, Length(0))?;
             let (roots, held) = (Roots::new(), Bitfield::default());
             let head = Head::of(&roots, Fork(0), Bytes::new());
-            return Ok(Opened {
-                roots,
-                head,
-                held,
-                has_tail,
-            });
+            return Ok(Opened { roots, head, held, has_tail });
         };
         let stored: HeadRecord = record::decode(&at, stored)?;
         let mut nodes = Vec::new();
@@ -417,8 +383,8 @@ impl Opened {
             let node = tree::read_node(backend, id, index)?;
             nodes.push(node.ok_or_else(|| Error::corrupt(format!("Merkle root {index} is gone")))?);
         }
-        let roots = Roots::from_nodes(stored.length, nodes)
-            .ok_or_else(|| Error::corrupt("the stored roots cannot be"))?;
+        let roots =
+            Roots::from_nodes(stored.length, nodes).ok_or_else(|| Error::corrupt("the stored roots cannot be"))?;
         if roots.hash() != stored.tree_hash || roots.byte_length() != stored.byte_length {
             return Err(Error::corrupt("the stored roots do not match the head"));
         }
@@ -431,9 +397,7 @@ impl Opened {
         let mut held = Bitfield::full(stored.contiguous.min(stored.length));
         for entry in backend.scan(Space::Meta, MetaKey::all_pages(id), false) {
             let (at, value) = entry?;
-            let page = at
-                .split_last_chunk()
-                .map(|(_, page)| u32::from_be_bytes(*page));
+            let page = at.split_last_chunk().map(|(_, page)| u32::from_be_bytes(*page));
             let bytes = record::unseal(&at, value).map_err(Error::corrupt)?;
             if !page.is_some_and(|page| held.load_page(page.into(), &bytes)) {
                 return Err(Error::corrupt("a bitfield page has an impossible size"));
@@ -441,24 +405,13 @@ impl Opened {
         }
         let has_tail = has_tail(backend, id, stored.length)?;
         let head = Head::of(&roots, stored.fork, stored.signature);
-        Ok(Opened {
-            roots,
-            head,
-            held,
-            has_tail,
-        })
+        Ok(Opened { roots, head, held, has_tail })
     }
 }
 
 impl Head {
     fn of(roots: &Roots, fork: Fork, signature: Bytes) -> Head {
-        Head {
-            length: roots.length(),
-            fork,
-            root_hash: roots.hash(),
-            signature,
-            byte_length: roots.byte_length(),
-        }
+        Head { length: roots.length(), fork, root_hash: roots.hash(), signature, byte_length: roots.byte_length() }
     }
 
     /// As it is stored by who holds every block.

@@ -54,10 +54,7 @@ impl Core {
         }
         let before = self.writer.take();
         let staged = before.clone();
-        Ok(Stage {
-            core: self.clone(),
-            state: Mutex::new(State::Open { staged, before }),
-        })
+        Ok(Stage { core: self.clone(), state: Mutex::new(State::Open { staged, before }) })
     }
 }
 
@@ -86,8 +83,7 @@ impl Stage {
                 })
                 .count();
             let (these, others) = rest.split_at(count);
-            let mut batch =
-                WriteBatch::with_capacity(count + count / 64 + 3, bytes + 90 * count + 64);
+            let mut batch = WriteBatch::with_capacity(count + count / 64 + 3, bytes + 90 * count + 64);
             let mut grown = staged.clone();
             self.core.put_blocks(&mut batch, &mut grown, these);
             if let Err(error) = self.core.backend.write(batch, Durability::NoSync) {
@@ -122,9 +118,7 @@ impl Stage {
     pub fn get(&self, index: BlockIndex) -> Result<Bytes> {
         let length = self.len();
         if !length.contains(index) {
-            return Err(Error::Invalid(format!(
-                "block {index} is beyond the staged length of {length}"
-            )));
+            return Err(Error::Invalid(format!("block {index} is beyond the staged length of {length}")));
         }
         self.core.read(index)
     }
@@ -164,8 +158,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let State::Open { before, .. } = std::mem::replace(self.state.get_mut(), State::Done)
-        else {
+        let State::Open { before, .. } = std::mem::replace(self.state.get_mut(), State::Done) else {
             return;
         };
         let Writer { roots, .. } = before;
@@ -176,10 +169,7 @@ impl Drop for Stage {
         if let Err(error) = &removed {
             tracing::warn!(core = %self.core.key, %error, "staged blocks could not be removed yet");
         }
-        self.core.writer.give_back(Writer {
-            roots,
-            has_tail: removed.is_err(),
-        });
+        self.core.writer.give_back(Writer { roots, has_tail: removed.is_err() });
     }
 }
 
@@ -193,10 +183,7 @@ impl BlockSource for Stage {
         if !length.contains(first) {
             return self.get(first).map(|block| vec![block]);
         }
-        match self
-            .core
-            .read_range(first, count.min((length.0 - first.0) as usize))
-        {
+        match self.core.read_range(first, count.min((length.0 - first.0) as usize)) {
             (blocks, Some(error)) if blocks.is_empty() => Err(error),
             (blocks, _) => Ok(blocks),
         }

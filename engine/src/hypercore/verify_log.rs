@@ -46,15 +46,11 @@ impl Core {
         let range = key::blocks(self.id, BlockIndex(0), head.length.0);
         for entry in self.backend.scan(Space::Tree, range, false) {
             let at_chunk = roots.length().0;
-            let bad_chunk =
-                |what: String| name(Error::corrupt(what), self.key, Some(BlockIndex(at_chunk)));
+            let bad_chunk = |what: String| name(Error::corrupt(what), self.key, Some(BlockIndex(at_chunk)));
             let (at, value) = entry.map_err(|error| name(error, self.key, None))?;
             let last = key::block_index(&at);
-            let payload = record::unseal(&at, value)
-                .map_err(|what| bad_chunk(format!("its Merkle nodes: {what}")))?;
-            let last = last.filter(|&last| {
-                record::chunk_first(last, &payload).is_ok_and(|first| first.0 == at_chunk)
-            });
+            let payload = record::unseal(&at, value).map_err(|what| bad_chunk(format!("its Merkle nodes: {what}")))?;
+            let last = last.filter(|&last| record::chunk_first(last, &payload).is_ok_and(|first| first.0 == at_chunk));
             let last = last.ok_or_else(|| bad_chunk("its Merkle nodes are gone".into()))?;
             self.verify_chunk(&mut roots, last, &payload)?;
             if roots.length().0 >= told + 4096 {
@@ -64,11 +60,7 @@ impl Core {
         }
         if roots.length() != head.length {
             let block = Some(BlockIndex(roots.length().0));
-            return Err(name(
-                Error::corrupt("its Merkle nodes are gone"),
-                self.key,
-                block,
-            ));
+            return Err(name(Error::corrupt("its Merkle nodes are gone"), self.key, block));
         }
         let whole = |what: &str| name(Error::corrupt(what), self.key, None);
         if roots.hash() != head.root_hash || roots.byte_length() != head.byte_length {
@@ -84,10 +76,7 @@ impl Core {
                 .map_err(|_| whole("the head's signature is not valid"))?;
         }
         progress(head.length, head.length);
-        Ok(Verified {
-            blocks: head.length,
-            bytes: roots.byte_length(),
-        })
+        Ok(Verified { blocks: head.length, bytes: roots.byte_length() })
     }
 
     /// Hash the blocks up to `last` and compare with the stored nodes.
@@ -111,11 +100,7 @@ impl Core {
                     format!("blocks {below} to {index} do not hash to their stored parent")
                 }
             };
-            return Err(name(
-                Error::corrupt(what),
-                self.key,
-                Some(BlockIndex(index)),
-            ));
+            return Err(name(Error::corrupt(what), self.key, Some(BlockIndex(index))));
         }
         error.map_or(Ok(()), Err)
     }

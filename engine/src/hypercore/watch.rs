@@ -37,14 +37,8 @@ struct State {
 impl Watch {
     /// At a position.
     pub fn new(position: Position) -> Arc<Watch> {
-        let state = State {
-            position,
-            wakers: Vec::new(),
-        };
-        Arc::new(Watch {
-            state: Mutex::new(state),
-            grown: Condvar::new(),
-        })
+        let state = State { position, wakers: Vec::new() };
+        Arc::new(Watch { state: Mutex::new(state), grown: Condvar::new() })
     }
 
     /// Where it stands.
@@ -71,25 +65,20 @@ impl Watch {
     /// stands then, which is `seen` if it did not move.
     pub fn wait(&self, seen: Position, timeout: Duration) -> Position {
         let mut state = self.state.lock();
-        self.grown
-            .wait_while_for(&mut state, |state| state.position == seen, timeout);
+        self.grown.wait_while_for(&mut state, |state| state.position == seen, timeout);
         state.position
     }
 
     /// Block this thread until the core has so many blocks, or the time is over. Whether it has.
     pub fn wait_for(&self, length: Length, timeout: Duration) -> bool {
         let mut state = self.state.lock();
-        self.grown
-            .wait_while_for(&mut state, |state| state.position.length < length, timeout);
+        self.grown.wait_while_for(&mut state, |state| state.position.length < length, timeout);
         state.position.length >= length
     }
 
     /// A future that is ready once the core stands elsewhere than `seen`.
     pub fn changed(self: &Arc<Self>, seen: Position) -> Changed {
-        Changed {
-            watch: self.clone(),
-            seen,
-        }
+        Changed { watch: self.clone(), seen }
     }
 }
 
@@ -109,11 +98,7 @@ impl Future for Changed {
             return Poll::Ready(state.position);
         }
         // A task that is polled again without having been woken must not pile up here.
-        if !state
-            .wakers
-            .iter()
-            .any(|waker| waker.will_wake(context.waker()))
-        {
+        if !state.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
             state.wakers.push(context.waker().clone());
         }
         Poll::Pending
@@ -127,10 +112,7 @@ mod tests {
     use std::task::Wake;
 
     fn at(length: u64) -> Position {
-        Position {
-            fork: Fork(0),
-            length: Length(length),
-        }
+        Position { fork: Fork(0), length: Length(length) }
     }
 
     #[test]
@@ -139,8 +121,7 @@ mod tests {
         assert!(!watch.wait_for(Length(2), Duration::from_millis(1)));
         assert_eq!(watch.wait(at(1), Duration::from_millis(1)), at(1));
         let waiting = watch.clone();
-        let thread =
-            std::thread::spawn(move || waiting.wait_for(Length(3), Duration::from_secs(60)));
+        let thread = std::thread::spawn(move || waiting.wait_for(Length(3), Duration::from_secs(60)));
         watch.publish(at(2));
         watch.publish(at(3));
         assert!(thread.join().unwrap());
@@ -166,9 +147,6 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
         watch.publish(at(5));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert_eq!(
-            Pin::new(&mut changed).poll(&mut context),
-            Poll::Ready(at(5))
-        );
+        assert_eq!(Pin::new(&mut changed).poll(&mut context), Poll::Ready(at(5)));
     }
 }

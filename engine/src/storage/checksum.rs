@@ -16,11 +16,7 @@ const fn tables() -> [[u32; 256]; 8] {
         let mut crc = byte as u32;
         let mut bit = 0;
         while bit < 8 {
-            crc = if crc & 1 == 1 {
-                crc >> 1 ^ POLYNOMIAL
-            } else {
-                crc >> 1
-            };
+            crc = if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
             bit += 1;
         }
         tables[0][byte] = crc;
@@ -81,11 +77,7 @@ mod tests {
 
     #[test]
     fn parts_do_not_matter() {
-        let bytes: Vec<u8> = (0..=255)
-            .cycle()
-            .take(1000)
-            .map(|b: u8| b.wrapping_mul(31))
-            .collect();
+        let bytes: Vec<u8> = (0..=255).cycle().take(1000).map(|b: u8| b.wrapping_mul(31)).collect();
         let whole = crc32c(&[&bytes]);
         for cut in 0..bytes.len() {
             assert_eq!(crc32c(&[&bytes[..cut], &bytes[cut..]]), whole);

@@ -59,8 +59,7 @@ impl Plan {
 
     /// A full disk for so many writes.
     pub fn no_space(mut self, first: u64, writes: u64) -> Plan {
-        self.faults
-            .extend((first..first + writes).map(|write| (write, Fault::NoSpace)));
+        self.faults.extend((first..first + writes).map(|write| (write, Fault::NoSpace)));
         self
     }
 }
@@ -82,16 +81,8 @@ struct State {
 impl Faulty {
     /// Wrap a backend.
     pub fn new(inner: Arc<dyn Backend>, plan: Plan) -> Faulty {
-        let state = State {
-            plan,
-            writes: 0,
-            is_down: false,
-            undo: Vec::new(),
-        };
-        Faulty {
-            inner,
-            state: Mutex::new(state),
-        }
+        let state = State { plan, writes: 0, is_down: false, undo: Vec::new() };
+        Faulty { inner, state: Mutex::new(state) }
     }
 
     /// How many writes there were, failed ones included.
@@ -136,11 +127,7 @@ impl Faulty {
     }
 
     fn check(&self) -> Result<()> {
-        if self.state.lock().is_down {
-            Err(injected("the machine is down"))
-        } else {
-            Ok(())
-        }
+        if self.state.lock().is_down { Err(injected("the machine is down")) } else { Ok(()) }
     }
 
     /// The changes that take the store back to what it is before this batch, in the order to apply them.
@@ -204,11 +191,7 @@ impl Backend for Faulty {
             Some(Fault::FailBefore) => return Err(injected(&format!("write {number} fails"))),
             Some(Fault::NoSpace) => {
                 let message = format!("no space left for write {number}");
-                return Err(StorageError {
-                    message,
-                    kind: StorageErrorKind::NoSpace,
-                }
-                .into());
+                return Err(StorageError { message, kind: StorageErrorKind::NoSpace }.into());
             }
             Some(Fault::CrashBefore) => {
                 state.is_down = true;
@@ -220,9 +203,7 @@ impl Backend for Faulty {
         self.inner.write(batch, durability)?;
         state.undo.push(undo);
         match fault {
-            Some(Fault::FailAfter) => {
-                Err(injected(&format!("write {number} is said to have failed")))
-            }
+            Some(Fault::FailAfter) => Err(injected(&format!("write {number} is said to have failed"))),
             Some(Fault::CrashAfter) => {
                 state.is_down = true;
                 Err(injected(&format!("a crash after write {number}")))
@@ -252,11 +233,7 @@ impl Backend for Faulty {
 }
 
 fn injected(message: &str) -> Error {
-    StorageError {
-        message: message.to_string(),
-        kind: StorageErrorKind::Injected,
-    }
-    .into()
+    StorageError { message: message.to_string(), kind: StorageErrorKind::Injected }.into()
 }
 
 #[cfg(test)]
@@ -271,10 +248,7 @@ mod tests {
     }
 
     fn contents(backend: &dyn Backend) -> Vec<(Bytes, Bytes)> {
-        backend
-            .scan(Space::Meta, Range::all(), false)
-            .map(|entry| entry.unwrap())
-            .collect()
+        backend.scan(Space::Meta, Range::all(), false).map(|entry| entry.unwrap()).collect()
     }
 
     #[test]
@@ -297,11 +271,7 @@ mod tests {
             assert_eq!(faulty.unsynced(), 3);
             faulty.crash();
             assert!(faulty.get(Space::Meta, b"a").is_err() && faulty.sync().is_err());
-            assert!(
-                faulty
-                    .scan(Space::Meta, Range::all(), false)
-                    .any(|entry| entry.is_err())
-            );
+            assert!(faulty.scan(Space::Meta, Range::all(), false).any(|entry| entry.is_err()));
             faulty.heal(survivors).unwrap();
             assert_eq!(contents(&faulty), states[survivors]);
         }
@@ -309,15 +279,11 @@ mod tests {
 
     #[test]
     fn a_plan_is_followed() {
-        let plan = Plan::at(2, Fault::FailBefore)
-            .and(3, Fault::FailAfter)
-            .no_space(4, 2);
+        let plan = Plan::at(2, Fault::FailBefore).and(3, Fault::FailAfter).no_space(4, 2);
         let faulty = Faulty::new(Arc::new(Memory::new()), plan.and(7, Fault::CrashBefore));
         let put = |n: &[u8]| faulty.write(put(n, n), Durability::Sync);
         put(b"1").unwrap();
-        assert!(
-            matches!(put(b"2"), Err(Error::Storage(e)) if e.kind == StorageErrorKind::Injected)
-        );
+        assert!(matches!(put(b"2"), Err(Error::Storage(e)) if e.kind == StorageErrorKind::Injected));
         assert!(put(b"3").is_err());
         assert!(matches!(put(b"4"), Err(Error::Storage(e)) if e.kind == StorageErrorKind::NoSpace));
         assert!(put(b"5").is_err());

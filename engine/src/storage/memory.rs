@@ -39,9 +39,7 @@ impl Backend for Memory {
     /// our scans are over ranges that no one writes while they are read.
     fn scan(&self, space: Space, range: Range, reverse: bool) -> Scan<'_> {
         let mut start = Bound::Included(Bytes::from(range.start));
-        let mut end = range
-            .end
-            .map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::from(end)));
+        let mut end = range.end.map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::from(end)));
         let mut held: std::vec::IntoIter<(Bytes, Bytes)> = Vec::new().into_iter();
         let mut done = false;
         Box::new(std::iter::from_fn(move || {
@@ -72,10 +70,7 @@ impl Backend for Memory {
                 Change::DeleteRange { space, start, end } if start < end => {
                     let map = &mut spaces[space as usize];
                     let bounds = (Bound::Included(start), Bound::Excluded(end));
-                    let gone: Vec<Bytes> = map
-                        .range::<[u8], _>(bounds)
-                        .map(|(key, _)| key.clone())
-                        .collect();
+                    let gone: Vec<Bytes> = map.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect();
                     for key in gone {
                         map.remove(&key);
                     }
@@ -92,11 +87,7 @@ impl Backend for Memory {
 
     fn statistics(&self) -> Statistics {
         let spaces = self.spaces.read();
-        let bytes = |map: &Map| {
-            map.iter()
-                .map(|(k, v)| (k.len() + v.len()) as u64)
-                .sum::<u64>()
-        };
+        let bytes = |map: &Map| map.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>();
         Statistics {
             live_bytes: spaces.iter().map(bytes).sum(),
             entries: std::array::from_fn(|space| spaces[space].len() as u64),
@@ -105,12 +96,7 @@ impl Backend for Memory {
     }
 }
 
-fn chunk(
-    map: &Map,
-    start: &Bound<Bytes>,
-    end: &Bound<Bytes>,
-    reverse: bool,
-) -> Vec<(Bytes, Bytes)> {
+fn chunk(map: &Map, start: &Bound<Bytes>, end: &Bound<Bytes>, reverse: bool) -> Vec<(Bytes, Bytes)> {
     // BTreeMap panics on ranges that end before they start.
     if let (Bound::Included(a) | Bound::Excluded(a), Bound::Excluded(b)) = (start, end)
         && a >= b

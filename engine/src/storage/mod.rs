@@ -86,10 +86,7 @@ pub struct Range {
 impl Range {
     /// From `start` up to, and without, `end`.
     pub fn new(start: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) -> Range {
-        Range {
-            start: start.into(),
-            end: Some(end.into()),
-        }
+        Range { start: start.into(), end: Some(end.into()) }
     }
 
     /// Every key.
@@ -99,10 +96,7 @@ impl Range {
 
     /// Every key that begins with these bytes.
     pub fn prefix(prefix: &[u8]) -> Range {
-        Range {
-            start: prefix.to_vec(),
-            end: after_prefix(prefix),
-        }
+        Range { start: prefix.to_vec(), end: after_prefix(prefix) }
     }
 
     /// Whether no key can be inside.
@@ -241,12 +235,7 @@ struct Recorded {
 /// Sizes only: a batch may hold secret keys.
 impl fmt::Debug for WriteBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "WriteBatch({} changes, {} bytes)",
-            self.len(),
-            self.byte_len()
-        )
+        write!(f, "WriteBatch({} changes, {} bytes)", self.len(), self.byte_len())
     }
 }
 
@@ -258,10 +247,7 @@ impl WriteBatch {
 
     /// Nothing yet, with room for so many changes and bytes.
     pub fn with_capacity(changes: usize, bytes: usize) -> WriteBatch {
-        WriteBatch {
-            bytes: Vec::with_capacity(bytes),
-            changes: Vec::with_capacity(changes),
-        }
+        WriteBatch { bytes: Vec::with_capacity(bytes), changes: Vec::with_capacity(changes) }
     }
 
     /// Set a key.
@@ -295,37 +281,21 @@ impl WriteBatch {
     }
 
     fn record(&mut self, kind: Kind, space: Space, middle: usize) {
-        self.changes.push(Recorded {
-            kind,
-            space,
-            middle,
-            end: self.bytes.len(),
-        });
+        self.changes.push(Recorded { kind, space, middle, end: self.bytes.len() });
     }
 
     /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = Change<'_>> {
         let mut start = 0;
-        self.changes.iter().map(
-            move |&Recorded {
-                      kind,
-                      space,
-                      middle,
-                      end,
-                  }| {
-                let (key, value) = (&self.bytes[start..middle], &self.bytes[middle..end]);
-                start = end;
-                match kind {
-                    Kind::Put => Change::Put { space, key, value },
-                    Kind::Delete => Change::Delete { space, key },
-                    Kind::DeleteRange => Change::DeleteRange {
-                        space,
-                        start: key,
-                        end: value,
-                    },
-                }
-            },
-        )
+        self.changes.iter().map(move |&Recorded { kind, space, middle, end }| {
+            let (key, value) = (&self.bytes[start..middle], &self.bytes[middle..end]);
+            start = end;
+            match kind {
+                Kind::Put => Change::Put { space, key, value },
+                Kind::Delete => Change::Delete { space, key },
+                Kind::DeleteRange => Change::DeleteRange { space, start: key, end: value },
+            }
+        })
     }
 
     /// How many changes there are.
@@ -346,14 +316,9 @@ impl WriteBatch {
     /// Whether it writes to [`Space::Scratch`]. Such a batch must write to nothing else, for it is not
     /// logged: after a crash one half of a mixed batch would be there without the other.
     pub fn is_scratch(&self) -> bool {
-        let scratch = self
-            .changes
-            .first()
-            .is_some_and(|change| change.space == Space::Scratch);
+        let scratch = self.changes.first().is_some_and(|change| change.space == Space::Scratch);
         debug_assert!(
-            self.changes
-                .iter()
-                .all(|change| (change.space == Space::Scratch) == scratch),
+            self.changes.iter().all(|change| (change.space == Space::Scratch) == scratch),
             "a batch mixes scratch with other spaces"
         );
         scratch
@@ -375,20 +340,9 @@ mod tests {
         assert_eq!(
             changes,
             [
-                Change::Put {
-                    space: Space::Block,
-                    key: b"k",
-                    value: b"abc"
-                },
-                Change::Delete {
-                    space: Space::Meta,
-                    key: b""
-                },
-                Change::DeleteRange {
-                    space: Space::Tree,
-                    start: b"a",
-                    end: b"b"
-                },
+                Change::Put { space: Space::Block, key: b"k", value: b"abc" },
+                Change::Delete { space: Space::Meta, key: b"" },
+                Change::DeleteRange { space: Space::Tree, start: b"a", end: b"b" },
             ]
         );
     }

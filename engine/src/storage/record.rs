@@ -68,8 +68,7 @@ pub fn sealed(key: &[u8], payload: &[u8]) -> Vec<u8> {
 
 /// A record of the meta space, from its value.
 pub fn decode<T: Record>(key: &[u8], value: Bytes) -> Result<T> {
-    let payload =
-        unseal(key, value).map_err(|what| Error::corrupt(format!("{}: {what}", T::NAME)))?;
+    let payload = unseal(key, value).map_err(|what| Error::corrupt(format!("{}: {what}", T::NAME)))?;
     let mut from = Decoder::new(&payload);
     T::read(&mut from)
         .and_then(|record| from.finish().map(|()| record))
@@ -124,11 +123,7 @@ impl Record for StoreRecord {
     }
 
     fn read(from: &mut Decoder<'_>) -> std::result::Result<StoreRecord, DecodeError> {
-        Ok(StoreRecord {
-            format: from.uint()?,
-            next_core: from.uint()?,
-            primary_key: from.fixed()?,
-        })
+        Ok(StoreRecord { format: from.uint()?, next_core: from.uint()?, primary_key: from.fixed()? })
     }
 }
 
@@ -174,12 +169,7 @@ impl Record for CoreRecord {
 
     fn read(from: &mut Decoder<'_>) -> std::result::Result<CoreRecord, DecodeError> {
         let flags = from.uint()?;
-        let mut record = CoreRecord {
-            key: CoreKey(from.fixed()?),
-            manifest: None,
-            seed: None,
-            name: None,
-        };
+        let mut record = CoreRecord { key: CoreKey(from.fixed()?), manifest: None, seed: None, name: None };
         if flags & 1 != 0 {
             record.manifest = Some(from.buffer()?.to_vec());
         }
@@ -283,16 +273,10 @@ impl Chunk {
 }
 
 /// The first block whose nodes are in a chunk that ends with `last`, or what is wrong with it.
-pub fn chunk_first(
-    last: BlockIndex,
-    payload: &[u8],
-) -> std::result::Result<BlockIndex, &'static str> {
+pub fn chunk_first(last: BlockIndex, payload: &[u8]) -> std::result::Result<BlockIndex, &'static str> {
     let broken = "a chunk of Merkle nodes has an impossible length";
     let blocks = u64::from(*payload.first().ok_or(broken)?);
-    let first = (last.0 + 1)
-        .checked_sub(blocks)
-        .filter(|_| blocks > 0)
-        .ok_or(broken)?;
+    let first = (last.0 + 1).checked_sub(blocks).filter(|_| blocks > 0).ok_or(broken)?;
     let nodes = completed_before(last.next()) - completed_before(BlockIndex(first));
     if payload.len() as u64 != 1 + nodes * NODE_BYTES as u64 {
         return Err(broken);
@@ -317,16 +301,10 @@ pub fn chunk_node(
     }
     let before = completed_before(block) - completed_before(first);
     let at = 1 + (before as usize + flat_tree::depth(index) as usize) * NODE_BYTES;
-    let node = payload
-        .get(at..at + NODE_BYTES)
-        .expect("chunk_first checked the length");
+    let node = payload.get(at..at + NODE_BYTES).expect("chunk_first checked the length");
     let (size, hash) = node.split_first_chunk::<8>().expect("a node has 40 bytes");
     let hash = hash.try_into().expect("a node has 40 bytes");
-    Ok(Some(TreeNode {
-        index,
-        size: u64::from_le_bytes(*size),
-        hash,
-    }))
+    Ok(Some(TreeNode { index, size: u64::from_le_bytes(*size), hash }))
 }
 
 fn completed_before(block: BlockIndex) -> u64 {
@@ -356,10 +334,7 @@ mod tests {
             let last = BlockIndex(first + blocks - 1);
             assert_eq!(chunk_first(last, chunk.payload()), Ok(BlockIndex(first)));
             for node in nodes {
-                assert_eq!(
-                    chunk_node(last, chunk.payload(), node.index),
-                    Ok(Some(node))
-                );
+                assert_eq!(chunk_node(last, chunk.payload(), node.index), Ok(Some(node)));
             }
             let beyond = last.next().node();
             assert_eq!(chunk_node(last, chunk.payload(), beyond), Ok(None));
@@ -384,16 +359,10 @@ mod tests {
         for bit in 0..value.len() * 8 {
             let mut altered = value.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                decode::<HeadRecord>(&key, altered.into()).is_err(),
-                "bit {bit}"
-            );
+            assert!(decode::<HeadRecord>(&key, altered.into()).is_err(), "bit {bit}");
         }
         let other = MetaKey::Head(CoreId(8)).encode();
-        assert!(
-            decode::<HeadRecord>(&other, value.into()).is_err(),
-            "under another key"
-        );
+        assert!(decode::<HeadRecord>(&other, value.into()).is_err(), "under another key");
     }
 
     use crate::storage::key::{CoreId, MetaKey};

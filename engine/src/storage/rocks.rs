@@ -29,14 +29,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, DataBlockIndexType, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions,
-    WriteOptions, properties,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    DataBlockIndexType, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteOptions, properties,
 };
 
-use super::{
-    Backend, Change, Durability, FORMAT_VERSION, Range, Scan, Space, Statistics, WriteBatch,
-};
+use super::{Backend, Change, Durability, FORMAT_VERSION, Range, Scan, Space, Statistics, WriteBatch};
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
 
 /// How much memory and work the store may use.
@@ -53,11 +50,7 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> RocksOptions {
-        RocksOptions {
-            block_cache_bytes: 256 << 20,
-            write_buffer_bytes: 64 << 20,
-            background_jobs: 2,
-        }
+        RocksOptions { block_cache_bytes: 256 << 20, write_buffer_bytes: 64 << 20, background_jobs: 2 }
     }
 }
 
@@ -84,36 +77,21 @@ impl Rocks {
         check_format(directory)?;
 
         let cache = Cache::new_hyper_clock_cache(options.block_cache_bytes, 0);
-        let families = Space::ALL
-            .map(|space| ColumnFamilyDescriptor::new(space.name(), family(space, &cache, options)));
-        let mut db =
-            DB::open_cf_descriptors(&database(options), directory, families).map_err(failure)?;
+        let families =
+            Space::ALL.map(|space| ColumnFamilyDescriptor::new(space.name(), family(space, &cache, options)));
+        let mut db = DB::open_cf_descriptors(&database(options), directory, families).map_err(failure)?;
         // Dropping and making the family anew is a matter of two files, whatever it held.
         db.drop_cf(Space::Scratch.name()).map_err(failure)?;
-        db.create_cf(
-            Space::Scratch.name(),
-            &family(Space::Scratch, &cache, options),
-        )
-        .map_err(failure)?;
-        Ok(Rocks {
-            db,
-            cache,
-            _process: process,
-        })
+        db.create_cf(Space::Scratch.name(), &family(Space::Scratch, &cache, options)).map_err(failure)?;
+        Ok(Rocks { db, cache, _process: process })
     }
 
     fn family(&self, space: Space) -> &ColumnFamily {
-        self.db
-            .cf_handle(space.name())
-            .expect("every space was opened")
+        self.db.cf_handle(space.name()).expect("every space was opened")
     }
 
     fn property(&self, space: Space, name: &properties::PropName) -> u64 {
-        self.db
-            .property_int_value_cf(self.family(space), name)
-            .ok()
-            .flatten()
-            .unwrap_or(0)
+        self.db.property_int_value_cf(self.family(space), name).ok().flatten().unwrap_or(0)
     }
 }
 
@@ -195,10 +173,7 @@ fn family(space: Space, cache: &Cache, options: &RocksOptions) -> Options {
 
 impl Backend for Rocks {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>> {
-        let value = self
-            .db
-            .get_pinned_cf(self.family(space), key)
-            .map_err(failure)?;
+        let value = self.db.get_pinned_cf(self.family(space), key).map_err(failure)?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -206,11 +181,7 @@ impl Backend for Rocks {
         self.db
             .batched_multi_get_cf(self.family(space), keys, false)
             .into_iter()
-            .map(|value| {
-                Ok(value
-                    .map_err(failure)?
-                    .map(|value| Bytes::copy_from_slice(&value)))
-            })
+            .map(|value| Ok(value.map_err(failure)?.map(|value| Bytes::copy_from_slice(&value))))
             .collect()
     }
 
@@ -223,11 +194,7 @@ impl Backend for Rocks {
         if let Some(end) = range.end {
             options.set_iterate_upper_bound(end);
         }
-        let from = if reverse {
-            IteratorMode::End
-        } else {
-            IteratorMode::Start
-        };
+        let from = if reverse { IteratorMode::End } else { IteratorMode::Start };
         let entries = self.db.iterator_cf_opt(self.family(space), options, from);
         Box::new(entries.map(|entry| {
             let (key, value) = entry.map_err(failure)?;
@@ -266,12 +233,7 @@ impl Backend for Rocks {
     }
 
     fn statistics(&self) -> Statistics {
-        let sum = |name| {
-            Space::ALL
-                .iter()
-                .map(|&space| self.property(space, name))
-                .sum()
-        };
+        let sum = |name| Space::ALL.iter().map(|&space| self.property(space, name)).sum();
         Statistics {
             live_bytes: sum(properties::ESTIMATE_LIVE_DATA_SIZE),
             file_bytes: sum(properties::TOTAL_SST_FILES_SIZE),
@@ -288,43 +250,23 @@ impl Backend for Rocks {
 fn failure(error: rocksdb::Error) -> Error {
     let kind = error.kind();
     let message = error.into_string();
-    let full = [
-        "No space left",
-        "Disk quota exceeded",
-        "Max allowed space was reached",
-    ];
+    let full = ["No space left", "Disk quota exceeded", "Max allowed space was reached"];
     match kind {
         ErrorKind::Corruption => Error::corrupt(message),
-        _ if full.iter().any(|text| message.contains(text)) => StorageError {
-            message,
-            kind: StorageErrorKind::NoSpace,
+        _ if full.iter().any(|text| message.contains(text)) => {
+            StorageError { message, kind: StorageErrorKind::NoSpace }.into()
         }
-        .into(),
-        ErrorKind::IOError => StorageError {
-            message,
-            kind: StorageErrorKind::Io,
-        }
-        .into(),
-        _ => StorageError {
-            message,
-            kind: StorageErrorKind::Other,
-        }
-        .into(),
+        ErrorKind::IOError => StorageError { message, kind: StorageErrorKind::Io }.into(),
+        _ => StorageError { message, kind: StorageErrorKind::Other }.into(),
     }
 }
 
 fn io_error(path: &Path, error: &std::io::Error) -> Error {
     let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            StorageErrorKind::NoSpace
-        }
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StorageErrorKind::NoSpace,
         _ => StorageErrorKind::Io,
     };
-    StorageError {
-        message: format!("{}: {error}", path.display()),
-        kind,
-    }
-    .into()
+    StorageError { message: format!("{}: {error}", path.display()), kind }.into()
 }
 
 /// Make the directory if need be, for its owner only. One that is there keeps its permissions.
@@ -363,10 +305,7 @@ fn lock(directory: &Path) -> Result<File> {
                 "" => "another process".to_string(),
                 pid => format!("process {pid}"),
             };
-            return Err(Error::Locked(format!(
-                "{} is in use by {holder}",
-                directory.display()
-            )));
+            return Err(Error::Locked(format!("{} is in use by {holder}", directory.display())));
         }
         Err(TryLockError::Error(error)) => return Err(failed(&error)),
     }
@@ -385,24 +324,17 @@ fn check_format(directory: &Path) -> Result<()> {
     let path = directory.join("FORMAT");
     match fs::read_to_string(&path) {
         Ok(text) => {
-            let found = text
-                .strip_prefix("pgbee ")
-                .and_then(|version| version.trim().parse().ok());
+            let found = text.strip_prefix("pgbee ").and_then(|version| version.trim().parse().ok());
             match found {
                 Some(FORMAT_VERSION) => Ok(()),
-                Some(found) => Err(Error::FormatVersion {
-                    found,
-                    supported: FORMAT_VERSION,
-                }),
+                Some(found) => Err(Error::FormatVersion { found, supported: FORMAT_VERSION }),
                 None => Err(Error::corrupt(format!("{} is not pgbee's", path.display()))),
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if directory.join("CURRENT").exists() {
                 let directory = directory.display();
-                return Err(Error::Invalid(format!(
-                    "{directory} holds a RocksDB that is not pgbee's"
-                )));
+                return Err(Error::Invalid(format!("{directory} holds a RocksDB that is not pgbee's")));
             }
             write_format(directory).map_err(|error| io_error(&path, &error))
         }
@@ -425,11 +357,7 @@ mod tests {
     use super::*;
 
     fn small() -> RocksOptions {
-        RocksOptions {
-            block_cache_bytes: 1 << 20,
-            write_buffer_bytes: 1 << 20,
-            background_jobs: 2,
-        }
+        RocksOptions { block_cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, background_jobs: 2 }
     }
 
     #[test]
@@ -438,10 +366,7 @@ mod tests {
         let first = Rocks::open(dir.path().join("store"), &small()).unwrap();
         match Rocks::open(dir.path().join("store"), &small()) {
             Err(Error::Locked(message)) => {
-                assert!(
-                    message.contains(&std::process::id().to_string()),
-                    "{message}"
-                );
+                assert!(message.contains(&std::process::id().to_string()), "{message}");
             }
             other => panic!("{:?}", other.err()),
         }
@@ -450,10 +375,7 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(dir.path().join("store"))
-                .unwrap()
-                .permissions()
-                .mode();
+            let mode = fs::metadata(dir.path().join("store")).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o700);
         }
     }
@@ -464,23 +386,11 @@ mod tests {
         drop(Rocks::open(dir.path(), &small()).unwrap());
         fs::write(dir.path().join("FORMAT"), "pgbee 7\n").unwrap();
         let found = Rocks::open(dir.path(), &small()).err();
-        assert_eq!(
-            found,
-            Some(Error::FormatVersion {
-                found: 7,
-                supported: FORMAT_VERSION
-            })
-        );
+        assert_eq!(found, Some(Error::FormatVersion { found: 7, supported: FORMAT_VERSION }));
         fs::write(dir.path().join("FORMAT"), "postgres\n").unwrap();
-        assert!(matches!(
-            Rocks::open(dir.path(), &small()),
-            Err(Error::Corrupt { .. })
-        ));
+        assert!(matches!(Rocks::open(dir.path(), &small()), Err(Error::Corrupt { .. })));
         fs::remove_file(dir.path().join("FORMAT")).unwrap();
-        assert!(matches!(
-            Rocks::open(dir.path(), &small()),
-            Err(Error::Invalid(_))
-        ));
+        assert!(matches!(Rocks::open(dir.path(), &small()), Err(Error::Invalid(_))));
     }
 
     #[test]
@@ -504,20 +414,14 @@ mod tests {
         let store = Rocks::open(dir.path(), &small()).unwrap();
         assert_eq!(store.get(Space::Scratch, b"k").unwrap(), None);
         let keys = |range: Range, reverse| -> Vec<u8> {
-            store
-                .scan(Space::Block, range, reverse)
-                .map(|entry| entry.unwrap().0[0])
-                .collect()
+            store.scan(Space::Block, range, reverse).map(|entry| entry.unwrap().0[0]).collect()
         };
         assert_eq!(keys(Range::all(), false), [0, 1, 2, 4, 6, 7, 9]);
         assert_eq!(keys(Range::new([1], [7]), true), [6, 4, 2, 1]);
         assert_eq!(keys(Range::new([7], [1]), false), []);
         let values = store.multi_get(Space::Block, &[&[4], &[5], &[9]]).unwrap();
         assert_eq!(values[0].as_deref(), Some(&b"again"[..]));
-        assert_eq!(
-            (values[1].as_deref(), values[2].as_deref()),
-            (None, Some(&[9, 9, 9][..]))
-        );
+        assert_eq!((values[1].as_deref(), values[2].as_deref()), (None, Some(&[9, 9, 9][..])));
         assert!(store.statistics().entries[1] > 0);
     }
 }

@@ -128,13 +128,7 @@ impl Chunk {
     }
 
     /// Appends up to `limit` writes of the range, in the direction asked.
-    fn fill(
-        &self,
-        range: &KeyRange,
-        direction: Direction,
-        limit: usize,
-        out: &mut Batch,
-    ) -> Result<()> {
+    fn fill(&self, range: &KeyRange, direction: Direction, limit: usize, out: &mut Batch) -> Result<()> {
         if range.is_empty() {
             return Ok(()); // a BTreeMap panics when asked for some empty ranges
         }
@@ -166,14 +160,9 @@ pub(crate) fn merge(
         && let Some(into) = Arc::get_mut(&mut newer)
     {
         match Arc::try_unwrap(older) {
-            Ok(older) => older
-                .entries
-                .into_iter()
-                .for_each(|(k, w)| into.put_beneath(k, w)),
+            Ok(older) => older.entries.into_iter().for_each(|(k, w)| into.put_beneath(k, w)),
             Err(shared) => {
-                shared
-                    .iter()
-                    .for_each(|(k, w)| into.put_beneath(k.clone(), w.clone()));
+                shared.iter().for_each(|(k, w)| into.put_beneath(k.clone(), w.clone()));
             }
         }
         return Ok(newer);
@@ -185,9 +174,7 @@ pub(crate) fn merge(
     let into = Arc::make_mut(&mut older);
     match Arc::try_unwrap(newer) {
         Ok(newer) => newer.entries.into_iter().for_each(|(k, w)| into.put(k, w)),
-        Err(shared) => shared
-            .iter()
-            .for_each(|(k, w)| into.put(k.clone(), w.clone())),
+        Err(shared) => shared.iter().for_each(|(k, w)| into.put(k.clone(), w.clone())),
     }
     Ok(older)
 }
@@ -211,10 +198,7 @@ impl ChunkScan {
         if !self.buffer.is_empty() || self.is_done {
             return Ok(());
         }
-        if let Err(error) = self
-            .chunk
-            .fill(&self.rest, direction, self.limit, &mut self.buffer)
-        {
+        if let Err(error) = self.chunk.fill(&self.rest, direction, self.limit, &mut self.buffer) {
             self.buffer.clear(); // what was read before the failure is read again
             return Err(error);
         }
@@ -242,30 +226,17 @@ pub(crate) struct WriteScan {
 
 impl WriteScan {
     /// Scans `chunks`, newest first. Chunks with nothing in the range are left out at once.
-    pub fn new(
-        chunks: impl IntoIterator<Item = Chunk>,
-        range: &KeyRange,
-        direction: Direction,
-    ) -> Result<WriteScan> {
+    pub fn new(chunks: impl IntoIterator<Item = Chunk>, range: &KeyRange, direction: Direction) -> Result<WriteScan> {
         let mut sources = Vec::new();
         for chunk in chunks {
-            let mut source = ChunkScan {
-                chunk,
-                rest: range.clone(),
-                buffer: Batch::new(),
-                limit: ChunkScan::FIRST,
-                is_done: false,
-            };
+            let mut source =
+                ChunkScan { chunk, rest: range.clone(), buffer: Batch::new(), limit: ChunkScan::FIRST, is_done: false };
             source.fill(direction)?;
             if !source.buffer.is_empty() {
                 sources.push(source);
             }
         }
-        Ok(WriteScan {
-            sources,
-            direction,
-            next: None,
-        })
+        Ok(WriteScan { sources, direction, next: None })
     }
 
     /// Whether nothing is left.
@@ -292,10 +263,7 @@ impl WriteScan {
         };
         // Older chunks may hold the key as well: they lose, but their base counts.
         for source in &mut self.sources[next + 1..] {
-            if source
-                .buffer
-                .front()
-                .is_some_and(|(other, _)| *other == key)
+            if source.buffer.front().is_some_and(|(other, _)| *other == key)
                 && let Some((_, older)) = source.buffer.pop_front()
             {
                 write.base = write.base.min(older.base);

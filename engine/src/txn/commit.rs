@@ -109,21 +109,8 @@ struct Pending {
 }
 
 impl Committer {
-    pub fn new(
-        log: Log,
-        bee: Bee,
-        cache: Arc<Cache>,
-        source_id: u64,
-        options: Options,
-    ) -> Committer {
-        Committer {
-            log,
-            bee,
-            cache,
-            source_id,
-            options,
-            ready: Mutex::new(None),
-        }
+    pub fn new(log: Log, bee: Bee, cache: Arc<Cache>, source_id: u64, options: Options) -> Committer {
+        Committer { log, bee, cache, source_id, options, ready: Mutex::new(None) }
     }
 
     /// Commits each job that can be, in order; `published` hears of each new head.
@@ -160,28 +147,21 @@ impl Committer {
             pending = Some(group);
         }
         self.append(pending, &mut answers, &published);
-        let answered = answers
-            .into_iter()
-            .map(|a| a.expect("each job is answered or pending"));
+        let answered = answers.into_iter().map(|a| a.expect("each job is answered or pending"));
         answered.collect()
     }
 
     /// Whether a transaction is too much for one append, with what is pending already.
     fn is_too_much(&self, job: &Job, entries: usize, bytes: usize) -> bool {
         let (writes, options) = (job.txn.writes(), &self.options);
-        entries + writes.len() > options.group_entries_max
-            || bytes + writes.bytes() > options.group_bytes_max
+        entries + writes.len() > options.group_entries_max || bytes + writes.bytes() > options.group_bytes_max
     }
 
     /// A writer at the core's head.
     fn prepare(&self) -> Result<Pending> {
         let length = self.log.core().len();
         let head = Version(length.0);
-        let ready = self
-            .ready
-            .lock()
-            .take()
-            .filter(|ready| ready.writer.length() == length);
+        let ready = self.ready.lock().take().filter(|ready| ready.writer.length() == length);
         let Ready { writer, trail } = match ready {
             Some(ready) => ready,
             None => {
@@ -210,12 +190,7 @@ impl Committer {
     }
 
     /// Makes what was applied durable and visible, and answers for it.
-    fn append(
-        &self,
-        pending: Option<Pending>,
-        answers: &mut [Option<Result<Version>>],
-        published: &impl Fn(Version),
-    ) {
+    fn append(&self, pending: Option<Pending>, answers: &mut [Option<Result<Version>>], published: &impl Fn(Version)) {
         let Some(mut group) = pending else { return };
         let Some(&(_, newest)) = group.applied.last() else {
             *self.ready.lock() = Some(group.into_ready());
@@ -263,11 +238,7 @@ impl Committer {
             }
             if is_done {
                 let time = trail.next_time(job.info.time_micros);
-                apply(
-                    &mut batch,
-                    record::KEY,
-                    Some(&job.record(first_block, &trail, time)),
-                )?;
+                apply(&mut batch, record::KEY, Some(&job.record(first_block, &trail, time)))?;
             }
             batch.flush();
             stage.push(&writer.take_pending())?;
@@ -280,10 +251,7 @@ impl Committer {
 
 impl Pending {
     fn into_ready(self) -> Ready {
-        Ready {
-            writer: self.writer,
-            trail: self.trail,
-        }
+        Ready { writer: self.writer, trail: self.trail }
     }
 
     /// Makes a transaction's blocks, after those of the group's earlier ones. If more are to follow, its
@@ -301,11 +269,7 @@ impl Pending {
             }
         }
         let time = self.trail.next_time(job.info.time_micros);
-        apply(
-            &mut batch,
-            record::KEY,
-            Some(&job.record(first_block, &self.trail, time)),
-        )?;
+        apply(&mut batch, record::KEY, Some(&job.record(first_block, &self.trail, time)))?;
         batch.flush();
         let version = Version(self.writer.length().0);
         self.trail.push(version, time);

@@ -43,10 +43,7 @@ impl Relied {
             let oldest = self.keys.values().min().copied();
             let (first, last) = (self.keys.first_key_value(), self.keys.last_key_value());
             if let (Some(oldest), Some((first, _)), Some((last, _))) = (oldest, first, last) {
-                let all = KeyRange {
-                    start: Bound::Included(first.clone()),
-                    end: Bound::Included(last.clone()),
-                };
+                let all = KeyRange { start: Bound::Included(first.clone()), end: Bound::Included(last.clone()) };
                 self.keys.clear();
                 self.range(all, oldest);
             }
@@ -54,29 +51,14 @@ impl Relied {
     }
 
     pub fn range(&mut self, range: KeyRange, seen: Version) {
-        if range.is_empty()
-            || self
-                .ranges
-                .iter()
-                .rev()
-                .take(8)
-                .any(|(known, _)| *known == range)
-        {
+        if range.is_empty() || self.ranges.iter().rev().take(8).any(|(known, _)| *known == range) {
             return;
         }
         self.ranges.push((range, seen));
         if self.ranges.len() > Relied::MOST {
             let covering = self.ranges.drain(..).reduce(|(a, a_seen), (b, b_seen)| {
-                let start = if starts_first(&a.start, &b.start) {
-                    a.start
-                } else {
-                    b.start
-                };
-                let end = if ends_last(&a.end, &b.end) {
-                    a.end
-                } else {
-                    b.end
-                };
+                let start = if starts_first(&a.start, &b.start) { a.start } else { b.start };
+                let end = if ends_last(&a.end, &b.end) { a.end } else { b.end };
                 (KeyRange { start, end }, a_seen.min(b_seen))
             });
             self.ranges.extend(covering);
@@ -115,20 +97,13 @@ pub(crate) type Group = BTreeSet<Bytes>;
 pub(crate) fn check(txn: &Transaction, bee: &Bee, head: &Snapshot, group: &Group) -> Result<()> {
     let relied = txn.relied();
     let is_current = |seen: &Version| *seen >= head.version();
-    let all_current = txn
-        .writes()
-        .oldest_base()
-        .is_none_or(|base| is_current(&base))
+    let all_current = txn.writes().oldest_base().is_none_or(|base| is_current(&base))
         && relied.keys.values().all(is_current)
         && relied.ranges.iter().all(|(_, seen)| is_current(seen));
     if all_current && group.is_empty() {
         return Ok(());
     }
-    let mut past = Past {
-        bee,
-        head,
-        last: None,
-    };
+    let mut past = Past { bee, head, last: None };
     let mut writes = txn.writes().scan(&KeyRange::all())?;
     while let Some((key, write)) = writes.next()? {
         check_key(&key, write.base, &mut past, group)?;
@@ -156,11 +131,7 @@ fn check_key(key: &Bytes, base: Version, past: &mut Past<'_>, group: &Group) -> 
                 Some(entry) => entry.seq.0 >= base.0,
                 None => past.at(base).get(key)?.is_some(),
             };
-    if changed {
-        Err(Error::Conflict { base })
-    } else {
-        Ok(())
-    }
+    if changed { Err(Error::Conflict { base }) } else { Ok(()) }
 }
 
 /// The tree at the versions a transaction saw; nearly always one.
@@ -172,12 +143,8 @@ struct Past<'a> {
 
 impl Past<'_> {
     fn at(&mut self, version: Version) -> &Snapshot {
-        let known = self
-            .last
-            .take()
-            .filter(|snapshot| snapshot.version() == version);
-        self.last
-            .insert(known.unwrap_or_else(|| self.bee.at(version)))
+        let known = self.last.take().filter(|snapshot| snapshot.version() == version);
+        self.last.insert(known.unwrap_or_else(|| self.bee.at(version)))
     }
 }
 
@@ -193,15 +160,10 @@ mod tests {
     fn what_is_relied_on_is_bounded_and_still_covered() {
         let mut relied = Relied::default();
         for i in 0..=Relied::MOST as u32 {
-            relied.key(
-                Bytes::copy_from_slice(&i.to_be_bytes()),
-                Version(9 + u64::from(i)),
-            );
+            relied.key(Bytes::copy_from_slice(&i.to_be_bytes()), Version(9 + u64::from(i)));
         }
         assert!(relied.keys.is_empty());
-        let [(all, seen)] = relied.ranges.as_slice() else {
-            panic!("{} ranges", relied.ranges.len())
-        };
+        let [(all, seen)] = relied.ranges.as_slice() else { panic!("{} ranges", relied.ranges.len()) };
         assert_eq!(*seen, Version(9));
         assert_eq!(all.start, Bound::Included(Bytes::from_static(&[0; 4])));
         assert_eq!(all.end, Bound::Included(Bytes::from_static(&[0, 1, 0, 0])));
@@ -215,9 +177,7 @@ mod tests {
             let end = Bound::Included(Bytes::copy_from_slice(&(i + 10).to_be_bytes()));
             relied.range(KeyRange { start, end }, Version(5));
         }
-        let [(all, _)] = relied.ranges.as_slice() else {
-            panic!("{} ranges", relied.ranges.len())
-        };
+        let [(all, _)] = relied.ranges.as_slice() else { panic!("{} ranges", relied.ranges.len()) };
         assert_eq!(all.start, Bound::Excluded(Bytes::from_static(&[0; 4])));
         assert_eq!(all.end, Bound::Included(Bytes::from_static(&[0, 1, 0, 10])));
     }
@@ -225,10 +185,7 @@ mod tests {
     #[test]
     fn an_empty_or_known_range_costs_nothing() {
         let mut relied = Relied::default();
-        let range = |start, end| KeyRange {
-            start: Bound::Included(start),
-            end: Bound::Excluded(end),
-        };
+        let range = |start, end| KeyRange { start: Bound::Included(start), end: Bound::Excluded(end) };
         relied.range(range(bytes("b"), bytes("a")), Version(2));
         relied.range(range(bytes("a"), bytes("a")), Version(2));
         assert!(relied.ranges.is_empty());

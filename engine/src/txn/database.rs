@@ -152,9 +152,7 @@ impl Database {
     /// bee has no commit records.
     pub fn version_at_time(&self, micros: i64) -> Result<Version> {
         let found = self.seek(|record| record.time_micros <= micros)?;
-        found
-            .map(|record| record.version)
-            .ok_or_else(|| self.not_a_version(Version(0)))
+        found.map(|record| record.version).ok_or_else(|| self.not_a_version(Version(0)))
     }
 
     /// What the commit that made a version says about itself. Reads one block.
@@ -165,11 +163,7 @@ impl Database {
     /// made by no commit.
     pub fn commit_record(&self, version: Version) -> Result<CommitRecord> {
         let inside = version <= self.head();
-        let record = if inside {
-            self.log.record(version)?
-        } else {
-            None
-        };
+        let record = if inside { self.log.record(version)? } else { None };
         record.ok_or_else(|| self.not_a_version(version))
     }
 
@@ -213,17 +207,12 @@ impl Database {
             return Err(Error::invalid("a transaction of another database"));
         }
         if info.text_bytes() > INFO_BYTES_MAX {
-            return Err(Error::invalid(format!(
-                "more than {INFO_BYTES_MAX} bytes to say about a commit"
-            )));
+            return Err(Error::invalid(format!("more than {INFO_BYTES_MAX} bytes to say about a commit")));
         }
         if txn.is_read_only() {
             return Ok(txn.version());
         }
-        self.queue.run(Job { txn, info }, |jobs| {
-            self.committer
-                .commit(jobs, |version| self.news.tell(version))
-        })
+        self.queue.run(Job { txn, info }, |jobs| self.committer.commit(jobs, |version| self.news.tell(version)))
     }
 
     /// Waits until the head has reached a version; whether it has, before the time was up.
@@ -255,11 +244,7 @@ impl Database {
     }
 
     fn not_a_version(&self, asked: Version) -> Error {
-        Error::NotAVersion {
-            asked,
-            oldest: self.oldest(),
-            newest: self.head(),
-        }
+        Error::NotAVersion { asked, oldest: self.oldest(), newest: self.head() }
     }
 }
 
@@ -324,9 +309,7 @@ mod tests {
             job(&db, put("a")),
         ];
         let told = parking_lot::Mutex::new(vec![]);
-        let answers = db
-            .committer
-            .commit(&jobs, |version| told.lock().push(version));
+        let answers = db.committer.commit(&jobs, |version| told.lock().push(version));
         let conflict = Err(Error::Conflict { base: Version(3) });
         let want = [
             Ok(Version(5)),
@@ -342,32 +325,17 @@ mod tests {
         assert_eq!(told.into_inner(), [Version(11)], "one append for all");
         for (version, key) in [(5, "b"), (7, "c"), (9, "f")] {
             let (before, at) = (Version(version - 2), Version(version));
-            let get = |version| {
-                db.snapshot_at(version)
-                    .unwrap()
-                    .get(key.as_bytes())
-                    .unwrap()
-            };
-            assert_eq!(
-                (get(before).is_some(), get(at).is_some()),
-                (false, true),
-                "{key}"
-            );
+            let get = |version| db.snapshot_at(version).unwrap().get(key.as_bytes()).unwrap();
+            assert_eq!((get(before).is_some(), get(at).is_some()), (false, true), "{key}");
         }
-        let times: Vec<_> = [5, 7, 9, 11]
-            .map(|v| db.commit_record(Version(v)).unwrap().time_micros)
-            .to_vec();
+        let times: Vec<_> = [5, 7, 9, 11].map(|v| db.commit_record(Version(v)).unwrap().time_micros).to_vec();
         assert_eq!(times, [8, 9, 10, 11], "the clock stood still at 7");
     }
 
     /// A group too large for one append becomes several, in the same order.
     #[test]
     fn a_large_group_is_cut() {
-        let options = Options {
-            group_entries_max: 5,
-            staged_entries: 3,
-            ..Options::default()
-        };
+        let options = Options { group_entries_max: 5, staged_entries: 3, ..Options::default() };
         let db = database(options);
         let many = |txn: &mut Transaction| {
             (0..20).for_each(|i| txn.put(format!("many {i:02}"), "").unwrap());
@@ -382,35 +350,15 @@ mod tests {
             job(&db, many),
             job(&db, three),
             job(&db, put("many 03")),
-            job(&db, |txn| {
-                ["b", "c", "d"]
-                    .into_iter()
-                    .for_each(|key| txn.put(key, "").unwrap())
-            }),
+            job(&db, |txn| ["b", "c", "d"].into_iter().for_each(|key| txn.put(key, "").unwrap())),
         ];
         let told = parking_lot::Mutex::new(vec![]);
-        let answers = db
-            .committer
-            .commit(&jobs, |version| told.lock().push(version));
+        let answers = db.committer.commit(&jobs, |version| told.lock().push(version));
         let conflict = Err(Error::Conflict { base: Version(0) });
-        let want = [
-            Ok(Version(3)),
-            Ok(Version(24)),
-            Ok(Version(28)),
-            conflict,
-            Ok(Version(32)),
-        ];
+        let want = [Ok(Version(3)), Ok(Version(24)), Ok(Version(28)), conflict, Ok(Version(32))];
         assert_eq!(answers, want);
         assert_eq!(told.into_inner(), [3, 24, 28, 32].map(Version));
-        assert_eq!(
-            db.snapshot_at(Version(24))
-                .unwrap()
-                .bee()
-                .audit()
-                .unwrap()
-                .keys,
-            22
-        );
+        assert_eq!(db.snapshot_at(Version(24)).unwrap().bee().audit().unwrap().keys, 22);
         db.snapshot().bee().audit().unwrap();
     }
 
@@ -426,18 +374,13 @@ mod tests {
             batch.put(b"null", None).unwrap();
             batch.flush();
         }
-        core.append(&writer.take_pending(), Durability::Sync)
-            .unwrap();
+        core.append(&writer.take_pending(), Durability::Sync).unwrap();
         let db = Database::open(core, cache, Options::default()).unwrap();
         assert_eq!(db.head(), Version(5));
         let snapshot = db.snapshot_at(Version(5)).unwrap();
         assert_eq!(snapshot.get(b"b").unwrap().as_deref(), Some(&b"theirs"[..]));
         assert_eq!(snapshot.get(b"null").unwrap().as_deref(), Some(&b""[..]));
-        let refused = Error::NotAVersion {
-            asked: Version(3),
-            oldest: Version(1),
-            newest: Version(5),
-        };
+        let refused = Error::NotAVersion { asked: Version(3), oldest: Version(1), newest: Version(5) };
         assert_eq!(db.snapshot_at(Version(3)).err(), Some(refused));
         assert!(db.version_at_time(i64::MAX).is_err() && db.commit_record(Version(5)).is_err());
         assert_eq!(db.commits(db.head(), Direction::Forward).next(), Ok(None));
@@ -447,14 +390,8 @@ mod tests {
         let ours = job(&db, put("a"));
         assert_eq!(db.commit(ours.txn, ours.info), Ok(Version(7)));
         let record = db.commit_record(Version(7)).unwrap();
-        assert_eq!(
-            (record.number, record.base(), record.previous.len()),
-            (1, Version(5), 0)
-        );
-        let mut history = db
-            .snapshot()
-            .history(KeyRange::all(), Version(1), Version(7))
-            .unwrap();
+        assert_eq!((record.number, record.base(), record.previous.len()), (1, Version(5), 0));
+        let mut history = db.snapshot().history(KeyRange::all(), Version(1), Version(7)).unwrap();
         let mut found = vec![];
         while let Some(item) = history.next().unwrap() {
             found.push((item.block.0, item.version.0, item.base.0, item.time_micros));
@@ -468,16 +405,10 @@ mod tests {
     fn what_cannot_be_committed_is_refused() {
         let (db, other) = (database(Options::default()), database(Options::default()));
         let foreign = job(&other, put("a"));
-        assert!(matches!(
-            db.commit(foreign.txn, foreign.info),
-            Err(Error::Invalid(_))
-        ));
+        assert!(matches!(db.commit(foreign.txn, foreign.info), Err(Error::Invalid(_))));
         let mut talkative = job(&db, put("a"));
         talkative.info.message = "x".repeat(INFO_BYTES_MAX + 1);
-        assert!(matches!(
-            db.commit(talkative.txn, talkative.info),
-            Err(Error::Invalid(_))
-        ));
+        assert!(matches!(db.commit(talkative.txn, talkative.info), Err(Error::Invalid(_))));
         let mut txn = db.begin();
         let huge = vec![0; crate::txn::ENTRY_BYTES_MAX];
         assert!(matches!(txn.put("k", huge.clone()), Err(Error::Invalid(_))));
@@ -488,9 +419,6 @@ mod tests {
         let core = store.get_by_key(other.key()).unwrap();
         let replica = Database::open(core, Cache::new(1 << 20), Options::default()).unwrap();
         let write = job(&replica, put("a"));
-        assert_eq!(
-            replica.commit(write.txn, write.info),
-            Err(Error::NotWritable)
-        );
+        assert_eq!(replica.commit(write.txn, write.info), Err(Error::NotWritable));
     }
 }

@@ -30,13 +30,7 @@ impl Commits {
     const BATCH: u64 = 256;
 
     pub(crate) fn new(log: Log, newest: Version, direction: Direction) -> Commits {
-        Commits {
-            log,
-            direction,
-            newest: Some(newest),
-            next_number: 1,
-            ahead: Vec::new(),
-        }
+        Commits { log, direction, newest: Some(newest), next_number: 1, ahead: Vec::new() }
     }
 
     /// The next commit; `None` after the last one. Backward it reads one block a commit; forward, a few
@@ -45,10 +39,7 @@ impl Commits {
     /// # Errors
     ///
     /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica, and those of storage.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator ends at an error, this resumes"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an iterator ends at an error, this resumes")]
     pub fn next(&mut self) -> Result<Option<CommitRecord>> {
         match self.direction {
             Direction::Backward => {
@@ -56,9 +47,7 @@ impl Commits {
                     return Ok(None);
                 };
                 let record = self.log.record(version)?;
-                self.newest = record
-                    .as_ref()
-                    .and_then(|record| record.previous.first().copied());
+                self.newest = record.as_ref().and_then(|record| record.previous.first().copied());
                 Ok(record)
             }
             Direction::Forward => {
@@ -71,11 +60,7 @@ impl Commits {
     }
 
     fn read_ahead(&mut self) -> Result<Vec<CommitRecord>> {
-        let newest = self
-            .newest
-            .map(|version| self.log.record(version))
-            .transpose()?
-            .flatten();
+        let newest = self.newest.map(|version| self.log.record(version)).transpose()?.flatten();
         let Some(newest) = newest else {
             return Ok(Vec::new());
         };
@@ -88,10 +73,7 @@ impl Commits {
         while let Some(record) = at.filter(|record| record.number >= first) {
             let before = record.previous.first().copied();
             batch.push(record);
-            at = before
-                .map(|version| self.log.record(version))
-                .transpose()?
-                .flatten();
+            at = before.map(|version| self.log.record(version)).transpose()?.flatten();
         }
         self.next_number = last + 1;
         Ok(batch)
@@ -164,10 +146,7 @@ impl History {
     /// # Errors
     ///
     /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica, and those of storage.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator ends at an error, this resumes"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an iterator ends at an error, this resumes")]
     pub fn next(&mut self) -> Result<Option<HistoryItem>> {
         loop {
             if let Some(item) = self.ready.pop_front() {
@@ -200,14 +179,7 @@ impl History {
             self.next += 1;
             if self.range.contains(&key) {
                 let base = Version(block.0);
-                let item = HistoryItem {
-                    version,
-                    time_micros: None,
-                    base,
-                    block,
-                    key,
-                    value,
-                };
+                let item = HistoryItem { version, time_micros: None, base, block, key, value };
                 match self.commit {
                     Some(commit) => self.ready.push_back(commit.attribute(item)),
                     None => self.unattributed.push_back(item),
@@ -232,9 +204,7 @@ impl History {
         if let Some(newest) = newest
             && newest.first_block > first
         {
-            later = self
-                .log
-                .seek(newest, |record| record.first_block <= first)?;
+            later = self.log.seek(newest, |record| record.first_block <= first)?;
         }
         match later {
             Some(record) => {
@@ -253,21 +223,16 @@ impl History {
     /// before it.
     fn attribute(&mut self, commit: Commit) {
         let held_back = self.unattributed.drain(..);
-        self.ready
-            .extend(held_back.map(|item| match item.block.0 < commit.base.0 {
-                true => item,
-                false => commit.attribute(item),
-            }));
+        self.ready.extend(held_back.map(|item| match item.block.0 < commit.base.0 {
+            true => item,
+            false => commit.attribute(item),
+        }));
     }
 }
 
 impl Commit {
     fn of(record: &CommitRecord) -> Commit {
-        Commit {
-            version: record.version,
-            time_micros: record.time_micros,
-            base: record.base(),
-        }
+        Commit { version: record.version, time_micros: record.time_micros, base: record.base() }
     }
 
     fn attribute(self, mut item: HistoryItem) -> HistoryItem {

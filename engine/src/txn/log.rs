@@ -28,11 +28,7 @@ impl Log {
     /// Key and value of consecutive blocks.
     pub fn entries(&self, first: BlockIndex, count: usize) -> Result<Vec<(Bytes, Option<Bytes>)>> {
         let blocks = self.core.get_range(first, count)?;
-        blocks
-            .iter()
-            .zip(first.0..)
-            .map(|(bytes, at)| entry(BlockIndex(at), bytes))
-            .collect()
+        blocks.iter().zip(first.0..).map(|(bytes, at)| entry(BlockIndex(at), bytes)).collect()
     }
 
     /// The commit that ended at this length, if one did.
@@ -92,8 +88,5 @@ impl Log {
 
 fn entry(at: BlockIndex, bytes: &Bytes) -> Result<(Bytes, Option<Bytes>)> {
     let block = Block::decode(at, bytes)?;
-    Ok((
-        bytes.slice_ref(block.key()),
-        block.value().map(|value| bytes.slice_ref(value)),
-    ))
+    Ok((bytes.slice_ref(block.key()), block.value().map(|value| bytes.slice_ref(value))))
 }

@@ -29,31 +29,20 @@ pub struct Subscription {
 impl News {
     /// Tells everyone of a version. Called without locks held; callbacks run in the caller's thread.
     pub fn tell(&self, version: Version) {
-        let callbacks: Vec<Callback> = self
-            .state
-            .lock()
-            .callbacks
-            .iter()
-            .map(|(_, callback)| callback.clone())
-            .collect();
+        let callbacks: Vec<Callback> =
+            self.state.lock().callbacks.iter().map(|(_, callback)| callback.clone()).collect();
         for callback in callbacks {
             callback(version);
         }
     }
 
     /// Calls back with every version told from now on.
-    pub fn subscribe(
-        self: &Arc<News>,
-        callback: impl Fn(Version) + Send + Sync + 'static,
-    ) -> Subscription {
+    pub fn subscribe(self: &Arc<News>, callback: impl Fn(Version) + Send + Sync + 'static) -> Subscription {
         let mut state = self.state.lock();
         let id = state.next_id;
         state.next_id += 1;
         state.callbacks.push((id, Arc::new(callback)));
-        Subscription {
-            id,
-            news: Arc::downgrade(self),
-        }
+        Subscription { id, news: Arc::downgrade(self) }
     }
 }
 

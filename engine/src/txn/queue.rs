@@ -69,23 +69,14 @@ impl<J, A> Ticket<J, A> {
 
 impl<J, A> Queue<J, A> {
     pub fn new(abandoned: fn() -> A) -> Queue<J, A> {
-        let line = Line {
-            waiting: VecDeque::new(),
-            has_leader: false,
-        };
-        Queue {
-            line: Mutex::new(line),
-            abandoned,
-        }
+        let line = Line { waiting: VecDeque::new(), has_leader: false };
+        Queue { line: Mutex::new(line), abandoned }
     }
 
     /// Has the job done, by this thread or another. `work` answers each job of a group, in their order.
     pub fn run(&self, job: J, work: impl FnOnce(&[J]) -> Vec<A>) -> A {
-        let ticket = Arc::new(Ticket {
-            job: Mutex::new(Some(job)),
-            state: Mutex::new(State::Waiting),
-            changed: Condvar::new(),
-        });
+        let ticket =
+            Arc::new(Ticket { job: Mutex::new(Some(job)), state: Mutex::new(State::Waiting), changed: Condvar::new() });
         let leads = {
             let mut line = self.line.lock();
             line.waiting.push_back(ticket.clone());
@@ -96,21 +87,10 @@ impl<J, A> Queue<J, A> {
         }
         let group: Vec<_> = self.line.lock().waiting.drain(..).collect();
         debug_assert!(Arc::ptr_eq(&group[0], &ticket), "the first in line leads");
-        let jobs: Vec<J> = group
-            .iter()
-            .filter_map(|ticket| ticket.job.lock().take())
-            .collect();
-        let mut lead = Lead {
-            queue: self,
-            group,
-            answers: Vec::new(),
-        };
+        let jobs: Vec<J> = group.iter().filter_map(|ticket| ticket.job.lock().take()).collect();
+        let mut lead = Lead { queue: self, group, answers: Vec::new() };
         lead.answers = work(&jobs);
-        assert_eq!(
-            lead.answers.len(),
-            lead.group.len(),
-            "every job has one answer"
-        );
+        assert_eq!(lead.answers.len(), lead.group.len(), "every job has one answer");
         drop(lead);
         drop(jobs); // a large one takes a while: only after everyone was answered
         match ticket.wait() {
@@ -138,9 +118,7 @@ impl<J, A> Drop for Lead<'_, J, A> {
         }
         let mut answers = mem::take(&mut self.answers).into_iter();
         for ticket in &self.group {
-            ticket.set(State::Answered(
-                answers.next().unwrap_or_else(self.queue.abandoned),
-            ));
+            ticket.set(State::Answered(answers.next().unwrap_or_else(self.queue.abandoned)));
         }
     }
 }

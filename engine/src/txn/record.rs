@@ -115,9 +115,7 @@ impl CommitRecord {
         let mut uint = || take_uint(&mut rest).ok_or_else(|| corrupt("it ends early"));
         let format = uint()?;
         if format != FORMAT {
-            return Err(corrupt(&format!(
-                "format {format}, this program knows {FORMAT}"
-            )));
+            return Err(corrupt(&format!("format {format}, this program knows {FORMAT}")));
         }
         let (number, first_block, time) = (uint()?, uint()?, uint()?);
         if number == 0 || first_block >= version.0 {
@@ -135,9 +133,7 @@ impl CommitRecord {
             previous.push(Version(nearest));
         }
         if count != numbers_before(number).count() as u64 {
-            return Err(corrupt(
-                "it has not as many earlier commits as its number asks for",
-            ));
+            return Err(corrupt("it has not as many earlier commits as its number asks for"));
         }
         let changes = uint()?;
         let mut text = || take_text(&mut rest).ok_or_else(|| corrupt("a text is cut or not UTF-8"));
@@ -184,9 +180,7 @@ impl Trail {
         let mut trail = Trail {
             number: record.number - 1,
             time_micros: None,
-            marks: numbers_before(record.number)
-                .zip(record.previous.iter().copied())
-                .collect(),
+            marks: numbers_before(record.number).zip(record.previous.iter().copied()).collect(),
         };
         trail.push(record.version, record.time_micros);
         trail
@@ -314,15 +308,9 @@ mod tests {
     #[test]
     fn round_trips_and_ignores_later_fields() {
         let mut bytes = record().encode().to_vec();
-        assert_eq!(
-            CommitRecord::decode(Version(420), &bytes).unwrap(),
-            record()
-        );
+        assert_eq!(CommitRecord::decode(Version(420), &bytes).unwrap(), record());
         bytes.extend_from_slice(b"a field of tomorrow");
-        assert_eq!(
-            CommitRecord::decode(Version(420), &bytes).unwrap(),
-            record()
-        );
+        assert_eq!(CommitRecord::decode(Version(420), &bytes).unwrap(), record());
     }
 
     #[test]
@@ -330,10 +318,7 @@ mod tests {
         let bytes = record().encode();
         for end in 0..bytes.len() {
             let found = CommitRecord::decode(Version(420), &bytes[..end]);
-            assert!(
-                matches!(found, Err(Error::Corrupt { .. })),
-                "cut at {end}: {found:?}"
-            );
+            assert!(matches!(found, Err(Error::Corrupt { .. })), "cut at {end}: {found:?}");
         }
     }
 

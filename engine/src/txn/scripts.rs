@@ -13,9 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{
-    CommitInfo, CommitRecord, Database, Options, ReadView, Snapshot, Transaction, ViewScan,
-};
+use super::{CommitInfo, CommitRecord, Database, Options, ReadView, Snapshot, Transaction, ViewScan};
 use crate::bee::{Cache, Direction, KeyRange};
 use crate::corestore::{self, Store};
 use crate::error::Result;
@@ -25,10 +23,7 @@ use crate::storage::memory::Memory;
 #[test]
 fn scripts_print_what_they_printed() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/txn/testscripts");
-    let mut files: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
+    let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 8, "scripts are missing: {files:?}");
     for file in files {
@@ -57,10 +52,7 @@ fn run(script: &str) -> String {
         }
         match line {
             "" => {
-                assert!(
-                    printed.is_empty(),
-                    "commands without --- before a blank line"
-                );
+                assert!(printed.is_empty(), "commands without --- before a blank line");
                 out.push('\n');
             }
             "---" => {
@@ -91,13 +83,7 @@ impl Stage {
     fn new() -> Stage {
         let store = Store::open(Arc::new(Memory::new()), corestore::Options::default()).unwrap();
         let db = Stage::database(&store);
-        Stage {
-            store,
-            db,
-            open: BTreeMap::new(),
-            views: BTreeMap::new(),
-            commits: 0,
-        }
+        Stage { store, db, open: BTreeMap::new(), views: BTreeMap::new(), commits: 0 }
     }
 
     fn database(store: &Arc<Store>) -> Arc<Database> {
@@ -112,11 +98,7 @@ impl Stage {
             None => (false, command),
         };
         let words: Vec<&str> = command.split_whitespace().collect();
-        let result = if who.is_empty() {
-            self.global(&words)
-        } else {
-            self.transaction(who, &words)
-        };
+        let result = if who.is_empty() { self.global(&words) } else { self.transaction(who, &words) };
         assert_eq!(result.is_err(), must_fail, "{line}: {result:?}");
         let text = result.unwrap_or_else(|error| format!("Error: {error}"));
         for text in text.lines() {
@@ -142,10 +124,7 @@ impl Stage {
             let txn = self.open.remove(who).unwrap();
             return Ok(format!("version {}", self.db.commit(txn, info)?));
         }
-        let txn = self
-            .open
-            .get_mut(who)
-            .unwrap_or_else(|| panic!("{who} has not begun"));
+        let txn = self.open.get_mut(who).unwrap_or_else(|| panic!("{who} has not begun"));
         match words {
             ["rollback"] => drop(self.open.remove(who)),
             ["refresh"] => txn.refresh(self.db.snapshot()),
@@ -186,16 +165,10 @@ impl Stage {
             ["head"] => return Ok(db.head().to_string()),
             ["at", version, "scan"] => return list_snapshot(&db.snapshot_at(number(version))?),
             ["at", version, "get", key] => {
-                return Ok(pair(
-                    key,
-                    db.snapshot_at(number(version))?.get(key.as_bytes())?,
-                ));
+                return Ok(pair(key, db.snapshot_at(number(version))?.get(key.as_bytes())?));
             }
             ["time", micros] => {
-                return Ok(format!(
-                    "version {}",
-                    db.version_at_time(micros.parse().unwrap())?
-                ));
+                return Ok(format!("version {}", db.version_at_time(micros.parse().unwrap())?));
             }
             ["nearest", version] => return Ok(format!("version {}", db.nearest(number(version))?)),
             ["view", name, "scan"] => {
@@ -212,31 +185,19 @@ impl Stage {
                     let text = |entry: Option<crate::bee::Entry>| {
                         entry.map_or("none".into(), |e| lossy(&e.value.unwrap_or_default()))
                     };
-                    let key = found
-                        .left
-                        .as_ref()
-                        .or(found.right.as_ref())
-                        .map(|e| lossy(&e.key))
-                        .unwrap();
+                    let key = found.left.as_ref().or(found.right.as_ref()).map(|e| lossy(&e.key)).unwrap();
                     let (was, is) = (text(found.right), text(found.left));
                     writeln!(out, "{key}: {was} -> {is}").unwrap();
                 }
                 return Ok(out);
             }
             ["history", span, from, to] => {
-                let mut history = db
-                    .snapshot()
-                    .history(range(span), number(from), number(to))?;
+                let mut history = db.snapshot().history(range(span), number(from), number(to))?;
                 let mut out = String::new();
                 while let Some(item) = history.next()? {
                     let value = item.value.map_or("deleted".into(), |value| lossy(&value));
                     let (version, time) = (item.version, item.time_micros.unwrap());
-                    writeln!(
-                        out,
-                        "version {version} time {time}: {} {value}",
-                        lossy(&item.key)
-                    )
-                    .unwrap();
+                    writeln!(out, "version {version} time {time}: {} {value}", lossy(&item.key)).unwrap();
                 }
                 return Ok(out);
             }
@@ -256,16 +217,8 @@ fn range(span: &str) -> KeyRange {
     let (start, end) = span.split_once("..").unwrap();
     let bound = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     KeyRange {
-        start: if start.is_empty() {
-            Bound::Excluded(Bytes::from_static(&[6]))
-        } else {
-            Bound::Included(bound(start))
-        },
-        end: if end.is_empty() {
-            Bound::Unbounded
-        } else {
-            Bound::Excluded(bound(end))
-        },
+        start: if start.is_empty() { Bound::Excluded(Bytes::from_static(&[6])) } else { Bound::Included(bound(start)) },
+        end: if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(bound(end)) },
     }
 }
 
@@ -287,11 +240,7 @@ fn list(mut scan: ViewScan) -> Result<String> {
             out.push(format!("{}={}", lossy(&key), lossy(&value)));
         }
     }
-    Ok(if out.is_empty() {
-        "nothing".into()
-    } else {
-        out.join(" ")
-    })
+    Ok(if out.is_empty() { "nothing".into() } else { out.join(" ") })
 }
 
 fn list_snapshot(snapshot: &Snapshot) -> Result<String> {
@@ -301,18 +250,11 @@ fn list_snapshot(snapshot: &Snapshot) -> Result<String> {
 fn commits(db: &Database, direction: Direction) -> Result<String> {
     let (mut commits, mut out) = (db.commits(db.head(), direction), String::new());
     while let Some(commit) = commits.next()? {
-        let CommitRecord {
-            version,
-            number,
-            time_micros,
-            user,
-            message,
-            previous,
-            ..
-        } = commit;
+        let CommitRecord { version, number, time_micros, user, message, previous, .. } = commit;
         let previous: Vec<_> = previous.iter().map(Version::to_string).collect();
         let previous = previous.join(" ");
-        writeln!(out, "{number}: version {version} time {time_micros} by {user} ({message}) after [{previous}]").unwrap();
+        writeln!(out, "{number}: version {version} time {time_micros} by {user} ({message}) after [{previous}]")
+            .unwrap();
     }
     Ok(out)
 }

@@ -73,10 +73,7 @@ impl Snapshot {
     /// [`Error::Invalid`] when `to` is newer than this snapshot.
     pub fn history(&self, range: KeyRange, from: Version, to: Version) -> Result<History> {
         if to > self.version() {
-            return Err(Error::invalid(format!(
-                "version {to} is newer than {}",
-                self.version()
-            )));
+            return Err(Error::invalid(format!("version {to} is newer than {}", self.version())));
         }
         Ok(History::new(self.log.clone(), range, from, to))
     }

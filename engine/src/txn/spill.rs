@@ -42,11 +42,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// `owner` tells the databases of one store apart.
     pub fn new(backend: Arc<dyn Backend>, owner: [u8; 8]) -> Arc<Scratch> {
-        Arc::new(Scratch {
-            backend,
-            owner,
-            next_run: AtomicU64::new(0),
-        })
+        Arc::new(Scratch { backend, owner, next_run: AtomicU64::new(0) })
     }
 
     /// An empty run about to be filled in ascending key order.
@@ -93,32 +89,18 @@ impl Run {
         if key < self.first.as_ref() || key > self.last.as_ref() || !self.filter.may_hold(key) {
             return Ok(None);
         }
-        let found = self
-            .scratch
-            .backend
-            .get(Space::Scratch, &self.stored(key))?;
+        let found = self.scratch.backend.get(Space::Scratch, &self.stored(key))?;
         found.map(|value| decode(&value)).transpose()
     }
 
     /// Appends up to `limit` writes of the range, in the direction asked.
-    pub fn fill(
-        &self,
-        range: &KeyRange,
-        direction: Direction,
-        limit: usize,
-        out: &mut Batch,
-    ) -> Result<()> {
+    pub fn fill(&self, range: &KeyRange, direction: Direction, limit: usize, out: &mut Batch) -> Result<()> {
         let range = self.stored_range(range);
         if range.is_empty() {
             return Ok(());
         }
         let reverse = direction == Direction::Backward;
-        for item in self
-            .scratch
-            .backend
-            .scan(Space::Scratch, range, reverse)
-            .take(limit)
-        {
+        for item in self.scratch.backend.scan(Space::Scratch, range, reverse).take(limit) {
             let (key, value) = item?;
             out.push_back((key.slice(PREFIX_BYTES..), decode(&value)?));
         }
@@ -180,12 +162,8 @@ impl RunWriter {
         let base = write.base.0.to_be_bytes();
         let stored = run.stored(key);
         match &write.value {
-            Some(value) => self
-                .batch
-                .put_parts(Space::Scratch, &stored, &[&base, &[1], value]),
-            None => self
-                .batch
-                .put_parts(Space::Scratch, &stored, &[&base, &[0]]),
+            Some(value) => self.batch.put_parts(Space::Scratch, &stored, &[&base, &[1], value]),
+            None => self.batch.put_parts(Space::Scratch, &stored, &[&base, &[0]]),
         }
         if self.batch.byte_len() >= BATCH_BYTES {
             self.flush()?;
@@ -216,10 +194,7 @@ fn decode(stored: &Bytes) -> Result<Write> {
     let base = Version(u64::from_be_bytes(*base));
     match rest.first() {
         Some(0) => Ok(Write { value: None, base }),
-        Some(1) => Ok(Write {
-            value: Some(stored.slice(9..)),
-            base,
-        }),
+        Some(1) => Ok(Write { value: Some(stored.slice(9..)), base }),
         _ => Err(corrupt()),
     }
 }
@@ -233,9 +208,7 @@ impl Filter {
     const PROBES: u64 = 6;
 
     fn for_entries(entries: usize) -> Filter {
-        Filter {
-            words: vec![0; (entries * 10).div_ceil(64).max(1)],
-        }
+        Filter { words: vec![0; (entries * 10).div_ceil(64).max(1)] }
     }
 
     fn insert(&mut self, key: &[u8]) {
@@ -271,12 +244,7 @@ mod tests {
         let key = |i: u32| i.to_be_bytes();
         (0..10_000).for_each(|i| filter.insert(&key(i)));
         assert!((0..10_000).all(|i| filter.may_hold(&key(i))));
-        let let_through = (10_000..110_000)
-            .filter(|&i| filter.may_hold(&key(i)))
-            .count();
-        assert!(
-            let_through < 3_000,
-            "{let_through} of 100000 absent keys pass"
-        );
+        let let_through = (10_000..110_000).filter(|&i| filter.may_hold(&key(i))).count();
+        assert!(let_through < 3_000, "{let_through} of 100000 absent keys pass");
     }
 }

@@ -32,12 +32,7 @@ pub struct Transaction {
 impl Transaction {
     pub(crate) fn new(base: Snapshot, scratch: Arc<Scratch>, bytes_max: usize) -> Transaction {
         let writes = WriteSet::new(scratch.clone(), bytes_max);
-        Transaction {
-            base,
-            writes,
-            relied: Relied::default(),
-            scratch,
-        }
+        Transaction { base, writes, relied: Relied::default(), scratch }
     }
 
     /// The committed version it reads.

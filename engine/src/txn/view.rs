@@ -71,11 +71,7 @@ impl ReadView {
     /// Those of reading spilled writes.
     pub fn scan(&self, range: KeyRange, direction: Direction) -> Result<ViewScan> {
         let own = WriteScan::new(self.chunks.iter().cloned(), &range, direction)?;
-        Ok(ViewScan::new(
-            own,
-            self.snapshot.scan(range, direction),
-            direction,
-        ))
+        Ok(ViewScan::new(own, self.snapshot.scan(range, direction), direction))
     }
 
     /// The keys of a range in order; the values are left empty and, where the format allows it, unread.
@@ -123,10 +119,7 @@ impl ViewScan {
     /// # Errors
     ///
     /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica, and those of storage.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator ends at an error, this resumes"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an iterator ends at an error, this resumes")]
     pub fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
         while let Some(own) = &mut self.own {
             if self.ahead.is_none() {
@@ -151,11 +144,7 @@ impl ViewScan {
             if let Some((key, write)) = write
                 && let Some(value) = write.value
             {
-                let value = if self.is_keys_only {
-                    Bytes::new()
-                } else {
-                    value
-                };
+                let value = if self.is_keys_only { Bytes::new() } else { value };
                 return Ok(Some((key, value)));
             }
         }
@@ -178,9 +167,7 @@ impl ViewScan {
             if self.own.is_none() && self.ahead.is_none() {
                 let mut entries = mem::take(&mut self.entries);
                 entries.clear();
-                let read = self
-                    .committed
-                    .next_batch(&mut entries, limit - (out.len() - before));
+                let read = self.committed.next_batch(&mut entries, limit - (out.len() - before));
                 out.extend(entries.drain(..).map(|entry| self.pair(entry)));
                 self.entries = entries;
                 if let Err(error) = read
@@ -201,11 +188,7 @@ impl ViewScan {
     }
 
     fn pair(&self, entry: Entry) -> (Bytes, Bytes) {
-        let value = if self.is_keys_only {
-            Bytes::new()
-        } else {
-            value_of(&entry)
-        };
+        let value = if self.is_keys_only { Bytes::new() } else { value_of(&entry) };
         (entry.key, value)
     }
 }

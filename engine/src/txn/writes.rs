@@ -51,10 +51,7 @@ struct Level {
 
 impl Level {
     fn new(opened: Opened) -> Level {
-        Level {
-            opened,
-            chunks: Vec::new(),
-        }
+        Level { opened, chunks: Vec::new() }
     }
 
     /// Merges the newest chunks as far as that is cheap.
@@ -70,8 +67,7 @@ impl Level {
             match chunk::merge(older, newer) {
                 Ok(merged) => self.chunks.push(Chunk::Memory(merged)),
                 Err((older, newer)) => {
-                    self.chunks
-                        .extend([Chunk::Memory(older), Chunk::Memory(newer)]);
+                    self.chunks.extend([Chunk::Memory(older), Chunk::Memory(newer)]);
                     return;
                 }
             }
@@ -110,13 +106,7 @@ impl WriteSet {
     /// Nothing written yet; beyond `bytes_max` of memory, writes go to `scratch`.
     pub fn new(scratch: Arc<Scratch>, bytes_max: usize) -> WriteSet {
         let levels = vec![Level::new(Opened::Begin)];
-        WriteSet {
-            levels,
-            scratch,
-            bytes: 0,
-            bytes_max,
-            oldest_base: None,
-        }
+        WriteSet { levels, scratch, bytes: 0, bytes_max, oldest_base: None }
     }
 
     /// Writes a key in the top level.
@@ -132,11 +122,7 @@ impl WriteSet {
         growing.put(key, Write { value, base });
         let after = growing.bytes();
         self.bytes = (self.bytes + after) - before;
-        if self.bytes > self.bytes_max {
-            self.spill()
-        } else {
-            Ok(())
-        }
+        if self.bytes > self.bytes_max { self.spill() } else { Ok(()) }
     }
 
     /// The newest write of a key. Its base is that of the newest chunk, not the oldest one.
@@ -151,10 +137,7 @@ impl WriteSet {
 
     /// All chunks with something in them, newest first. Holding them freezes them.
     pub fn freeze(&self) -> Vec<Chunk> {
-        self.chunks()
-            .filter(|chunk| chunk.len() > 0)
-            .cloned()
-            .collect()
+        self.chunks().filter(|chunk| chunk.len() > 0).cloned().collect()
     }
 
     /// All writes of a range, ascending: newest value, oldest base.
@@ -184,8 +167,7 @@ impl WriteSet {
 
     /// Whether some writes are on disk.
     pub fn is_spilled(&self) -> bool {
-        self.chunks()
-            .any(|chunk| matches!(chunk, Chunk::Spilled(_)))
+        self.chunks().any(|chunk| matches!(chunk, Chunk::Spilled(_)))
     }
 
     /// Opens a level for a statement.
@@ -212,8 +194,7 @@ impl WriteSet {
     /// Opens a level with a name.
     pub fn savepoint(&mut self, name: &str) {
         self.top().settle();
-        self.levels
-            .push(Level::new(Opened::Savepoint(name.to_owned())));
+        self.levels.push(Level::new(Opened::Savepoint(name.to_owned())));
     }
 
     /// Drops what was written since the newest savepoint of that name, which stays.
@@ -238,17 +219,12 @@ impl WriteSet {
     }
 
     fn top(&mut self) -> &mut Level {
-        self.levels
-            .last_mut()
-            .expect("the first level is never dropped")
+        self.levels.last_mut().expect("the first level is never dropped")
     }
 
     /// Newest first.
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        self.levels
-            .iter()
-            .rev()
-            .flat_map(|level| level.chunks.iter().rev())
+        self.levels.iter().rev().flat_map(|level| level.chunks.iter().rev())
     }
 
     fn statement(&self) -> Result<usize> {
@@ -307,9 +283,8 @@ impl WriteSet {
             Chunk::Spilled(run) => Some(run.tier),
             Chunk::Memory(_) => None,
         };
-        let same = |group: &[Chunk]| {
-            tier(&group[0]).is_some() && group.iter().all(|chunk| tier(chunk) == tier(&group[0]))
-        };
+        let same =
+            |group: &[Chunk]| tier(&group[0]).is_some() && group.iter().all(|chunk| tier(chunk) == tier(&group[0]));
         let Some(first) = chunks.windows(RUNS_MERGED).position(same) else {
             return Ok(false);
         };
@@ -339,10 +314,7 @@ mod tests {
 
     fn write_set(bytes_max: usize) -> (WriteSet, Arc<MemoryBackend>) {
         let backend = Arc::new(MemoryBackend::new());
-        (
-            WriteSet::new(Scratch::new(backend.clone(), *b"database"), bytes_max),
-            backend,
-        )
+        (WriteSet::new(Scratch::new(backend.clone(), *b"database"), bytes_max), backend)
     }
 
     fn key(i: u64) -> Bytes {
@@ -374,11 +346,7 @@ mod tests {
             let view = (i % 2 == 0).then_some(view);
             writes.end_statement().unwrap();
             drop(view);
-            assert!(
-                writes.freeze().len() <= 3,
-                "{} chunks at {i}",
-                writes.freeze().len()
-            );
+            assert!(writes.freeze().len() <= 3, "{} chunks at {i}", writes.freeze().len());
         }
         assert_eq!(content(writes.scan(&KeyRange::all()).unwrap()).len(), 5000);
     }
@@ -390,11 +358,7 @@ mod tests {
         for i in 0..4096 {
             held.push(writes.freeze());
             writes.put(key(i), None, Version(1)).unwrap();
-            assert!(
-                writes.freeze().len() <= 14,
-                "{} chunks at {i}",
-                writes.freeze().len()
-            );
+            assert!(writes.freeze().len() <= 14, "{} chunks at {i}", writes.freeze().len());
         }
         for (i, view) in held.into_iter().enumerate() {
             let scan = WriteScan::new(view, &KeyRange::all(), Direction::Forward).unwrap();
@@ -412,11 +376,7 @@ mod tests {
             assert!(writes.bytes <= 20_000);
         }
         assert!(writes.is_spilled());
-        assert!(
-            writes.freeze().len() < 64,
-            "{} chunks",
-            writes.freeze().len()
-        );
+        assert!(writes.freeze().len() < 64, "{} chunks", writes.freeze().len());
         let found = content(writes.scan(&KeyRange::all()).unwrap());
         let want = (0..count).map(|i| (key(i), (Some(key(i)), Version(i))));
         assert!(found.into_iter().eq(want));
@@ -424,11 +384,7 @@ mod tests {
         assert_eq!(writes.get(&key(count)).unwrap(), None);
         assert!(scratch_entries(&backend) > 0);
         drop(writes);
-        assert_eq!(
-            scratch_entries(&backend),
-            0,
-            "spilled writes outlive their transaction"
-        );
+        assert_eq!(scratch_entries(&backend), 0, "spilled writes outlive their transaction");
     }
 
     #[derive(Clone, Debug)]

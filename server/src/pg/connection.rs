@@ -7,9 +7,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{Buf, BytesMut};
-use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
 use pgbee_sql::SqlError;
 use pgbee_sql::error::state;
+use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -98,7 +98,9 @@ impl Connection {
         while !self.out.is_empty() {
             match self.socket.try_write(&self.out) {
                 Ok(n) => self.out.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return tokio::runtime::Handle::current().block_on(self.flush()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return tokio::runtime::Handle::current().block_on(self.flush());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -127,7 +129,10 @@ impl Connection {
             return Err(violation(format!("invalid frontend message type {kind}")));
         }
         if length < 4 || length > self.max_message_bytes {
-            return Err(violation(format!("invalid message length {length}: at most {} bytes are taken", self.max_message_bytes)));
+            return Err(violation(format!(
+                "invalid message length {length}: at most {} bytes are taken",
+                self.max_message_bytes
+            )));
         }
         if self.input.len() <= length {
             return Ok(None);
@@ -137,8 +142,14 @@ impl Connection {
             bytes.advance(5);
             return Ok(Some(Message::CopyData(bytes)));
         }
-        if matches!(kind, b'Q' | b'P') && std::str::from_utf8(&bytes[5..bytes.len()]).is_err() && !only_types_are_binary(kind, &bytes[5..]) {
-            return Err(SqlError::new(state::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\""));
+        if matches!(kind, b'Q' | b'P')
+            && std::str::from_utf8(&bytes[5..bytes.len()]).is_err()
+            && !only_types_are_binary(kind, &bytes[5..])
+        {
+            return Err(SqlError::new(
+                state::CHARACTER_NOT_IN_REPERTOIRE,
+                "invalid byte sequence for encoding \"UTF8\"",
+            ));
         }
         decode(&mut bytes, false).map(|message| Some(Message::Other(message)))
     }

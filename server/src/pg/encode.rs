@@ -15,7 +15,14 @@ use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 ///
 /// # Errors
 /// A value that has no binary form; nothing is appended then.
-pub fn data_row(row: &[Datum], fields: &[Field], binary: &[bool], cx: &SessionCx, scratch: &mut Vec<u8>, out: &mut BytesMut) -> Result<()> {
+pub fn data_row(
+    row: &[Datum],
+    fields: &[Field],
+    binary: &[bool],
+    cx: &SessionCx,
+    scratch: &mut Vec<u8>,
+    out: &mut BytesMut,
+) -> Result<()> {
     let start = out.len();
     out.put_u8(b'D');
     out.put_u32(0);
@@ -47,7 +54,15 @@ pub fn row_description(fields: &[Field], binary: Option<&[bool]>) -> PgWireBacke
     let describe = |(i, field): (usize, &Field)| {
         let size = field.ty.ty.info().map_or(-1, |info| info.len);
         let format = i16::from(binary.is_some_and(|b| b.get(i).copied().unwrap_or(false)));
-        FieldDescription::new(field.name.to_string(), field.table_oid as i32, field.attnum, field.ty.ty.0, size, field.ty.typmod, format)
+        FieldDescription::new(
+            field.name.to_string(),
+            field.table_oid as i32,
+            field.attnum,
+            field.ty.ty.0,
+            size,
+            field.ty.typmod,
+            format,
+        )
     };
     PgWireBackendMessage::RowDescription(RowDescription::new(fields.iter().enumerate().map(describe).collect()))
 }
@@ -56,8 +71,20 @@ fn report_fields(severity: &str, error: &SqlError) -> Vec<(u8, String)> {
     let report = &error.0;
     // No field may hold a NUL: it would end there.
     let clean = |text: &str| text.replace('\0', "\\0");
-    let mut fields = vec![(b'S', severity.to_owned()), (b'V', severity.to_owned()), (b'C', report.state.to_owned()), (b'M', clean(&report.message))];
-    let more = [(b'D', &report.detail), (b'H', &report.hint), (b's', &report.schema), (b't', &report.table), (b'c', &report.column), (b'n', &report.constraint)];
+    let mut fields = vec![
+        (b'S', severity.to_owned()),
+        (b'V', severity.to_owned()),
+        (b'C', report.state.to_owned()),
+        (b'M', clean(&report.message)),
+    ];
+    let more = [
+        (b'D', &report.detail),
+        (b'H', &report.hint),
+        (b's', &report.schema),
+        (b't', &report.table),
+        (b'c', &report.column),
+        (b'n', &report.constraint),
+    ];
     for (code, value) in more {
         if let Some(text) = value {
             fields.push((code, clean(text)));

@@ -183,14 +183,21 @@ impl Client {
                 self.connection.put(PgWireBackendMessage::ParseComplete(ParseComplete::new()));
             }
             PgWireFrontendMessage::Bind(bind) => self.bind(bind)?,
-            PgWireFrontendMessage::Describe(describe) => self.describe(describe.target_type, describe.name.as_deref().unwrap_or(""))?,
+            PgWireFrontendMessage::Describe(describe) => {
+                self.describe(describe.target_type, describe.name.as_deref().unwrap_or(""))?
+            }
             PgWireFrontendMessage::Execute(execute) => {
-                let outcome = self.session.execute(execute.name.as_deref().unwrap_or(""), execute.max_rows.max(0) as usize)?;
+                let outcome =
+                    self.session.execute(execute.name.as_deref().unwrap_or(""), execute.max_rows.max(0) as usize)?;
                 self.outcome(outcome, false)?;
             }
             PgWireFrontendMessage::Close(close) => {
                 let name = close.name.as_deref().unwrap_or("");
-                if close.target_type == b'S' { self.session.close_statement(name) } else { self.session.close_portal(name) }
+                if close.target_type == b'S' {
+                    self.session.close_statement(name)
+                } else {
+                    self.session.close_portal(name)
+                }
                 self.connection.put(PgWireBackendMessage::CloseComplete(CloseComplete::new()));
             }
             PgWireFrontendMessage::Flush(_) => self.connection.flush_blocking()?,
@@ -211,8 +218,15 @@ impl Client {
     }
 
     fn bind(&mut self, bind: Bind) -> Handled {
-        let (portal, statement) = (bind.portal_name.as_deref().unwrap_or(""), bind.statement_name.as_deref().unwrap_or(""));
-        self.session.bind(portal, statement, bind.parameters, &bind.parameter_format_codes, &bind.result_column_format_codes)?;
+        let (portal, statement) =
+            (bind.portal_name.as_deref().unwrap_or(""), bind.statement_name.as_deref().unwrap_or(""));
+        self.session.bind(
+            portal,
+            statement,
+            bind.parameters,
+            &bind.parameter_format_codes,
+            &bind.result_column_format_codes,
+        )?;
         self.connection.put(PgWireBackendMessage::BindComplete(BindComplete::new()));
         Ok(())
     }
@@ -220,7 +234,9 @@ impl Client {
     fn describe(&mut self, target: u8, name: &str) -> Handled {
         let description = if target == b'S' {
             let shape = self.session.describe_statement(name)?;
-            self.connection.put(PgWireBackendMessage::ParameterDescription(ParameterDescription::new(shape.params.iter().map(|t| t.0).collect())));
+            self.connection.put(PgWireBackendMessage::ParameterDescription(ParameterDescription::new(
+                shape.params.iter().map(|t| t.0).collect(),
+            )));
             shape.fields.map(|fields| encode::row_description(&fields, None))
         } else {
             self.session.describe_portal(name)?.map(|(fields, binary)| encode::row_description(&fields, Some(&binary)))
@@ -255,7 +271,14 @@ impl Client {
                     match self.session.fetch()? {
                         Step::Rows(rows) => {
                             for row in &rows {
-                                encode::data_row(row, &fields, &binary, &cx, &mut self.scratch, &mut self.connection.out)?;
+                                encode::data_row(
+                                    row,
+                                    &fields,
+                                    &binary,
+                                    &cx,
+                                    &mut self.scratch,
+                                    &mut self.connection.out,
+                                )?;
                             }
                             self.connection.flush_if_full()?;
                         }
@@ -275,14 +298,22 @@ impl Client {
             Outcome::CopyIn(shape) => {
                 let CopyShape { binary, columns } = shape;
                 let format = i8::from(binary);
-                self.connection.put(PgWireBackendMessage::CopyInResponse(CopyInResponse::new(format, columns as i16, vec![i16::from(format); columns])));
+                self.connection.put(PgWireBackendMessage::CopyInResponse(CopyInResponse::new(
+                    format,
+                    columns as i16,
+                    vec![i16::from(format); columns],
+                )));
                 self.connection.flush_blocking()?;
                 self.mode = Mode::CopyIn { simple };
             }
             Outcome::CopyOut(shape) => {
                 let CopyShape { binary, columns } = shape;
                 let format = i8::from(binary);
-                self.connection.put(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(format, columns as i16, vec![i16::from(format); columns])));
+                self.connection.put(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(
+                    format,
+                    columns as i16,
+                    vec![i16::from(format); columns],
+                )));
                 loop {
                     match self.session.copy_out()? {
                         CopyStep::Data(data) => {
@@ -310,7 +341,9 @@ impl Client {
             PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_) => return Ok(Next::Wait),
             _ => {
                 let _ = self.session.copy_fail("unexpected message type during COPY from stdin");
-                return Err(SqlError::new(state::PROTOCOL_VIOLATION, "unexpected message type during COPY from stdin").into());
+                return Err(
+                    SqlError::new(state::PROTOCOL_VIOLATION, "unexpected message type during COPY from stdin").into()
+                );
             }
         };
         self.mode = Mode::Ready;

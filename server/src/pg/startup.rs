@@ -32,7 +32,11 @@ const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The socket broke, or the client took too long.
-pub async fn start(mut connection: Connection, instance: Arc<Instance>, clients: Arc<Clients>) -> io::Result<Option<Client>> {
+pub async fn start(
+    mut connection: Connection,
+    instance: Arc<Instance>,
+    clients: Arc<Clients>,
+) -> io::Result<Option<Client>> {
     let greeting = greet(&mut connection, instance, clients);
     match tokio::time::timeout(STARTUP_TIMEOUT, greeting).await {
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no startup within a minute")),
@@ -70,12 +74,18 @@ impl From<SqlError> for Refusal {
 
 type Greeted = Option<(pgbee_sql::session::Session, Place)>;
 
-async fn greet(connection: &mut Connection, instance: Arc<Instance>, clients: Arc<Clients>) -> Result<Greeted, Refusal> {
+async fn greet(
+    connection: &mut Connection,
+    instance: Arc<Instance>,
+    clients: Arc<Clients>,
+) -> Result<Greeted, Refusal> {
     let startup = loop {
         match connection.next_startup_packet()? {
             None if connection.read_some().await? => {}
             None => return Ok(None),
-            Some(PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::PostgresSsl(_) | SslNegotiationMetaMessage::PostgresGss(_))) => {
+            Some(PgWireFrontendMessage::SslNegotiation(
+                SslNegotiationMetaMessage::PostgresSsl(_) | SslNegotiationMetaMessage::PostgresGss(_),
+            )) => {
                 connection.out.put_u8(b'N');
                 connection.flush().await?;
             }
@@ -91,7 +101,9 @@ async fn greet(connection: &mut Connection, instance: Arc<Instance>, clients: Ar
     };
     negotiate_version(connection, &startup)?;
     let parameter = |name: &str| startup.parameters.get(name).filter(|v| !v.is_empty()).cloned();
-    let user = parameter("user").ok_or_else(|| SqlError::new(state::INVALID_AUTHORIZATION_SPECIFICATION, "no PostgreSQL user name specified in startup packet"))?;
+    let user = parameter("user").ok_or_else(|| {
+        SqlError::new(state::INVALID_AUTHORIZATION_SPECIFICATION, "no PostgreSQL user name specified in startup packet")
+    })?;
     if parameter("replication").is_some_and(|v| !matches!(v.as_str(), "0" | "false" | "off" | "no")) {
         return Err(SqlError::unsupported("PostgreSQL's replication protocol").into());
     }
@@ -103,11 +115,24 @@ async fn greet(connection: &mut Connection, instance: Arc<Instance>, clients: Ar
     };
     authenticate(connection, &instance, &user).await?;
 
-    let mut settings: Vec<(String, String)> = parameter("options").map(|o| command_line_settings(&o)).transpose()?.unwrap_or_default();
+    let mut settings: Vec<(String, String)> =
+        parameter("options").map(|o| command_line_settings(&o)).transpose()?.unwrap_or_default();
     let own = ["user", "database", "options", "replication"];
     // Names that begin with _pq_. ask for protocol extensions; none is spoken.
-    settings.extend(startup.parameters.iter().filter(|(k, _)| !own.contains(&k.as_str()) && !k.starts_with("_pq_.")).map(|(k, v)| (k.clone(), v.clone())));
-    let options = ConnectOptions { database: parameter("database").unwrap_or_else(|| user.clone()), user, settings, backend_pid: place.pid, client: connection.peer() };
+    settings.extend(
+        startup
+            .parameters
+            .iter()
+            .filter(|(k, _)| !own.contains(&k.as_str()) && !k.starts_with("_pq_."))
+            .map(|(k, v)| (k.clone(), v.clone())),
+    );
+    let options = ConnectOptions {
+        database: parameter("database").unwrap_or_else(|| user.clone()),
+        user,
+        settings,
+        backend_pid: place.pid,
+        client: connection.peer(),
+    };
     let session = tokio::task::block_in_place(|| instance.connect(options))?;
 
     let mut secret = [0u8; 4];
@@ -117,7 +142,10 @@ async fn greet(connection: &mut Connection, instance: Arc<Instance>, clients: Ar
     for (name, value) in session.parameters_at_start() {
         connection.put(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name.to_owned(), value)));
     }
-    connection.put(PgWireBackendMessage::BackendKeyData(BackendKeyData::new(place.pid, SecretKey::I32(i32::from_be_bytes(secret)))));
+    connection.put(PgWireBackendMessage::BackendKeyData(BackendKeyData::new(
+        place.pid,
+        SecretKey::I32(i32::from_be_bytes(secret)),
+    )));
     Ok(Some((session, place)))
 }
 
@@ -125,7 +153,10 @@ async fn greet(connection: &mut Connection, instance: Arc<Instance>, clients: Ar
 fn negotiate_version(connection: &mut Connection, startup: &Startup) -> Result<(), SqlError> {
     let (major, minor) = (startup.protocol_number_major, startup.protocol_number_minor);
     if major != 3 {
-        return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0")));
+        return Err(SqlError::new(
+            state::FEATURE_NOT_SUPPORTED,
+            format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0"),
+        ));
     }
     let extensions: Vec<&String> = startup.parameters.keys().filter(|k| k.starts_with("_pq_.")).collect();
     if minor > 0 || !extensions.is_empty() {
@@ -156,10 +187,19 @@ fn command_line_settings(options: &str) -> Result<Vec<(String, String)>, SqlErro
     let mut words = words.into_iter().filter(|w| !w.is_empty());
     let mut settings = Vec::new();
     while let Some(word) = words.next() {
-        let setting = if word == "-c" { words.next() } else { word.strip_prefix("-c").or_else(|| word.strip_prefix("--")).map(str::to_owned) };
+        let setting = if word == "-c" {
+            words.next()
+        } else {
+            word.strip_prefix("-c").or_else(|| word.strip_prefix("--")).map(str::to_owned)
+        };
         match setting.as_deref().and_then(|s| s.split_once('=')) {
             Some((name, value)) => settings.push((name.replace('-', "_"), value.to_owned())),
-            None => return Err(SqlError::new(state::SYNTAX_ERROR, format!("invalid command-line argument for server process: {word}"))),
+            None => {
+                return Err(SqlError::new(
+                    state::SYNTAX_ERROR,
+                    format!("invalid command-line argument for server process: {word}"),
+                ));
+            }
         }
     }
     Ok(settings)
@@ -175,17 +215,23 @@ impl AuthSource for Verifier {
         Err(PgWireError::InvalidPassword(login.user().unwrap_or_default().to_owned()))
     }
     async fn get_scram_secret(&self, login: &LoginInfo) -> PgWireResult<(ScramSecret, Option<()>)> {
-        let secret = password::parse(&self.0).ok_or_else(|| PgWireError::InvalidPassword(login.user().unwrap_or_default().to_owned()))?;
+        let secret = password::parse(&self.0)
+            .ok_or_else(|| PgWireError::InvalidPassword(login.user().unwrap_or_default().to_owned()))?;
         Ok((secret, None))
     }
 }
 
 async fn authenticate(connection: &mut Connection, instance: &Arc<Instance>, user: &str) -> Result<(), Refusal> {
-    let wrong = || SqlError::new(state::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""));
+    let wrong =
+        || SqlError::new(state::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""));
     let verifier = instance.password_verifier(user);
     // There is one role so far; another name is told so only where it could have been trusted.
     if verifier.is_none() && user != "postgres" {
-        return Err(SqlError::new(state::INVALID_AUTHORIZATION_SPECIFICATION, format!("role \"{user}\" does not exist")).into());
+        return Err(SqlError::new(
+            state::INVALID_AUTHORIZATION_SPECIFICATION,
+            format!("role \"{user}\" does not exist"),
+        )
+        .into());
     }
     let Some(verifier) = verifier else { return Ok(()) };
     let Some(peer) = connection.peer() else { return Ok(()) };
@@ -220,7 +266,8 @@ async fn authenticate(connection: &mut Connection, instance: &Arc<Instance>, use
 mod tests {
     #[test]
     fn options_are_split_as_a_shell_would() {
-        let settings = super::command_line_settings("-c bee.as_of=version:5  --work-mem=1MB -csearch_path=a\\ b").expect("good options");
+        let settings = super::command_line_settings("-c bee.as_of=version:5  --work-mem=1MB -csearch_path=a\\ b")
+            .expect("good options");
         let expected = [("bee.as_of", "version:5"), ("work_mem", "1MB"), ("search_path", "a b")];
         assert_eq!(settings, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert!(super::command_line_settings("-x").is_err());

@@ -22,7 +22,9 @@ impl Binder<'_> {
                 let e = self.argument_of(val, Type::INT8, "AS OF VERSION")?;
                 match require(&e, self.env.session, "AS OF VERSION with a value").at_pos(pos)? {
                     Datum::Int8(version) if version >= 0 => Ok(version as u64),
-                    Datum::Int8(version) => error(state::INVALID_PARAMETER_VALUE, pos, format!("version {version} does not exist")),
+                    Datum::Int8(version) => {
+                        error(state::INVALID_PARAMETER_VALUE, pos, format!("version {version} does not exist"))
+                    }
                     _ => error(state::NULL_VALUE_NOT_ALLOWED, pos, "AS OF VERSION must not be null"),
                 }
             }
@@ -47,13 +49,15 @@ impl Binder<'_> {
     fn as_of_micros(&mut self, val: Val) -> Result<i64> {
         let pos = val.pos;
         let session = self.env.session;
-        let not_null = || SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "AS OF TIMESTAMP must not be null").at(Some(pos + 1));
+        let not_null =
+            || SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "AS OF TIMESTAMP must not be null").at(Some(pos + 1));
         // A string is a time, or with a sign in front a span before now.
-        if let (true, ExprKind::Const(Datum::Text(text))) = (val.is_unknown(), &val.e.kind) {
-            if text.trim_start().starts_with('-') && !text.trim().eq_ignore_ascii_case("-infinity") {
-                let span = io::text_in(text, TypeMod::from(Type::INTERVAL), session).at_pos(pos)?;
-                return self.after_now(Expr::constant(span, Type::INTERVAL), pos);
-            }
+        if let (true, ExprKind::Const(Datum::Text(text))) = (val.is_unknown(), &val.e.kind)
+            && text.trim_start().starts_with('-')
+            && !text.trim().eq_ignore_ascii_case("-infinity")
+        {
+            let span = io::text_in(text, TypeMod::from(Type::INTERVAL), session).at_pos(pos)?;
+            return self.after_now(Expr::constant(span, Type::INTERVAL), pos);
         }
         if val.ty() == Type::INTERVAL {
             return self.after_now(val.e, pos);

@@ -14,7 +14,7 @@ use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
 use crate::ir::*;
 use crate::parse::ast::{self, Pos};
-use crate::types::{Datum, Type, TypeMod};
+use crate::types::{Type, TypeMod};
 
 /// First index of a column that stands for an aggregate.
 pub(super) const AGGREGATES: usize = 1 << 40;
@@ -84,13 +84,10 @@ pub(super) enum Clause {
     WindowFrame,
     UpdateSet,
     Returning,
-    Conflict,
     Check,
     Default,
-    Policy,
     Parameter,
     CopyWhere,
-    AlterUsing,
     AsOf,
 }
 
@@ -114,18 +111,24 @@ impl Clause {
             Clause::WindowFrame => "window ROWS",
             Clause::UpdateSet => "UPDATE",
             Clause::Returning => "RETURNING",
-            Clause::Conflict => "ON CONFLICT",
             Clause::Check => "check constraints",
             Clause::Default => "DEFAULT expressions",
-            Clause::Policy => "policy expressions",
             Clause::Parameter => "EXECUTE parameters",
             Clause::CopyWhere => "COPY FROM WHERE conditions",
-            Clause::AlterUsing => "transform expressions",
             Clause::AsOf => "AS OF",
         }
     }
     pub fn allows_aggregates(self) -> bool {
-        matches!(self, Clause::Select | Clause::Having | Clause::OrderBy | Clause::DistinctOn | Clause::WindowPartition | Clause::WindowOrder | Clause::WindowFrame)
+        matches!(
+            self,
+            Clause::Select
+                | Clause::Having
+                | Clause::OrderBy
+                | Clause::DistinctOn
+                | Clause::WindowPartition
+                | Clause::WindowOrder
+                | Clause::WindowFrame
+        )
     }
     pub fn allows_windows(self) -> bool {
         matches!(self, Clause::Select | Clause::OrderBy | Clause::DistinctOn)
@@ -165,10 +168,6 @@ pub(super) struct Level {
     pub groupings: Vec<Vec<(Expr, Pos)>>,
     pub windows: Vec<PendingWindow>,
     pub window_defs: Vec<BoundWindow>,
-    /// Inside the arguments of an aggregate of this level: another is an error.
-    pub in_aggregate: bool,
-    /// Inside the arguments of a window call of this level.
-    pub in_window: bool,
     /// Inside CASE or COALESCE, whose branches may not return sets.
     pub no_sets_in: Option<&'static str>,
     /// Whether a set-returning call was met.
@@ -185,8 +184,6 @@ impl Level {
             groupings: vec![],
             windows: vec![],
             window_defs: vec![],
-            in_aggregate: false,
-            in_window: false,
             no_sets_in: None,
             has_sets: false,
         }
@@ -276,11 +273,6 @@ impl<'e> Binder<'e> {
         self.levels.last_mut().expect("an expression is bound in a level")
     }
 
-    /// The clause being bound.
-    pub fn clause(&self) -> Clause {
-        self.levels.last().map_or(Clause::Select, |l| l.clause)
-    }
-
     /// Runs `f` with another clause set.
     pub fn in_clause<T>(&mut self, clause: Clause, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let outer = std::mem::replace(&mut self.level().clause, clause);
@@ -362,11 +354,6 @@ pub(super) fn columns_of(schema: &[Field]) -> Vec<Expr> {
 /// A field that is no column of a table.
 pub(super) fn field(name: impl AsRef<str>, ty: TypeMod) -> Field {
     Field { name: Arc::from(name.as_ref()), ty, table_oid: 0, attnum: 0 }
-}
-
-/// A NULL of a type.
-pub(super) fn null(ty: Type) -> Expr {
-    Expr::constant(Datum::Null, ty)
 }
 
 /// Whether a written expression is the constant NULL.

@@ -35,13 +35,13 @@ pub(super) fn pathway(source: Type, target: Type, context: CastContext) -> Optio
             CastMethod::InOut => Path::Io,
         });
     }
-    if !matches!(target, Type::OIDVECTOR | Type::INT2VECTOR) {
-        if let (Some(from), Some(to)) = (source.element(), target.element()) {
-            match pathway(from, to, context) {
-                Some(Path::Io) => return Some(Path::Io),
-                Some(path) => return Some(Path::Array(Box::new(path))),
-                None => {}
-            }
+    if !matches!(target, Type::OIDVECTOR | Type::INT2VECTOR)
+        && let (Some(from), Some(to)) = (source.element(), target.element())
+    {
+        match pathway(from, to, context) {
+            Some(Path::Io) => return Some(Path::Io),
+            Some(path) => return Some(Path::Array(Box::new(path))),
+            None => {}
         }
     }
     let to_text = context >= CastContext::Assignment && target.is_string();
@@ -59,6 +59,7 @@ pub(super) fn can_coerce(source: Type, target: Type, context: CastContext) -> bo
 }
 
 /// Whether a value of one type is one of the other as it stands.
+#[cfg(test)]
 pub(super) fn binary_coercible(source: Type, target: Type) -> bool {
     source == target
         || target == Type::ANY
@@ -147,7 +148,9 @@ impl Binder<'_> {
                 ExprKind::Const(Datum::Text(text)) => {
                     // Only an interval's input depends on the modifier: '1' of HOUR is an hour.
                     let typmod = if target.ty == Type::INTERVAL { target.typmod } else { -1 };
-                    ExprKind::Const(io::text_in(&text, TypeMod { ty: target.ty, typmod }, self.env.session).at_pos(pos)?)
+                    ExprKind::Const(
+                        io::text_in(&text, TypeMod { ty: target.ty, typmod }, self.env.session).at_pos(pos)?,
+                    )
                 }
                 ExprKind::Param(index) => {
                     self.settle_param(index, target.ty, pos)?;
@@ -158,7 +161,11 @@ impl Binder<'_> {
             return Ok(Val { e: Expr { kind, ty: target.ty.plain() }, pos, fields: None });
         }
         let Some(path) = pathway(source, target.ty, context) else {
-            return error(state::CANNOT_COERCE, pos, format!("cannot cast type {} to {}", source.sql_name(), target.ty.sql_name()));
+            return error(
+                state::CANNOT_COERCE,
+                pos,
+                format!("cannot cast type {} to {}", source.sql_name(), target.ty.sql_name()),
+            );
         };
         let typmod = if matches!(path, Path::Relabel) && target.typmod < 0 { -1 } else { target.typmod };
         let explicit = context == CastContext::Explicit;
@@ -244,7 +251,11 @@ impl Binder<'_> {
         }
         match self.coerce_to(val, target, CastContext::Explicit)? {
             Some(val) => Ok(val),
-            None => error(state::CANNOT_COERCE, pos, format!("cannot cast type {} to {}", source.sql_name(), target.ty.sql_name())),
+            None => error(
+                state::CANNOT_COERCE,
+                pos,
+                format!("cannot cast type {} to {}", source.sql_name(), target.ty.sql_name()),
+            ),
         }
     }
 
@@ -289,7 +300,11 @@ impl Binder<'_> {
         let types: Vec<Type> = vals.iter().map(|v| v.ty()).collect();
         common_type(&types).map_err(|(a, b)| {
             let pos = vals.iter().find(|v| v.ty() == b).map(|v| v.pos + 1);
-            SqlError::new(state::DATATYPE_MISMATCH, format!("{what} types {} and {} cannot be matched", a.sql_name(), b.sql_name())).at(pos)
+            SqlError::new(
+                state::DATATYPE_MISMATCH,
+                format!("{what} types {} and {} cannot be matched", a.sql_name(), b.sql_name()),
+            )
+            .at(pos)
         })
     }
 
@@ -350,7 +365,13 @@ impl Binder<'_> {
         if ty.dims > 0 && !found.is_array() {
             found = match found.array_of() {
                 Some(array) => array,
-                None => return error(state::UNDEFINED_OBJECT, ty.pos, format!("could not find array type for data type {}", found.sql_name())),
+                None => {
+                    return error(
+                        state::UNDEFINED_OBJECT,
+                        ty.pos,
+                        format!("could not find array type for data type {}", found.sql_name()),
+                    );
+                }
             };
         }
         Ok(TypeMod { ty: found, typmod })
@@ -361,7 +382,11 @@ impl Binder<'_> {
             .iter()
             .map(|m| match &m.kind {
                 ast::ExprKind::Number(n) => n.parse().map_err(|_| {
-                    SqlError::new(state::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type integer: \"{n}\"")).at(Some(m.pos + 1))
+                    SqlError::new(
+                        state::INVALID_TEXT_REPRESENTATION,
+                        format!("invalid input syntax for type integer: \"{n}\""),
+                    )
+                    .at(Some(m.pos + 1))
                 }),
                 ast::ExprKind::String(_) | ast::ExprKind::Column(_) => {
                     error(state::INVALID_PARAMETER_VALUE, m.pos, "invalid type modifier")

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::binder::*;
 use super::from::{FromOut, rename};
-use super::query::{renamed, common_column};
+use super::query::{common_column, renamed};
 use super::scope::Item;
 use crate::error::{Result, SqlError, state};
 use crate::ir::*;
@@ -18,7 +18,11 @@ impl Binder<'_> {
         let mut ctes = Vec::with_capacity(with.ctes.len());
         for cte in &with.ctes {
             if self.ctes[mark..].iter().any(|c| c.name == cte.name.text) {
-                return error(state::DUPLICATE_ALIAS, cte.name.pos, format!("WITH query name \"{}\" specified more than once", cte.name.text));
+                return error(
+                    state::DUPLICATE_ALIAS,
+                    cte.name.pos,
+                    format!("WITH query name \"{}\" specified more than once", cte.name.text),
+                );
             }
             self.deeper(3, |b| b.cte(cte, with.recursive, &mut ctes))?;
         }
@@ -57,7 +61,12 @@ impl Binder<'_> {
                 let rel = self.changing_statement(changing)?;
                 let no_rows = matches!(&rel.kind, RelKind::Dml(dml) if dml.returning.is_none());
                 let width = rel.schema.len();
-                self.finish_cte(cte, QueryOut { rel, fields: vec![None; width], positions: vec![cte.name.pos; width] }, None, ctes)?;
+                self.finish_cte(
+                    cte,
+                    QueryOut { rel, fields: vec![None; width], positions: vec![cte.name.pos; width] },
+                    None,
+                    ctes,
+                )?;
                 if let Some(entry) = self.ctes.last_mut() {
                     entry.no_rows = no_rows;
                 }
@@ -67,13 +76,24 @@ impl Binder<'_> {
     }
 
     /// Enters a bound definition under its name.
-    fn finish_cte(&mut self, cte: &ast::Cte, out: QueryOut, recursive: Option<(Rel, bool)>, ctes: &mut Vec<Cte>) -> Result<()> {
+    fn finish_cte(
+        &mut self,
+        cte: &ast::Cte,
+        out: QueryOut,
+        recursive: Option<(Rel, bool)>,
+        ctes: &mut Vec<Cte>,
+    ) -> Result<()> {
         let QueryOut { mut rel, fields, .. } = out;
         if cte.columns.len() > rel.schema.len() {
             return error(
                 state::INVALID_COLUMN_REFERENCE,
                 cte.name.pos,
-                format!("WITH query \"{}\" has {} columns available but {} columns specified", cte.name.text, rel.schema.len(), cte.columns.len()),
+                format!(
+                    "WITH query \"{}\" has {} columns available but {} columns specified",
+                    cte.name.text,
+                    rel.schema.len(),
+                    cte.columns.len()
+                ),
             );
         }
         rel.schema = renamed(&rel.schema, &cte.columns);
@@ -82,11 +102,25 @@ impl Binder<'_> {
         named.columns = rel.schema.clone();
         named.fields = fields;
         self.ctes.push(named);
-        ctes.push(Cte { id, name: Arc::from(cte.name.text.as_str()), definition: rel, recursive, materialized: cte.materialized });
+        ctes.push(Cte {
+            id,
+            name: Arc::from(cte.name.text.as_str()),
+            definition: rel,
+            recursive,
+            materialized: cte.materialized,
+        });
         Ok(())
     }
 
-    fn recursive_cte(&mut self, cte: &ast::Cte, query: &ast::Query, all: bool, left: &ast::Query, right: &ast::Query, ctes: &mut Vec<Cte>) -> Result<()> {
+    fn recursive_cte(
+        &mut self,
+        cte: &ast::Cte,
+        query: &ast::Query,
+        all: bool,
+        left: &ast::Query,
+        right: &ast::Query,
+        ctes: &mut Vec<Cte>,
+    ) -> Result<()> {
         let name = &cte.name.text;
         let mark = self.ctes.len();
         // CTEs inside the recursive query serve both of its terms, so they stand before it.
@@ -101,7 +135,11 @@ impl Binder<'_> {
             return error(
                 state::INVALID_COLUMN_REFERENCE,
                 cte.name.pos,
-                format!("WITH query \"{name}\" has {} columns available but {} columns specified", start.rel.schema.len(), cte.columns.len()),
+                format!(
+                    "WITH query \"{name}\" has {} columns available but {} columns specified",
+                    start.rel.schema.len(),
+                    cte.columns.len()
+                ),
             );
         }
         start.rel.schema = renamed(&start.rel.schema, &cte.columns);
@@ -120,11 +158,19 @@ impl Binder<'_> {
             return self.finish_cte(cte, out, None, ctes);
         }
         if !query.order_by.is_empty() {
-            return error(state::FEATURE_NOT_SUPPORTED, query.order_by[0].expr.pos, "ORDER BY in a recursive query is not implemented");
+            return error(
+                state::FEATURE_NOT_SUPPORTED,
+                query.order_by[0].expr.pos,
+                "ORDER BY in a recursive query is not implemented",
+            );
         }
         if let Some(e) = query.offset.as_ref().or(query.limit.as_ref()) {
             let what = if query.offset.is_some() { "OFFSET" } else { "LIMIT" };
-            return error(state::FEATURE_NOT_SUPPORTED, e.pos, format!("{what} in a recursive query is not implemented"));
+            return error(
+                state::FEATURE_NOT_SUPPORTED,
+                e.pos,
+                format!("{what} in a recursive query is not implemented"),
+            );
         }
         if start.rel.schema.len() != term.rel.schema.len() {
             return error(state::SYNTAX_ERROR, right.pos, "each UNION query must have the same number of columns");
@@ -152,7 +198,13 @@ impl Binder<'_> {
         named.columns = start.rel.schema.iter().map(|f| field(&f.name, f.ty)).collect();
         named.fields = start.fields;
         self.ctes.push(named);
-        ctes.push(Cte { id, name: Arc::from(name.as_str()), definition: start.rel, recursive: Some((term, all)), materialized: cte.materialized });
+        ctes.push(Cte {
+            id,
+            name: Arc::from(name.as_str()),
+            definition: start.rel,
+            recursive: Some((term, all)),
+            materialized: cte.materialized,
+        });
         Ok(())
     }
 
@@ -164,17 +216,27 @@ impl Binder<'_> {
         match self.ctes[place].state {
             CteState::Ready => {}
             CteState::NonRecursiveTerm => {
-                return recursion(format!("recursive reference to query \"{shown}\" must not appear within its non-recursive term"));
+                return recursion(format!(
+                    "recursive reference to query \"{shown}\" must not appear within its non-recursive term"
+                ));
             }
             CteState::NotUnion => {
-                return recursion(format!("recursive query \"{shown}\" does not have the form non-recursive-term UNION [ALL] recursive-term"));
+                return recursion(format!(
+                    "recursive query \"{shown}\" does not have the form non-recursive-term UNION [ALL] recursive-term"
+                ));
             }
-            CteState::RecursiveUsed => return recursion(format!("recursive reference to query \"{shown}\" must not appear more than once")),
+            CteState::RecursiveUsed => {
+                return recursion(format!("recursive reference to query \"{shown}\" must not appear more than once"));
+            }
             CteState::Recursive => self.ctes[place].state = CteState::RecursiveUsed,
         }
         let found = &self.ctes[place];
         if found.no_rows {
-            return error(state::FEATURE_NOT_SUPPORTED, name.pos, format!("WITH query \"{shown}\" does not have a RETURNING clause"));
+            return error(
+                state::FEATURE_NOT_SUPPORTED,
+                name.pos,
+                format!("WITH query \"{shown}\" does not have a RETURNING clause"),
+            );
         }
         let rel = Rel { kind: RelKind::CteScan { id: found.id }, schema: found.columns.clone() };
         let item_name: Arc<str> = Arc::from(alias.map_or(shown.as_str(), |a| a.name.as_str()));

@@ -40,12 +40,18 @@ pub(super) fn expand(cte: &Cte) -> Result<Option<Cte>> {
     };
     let columns = column_names(cte, left)?;
     let Some(previous) = right_select.from.iter().find_map(|f| find_reference(f, &cte.name.text)) else {
-        return Err(wrong("with a SEARCH or CYCLE clause, the recursive reference to WITH query must be at the top level of its right-hand SELECT"));
+        return Err(wrong(
+            "with a SEARCH or CYCLE clause, the recursive reference to WITH query must be at the top level of its right-hand SELECT",
+        ));
     };
     let mut extras = Vec::new();
     let check = |names: &[Name], clause: &str| -> Result<()> {
         match names.iter().find(|n| !columns.iter().any(|c| c.text == n.text)) {
-            Some(n) => Err(SqlError::new(state::SYNTAX_ERROR, format!("{clause} column \"{}\" not in WITH query column list", n.text)).at(Some(n.pos + 1))),
+            Some(n) => Err(SqlError::new(
+                state::SYNTAX_ERROR,
+                format!("{clause} column \"{}\" not in WITH query column list", n.text),
+            )
+            .at(Some(n.pos + 1))),
             None => Ok(()),
         }
     };
@@ -56,13 +62,22 @@ pub(super) fn expand(cte: &Cte) -> Result<Option<Cte>> {
     let mut condition = None;
     if let Some(cycle) = &cte.cycle {
         check(&cycle.columns, "cycle")?;
-        let (yes, no) = cycle.values.clone().unwrap_or_else(|| (expr(ExprKind::Bool(true), cycle.pos), expr(ExprKind::Bool(false), cycle.pos)));
+        let (yes, no) = cycle
+            .values
+            .clone()
+            .unwrap_or_else(|| (expr(ExprKind::Bool(true), cycle.pos), expr(ExprKind::Bool(false), cycle.pos)));
         let row = row_of(&cycle.columns, cycle.pos);
         let seen = Expr {
-            kind: ExprKind::Quantified { left: Box::new(row.clone()), op: "=".into(), all: false, right: Quantified::Array(Box::new(column(&cycle.path))) },
+            kind: ExprKind::Quantified {
+                left: Box::new(row.clone()),
+                op: "=".into(),
+                all: false,
+                right: Quantified::Array(Box::new(column(&cycle.path))),
+            },
             pos: cycle.pos,
         };
-        let mark = ExprKind::Case { operand: None, whens: vec![(seen, yes.clone())], otherwise: Some(Box::new(no.clone())) };
+        let mark =
+            ExprKind::Case { operand: None, whens: vec![(seen, yes.clone())], otherwise: Some(Box::new(no.clone())) };
         condition = Some(operator("<>", column(&cycle.mark), yes, cycle.pos));
         extras.push(Extra { name: cycle.mark.clone(), start: no, step: expr(mark, cycle.pos) });
         let path = operator("||", column(&cycle.path), row.clone(), cycle.pos);
@@ -78,13 +93,18 @@ pub(super) fn expand(cte: &Cte) -> Result<Option<Cte>> {
     inner_query.body = Body::Select(Box::new(inner));
     let plain = |c: &Name| Target { expr: column(c), alias: Some(c.text.clone()) };
     let with_extras = |value: fn(&Extra) -> &Expr| -> Vec<Target> {
-        columns.iter().map(plain).chain(extras.iter().map(|e| Target { expr: value(e).clone(), alias: Some(e.name.text.clone()) })).collect()
+        columns
+            .iter()
+            .map(plain)
+            .chain(extras.iter().map(|e| Target { expr: value(e).clone(), alias: Some(e.name.text.clone()) }))
+            .collect()
     };
     let all_names: Vec<Name> = columns.iter().cloned().chain(extras.iter().map(|e| e.name.clone())).collect();
     let start = wrap((**left).clone(), columns.clone(), with_extras(|e| &e.start), None);
     let step = wrap(inner_query, all_names.clone(), with_extras(|e| &e.step), condition);
     let mut rewritten = (**query).clone();
-    rewritten.body = Body::SetOp { op: SetOp::Union, all: *all, left: Box::new(start), right: Box::new(step), pos: *union_pos };
+    rewritten.body =
+        Body::SetOp { op: SetOp::Union, all: *all, left: Box::new(start), right: Box::new(step), pos: *union_pos };
     Ok(Some(Cte {
         name: cte.name.clone(),
         columns: all_names,
@@ -129,14 +149,24 @@ fn search_column(search: &SearchClause) -> Extra {
         expr(ExprKind::Row { fields, explicit: true }, pos)
     };
     let zero = expr(ExprKind::Cast { input: Box::new(number("0")), ty: int8() }, pos);
-    let before = expr(ExprKind::Field { input: Box::new(column(&search.set)), name: Name { text: "f1".into(), pos } }, pos);
-    Extra { name: search.set.clone(), start: with_depth(zero), step: with_depth(operator("+", before, number("1"), pos)) }
+    let before =
+        expr(ExprKind::Field { input: Box::new(column(&search.set)), name: Name { text: "f1".into(), pos } }, pos);
+    Extra {
+        name: search.set.clone(),
+        start: with_depth(zero),
+        step: with_depth(operator("+", before, number("1"), pos)),
+    }
 }
 
 /// `SELECT targets FROM (query) x(columns) WHERE condition`.
 fn wrap(query: Query, columns: Vec<Name>, targets: Vec<Target>, filter: Option<Expr>) -> Query {
     let (pos, end) = (query.pos, query.end);
-    let from = FromItem::Subquery { lateral: false, query: Box::new(query), alias: Some(Alias { name: "*inner*".into(), columns }), pos };
+    let from = FromItem::Subquery {
+        lateral: false,
+        query: Box::new(query),
+        alias: Some(Alias { name: "*inner*".into(), columns }),
+        pos,
+    };
     let select = Select {
         distinct: Distinct::No,
         targets,
@@ -148,7 +178,17 @@ fn wrap(query: Query, columns: Vec<Name>, targets: Vec<Target>, filter: Option<E
         having: None,
         windows: vec![],
     };
-    Query { with: None, body: Body::Select(Box::new(select)), order_by: vec![], limit: None, with_ties: false, offset: None, locking: None, pos, end }
+    Query {
+        with: None,
+        body: Body::Select(Box::new(select)),
+        order_by: vec![],
+        limit: None,
+        with_ties: false,
+        offset: None,
+        locking: None,
+        pos,
+        end,
+    }
 }
 
 fn column_names(cte: &Cte, left: &Query) -> Result<Vec<Name>> {
@@ -162,11 +202,15 @@ fn column_names(cte: &Cte, left: &Query) -> Result<Vec<Name>> {
             .iter()
             .map(|t| match (&t.alias, &t.expr.kind) {
                 (Some(alias), _) => Ok(Name { text: alias.clone(), pos }),
-                (None, ExprKind::Star(_) | ExprKind::FieldStar(_)) => Err(SqlError::unsupported("SEARCH or CYCLE over * without a column list")),
+                (None, ExprKind::Star(_) | ExprKind::FieldStar(_)) => {
+                    Err(SqlError::unsupported("SEARCH or CYCLE over * without a column list"))
+                }
                 (None, _) => Ok(Name { text: label(&t.expr), pos }),
             })
             .collect(),
-        Body::Values(rows) => Ok((1..=rows.first().map_or(0, Vec::len)).map(|i| Name { text: format!("column{i}"), pos }).collect()),
+        Body::Values(rows) => {
+            Ok((1..=rows.first().map_or(0, Vec::len)).map(|i| Name { text: format!("column{i}"), pos }).collect())
+        }
         Body::SetOp { .. } => Ok(vec![]),
     }
 }

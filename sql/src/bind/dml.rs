@@ -50,15 +50,18 @@ impl Binder<'_> {
     }
 
     fn target_table(&self, name: &ast::QName) -> Result<Arc<Table>> {
-        let wrong = |what: &str| error(state::WRONG_OBJECT_TYPE, name.pos, format!("cannot change {what} \"{}\"", name.last()));
+        let wrong =
+            |what: &str| error(state::WRONG_OBJECT_TYPE, name.pos, format!("cannot change {what} \"{}\"", name.last()));
         match self.lookup(&self.catalog, name)? {
             Some(Relation::Table(table)) => Ok(table),
             Some(Relation::View(_)) => unsupported(name.pos, format!("changing rows through view \"{}\"", name.last())),
             Some(Relation::Sequence(_)) => wrong("sequence"),
             Some(Relation::Virtual(_)) => wrong("relation"),
-            Some(Relation::Index(..)) => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("cannot open relation \"{}\"", name.last()))
-                .detail("This operation is not supported for indexes.")
-                .at(Some(name.pos + 1))),
+            Some(Relation::Index(..)) => {
+                Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("cannot open relation \"{}\"", name.last()))
+                    .detail("This operation is not supported for indexes.")
+                    .at(Some(name.pos + 1)))
+            }
             None => error(state::UNDEFINED_TABLE, name.pos, format!("relation \"{name}\" does not exist")),
         }
     }
@@ -82,7 +85,11 @@ impl Binder<'_> {
         for name in &s.columns {
             let position = self.target_column(&table, name)?;
             if columns.contains(&position) {
-                return error(state::DUPLICATE_COLUMN, name.pos, format!("column \"{}\" specified more than once", name.text));
+                return error(
+                    state::DUPLICATE_COLUMN,
+                    name.pos,
+                    format!("column \"{}\" specified more than once", name.text),
+                );
             }
             columns.push(position);
         }
@@ -96,7 +103,12 @@ impl Binder<'_> {
                 one_row()
             }
             Some(query) => match &query.body {
-                ast::Body::Values(rows) if query.with.is_none() && query.order_by.is_empty() && query.limit.is_none() && query.offset.is_none() => {
+                ast::Body::Values(rows)
+                    if query.with.is_none()
+                        && query.order_by.is_empty()
+                        && query.limit.is_none()
+                        && query.offset.is_none() =>
+                {
                     self.insert_rows(s, &table, &mut columns, rows, explicit)?
                 }
                 _ => self.insert_query(s, &table, &mut columns, query, explicit)?,
@@ -107,7 +119,8 @@ impl Binder<'_> {
             defaults.push(if columns.contains(&i) { None } else { self.column_default(column)? });
         }
         let checks = self.checks(&table)?;
-        let on_conflict = s.on_conflict.as_ref().map(|c| self.on_conflict(c, &table, s.alias.as_deref())).transpose()?;
+        let on_conflict =
+            s.on_conflict.as_ref().map(|c| self.on_conflict(c, &table, s.alias.as_deref())).transpose()?;
         let stored = scan(&table, None, false);
         let item = self.target_item(&table, &stored, s.alias.as_deref());
         let (returning, schema) = self.returning(&s.returning, vec![item], &stored)?;
@@ -118,12 +131,23 @@ impl Binder<'_> {
     fn target_column(&self, table: &Table, name: &ast::Name) -> Result<usize> {
         match table.column(&name.text) {
             Some((position, _)) => Ok(position),
-            None => error(state::UNDEFINED_COLUMN, name.pos, format!("column \"{}\" of relation \"{}\" does not exist", name.text, table.name)),
+            None => error(
+                state::UNDEFINED_COLUMN,
+                name.pos,
+                format!("column \"{}\" of relation \"{}\" does not exist", name.text, table.name),
+            ),
         }
     }
 
     /// The lengths of the column list and of the values must agree; without a list, missing values are defaults.
-    fn fit_columns(&self, s: &ast::Insert, columns: &mut Vec<usize>, values: usize, explicit: bool, pos: Pos) -> Result<()> {
+    fn fit_columns(
+        &self,
+        s: &ast::Insert,
+        columns: &mut Vec<usize>,
+        values: usize,
+        explicit: bool,
+        pos: Pos,
+    ) -> Result<()> {
         if values > columns.len() {
             return error(state::SYNTAX_ERROR, pos, "INSERT has more expressions than target columns");
         }
@@ -137,7 +161,14 @@ impl Binder<'_> {
         Ok(())
     }
 
-    fn insert_rows(&mut self, s: &ast::Insert, table: &Arc<Table>, columns: &mut Vec<usize>, rows: &[Vec<ast::Expr>], explicit: bool) -> Result<Rel> {
+    fn insert_rows(
+        &mut self,
+        s: &ast::Insert,
+        table: &Arc<Table>,
+        columns: &mut Vec<usize>,
+        rows: &[Vec<ast::Expr>],
+        explicit: bool,
+    ) -> Result<Rel> {
         let width = rows.first().map_or(0, Vec::len);
         let extra = rows.first().and_then(|r| r.get(columns.len())).or_else(|| rows.first().and_then(|r| r.first()));
         let pos = extra.map_or(s.table.pos, |e| e.pos);
@@ -163,16 +194,26 @@ impl Binder<'_> {
     }
 
     fn insert_cell(&mut self, s: &ast::Insert, cell: &ast::Expr, column: &Column) -> Result<Expr> {
-        let wants_default = matches!(cell.kind, ast::ExprKind::Default) || (column.identity.is_some() && s.overriding == Overriding::User);
+        let wants_default = matches!(cell.kind, ast::ExprKind::Default)
+            || (column.identity.is_some() && s.overriding == Overriding::User);
         if wants_default {
-            return Ok(self.column_default(column)?.unwrap_or_else(|| Expr { kind: ExprKind::Const(Datum::Null), ty: column.type_mod() }));
+            return Ok(self
+                .column_default(column)?
+                .unwrap_or_else(|| Expr { kind: ExprKind::Const(Datum::Null), ty: column.type_mod() }));
         }
-        check_identity(s, column, cell.pos)?;
+        check_identity(s, column)?;
         let val = self.expr(cell)?;
         Ok(self.assign(val, column.type_mod(), &column.name)?.e)
     }
 
-    fn insert_query(&mut self, s: &ast::Insert, table: &Arc<Table>, columns: &mut Vec<usize>, query: &ast::Query, explicit: bool) -> Result<Rel> {
+    fn insert_query(
+        &mut self,
+        s: &ast::Insert,
+        table: &Arc<Table>,
+        columns: &mut Vec<usize>,
+        query: &ast::Query,
+        explicit: bool,
+    ) -> Result<Rel> {
         let QueryOut { mut rel, mut positions, .. } = self.query(query, false)?;
         let pos = positions.get(columns.len()).or(positions.first()).copied().unwrap_or(query.pos);
         self.fit_columns(s, columns, rel.schema.len(), explicit, pos)?;
@@ -186,10 +227,11 @@ impl Binder<'_> {
             *columns = kept.iter().map(|i| columns[*i]).collect();
             positions = kept.iter().map(|i| positions[*i]).collect();
         }
-        for (c, pos) in columns.iter().zip(&positions) {
-            check_identity(s, all[*c], *pos)?;
+        for (c, _pos) in columns.iter().zip(&positions) {
+            check_identity(s, all[*c])?;
         }
-        let targets: Vec<(String, TypeMod)> = columns.iter().map(|c| (all[*c].name.clone(), all[*c].type_mod())).collect();
+        let targets: Vec<(String, TypeMod)> =
+            columns.iter().map(|c| (all[*c].name.clone(), all[*c].type_mod())).collect();
         self.assign_columns(rel, &targets, &positions)
     }
 
@@ -204,12 +246,20 @@ impl Binder<'_> {
         }
         match &column.default {
             None => Ok(None),
-            Some(text) => self.stored_expr(text, &[], Clause::Default, Some((column.type_mod(), &column.name))).map(Some),
+            Some(text) => {
+                self.stored_expr(text, &[], Clause::Default, Some((column.type_mod(), &column.name))).map(Some)
+            }
         }
     }
 
     /// A stored expression, bound with no other level in sight.
-    pub fn stored_expr(&mut self, text: &str, columns: &[Field], clause: Clause, target: Option<(TypeMod, &str)>) -> Result<Expr> {
+    pub fn stored_expr(
+        &mut self,
+        text: &str,
+        columns: &[Field],
+        clause: Clause,
+        target: Option<(TypeMod, &str)>,
+    ) -> Result<Expr> {
         let written = crate::parse::parse_expr(text).map_err(without_position)?;
         let mut inner = Binder::new(self.env);
         inner.catalog = self.catalog.clone();
@@ -221,11 +271,22 @@ impl Binder<'_> {
     }
 
     /// Binds an expression over a row of columns.
-    pub fn over_columns(&mut self, e: &ast::Expr, columns: &[Field], clause: Clause, target: Option<(TypeMod, &str)>) -> Result<Expr> {
+    pub fn over_columns(
+        &mut self,
+        e: &ast::Expr,
+        columns: &[Field],
+        clause: Clause,
+        target: Option<(TypeMod, &str)>,
+    ) -> Result<Expr> {
         let items = columns
             .iter()
             .enumerate()
-            .map(|(i, f)| ItemColumn { name: f.name.clone(), value: Expr::column(i, f.ty), fields: None, origin: (f.table_oid, f.attnum) })
+            .map(|(i, f)| ItemColumn {
+                name: f.name.clone(),
+                value: Expr::column(i, f.ty),
+                fields: None,
+                origin: (f.table_oid, f.attnum),
+            })
             .collect();
         let relation = columns.first().map_or(0, |f| f.table_oid);
         let name = self.catalog.by_oid(relation).map(|r| Arc::from(r.name()));
@@ -263,9 +324,12 @@ impl Binder<'_> {
     fn on_conflict(&mut self, c: &ast::OnConflict, table: &Arc<Table>, alias: Option<&str>) -> Result<OnConflict> {
         let arbiter = match &c.target {
             None if c.update.is_some() => {
-                return Err(SqlError::new(state::SYNTAX_ERROR, "ON CONFLICT DO UPDATE requires inference specification or constraint name")
-                    .hint("For example, ON CONFLICT (column_name).")
-                    .at(Some(c.pos + 1)));
+                return Err(SqlError::new(
+                    state::SYNTAX_ERROR,
+                    "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+                )
+                .hint("For example, ON CONFLICT (column_name).")
+                .at(Some(c.pos + 1)));
             }
             None => None,
             Some(ast::ConflictTarget::Constraint(name)) => Some(constraint_index(table, name)?),
@@ -306,7 +370,9 @@ impl Binder<'_> {
             };
             match table.column(&name.text) {
                 Some((_, c)) => wanted.push(c.attnum),
-                None => return error(state::UNDEFINED_COLUMN, name.pos, format!("column \"{}\" does not exist", name.text)),
+                None => {
+                    return error(state::UNDEFINED_COLUMN, name.pos, format!("column \"{}\" does not exist", name.text));
+                }
             }
         }
         wanted.sort_unstable();
@@ -345,7 +411,11 @@ impl Binder<'_> {
                 ast::SetClause::Many { columns, value } => match &value.kind {
                     ast::ExprKind::Row { fields, .. } => {
                         if fields.len() != columns.len() {
-                            return error(state::SYNTAX_ERROR, value.pos, "number of columns does not match number of values");
+                            return error(
+                                state::SYNTAX_ERROR,
+                                value.pos,
+                                "number of columns does not match number of values",
+                            );
                         }
                         for (column, value) in columns.iter().zip(fields) {
                             let position = self.target_column(table, column)?;
@@ -356,7 +426,11 @@ impl Binder<'_> {
                     ast::ExprKind::ScalarQuery(query) => {
                         let (out, correlated) = self.as_subquery(|b| b.query(query, true))?;
                         if out.rel.schema.len() != columns.len() {
-                            return error(state::SYNTAX_ERROR, value.pos, "number of columns does not match number of values");
+                            return error(
+                                state::SYNTAX_ERROR,
+                                value.pos,
+                                "number of columns does not match number of values",
+                            );
                         }
                         for (i, column) in columns.iter().enumerate() {
                             let position = self.target_column(table, column)?;
@@ -382,12 +456,17 @@ impl Binder<'_> {
     fn assigned(&mut self, table: &Table, position: usize, value: &ast::Expr) -> Result<Expr> {
         let column = table.columns().nth(position).ok_or_else(|| SqlError::internal("no such column"))?;
         if matches!(value.kind, ast::ExprKind::Default) {
-            return Ok(self.column_default(column)?.unwrap_or_else(|| Expr { kind: ExprKind::Const(Datum::Null), ty: column.type_mod() }));
+            return Ok(self
+                .column_default(column)?
+                .unwrap_or_else(|| Expr { kind: ExprKind::Const(Datum::Null), ty: column.type_mod() }));
         }
         if column.identity == Some('a') {
-            return Err(SqlError::new(GENERATED_ALWAYS, format!("column \"{}\" can only be updated to DEFAULT", column.name))
-                .detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name))
-                .at(Some(value.pos + 1)));
+            return Err(SqlError::new(
+                GENERATED_ALWAYS,
+                format!("column \"{}\" can only be updated to DEFAULT", column.name),
+            )
+            .detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name))
+            .at(Some(value.pos + 1)));
         }
         let val = self.expr(value)?;
         Ok(self.assign(val, column.type_mod(), &column.name)?.e)
@@ -412,7 +491,8 @@ impl Binder<'_> {
     fn delete(&mut self, s: &ast::Delete) -> Result<Dml> {
         let table = self.target_table(&s.table)?;
         let FromOut { mut rel, items } = self.change_source(&table, s.alias.as_deref(), &s.using)?;
-        let (predicate, level) = self.in_level(Level::new(items, Clause::Where), |b| b.change_condition(s.filter.as_ref()))?;
+        let (predicate, level) =
+            self.in_level(Level::new(items, Clause::Where), |b| b.change_condition(s.filter.as_ref()))?;
         if let Some(predicate) = predicate {
             rel = filter(rel, predicate);
         }
@@ -440,30 +520,44 @@ impl Binder<'_> {
     }
 
     /// RETURNING over a row with these names.
-    fn returning(&mut self, targets: &[ast::Target], items: Vec<Item>, row: &Rel) -> Result<(Option<Vec<Expr>>, Arc<[Field]>)> {
+    fn returning(
+        &mut self,
+        targets: &[ast::Target],
+        items: Vec<Item>,
+        row: &Rel,
+    ) -> Result<(Option<Vec<Expr>>, Arc<[Field]>)> {
         if targets.is_empty() {
             return Ok((None, Arc::from([])));
         }
         let (targets, _) = self.in_level(Level::new(items, Clause::Returning), |b| b.targets(targets, row, true))?;
-        let schema = targets.iter().map(|t| Field { name: t.name.clone(), ty: t.val.e.ty, table_oid: t.origin.0, attnum: t.origin.1 }).collect();
+        let schema = targets
+            .iter()
+            .map(|t| Field { name: t.name.clone(), ty: t.val.e.ty, table_oid: t.origin.0, attnum: t.origin.1 })
+            .collect();
         Ok((Some(targets.into_iter().map(|t| t.val.e).collect()), schema))
     }
 }
 
 /// A value for a column GENERATED ALWAYS AS IDENTITY needs OVERRIDING.
-fn check_identity(s: &ast::Insert, column: &Column, pos: Pos) -> Result<()> {
+fn check_identity(s: &ast::Insert, column: &Column) -> Result<()> {
     if column.identity == Some('a') && s.overriding == Overriding::None {
-        return Err(SqlError::new(GENERATED_ALWAYS, format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name))
-            .detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name))
-            .hint("Use OVERRIDING SYSTEM VALUE to override.")
-            .at(Some(pos + 1)));
+        return Err(SqlError::new(
+            GENERATED_ALWAYS,
+            format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name),
+        )
+        .detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name))
+        .hint("Use OVERRIDING SYSTEM VALUE to override."));
     }
     Ok(())
 }
 
 fn add_assignment(made: &mut Vec<(usize, Expr)>, position: usize, e: Expr, column: &ast::Name) -> Result<()> {
     if made.iter().any(|(p, _)| *p == position) {
-        return error(state::SYNTAX_ERROR, column.pos, format!("multiple assignments to same column \"{}\"", column.text));
+        return error(
+            state::SYNTAX_ERROR,
+            column.pos,
+            format!("multiple assignments to same column \"{}\"", column.text),
+        );
     }
     made.push((position, e));
     Ok(())
@@ -479,6 +573,10 @@ fn constraint_index(table: &Table, name: &ast::Name) -> Result<u32> {
         None if table.checks.iter().any(|c| c.name == name.text) => {
             error(state::WRONG_OBJECT_TYPE, name.pos, "constraint in ON CONFLICT clause has no associated index")
         }
-        None => error(state::UNDEFINED_OBJECT, name.pos, format!("constraint \"{}\" for table \"{}\" does not exist", name.text, table.name)),
+        None => error(
+            state::UNDEFINED_OBJECT,
+            name.pos,
+            format!("constraint \"{}\" for table \"{}\" does not exist", name.text, table.name),
+        ),
     }
 }

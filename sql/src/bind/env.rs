@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::ir::{Dml, Rel, RelKind};
 use crate::types::Type;
@@ -67,7 +67,10 @@ impl ParamTypes {
     pub fn finish(&self) -> Result<Vec<Type>> {
         let types = self.types.borrow().clone();
         match types.iter().position(|t| *t == Type::NONE || *t == Type::UNKNOWN) {
-            Some(i) => Err(SqlError::new(state::INDETERMINATE_DATATYPE, format!("could not determine data type of parameter ${}", i + 1))),
+            Some(i) => Err(SqlError::new(
+                state::INDETERMINATE_DATATYPE,
+                format!("could not determine data type of parameter ${}", i + 1),
+            )),
             None => Ok(types),
         }
     }
@@ -142,7 +145,9 @@ impl Bound {
     pub fn writes(&self) -> bool {
         match self {
             Bound::Dml(_) => true,
-            Bound::Query(Rel { kind: RelKind::With { ctes, .. }, .. }) => ctes.iter().any(|c| matches!(c.definition.kind, RelKind::Dml(_))),
+            Bound::Query(Rel { kind: RelKind::With { ctes, .. }, .. }) => {
+                ctes.iter().any(|c| matches!(c.definition.kind, RelKind::Dml(_)))
+            }
             _ => false,
         }
     }

@@ -4,7 +4,7 @@
 //! with room for them all.
 
 use super::binder::*;
-use super::coerce::{call, common_typmod};
+use super::coerce::call;
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::{CastContext, registry};
 use crate::ir::*;
@@ -36,7 +36,9 @@ impl Binder<'_> {
             K::Column(names) => self.column_ref(names, pos),
             K::Star(names) if !names.is_empty() => self.whole_item(names, pos),
             K::Star(_) => error(state::SYNTAX_ERROR, pos, "row expansion via \"*\" is not supported here"),
-            K::FieldStar(_) => error(state::FEATURE_NOT_SUPPORTED, pos, "row expansion via \"*\" is not supported here"),
+            K::FieldStar(_) => {
+                error(state::FEATURE_NOT_SUPPORTED, pos, "row expansion via \"*\" is not supported here")
+            }
             K::Field { input, name } => self.field_of(input, name, pos),
             K::Subscript { input, items } => self.subscript(input, items, pos),
             K::Op { left: Some(_), .. } => self.operator_chain(e),
@@ -50,10 +52,14 @@ impl Binder<'_> {
             K::IsNull { input, negated } => self.is_null(input, *negated, pos),
             K::IsBool { input, value, negated } => self.is_bool(input, *value, *negated, pos),
             K::IsDistinct { left, right, negated } => self.distinct(left, right, *negated, pos),
-            K::Between { input, low, high, symmetric, negated } => self.between(input, low, high, *symmetric, *negated, pos),
+            K::Between { input, low, high, symmetric, negated } => {
+                self.between(input, low, high, *symmetric, *negated, pos)
+            }
             K::InList { input, list, negated } => self.in_list(input, list, *negated, pos),
             K::InQuery { input, query, negated } => self.in_query(input, query, *negated, pos),
-            K::Like { kind, input, pattern, escape, negated } => self.like(*kind, input, pattern, escape.as_deref(), *negated, pos),
+            K::Like { kind, input, pattern, escape, negated } => {
+                self.like(*kind, input, pattern, escape.as_deref(), *negated, pos)
+            }
             K::Quantified { left, op, all, right } => self.quantified(left, op, *all, right, pos),
             K::Exists(query) => self.exists(query, pos),
             K::ScalarQuery(query) => self.scalar_query(query, pos),
@@ -162,7 +168,11 @@ impl Binder<'_> {
         let element = column.ty;
         let array = if element.ty.is_array() { Some(element.ty) } else { element.ty.array_of() };
         let Some(array) = array else {
-            return error(state::UNDEFINED_OBJECT, pos, format!("could not find array type for data type {}", element.ty.sql_name()));
+            return error(
+                state::UNDEFINED_OBJECT,
+                pos,
+                format!("could not find array type for data type {}", element.ty.sql_name()),
+            );
         };
         Ok(subquery(SubqueryKind::Array, out.rel, correlated, TypeMod { ty: array, typmod: element.typmod }, pos))
     }
@@ -181,7 +191,11 @@ impl Binder<'_> {
         }
         if let Some(wanted) = wanted {
             // The cast applies to the elements, or the inner arrays.
-            let target = if nested { wanted } else { TypeMod { ty: wanted.ty.element().unwrap_or(wanted.ty), typmod: wanted.typmod } };
+            let target = if nested {
+                wanted
+            } else {
+                TypeMod { ty: wanted.ty.element().unwrap_or(wanted.ty), typmod: wanted.typmod }
+            };
             let mut elems = Vec::with_capacity(vals.len());
             for val in vals {
                 elems.push(self.cast(val, target, pos)?.e);
@@ -196,7 +210,11 @@ impl Binder<'_> {
         let (elems, element) = self.unify(vals, "ARRAY")?;
         let array = if nested && element.ty.is_array() { Some(element.ty) } else { element.ty.array_of() };
         let Some(array) = array else {
-            return error(state::UNDEFINED_OBJECT, pos, format!("could not find array type for data type {}", element.ty.sql_name()));
+            return error(
+                state::UNDEFINED_OBJECT,
+                pos,
+                format!("could not find array type for data type {}", element.ty.sql_name()),
+            );
         };
         Ok(Val::new(ExprKind::Array { elems, nested }, TypeMod { ty: array, typmod: element.typmod }, pos))
     }
@@ -223,14 +241,17 @@ impl Binder<'_> {
         Ok(fields.iter().enumerate().map(|(i, (name, ty))| (name.clone(), field_value(&input, i, *ty, pos))).collect())
     }
 
-    fn field_of(&mut self, input: &ast::Expr, name: &ast::Name, pos: Pos) -> Result<Val> {
+    fn field_of(&mut self, input: &ast::Expr, name: &ast::Name, _pos: Pos) -> Result<Val> {
         // `(t).a` of a table is its column.
-        if let ast::ExprKind::Column(names) = &input.kind {
-            if let [table] = &names[..] {
-                let is_column = self.levels.iter().any(|l| l.items.iter().any(|i| i.by_column && i.columns.iter().any(|c| *c.name == table.text)));
-                if !is_column && self.find_item(None, &table.text, input.pos)?.is_some() {
-                    return self.column_ref(&[table.clone(), name.clone()], input.pos);
-                }
+        if let ast::ExprKind::Column(names) = &input.kind
+            && let [table] = &names[..]
+        {
+            let is_column = self
+                .levels
+                .iter()
+                .any(|l| l.items.iter().any(|i| i.by_column && i.columns.iter().any(|c| *c.name == table.text)));
+            if !is_column && self.find_item(None, &table.text, input.pos)?.is_some() {
+                return self.column_ref(&[table.clone(), name.clone()], input.pos);
             }
         }
         let input = self.expr(input)?;
@@ -241,15 +262,25 @@ impl Binder<'_> {
                     let ty = fields[index].1;
                     Ok(field_value(&input, index, ty, pos))
                 }
-                None => error(state::UNDEFINED_COLUMN, pos, format!("could not identify column \"{}\" in record data type", name.text)),
+                None => error(
+                    state::UNDEFINED_COLUMN,
+                    pos,
+                    format!("could not identify column \"{}\" in record data type", name.text),
+                ),
             },
-            None if input.ty() == Type::RECORD => {
-                error(state::UNDEFINED_COLUMN, pos, format!("could not identify column \"{}\" in record data type", name.text))
-            }
+            None if input.ty() == Type::RECORD => error(
+                state::UNDEFINED_COLUMN,
+                pos,
+                format!("could not identify column \"{}\" in record data type", name.text),
+            ),
             None => error(
                 state::WRONG_OBJECT_TYPE,
                 pos,
-                format!("column notation .{} applied to type {}, which is not a composite type", name.text, input.ty().sql_name()),
+                format!(
+                    "column notation .{} applied to type {}, which is not a composite type",
+                    name.text,
+                    input.ty().sql_name()
+                ),
             ),
         }
     }
@@ -279,10 +310,13 @@ impl Binder<'_> {
         for item in items {
             bounds.push(match item {
                 // Beside a slice a lone index i means 1:i.
-                ast::Subscript::Index(index) => (Some(Expr::constant(Datum::Int4(1), Type::INT4)), Some(self.array_index(index)?)),
-                ast::Subscript::Slice(low, high) => {
-                    (low.as_ref().map(|l| self.array_index(l)).transpose()?, high.as_ref().map(|h| self.array_index(h)).transpose()?)
+                ast::Subscript::Index(index) => {
+                    (Some(Expr::constant(Datum::Int4(1), Type::INT4)), Some(self.array_index(index)?))
                 }
+                ast::Subscript::Slice(low, high) => (
+                    low.as_ref().map(|l| self.array_index(l)).transpose()?,
+                    high.as_ref().map(|h| self.array_index(h)).transpose()?,
+                ),
             });
         }
         Ok(Val::new(ExprKind::Slice { input, bounds }, array, pos))
@@ -304,11 +338,23 @@ impl Binder<'_> {
         made
     }
 
-    fn case(&mut self, operand: Option<&ast::Expr>, whens: &[(ast::Expr, ast::Expr)], otherwise: Option<&ast::Expr>, pos: Pos) -> Result<Val> {
+    fn case(
+        &mut self,
+        operand: Option<&ast::Expr>,
+        whens: &[(ast::Expr, ast::Expr)],
+        otherwise: Option<&ast::Expr>,
+        pos: Pos,
+    ) -> Result<Val> {
         self.no_sets_in("CASE", |b| b.case_parts(operand, whens, otherwise, pos))
     }
 
-    fn case_parts(&mut self, operand: Option<&ast::Expr>, whens: &[(ast::Expr, ast::Expr)], otherwise: Option<&ast::Expr>, pos: Pos) -> Result<Val> {
+    fn case_parts(
+        &mut self,
+        operand: Option<&ast::Expr>,
+        whens: &[(ast::Expr, ast::Expr)],
+        otherwise: Option<&ast::Expr>,
+        pos: Pos,
+    ) -> Result<Val> {
         let operand = match operand {
             None => None,
             Some(operand) => {
@@ -322,7 +368,11 @@ impl Binder<'_> {
             conditions.push(match &operand {
                 None => self.boolean(val, "CASE/WHEN")?,
                 Some(operand) => {
-                    let tested = Val { e: Expr { kind: ExprKind::CaseOperand, ty: operand.e.ty }, pos: operand.pos, fields: None };
+                    let tested = Val {
+                        e: Expr { kind: ExprKind::CaseOperand, ty: operand.e.ty },
+                        pos: operand.pos,
+                        fields: None,
+                    };
                     let val = self.operator("=", Some(tested), val, condition.pos)?;
                     self.boolean(val, "CASE/WHEN")?
                 }
@@ -367,10 +417,10 @@ impl Binder<'_> {
 
     fn cast_expr(&mut self, input: &ast::Expr, ty: &ast::TypeName, pos: Pos) -> Result<Val> {
         let target = self.type_name(ty)?;
-        if let (ast::ExprKind::Array(elements), true) = (&input.kind, target.ty.is_array()) {
-            if !matches!(target.ty, Type::INT2VECTOR | Type::OIDVECTOR) {
-                return self.array(elements, Some(target), input.pos);
-            }
+        if let (ast::ExprKind::Array(elements), true) = (&input.kind, target.ty.is_array())
+            && !matches!(target.ty, Type::INT2VECTOR | Type::OIDVECTOR)
+        {
+            return self.array(elements, Some(target), input.pos);
         }
         let val = self.expr(input)?;
         self.cast(val, target, pos)
@@ -384,11 +434,19 @@ impl Binder<'_> {
             if name.contains('_') || name.contains("-x-icu") {
                 return unsupported(collation.pos, format!("collation \"{name}\""));
             }
-            return error(state::UNDEFINED_OBJECT, pos, format!("collation \"{name}\" for encoding \"UTF8\" does not exist"));
+            return error(
+                state::UNDEFINED_OBJECT,
+                pos,
+                format!("collation \"{name}\" for encoding \"UTF8\" does not exist"),
+            );
         }
         let element = val.ty().element().unwrap_or(val.ty());
         if !element.is_string() && !val.is_unknown() {
-            return error(state::DATATYPE_MISMATCH, pos, format!("collations are not supported by type {}", val.ty().sql_name()));
+            return error(
+                state::DATATYPE_MISMATCH,
+                pos,
+                format!("collations are not supported by type {}", val.ty().sql_name()),
+            );
         }
         // All text sorts by C here, so all of these are one.
         Ok(val)
@@ -401,15 +459,20 @@ impl Binder<'_> {
             KeywordValue::CurrentTimestamp(p) => ("current_timestamp", Type::TIMESTAMPTZ, p),
             KeywordValue::LocalTime(p) => ("localtime", Type::TIME, p),
             KeywordValue::LocalTimestamp(p) => ("localtimestamp", Type::TIMESTAMP, p),
-            KeywordValue::CurrentUser | KeywordValue::User | KeywordValue::CurrentRole => ("current_user", Type::NAME, None),
+            KeywordValue::CurrentUser | KeywordValue::User | KeywordValue::CurrentRole => {
+                ("current_user", Type::NAME, None)
+            }
             KeywordValue::SessionUser => ("session_user", Type::NAME, None),
             KeywordValue::CurrentCatalog => ("current_database", Type::NAME, None),
             KeywordValue::CurrentSchema => ("current_schema", Type::NAME, None),
         };
-        let func = registry().scalars.get(name).and_then(|all| all.iter().find(|f| f.args.len() == f.optional).copied());
+        let func =
+            registry().scalars.get(name).and_then(|all| all.iter().find(|f| f.args.len() == f.optional).copied());
         let Some(func) = func else {
             return match name {
-                "current_user" | "session_user" => Ok(Val::new(ExprKind::Const(Datum::text(&self.env.session.user)), Type::NAME, pos)),
+                "current_user" | "session_user" => {
+                    Ok(Val::new(ExprKind::Const(Datum::text(&self.env.session.user)), Type::NAME, pos))
+                }
                 _ => Err(SqlError::internal(format!("there is no function {name}"))),
             };
         };
@@ -453,10 +516,4 @@ fn field_value(input: &Val, index: usize, ty: TypeMod, pos: Pos) -> Val {
         _ => Expr { kind: ExprKind::Field { input: Box::new(input.e.clone()), index }, ty },
     };
     Val { e, pos, fields: None }
-}
-
-/// The type that all of several expressions of one type have, modifier included.
-pub(super) fn shared(exprs: &[Expr]) -> TypeMod {
-    let ty = exprs.first().map_or(Type::TEXT, |e| e.ty.ty);
-    TypeMod { ty, typmod: common_typmod(exprs.iter().map(|e| e.ty), ty) }
 }

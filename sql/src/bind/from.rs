@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::binder::*;
 use super::coerce::call;
-use super::function::{Found, Callable, set_fields};
+use super::function::{Callable, Found, set_fields};
 use super::query::has_set;
 use super::scope::{Item, ItemColumn};
 use super::walk::shift_columns;
-use crate::catalog::schema::{Relation, Table, View, VirtualTable};
 use crate::catalog::Catalog;
+use crate::catalog::schema::{Relation, Table, View, VirtualTable};
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::registry;
 use crate::ir::*;
@@ -51,7 +51,13 @@ impl Binder<'_> {
     }
 
     /// Binds the right side of a join; a lateral one sees the left row as another level.
-    fn right_side(&mut self, left: FromOut, item: &ast::FromItem, lateral: bool, no_lateral: bool) -> Result<(FromOut, FromOut)> {
+    fn right_side(
+        &mut self,
+        left: FromOut,
+        item: &ast::FromItem,
+        lateral: bool,
+        no_lateral: bool,
+    ) -> Result<(FromOut, FromOut)> {
         if !lateral {
             let right = self.deeper(3, |b| b.from_item(item))?;
             return Ok((left, right));
@@ -80,11 +86,17 @@ impl Binder<'_> {
         }
     }
 
-    fn table_item(&mut self, name: &ast::QName, as_of: Option<&ast::AsOf>, alias: Option<&ast::Alias>) -> Result<FromOut> {
-        if name.parts.len() == 1 && as_of.is_none() {
-            if let Some(out) = self.cte_item(name, alias)? {
-                return Ok(out);
-            }
+    fn table_item(
+        &mut self,
+        name: &ast::QName,
+        as_of: Option<&ast::AsOf>,
+        alias: Option<&ast::Alias>,
+    ) -> Result<FromOut> {
+        if name.parts.len() == 1
+            && as_of.is_none()
+            && let Some(out) = self.cte_item(name, alias)?
+        {
+            return Ok(out);
         }
         let (catalog, at) = match as_of {
             None => (self.catalog.clone(), self.at),
@@ -112,9 +124,12 @@ impl Binder<'_> {
             }
             Relation::Sequence(_) => return unsupported(name.pos, "selecting from a sequence"),
             Relation::Index(..) => {
-                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("cannot open relation \"{}\"", name.last()))
-                    .detail("This operation is not supported for indexes.")
-                    .at(Some(name.pos + 1)));
+                return Err(SqlError::new(
+                    state::WRONG_OBJECT_TYPE,
+                    format!("cannot open relation \"{}\"", name.last()),
+                )
+                .detail("This operation is not supported for indexes.")
+                .at(Some(name.pos + 1)));
             }
         };
         let shown: Arc<str> = Arc::from(alias.map_or(name.last(), |a| a.name.as_str()));
@@ -130,10 +145,15 @@ impl Binder<'_> {
 
     /// A relation by a name as written, in a catalog.
     pub fn lookup(&self, catalog: &Catalog, name: &ast::QName) -> Result<Option<Relation>> {
-        if let [database, ..] = &name.parts[..] {
-            if name.parts.len() == 3 && *database != self.env.session.database {
-                return error(state::FEATURE_NOT_SUPPORTED, name.pos, format!("cross-database references are not implemented: \"{name}\""));
-            }
+        if let [database, ..] = &name.parts[..]
+            && name.parts.len() == 3
+            && *database != self.env.session.database
+        {
+            return error(
+                state::FEATURE_NOT_SUPPORTED,
+                name.pos,
+                format!("cross-database references are not implemented: \"{name}\""),
+            );
         }
         match name.schema() {
             None => Ok(catalog.find(&self.search_path, name.last()).cloned()),
@@ -148,7 +168,11 @@ impl Binder<'_> {
     /// A view's query in place of the view, bound where the view was made.
     pub fn expand_view(&mut self, view: &View, catalog: Arc<Catalog>, at: Option<u64>, pos: Pos) -> Result<QueryOut> {
         if self.views.contains(&view.oid) {
-            return error(state::INVALID_OBJECT_DEFINITION, pos, format!("infinite recursion detected in rules for relation \"{}\"", view.name));
+            return error(
+                state::INVALID_OBJECT_DEFINITION,
+                pos,
+                format!("infinite recursion detected in rules for relation \"{}\"", view.name),
+            );
         }
         let statements = crate::parse::parse(&view.query).map_err(without_position)?;
         let [ast::Statement { kind: ast::StatementKind::Query(query), .. }] = &statements[..] else {
@@ -201,16 +225,32 @@ impl Binder<'_> {
         Ok(FromOut { rel: out.rel, items: vec![item] })
     }
 
-    fn function_item(&mut self, calls: &[ast::Expr], rows_from: bool, ordinality: bool, alias: Option<&ast::Alias>, pos: Pos) -> Result<FromOut> {
-        let (out, _) = self.in_level(Level::new(vec![], Clause::FromFunction), |b| b.function_calls(calls, rows_from, ordinality, alias, pos))?;
+    fn function_item(
+        &mut self,
+        calls: &[ast::Expr],
+        rows_from: bool,
+        ordinality: bool,
+        alias: Option<&ast::Alias>,
+        pos: Pos,
+    ) -> Result<FromOut> {
+        let (out, _) = self.in_level(Level::new(vec![], Clause::FromFunction), |b| {
+            b.function_calls(calls, rows_from, ordinality, alias, pos)
+        })?;
         Ok(out)
     }
 
-    fn function_calls(&mut self, calls: &[ast::Expr], rows_from: bool, ordinality: bool, alias: Option<&ast::Alias>, pos: Pos) -> Result<FromOut> {
-        if let [ast::Expr { kind: ast::ExprKind::Call(c), pos }] = calls {
-            if let Some(out) = self.virtual_function(c, ordinality, alias, *pos)? {
-                return Ok(out);
-            }
+    fn function_calls(
+        &mut self,
+        calls: &[ast::Expr],
+        rows_from: bool,
+        ordinality: bool,
+        alias: Option<&ast::Alias>,
+        pos: Pos,
+    ) -> Result<FromOut> {
+        if let [ast::Expr { kind: ast::ExprKind::Call(c), pos }] = calls
+            && let Some(out) = self.virtual_function(c, ordinality, alias, *pos)?
+        {
+            return Ok(out);
         }
         let mut exprs = Vec::new();
         let mut columns: Vec<Field> = Vec::new();
@@ -242,7 +282,11 @@ impl Binder<'_> {
                     _ => has_set(&mut arguments),
                 };
                 if nested {
-                    return error(state::FEATURE_NOT_SUPPORTED, val.pos, "set-returning functions must appear at top level of FROM");
+                    return error(
+                        state::FEATURE_NOT_SUPPORTED,
+                        val.pos,
+                        "set-returning functions must appear at top level of FROM",
+                    );
                 }
                 match (&val.e.kind, &val.fields) {
                     (ExprKind::SetCall { func, .. }, Some(named)) if func.columns.len() > 1 => {
@@ -252,7 +296,11 @@ impl Binder<'_> {
                     }
                     _ => {
                         if val.ty() == Type::RECORD && val.fields.is_none() {
-                            return error(state::SYNTAX_ERROR, val.pos, "a column definition list is required for functions returning \"record\"");
+                            return error(
+                                state::SYNTAX_ERROR,
+                                val.pos,
+                                "a column definition list is required for functions returning \"record\"",
+                            );
                         }
                         let label = match alias {
                             Some(alias) if calls.len() == 1 && !rows_from && columns.is_empty() => alias.name.clone(),
@@ -301,7 +349,13 @@ impl Binder<'_> {
     }
 
     /// A table function of the catalog: bee_history('t').
-    fn virtual_function(&mut self, c: &ast::Call, ordinality: bool, alias: Option<&ast::Alias>, pos: Pos) -> Result<Option<FromOut>> {
+    fn virtual_function(
+        &mut self,
+        c: &ast::Call,
+        ordinality: bool,
+        alias: Option<&ast::Alias>,
+        pos: Pos,
+    ) -> Result<Option<FromOut>> {
         let Some(name) = self.function_name(&c.name)? else { return Ok(None) };
         let r = registry();
         if r.sets.contains_key(name) || r.scalars.contains_key(name) {
@@ -347,7 +401,9 @@ impl Binder<'_> {
         let (left, right) = self.right_side(left, &join.right, lateral, no_lateral)?;
         check_names(&left.items, &right.items, join.pos)?;
         let offset = left.rel.schema.len();
-        let shown = |items: &[Item]| -> Vec<ItemColumn> { items.iter().filter(|i| i.by_column).flat_map(|i| i.columns.iter().cloned()).collect() };
+        let shown = |items: &[Item]| -> Vec<ItemColumn> {
+            items.iter().filter(|i| i.by_column).flat_map(|i| i.columns.iter().cloned()).collect()
+        };
         let left_columns = shown(&left.items);
         let mut right_columns = shown(&right.items);
         for column in &mut right_columns {
@@ -413,12 +469,22 @@ impl Binder<'_> {
     }
 
     /// The columns of USING: each once, and the condition that they are equal.
-    fn merge_columns(&mut self, kind: JoinKind, names: &[ast::Name], left: &[ItemColumn], right: &[ItemColumn]) -> Result<(Vec<ItemColumn>, Option<Expr>)> {
+    fn merge_columns(
+        &mut self,
+        kind: JoinKind,
+        names: &[ast::Name],
+        left: &[ItemColumn],
+        right: &[ItemColumn],
+    ) -> Result<(Vec<ItemColumn>, Option<Expr>)> {
         let mut merged = Vec::with_capacity(names.len());
         let mut conditions = Vec::with_capacity(names.len());
         for (i, name) in names.iter().enumerate() {
             if names[..i].iter().any(|n| n.text == name.text) {
-                return error(state::DUPLICATE_COLUMN, name.pos, format!("column name \"{}\" appears more than once in USING clause", name.text));
+                return error(
+                    state::DUPLICATE_COLUMN,
+                    name.pos,
+                    format!("column name \"{}\" appears more than once in USING clause", name.text),
+                );
             }
             let find = |columns: &[ItemColumn], side: &str| -> Result<ItemColumn> {
                 let mut found = columns.iter().filter(|c| *c.name == name.text);
@@ -472,7 +538,10 @@ pub(super) fn scan(table: &Arc<Table>, at: Option<u64>, row_key: bool) -> Rel {
     if row_key {
         schema.push(field("row key", Type::BYTEA.plain()));
     }
-    Rel { kind: RelKind::Scan { table: table.clone(), at: at.map(|version| AsOf { version }), row_key }, schema: schema.into() }
+    Rel {
+        kind: RelKind::Scan { table: table.clone(), at: at.map(|version| AsOf { version }), row_key },
+        schema: schema.into(),
+    }
 }
 
 /// Two sides side by side, their names with them.
@@ -485,7 +554,8 @@ fn joined(kind: JoinKind, left: FromOut, right: FromOut, on: Option<Expr>, later
         item
     }));
     // Joining with the one row of an empty FROM adds nothing.
-    let rel = Rel { kind: RelKind::Join { kind, left: Box::new(left.rel), right: Box::new(right.rel), on, lateral }, schema };
+    let rel =
+        Rel { kind: RelKind::Join { kind, left: Box::new(left.rel), right: Box::new(right.rel), on, lateral }, schema };
     FromOut { rel, items }
 }
 
@@ -510,7 +580,12 @@ pub(super) fn rename(item: &mut Item, alias: Option<&ast::Alias>, pos: Pos) -> R
         return error(
             state::INVALID_COLUMN_REFERENCE,
             pos,
-            format!("table \"{}\" has {} columns available but {} columns specified", alias.name, item.columns.len(), alias.columns.len()),
+            format!(
+                "table \"{}\" has {} columns available but {} columns specified",
+                alias.name,
+                item.columns.len(),
+                alias.columns.len()
+            ),
         );
     }
     for (column, name) in item.columns.iter_mut().zip(&alias.columns) {
@@ -533,7 +608,14 @@ fn needs_lateral(item: &ast::FromItem) -> bool {
 fn reads_columns(e: &ast::Expr) -> bool {
     use ast::ExprKind as K;
     match &e.kind {
-        K::Number(_) | K::String(_) | K::BitString(_) | K::Bool(_) | K::Null | K::Param(_) | K::Keyword(_) | K::Default => false,
+        K::Number(_)
+        | K::String(_)
+        | K::BitString(_)
+        | K::Bool(_)
+        | K::Null
+        | K::Param(_)
+        | K::Keyword(_)
+        | K::Default => false,
         K::Call(c) => c.args.iter().any(|a| reads_columns(&a.value)),
         K::Cast { input, .. } | K::Collate { input, .. } | K::Not(input) => reads_columns(input),
         K::Op { left, right, .. } => left.as_deref().is_some_and(reads_columns) || reads_columns(right),

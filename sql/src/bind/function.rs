@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::binder::*;
-use super::coerce::{call, pathway, Path};
+use super::coerce::{Path, call, pathway};
 use super::overload::{Choice, choose, resolve_polymorphic};
 use super::walk::{any_part, lower, nearest_level, same, same_agg, walk_expr};
 use crate::error::{Result, SqlError, state};
@@ -122,15 +122,22 @@ impl Binder<'_> {
     }
 
     /// Looks a call up and converts its arguments.
-    pub fn find_function(&mut self, name: &str, shown: &str, mut args: Vec<Val>, names: &[Option<&str>], pos: Pos) -> Result<Found> {
+    pub fn find_function(
+        &mut self,
+        name: &str,
+        shown: &str,
+        mut args: Vec<Val>,
+        names: &[Option<&str>],
+        pos: Pos,
+    ) -> Result<Found> {
         let types: Vec<Type> = args.iter().map(Val::ty).collect();
         let found = candidates(name, args.len());
         let declared: Vec<&[Type]> = found.iter().map(|c| c.types.as_slice()).collect();
         let exact = declared.iter().position(|d| *d == types.as_slice());
-        if let (None, [source], true) = (exact, types.as_slice(), names.is_empty()) {
-            if let Some(target) = self.function_style_cast(name, *source) {
-                return Ok(Found::Cast(target, args.remove(0)));
-            }
+        if let (None, [source], true) = (exact, types.as_slice(), names.is_empty())
+            && let Some(target) = self.function_style_cast(name, *source)
+        {
+            return Ok(Found::Cast(target, args.remove(0)));
         }
         let chosen = match choose(&types, &declared) {
             Choice::One(i) => &found[i],
@@ -138,9 +145,12 @@ impl Binder<'_> {
                 return Err(no_function(shown, &args, names, pos));
             }
             Choice::Ambiguous => {
-                return Err(SqlError::new(state::AMBIGUOUS_FUNCTION, format!("function {} is not unique", signature_text(shown, &args, names)))
-                    .hint("Could not choose a best candidate function. You might need to add explicit type casts.")
-                    .at(Some(pos + 1)));
+                return Err(SqlError::new(
+                    state::AMBIGUOUS_FUNCTION,
+                    format!("function {} is not unique", signature_text(shown, &args, names)),
+                )
+                .hint("Could not choose a best candidate function. You might need to add explicit type casts.")
+                .at(Some(pos + 1)));
             }
         };
         let (wanted, ret) = resolve_polymorphic(&types, &chosen.types, chosen.ret).at_pos(pos)?;
@@ -153,7 +163,8 @@ impl Binder<'_> {
 
     /// `int4('42')`, `text(x)`: a cast that is written as a call and is no function.
     fn function_style_cast(&self, name: &str, source: Type) -> Option<Type> {
-        let target = Type::by_typname(name).filter(|t| t.info().is_some_and(|i| i.kind == b'b' && i.category != b'P'))?;
+        let target =
+            Type::by_typname(name).filter(|t| t.info().is_some_and(|i| i.kind == b'b' && i.category != b'P'))?;
         let is_cast = source == Type::UNKNOWN
             || match pathway(source, target, CastContext::Explicit) {
                 Some(Path::Relabel) => true,
@@ -240,7 +251,11 @@ impl Binder<'_> {
         if c.star && name != "count" {
             let is_aggregate = registry().aggregates.contains_key(name);
             if !is_aggregate && !candidates(name, 0).is_empty() {
-                return error(state::WRONG_OBJECT_TYPE, pos, format!("{name}(*) specified, but {name} is not an aggregate function"));
+                return error(
+                    state::WRONG_OBJECT_TYPE,
+                    pos,
+                    format!("{name}(*) specified, but {name} is not an aggregate function"),
+                );
             }
             return Err(no_function(shown, &[], &[], pos));
         }
@@ -269,14 +284,26 @@ impl Binder<'_> {
                 Callable::Aggregate(func) => self.aggregate_call(c, func, args, &sorted, ret, pos),
                 Callable::Window(func) => {
                     let Some(over) = &c.over else {
-                        return error(state::WRONG_OBJECT_TYPE, pos, format!("window function {name} requires an OVER clause"));
+                        return error(
+                            state::WRONG_OBJECT_TYPE,
+                            pos,
+                            format!("window function {name} requires an OVER clause"),
+                        );
                     };
                     self.check_window_call(c, pos)?;
                     if c.filter.is_some() {
-                        return error(state::FEATURE_NOT_SUPPORTED, pos, "FILTER is not implemented for non-aggregate window functions");
+                        return error(
+                            state::FEATURE_NOT_SUPPORTED,
+                            pos,
+                            "FILTER is not implemented for non-aggregate window functions",
+                        );
                     }
                     if !c.within_group.is_empty() {
-                        return error(state::WRONG_OBJECT_TYPE, pos, format!("window function {name} cannot have WITHIN GROUP"));
+                        return error(
+                            state::WRONG_OBJECT_TYPE,
+                            pos,
+                            format!("window function {name} cannot have WITHIN GROUP"),
+                        );
                     }
                     let args = args.into_iter().map(|a| a.e).collect();
                     self.window_call(WindowFunc::Window(func), args, over, ret.plain(), pos)
@@ -287,7 +314,9 @@ impl Binder<'_> {
 
     /// A plain function takes none of the clauses of aggregates.
     fn plain_only(&self, c: &ast::Call, name: &str, pos: Pos) -> Result<()> {
-        let wrong = |what: &str| error(state::WRONG_OBJECT_TYPE, pos, format!("{what} specified, but {name} is not an aggregate function"));
+        let wrong = |what: &str| {
+            error(state::WRONG_OBJECT_TYPE, pos, format!("{what} specified, but {name} is not an aggregate function"))
+        };
         if c.distinct {
             return wrong("DISTINCT");
         }
@@ -301,7 +330,11 @@ impl Binder<'_> {
             return wrong("FILTER");
         }
         if c.over.is_some() {
-            return error(state::WRONG_OBJECT_TYPE, pos, format!("OVER specified, but {name} is not a window function nor an aggregate function"));
+            return error(
+                state::WRONG_OBJECT_TYPE,
+                pos,
+                format!("OVER specified, but {name} is not a window function nor an aggregate function"),
+            );
         }
         Ok(())
     }
@@ -309,13 +342,20 @@ impl Binder<'_> {
     fn set_call(&mut self, func: &'static SetFn, args: Vec<Val>, ret: Type, pos: Pos) -> Result<Val> {
         let level = self.level();
         if let Some(inside) = level.no_sets_in {
-            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("set-returning functions are not allowed in {inside}"))
-                .hint("You might be able to move the set-returning function into a LATERAL FROM item.")
-                .at(Some(pos + 1)));
+            return Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                format!("set-returning functions are not allowed in {inside}"),
+            )
+            .hint("You might be able to move the set-returning function into a LATERAL FROM item.")
+            .at(Some(pos + 1)));
         }
         if !level.clause.allows_sets() {
             let place = level.clause.name();
-            return error(state::FEATURE_NOT_SUPPORTED, pos, format!("set-returning functions are not allowed in {place}"));
+            return error(
+                state::FEATURE_NOT_SUPPORTED,
+                pos,
+                format!("set-returning functions are not allowed in {place}"),
+            );
         }
         level.has_sets = true;
         let types: Vec<Type> = args.iter().map(Val::ty).collect();
@@ -324,17 +364,37 @@ impl Binder<'_> {
         Ok(Val { e: Expr { kind: ExprKind::SetCall { func, args }, ty: ret.plain() }, pos, fields })
     }
 
-    fn aggregate_call(&mut self, c: &ast::Call, func: &'static AggregateFn, args: Vec<Val>, sorted: &[(&ast::OrderBy, usize)], ret: Type, pos: Pos) -> Result<Val> {
+    fn aggregate_call(
+        &mut self,
+        c: &ast::Call,
+        func: &'static AggregateFn,
+        args: Vec<Val>,
+        sorted: &[(&ast::OrderBy, usize)],
+        ret: Type,
+        pos: Pos,
+    ) -> Result<Val> {
         let name = func.name;
         if args.is_empty() && !c.star && func.args.is_empty() {
-            return error(state::WRONG_OBJECT_TYPE, pos, format!("{name}(*) must be used to call a parameterless aggregate function"));
+            return error(
+                state::WRONG_OBJECT_TYPE,
+                pos,
+                format!("{name}(*) must be used to call a parameterless aggregate function"),
+            );
         }
         match (func.ordered_set.is_some(), sorted.is_empty()) {
             (true, true) => {
-                return error(state::WRONG_OBJECT_TYPE, pos, format!("WITHIN GROUP is required for ordered-set aggregate {name}"));
+                return error(
+                    state::WRONG_OBJECT_TYPE,
+                    pos,
+                    format!("WITHIN GROUP is required for ordered-set aggregate {name}"),
+                );
             }
             (false, false) => {
-                return error(state::WRONG_OBJECT_TYPE, pos, format!("{name} is not an ordered-set aggregate, so it cannot have WITHIN GROUP"));
+                return error(
+                    state::WRONG_OBJECT_TYPE,
+                    pos,
+                    format!("{name} is not an ordered-set aggregate, so it cannot have WITHIN GROUP"),
+                );
             }
             _ => {}
         }
@@ -348,7 +408,11 @@ impl Binder<'_> {
         let unlisted = order_by.iter().position(|k| !args.iter().any(|a| same(a, &k.expr)));
         if let (true, true, Some(key)) = (c.distinct, sorted.is_empty(), unlisted) {
             let pos = c.order_by.get(key).map_or(pos, |k| k.expr.pos);
-            return error(state::INVALID_COLUMN_REFERENCE, pos, "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list");
+            return error(
+                state::INVALID_COLUMN_REFERENCE,
+                pos,
+                "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
+            );
         }
         let filter = match &c.filter {
             None => None,
@@ -362,7 +426,11 @@ impl Binder<'_> {
             Some(over) => {
                 self.check_window_call(c, pos)?;
                 if func.ordered_set.is_some() {
-                    return error(state::FEATURE_NOT_SUPPORTED, pos, format!("OVER is not supported for ordered-set aggregate {name}"));
+                    return error(
+                        state::FEATURE_NOT_SUPPORTED,
+                        pos,
+                        format!("OVER is not supported for ordered-set aggregate {name}"),
+                    );
                 }
                 self.window_call(WindowFunc::Aggregate(agg), vec![], over, ret.plain(), pos)
             }
@@ -378,7 +446,8 @@ impl Binder<'_> {
         let mut nearest: Option<usize> = None;
         let (mut nested, mut window, mut sets) = (false, false, false);
         let AggCall { args, order_by, filter, .. } = agg;
-        let mut parts: Vec<&mut Expr> = args.iter_mut().chain(order_by.iter_mut().map(|k| &mut k.expr)).chain(filter).collect();
+        let mut parts: Vec<&mut Expr> =
+            args.iter_mut().chain(order_by.iter_mut().map(|k| &mut k.expr)).chain(filter).collect();
         for part in &mut parts {
             if let Some(level) = nearest_level(part) {
                 nearest = Some(nearest.map_or(level, |n: usize| n.min(level)));
@@ -405,17 +474,28 @@ impl Binder<'_> {
             return error(state::GROUPING_ERROR, pos, "aggregate function calls cannot contain window function calls");
         }
         if sets {
-            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "aggregate function calls cannot contain set-returning function calls")
-                .hint("You might be able to move the set-returning function into a LATERAL FROM item.")
-                .at(Some(pos + 1)));
+            return Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                "aggregate function calls cannot contain set-returning function calls",
+            )
+            .hint("You might be able to move the set-returning function into a LATERAL FROM item.")
+            .at(Some(pos + 1)));
         }
         let owner = self.levels.len() - 1 - depth;
         let level = &self.levels[owner];
         if level.lateral {
-            return error(state::GROUPING_ERROR, pos, "aggregate functions are not allowed in FROM clause of their own query level");
+            return error(
+                state::GROUPING_ERROR,
+                pos,
+                "aggregate functions are not allowed in FROM clause of their own query level",
+            );
         }
         if !level.clause.allows_aggregates() {
-            return error(state::GROUPING_ERROR, pos, format!("aggregate functions are not allowed in {}", level.clause.name()));
+            return error(
+                state::GROUPING_ERROR,
+                pos,
+                format!("aggregate functions are not allowed in {}", level.clause.name()),
+            );
         }
         if depth > 0 {
             for part in parts {
@@ -446,12 +526,18 @@ impl Binder<'_> {
             return error(state::FEATURE_NOT_SUPPORTED, pos, "DISTINCT is not implemented for window functions");
         }
         if !c.order_by.is_empty() {
-            return error(state::FEATURE_NOT_SUPPORTED, pos, "aggregate ORDER BY is not implemented for window functions");
+            return error(
+                state::FEATURE_NOT_SUPPORTED,
+                pos,
+                "aggregate ORDER BY is not implemented for window functions",
+            );
         }
         let level = self.level();
         if level.lateral || !level.clause.allows_windows() {
             let message = match level.clause {
-                Clause::WindowPartition | Clause::WindowOrder | Clause::WindowFrame => "window functions are not allowed in window definitions".to_owned(),
+                Clause::WindowPartition | Clause::WindowOrder | Clause::WindowFrame => {
+                    "window functions are not allowed in window definitions".to_owned()
+                }
                 clause => format!("window functions are not allowed in {}", clause.name()),
             };
             return error(state::WINDOWING_ERROR, pos, message);
@@ -470,7 +556,11 @@ impl Binder<'_> {
         }
         let level = self.level();
         if !level.clause.allows_aggregates() {
-            return error(state::GROUPING_ERROR, pos, format!("grouping operations are not allowed in {}", level.clause.name()));
+            return error(
+                state::GROUPING_ERROR,
+                pos,
+                format!("grouping operations are not allowed in {}", level.clause.name()),
+            );
         }
         level.groupings.push(bound);
         let index = GROUPINGS + level.groupings.len() - 1;

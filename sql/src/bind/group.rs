@@ -33,7 +33,10 @@ impl Binder<'_> {
         for item in items {
             let choices = self.group_item(item, targets, &mut keys)?;
             if sets.len() * choices.len() > SETS_MAX {
-                return Err(SqlError::new(state::STATEMENT_TOO_COMPLEX, "too many grouping sets present (maximum 4096)"));
+                return Err(SqlError::new(
+                    state::STATEMENT_TOO_COMPLEX,
+                    "too many grouping sets present (maximum 4096)",
+                ));
             }
             sets = sets
                 .iter()
@@ -60,7 +63,12 @@ impl Binder<'_> {
     }
 
     /// The sets an item offers: one for an expression, several for ROLLUP, CUBE and GROUPING SETS.
-    fn group_item(&mut self, item: &ast::GroupItem, targets: &[Target], keys: &mut Vec<Expr>) -> Result<Vec<Vec<usize>>> {
+    fn group_item(
+        &mut self,
+        item: &ast::GroupItem,
+        targets: &[Target],
+        keys: &mut Vec<Expr>,
+    ) -> Result<Vec<Vec<usize>>> {
         Ok(match item {
             ast::GroupItem::Empty => vec![vec![]],
             ast::GroupItem::Expr(e) => vec![self.group_keys(e, targets, keys)?],
@@ -73,7 +81,14 @@ impl Binder<'_> {
                     return error(state::TOO_MANY_COLUMNS, exprs[0].pos, "CUBE is limited to 12 elements");
                 }
                 let parts = exprs.iter().map(|e| self.group_keys(e, targets, keys)).collect::<Result<Vec<_>>>()?;
-                let subset = |bits: usize| parts.iter().enumerate().filter(|(i, _)| bits >> (parts.len() - 1 - i) & 1 == 1).flat_map(|(_, p)| p.clone()).collect();
+                let subset = |bits: usize| {
+                    parts
+                        .iter()
+                        .enumerate()
+                        .filter(|(i, _)| bits >> (parts.len() - 1 - i) & 1 == 1)
+                        .flat_map(|(_, p)| p.clone())
+                        .collect()
+                };
                 (0..1usize << parts.len()).rev().map(subset).collect()
             }
             ast::GroupItem::Sets(items) => {
@@ -129,11 +144,9 @@ impl Binder<'_> {
             }
             _ => false,
         };
-        if !is_input {
-            if let Some(index) = output_name(e, targets, "GROUP BY")? {
-                let val = targets[index].val.clone();
-                return Ok(self.resolve_unknown(val)?.e);
-            }
+        if !is_input && let Some(index) = output_name(e, targets, "GROUP BY")? {
+            let val = targets[index].val.clone();
+            return Ok(self.resolve_unknown(val)?.e);
         }
         let val = self.in_clause(Clause::GroupBy, |b| b.expr(e))?;
         Ok(self.resolve_unknown(val)?.e)
@@ -142,15 +155,18 @@ impl Binder<'_> {
     /// Whether a column of FROM follows from the keys: its table's primary key is among them.
     fn follows_from(&self, items: &[Item], index: usize, keys: &[Expr]) -> bool {
         let is_column = |e: &Expr, i: usize| matches!(e.kind, ExprKind::Column(c) if c == i);
-        items.iter().filter(|item| item.relation != 0 && item.columns.iter().any(|c| is_column(&c.value, index))).any(|item| {
-            let Some(Relation::Table(table)) = self.catalog.by_oid(item.relation) else { return false };
-            let Some(key) = &table.primary_key else { return false };
-            key.columns.iter().all(|attnum| {
-                item.columns.iter().any(|c| {
-                    c.origin == (table.oid, *attnum) && matches!(c.value.kind, ExprKind::Column(i) if keys.iter().any(|k| is_column(k, i)))
+        items.iter().filter(|item| item.relation != 0 && item.columns.iter().any(|c| is_column(&c.value, index))).any(
+            |item| {
+                let Some(Relation::Table(table)) = self.catalog.by_oid(item.relation) else { return false };
+                let Some(key) = &table.primary_key else { return false };
+                key.columns.iter().all(|attnum| {
+                    item.columns.iter().any(|c| {
+                        c.origin == (table.oid, *attnum)
+                            && matches!(c.value.kind, ExprKind::Column(i) if keys.iter().any(|k| is_column(k, i)))
+                    })
                 })
-            })
-        })
+            },
+        )
     }
 }
 
@@ -182,7 +198,11 @@ pub(super) fn aggregate(
             match keys.iter().position(|k| same(k, &arg)) {
                 Some(index) => indexes.push(index),
                 None => {
-                    return error(state::GROUPING_ERROR, pos, "arguments to GROUPING must be grouping expressions of the associated query level");
+                    return error(
+                        state::GROUPING_ERROR,
+                        pos,
+                        "arguments to GROUPING must be grouping expressions of the associated query level",
+                    );
                 }
             }
         }
@@ -193,11 +213,11 @@ pub(super) fn aggregate(
     let mut extra: Vec<Expr> = Vec::new();
     let mut rewrite = |e: &mut Expr, pos: Option<Pos>| -> Result<()> {
         walk_expr(e, 0, &mut |e, depth| {
-            if depth == 0 {
-                if let Some(k) = keys.iter().position(|k| same(k, e)) {
-                    *e = Expr::column(k, e.ty);
-                    return Ok(true);
-                }
+            if depth == 0
+                && let Some(k) = keys.iter().position(|k| same(k, e))
+            {
+                *e = Expr::column(k, e.ty);
+                return Ok(true);
             }
             let index = match e.kind {
                 ExprKind::Column(i) if depth == 0 => i,
@@ -218,7 +238,9 @@ pub(super) fn aggregate(
                 None => {
                     let name = column_name(&items, &input, index);
                     let message = if depth == 0 {
-                        format!("column \"{name}\" must appear in the GROUP BY clause or be used in an aggregate function")
+                        format!(
+                            "column \"{name}\" must appear in the GROUP BY clause or be used in an aggregate function"
+                        )
                     } else {
                         format!("subquery uses ungrouped column \"{name}\" from outer query")
                     };
@@ -249,7 +271,10 @@ pub(super) fn aggregate(
     }
     for (i, def) in defs.iter_mut().enumerate() {
         if used.contains(&i) {
-            def.partition_by.iter_mut().chain(def.order_by.iter_mut().map(|k| &mut k.expr)).try_for_each(|e| rewrite(e, None))?;
+            def.partition_by
+                .iter_mut()
+                .chain(def.order_by.iter_mut().map(|k| &mut k.expr))
+                .try_for_each(|e| rewrite(e, None))?;
         }
     }
     level.windows = windows;
@@ -270,11 +295,15 @@ pub(super) fn aggregate(
     let key_count = keys.len();
     let mut place = |e: &mut Expr| {
         map_row(e, &mut |index| {
-            Ok(if index >= WINDOWS || index < AGGREGATES {
+            Ok(if !(AGGREGATES..WINDOWS).contains(&index) {
                 None
             } else if index >= GROUPINGS {
                 let g = index - GROUPINGS;
-                Some(if single { Expr::constant(Datum::Int4(constant_grouping[g]), Type::INT4) } else { Expr::column(width + g, Type::INT4.plain()) })
+                Some(if single {
+                    Expr::constant(Datum::Int4(constant_grouping[g]), Type::INT4)
+                } else {
+                    Expr::column(width + g, Type::INT4.plain())
+                })
             } else {
                 let a = index - AGGREGATES;
                 Some(Expr::column(key_count + a, agg_types[a]))
@@ -296,7 +325,10 @@ pub(super) fn aggregate(
         groupings.clear();
     }
     schema.extend(groupings.iter().map(|_| field("grouping", Type::INT4.plain())));
-    let mut rel = Rel { kind: RelKind::Aggregate { input: Box::new(input), keys, sets, aggs, grouping: groupings }, schema: schema.into() };
+    let mut rel = Rel {
+        kind: RelKind::Aggregate { input: Box::new(input), keys, sets, aggs, grouping: groupings },
+        schema: schema.into(),
+    };
     if let Some(having) = having {
         rel = filter(rel, having);
     }

@@ -13,7 +13,9 @@ fn figure(e: &Expr) -> Option<(String, bool)> {
     match &e.kind {
         ExprKind::Column(names) | ExprKind::Star(names) => names.last().map(|n| (n.text.clone(), true)),
         ExprKind::Field { name, .. } => strong(&name.text),
-        ExprKind::Subscript { input, .. } | ExprKind::FieldStar(input) | ExprKind::Collate { input, .. } => figure(input),
+        ExprKind::Subscript { input, .. } | ExprKind::FieldStar(input) | ExprKind::Collate { input, .. } => {
+            figure(input)
+        }
         ExprKind::Call(call) => strong(call.name.last()),
         ExprKind::NullIf(..) => strong("nullif"),
         ExprKind::Coalesce(_) => strong("coalesce"),

@@ -27,9 +27,9 @@ mod scope;
 mod select;
 #[cfg(test)]
 mod tests;
-mod walk;
 #[cfg(test)]
 mod validate;
+mod walk;
 mod window;
 
 pub use env::{AsOfResolver, BindEnv, Bound, ParamTypes};
@@ -60,7 +60,10 @@ pub fn bind(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<Bound> {
     let bound = bound.map_err(|e| with_char_position(e, &stmt.source))?;
     // A reference made before the type was known, where nothing wanted one: it would have another type than the parameter.
     match binder.unsettled.iter().find(|i| env.params.is_settled(**i)) {
-        Some(i) => Err(SqlError::new(state::AMBIGUOUS_PARAMETER, format!("could not determine data type of parameter ${}", i + 1))),
+        Some(i) => Err(SqlError::new(
+            state::AMBIGUOUS_PARAMETER,
+            format!("could not determine data type of parameter ${}", i + 1),
+        )),
         None => Ok(bound),
     }
 }
@@ -89,16 +92,31 @@ pub fn bind_check(sql: &str, columns: &[Field], env: &BindEnv<'_>) -> Result<Exp
 
 /// A written expression over a row of `columns` (COPY .. WHERE, ALTER .. USING, DEFAULT and CHECK of a new column), converted to `target` as an
 /// assignment if given; the name beside it is what a 42804 calls the column. Positions count in `source`.
-pub fn bind_expr(expr: &ast::Expr, source: &str, columns: &[Field], target: Option<(TypeMod, &str)>, env: &BindEnv<'_>) -> Result<Expr> {
+pub fn bind_expr(
+    expr: &ast::Expr,
+    source: &str,
+    columns: &[Field],
+    target: Option<(TypeMod, &str)>,
+    env: &BindEnv<'_>,
+) -> Result<Expr> {
     let clause = if columns.is_empty() { Clause::Default } else { Clause::CopyWhere };
     Binder::new(env).over_columns(expr, columns, clause, target).map_err(|e| with_char_position(e, source))
 }
 
 /// The arguments of EXECUTE, converted to the parameters' types. 42601 if there are more or fewer than those.
-pub fn bind_arguments(name: &str, args: &[ast::Expr], types: &[Type], source: &str, env: &BindEnv<'_>) -> Result<Vec<Expr>> {
+pub fn bind_arguments(
+    name: &str,
+    args: &[ast::Expr],
+    types: &[Type],
+    source: &str,
+    env: &BindEnv<'_>,
+) -> Result<Vec<Expr>> {
     if args.len() != types.len() {
-        return Err(SqlError::new(state::SYNTAX_ERROR, format!("wrong number of parameters for prepared statement \"{name}\""))
-            .detail(format!("Expected {} parameters but got {}.", types.len(), args.len())));
+        return Err(SqlError::new(
+            state::SYNTAX_ERROR,
+            format!("wrong number of parameters for prepared statement \"{name}\""),
+        )
+        .detail(format!("Expected {} parameters but got {}.", types.len(), args.len())));
     }
     let mut binder = Binder::new(env);
     let made: Result<Vec<Expr>> = binder

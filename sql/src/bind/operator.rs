@@ -7,7 +7,7 @@ use crate::error::{Result, SqlError, state};
 use crate::functions::registry::{CastContext, Operator, ScalarFn, registry};
 use crate::ir::*;
 use crate::parse::ast::{self, Pos};
-use crate::types::{Datum, Type, TypeMod};
+use crate::types::{Type, TypeMod};
 
 /// Operators that PostgreSQL knows as the btree strategies.
 fn row_compare_op(name: &str) -> Option<RowCompareOp> {
@@ -24,8 +24,13 @@ fn row_compare_op(name: &str) -> Option<RowCompareOp> {
 
 /// The operator for these operand types (NONE on the left for a prefix operator).
 fn find(name: &str, left: Type, right: Type, pos: Pos) -> Result<&'static Operator> {
-    let all: Vec<&'static Operator> =
-        registry().operators.get(name).map_or(&[][..], |v| v).iter().filter(|o| (o.left == Type::NONE) == (left == Type::NONE)).collect();
+    let all: Vec<&'static Operator> = registry()
+        .operators
+        .get(name)
+        .map_or(&[][..], |v| v)
+        .iter()
+        .filter(|o| (o.left == Type::NONE) == (left == Type::NONE))
+        .collect();
     if left != Type::NONE {
         let (l, r) = match (left, right) {
             (Type::UNKNOWN, r) => (r, r),
@@ -37,7 +42,8 @@ fn find(name: &str, left: Type, right: Type, pos: Pos) -> Result<&'static Operat
         }
     }
     let args: Vec<Type> = if left == Type::NONE { vec![right] } else { vec![left, right] };
-    let declared: Vec<Vec<Type>> = all.iter().map(|o| if left == Type::NONE { vec![o.right] } else { vec![o.left, o.right] }).collect();
+    let declared: Vec<Vec<Type>> =
+        all.iter().map(|o| if left == Type::NONE { vec![o.right] } else { vec![o.left, o.right] }).collect();
     let candidates: Vec<&[Type]> = declared.iter().map(Vec::as_slice).collect();
     let shown = if left == Type::NONE {
         format!("{name} {}", right.sql_name())
@@ -102,12 +108,6 @@ impl Binder<'_> {
         }
     }
 
-    /// The equality of a type with itself.
-    pub fn equality(&mut self, ty: Type, pos: Pos) -> Result<&'static ScalarFn> {
-        let side = || Val::new(ExprKind::Const(Datum::Null), ty, pos);
-        Ok(self.comparison("=", side(), side(), pos)?.func)
-    }
-
     /// `e` is bound here so that a chain of a thousand operators does not recurse: left operands are gone down in a loop.
     pub fn operator_chain(&mut self, e: &ast::Expr) -> Result<Val> {
         let mut spine = vec![];
@@ -140,7 +140,9 @@ impl Binder<'_> {
     fn check_operator_schema(&self, schema: Option<&str>, name: &str, pos: Pos) -> Result<()> {
         match schema {
             None | Some("pg_catalog") => Ok(()),
-            Some(schema) if self.catalog.schema_oid(schema).is_none() => error(state::INVALID_SCHEMA_NAME, pos, format!("schema \"{schema}\" does not exist")),
+            Some(schema) if self.catalog.schema_oid(schema).is_none() => {
+                error(state::INVALID_SCHEMA_NAME, pos, format!("schema \"{schema}\" does not exist"))
+            }
             Some(schema) => error(state::UNDEFINED_FUNCTION, pos, format!("operator does not exist: {schema}.{name}")),
         }
     }
@@ -169,7 +171,9 @@ impl Binder<'_> {
         let mut vals = Vec::with_capacity(fields.len());
         for field in fields {
             match &field.kind {
-                ast::ExprKind::Star(names) => vals.extend(self.expand_star(names, field.pos)?.into_iter().map(|(_, v)| v)),
+                ast::ExprKind::Star(names) => {
+                    vals.extend(self.expand_star(names, field.pos)?.into_iter().map(|(_, v)| v))
+                }
                 ast::ExprKind::FieldStar(input) => {
                     let input = self.expr(input)?;
                     vals.extend(self.expand_fields(input, field.pos)?.into_iter().map(|(_, v)| v));
@@ -193,13 +197,17 @@ impl Binder<'_> {
             parts.push(self.comparison(name, left, right, pos)?);
         }
         let Some(op) = row_compare_op(name) else {
-            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("could not determine interpretation of row comparison operator {name}"))
-                .hint("Row comparison operators must be associated with btree operator families.")
-                .at(Some(pos + 1)));
+            return Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                format!("could not determine interpretation of row comparison operator {name}"),
+            )
+            .hint("Row comparison operators must be associated with btree operator families.")
+            .at(Some(pos + 1)));
         };
         let kind = match op {
             RowCompareOp::Eq | RowCompareOp::Ne => {
-                let mut parts: Vec<Expr> = parts.into_iter().map(|c| call(c.func, vec![c.left, c.right], Type::BOOL.plain())).collect();
+                let mut parts: Vec<Expr> =
+                    parts.into_iter().map(|c| call(c.func, vec![c.left, c.right], Type::BOOL.plain())).collect();
                 match (parts.len(), op) {
                     (1, _) => return Ok(Val { e: parts.remove(0), pos, fields: None }),
                     (_, RowCompareOp::Eq) => ExprKind::And(parts),
@@ -228,7 +236,8 @@ impl Binder<'_> {
             return Ok(RowPair { left: c.left, right: c.right });
         }
         let common = common_type(&[l, r]).unwrap_or(l);
-        let mut side = |e: Expr| Ok::<_, SqlError>(self.to_common(Val { e, pos, fields: None }, common, "row comparison")?.e);
+        let mut side =
+            |e: Expr| Ok::<_, SqlError>(self.to_common(Val { e, pos, fields: None }, common, "row comparison")?.e);
         Ok(RowPair { left: side(c.left)?, right: side(c.right)? })
     }
 
@@ -243,7 +252,9 @@ impl Binder<'_> {
         if width > left.len() {
             return error(state::SYNTAX_ERROR, pos, "subquery has too many columns");
         }
-        let right = (0..width).map(|i| Val { e: column_subquery(&out.rel, i, correlated), pos: query.pos, fields: None }).collect();
+        let right = (0..width)
+            .map(|i| Val { e: column_subquery(&out.rel, i, correlated), pos: query.pos, fields: None })
+            .collect();
         self.compare_rows(name, left, right, pos)
     }
 
@@ -270,13 +281,25 @@ impl Binder<'_> {
 
     fn distinct_vals(&mut self, left: Val, right: Val, negated: bool, pos: Pos) -> Result<Val> {
         let c = self.comparison("=", left, right, pos)?;
-        Ok(Val::new(ExprKind::Distinct { eq: c.func, left: Box::new(c.left), right: Box::new(c.right), negated }, Type::BOOL, pos))
+        Ok(Val::new(
+            ExprKind::Distinct { eq: c.func, left: Box::new(c.left), right: Box::new(c.right), negated },
+            Type::BOOL,
+            pos,
+        ))
     }
 
     /// BETWEEN, as the comparisons it stands for.
-    pub fn between(&mut self, input: &ast::Expr, low: &ast::Expr, high: &ast::Expr, symmetric: bool, negated: bool, pos: Pos) -> Result<Val> {
+    pub fn between(
+        &mut self,
+        input: &ast::Expr,
+        low: &ast::Expr,
+        high: &ast::Expr,
+        symmetric: bool,
+        negated: bool,
+        pos: Pos,
+    ) -> Result<Val> {
         let (x, low, high) = (self.expr(input)?, self.expr(low)?, self.expr(high)?);
-        let mut range = |b: &mut Self, low: &Val, high: &Val| -> Result<Expr> {
+        let range = |b: &mut Self, low: &Val, high: &Val| -> Result<Expr> {
             let ge = b.operator(if negated { "<" } else { ">=" }, Some(x.clone()), low.clone(), pos)?.e;
             let le = b.operator(if negated { ">" } else { "<=" }, Some(x.clone()), high.clone(), pos)?.e;
             let kind = if negated { ExprKind::Or(vec![ge, le]) } else { ExprKind::And(vec![ge, le]) };
@@ -292,7 +315,15 @@ impl Binder<'_> {
     }
 
     /// LIKE, ILIKE, SIMILAR TO.
-    pub fn like(&mut self, kind: ast::LikeKind, input: &ast::Expr, pattern: &ast::Expr, escape: Option<&ast::Expr>, negated: bool, pos: Pos) -> Result<Val> {
+    pub fn like(
+        &mut self,
+        kind: ast::LikeKind,
+        input: &ast::Expr,
+        pattern: &ast::Expr,
+        escape: Option<&ast::Expr>,
+        negated: bool,
+        pos: Pos,
+    ) -> Result<Val> {
         let left = self.expr(input)?;
         let mut right = self.expr(pattern)?;
         let escape = escape.map(|e| self.expr(e)).transpose()?;
@@ -381,7 +412,11 @@ impl Binder<'_> {
         let wanted = args.pop().map_or(element, |e| e.ty.ty);
         let left = args.pop().ok_or_else(|| SqlError::internal("an operator without a left operand"))?;
         let Some(wanted_array) = wanted.array_of() else {
-            return error(state::UNDEFINED_OBJECT, pos, format!("could not find array type for data type {}", wanted.sql_name()));
+            return error(
+                state::UNDEFINED_OBJECT,
+                pos,
+                format!("could not find array type for data type {}", wanted.sql_name()),
+            );
         };
         let array = self.convert(array, wanted_array, CastContext::Implicit)?.e;
         Ok(Val::new(ExprKind::ScalarArray { func, left: Box::new(left), array: Box::new(array), all }, Type::BOOL, pos))
@@ -394,7 +429,11 @@ impl Binder<'_> {
         let mut plan = out.rel;
         if plan.schema.len() != tests.len() {
             let few = plan.schema.len() < tests.len();
-            return error(state::SYNTAX_ERROR, pos, if few { "subquery has too few columns" } else { "subquery has too many columns" });
+            return error(
+                state::SYNTAX_ERROR,
+                pos,
+                if few { "subquery has too few columns" } else { "subquery has too many columns" },
+            );
         }
         // The negation of `<>` over rows is `=`: (a,b) <> ALL means NOT (a,b) = ANY.
         let row = tests.len() > 1;

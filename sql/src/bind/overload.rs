@@ -49,7 +49,8 @@ fn keep_best(candidates: Vec<usize>, mut count: impl FnMut(usize) -> usize) -> V
 fn select(args: &[Type], candidates: &[&[Type]], fitting: Vec<usize>) -> Option<usize> {
     let known = |i: usize| args[i] != Type::UNKNOWN;
     // Most exact matches; then most exact or preferred ones.
-    let mut left = keep_best(fitting, |c| (0..args.len()).filter(|i| known(*i) && candidates[c][*i] == args[*i]).count());
+    let mut left =
+        keep_best(fitting, |c| (0..args.len()).filter(|i| known(*i) && candidates[c][*i] == args[*i]).count());
     if let [one] = left[..] {
         return Some(one);
     }
@@ -57,7 +58,8 @@ fn select(args: &[Type], candidates: &[&[Type]], fitting: Vec<usize>) -> Option<
         (0..args.len())
             .filter(|i| {
                 let declared = candidates[c][*i];
-                known(*i) && (declared == args[*i] || (declared.is_preferred() && declared.category() == args[*i].category()))
+                known(*i)
+                    && (declared == args[*i] || (declared.is_preferred() && declared.category() == args[*i].category()))
             })
             .count()
     });
@@ -177,7 +179,12 @@ pub(super) fn resolve_polymorphic(args: &[Type], declared: &[Type], ret: Type) -
                 if *actual != Type::UNKNOWN {
                     match actual.element() {
                         Some(e) => compatible.push(e),
-                        None => return Err(mismatch(format!("argument declared anycompatiblearray is not an array but type {}", actual.sql_name()))),
+                        None => {
+                            return Err(mismatch(format!(
+                                "argument declared anycompatiblearray is not an array but type {}",
+                                actual.sql_name()
+                            )));
+                        }
                     }
                 }
             }
@@ -185,10 +192,14 @@ pub(super) fn resolve_polymorphic(args: &[Type], declared: &[Type], ret: Type) -
         }
     }
     if let Some(array) = array {
-        let of_array = array.element().ok_or_else(|| mismatch(format!("argument declared anyarray is not an array but type {}", array.sql_name())))?;
+        let of_array = array.element().ok_or_else(|| {
+            mismatch(format!("argument declared anyarray is not an array but type {}", array.sql_name()))
+        })?;
         if element.is_some_and(|e| e != of_array) {
-            return Err(mismatch("argument declared anyarray is not consistent with argument declared anyelement".into())
-                .detail(format!("{} versus {}", array.sql_name(), element.map_or("", Type::sql_name))));
+            return Err(mismatch(
+                "argument declared anyarray is not consistent with argument declared anyelement".into(),
+            )
+            .detail(format!("{} versus {}", array.sql_name(), element.map_or("", Type::sql_name))));
         }
         element = Some(of_array);
     }
@@ -198,20 +209,26 @@ pub(super) fn resolve_polymorphic(args: &[Type], declared: &[Type], ret: Type) -
     if let Some(e) = element.filter(|e| not_array && e.is_array()) {
         return Err(mismatch(format!("type matched to anynonarray is an array type: {}", e.sql_name())));
     }
-    let common = if compatible_family {
-        let common = common_type(&compatible).map_err(|(a, b)| {
-            mismatch("arguments of anycompatible family cannot be cast to a common type".into()).detail(format!("{} versus {}", a.sql_name(), b.sql_name()))
-        })?;
-        if compatible.iter().any(|c| !can_coerce(*c, common, CastContext::Implicit)) {
-            return Err(mismatch("arguments of anycompatible family cannot be cast to a common type".into()));
-        }
-        Some(common)
-    } else {
-        None
-    };
+    let common =
+        if compatible_family {
+            let common =
+                common_type(&compatible).map_err(|(a, b)| {
+                    mismatch("arguments of anycompatible family cannot be cast to a common type".into())
+                        .detail(format!("{} versus {}", a.sql_name(), b.sql_name()))
+                })?;
+            if compatible.iter().any(|c| !can_coerce(*c, common, CastContext::Implicit)) {
+                return Err(mismatch("arguments of anycompatible family cannot be cast to a common type".into()));
+            }
+            Some(common)
+        } else {
+            None
+        };
     let array_of = |t: Option<Type>| {
         t.and_then(Type::array_of).ok_or_else(|| {
-            SqlError::new(state::UNDEFINED_OBJECT, format!("could not find array type for data type {}", t.map_or("unknown", Type::sql_name)))
+            SqlError::new(
+                state::UNDEFINED_OBJECT,
+                format!("could not find array type for data type {}", t.map_or("unknown", Type::sql_name)),
+            )
         })
     };
     let actual = |wanted: Type| -> Result<Type> {

@@ -63,7 +63,9 @@ impl Binder<'_> {
             let mut vals = Vec::with_capacity(row.len());
             for cell in row {
                 match &cell.kind {
-                    ast::ExprKind::Star(names) => vals.extend(self.expand_star(names, cell.pos)?.into_iter().map(|(_, v)| v)),
+                    ast::ExprKind::Star(names) => {
+                        vals.extend(self.expand_star(names, cell.pos)?.into_iter().map(|(_, v)| v))
+                    }
                     _ => vals.push(self.expr(cell)?),
                 }
             }
@@ -84,7 +86,11 @@ impl Binder<'_> {
             schema.push(field(format!("column{}", i + 1), ty));
         }
         let width = schema.len();
-        Ok(QueryOut { rel: Rel { kind: RelKind::Values(out), schema: schema.into() }, fields: vec![None; width], positions })
+        Ok(QueryOut {
+            rel: Rel { kind: RelKind::Values(out), schema: schema.into() },
+            fields: vec![None; width],
+            positions,
+        })
     }
 
     fn set_operation(&mut self, op: SetOp, all: bool, left: &ast::Query, right: &ast::Query) -> Result<QueryOut> {
@@ -94,7 +100,14 @@ impl Binder<'_> {
     }
 
     /// Brings two queries to common column types and puts the operation above them.
-    pub fn combine(&mut self, op: SetOp, all: bool, left: QueryOut, right: QueryOut, right_pos: Pos) -> Result<QueryOut> {
+    pub fn combine(
+        &mut self,
+        op: SetOp,
+        all: bool,
+        left: QueryOut,
+        right: QueryOut,
+        right_pos: Pos,
+    ) -> Result<QueryOut> {
         let what = set_op_name(op);
         if left.rel.schema.len() != right.rel.schema.len() {
             let pos = right.positions.first().copied().unwrap_or(right_pos);
@@ -104,7 +117,10 @@ impl Binder<'_> {
         for (i, (l, r)) in left.rel.schema.iter().zip(right.rel.schema.iter()).enumerate() {
             types.push(common_column(self, l, r, what, left.positions[i], right.positions[i])?);
         }
-        let (l, r) = (self.retype(left.rel, &types, what, &left.positions)?, self.retype(right.rel, &types, what, &right.positions)?);
+        let (l, r) = (
+            self.retype(left.rel, &types, what, &left.positions)?,
+            self.retype(right.rel, &types, what, &right.positions)?,
+        );
         let schema = l.schema.iter().zip(&types).map(|(f, ty)| field(&f.name, *ty)).collect();
         let kind = RelKind::SetOp { op, all, left: Box::new(l), right: Box::new(r) };
         Ok(QueryOut { rel: Rel { kind, schema }, fields: left.fields, positions: left.positions })
@@ -132,14 +148,15 @@ impl Binder<'_> {
         let QueryOut { mut rel, fields, positions } = out;
         let item = Item::over(None, &rel, &fields, rel.schema.len());
         let item = Item { by_name: false, ..item };
-        let (keys, limits) = self.in_level(Level::new(vec![item], Clause::OrderBy), |b| {
-            let mut keys = Vec::with_capacity(q.order_by.len());
-            for key in &q.order_by {
-                keys.push(sort_key(b.output_key(key, &rel.schema, op)?, key));
-            }
-            Ok((keys, b.limit_exprs(q)?))
-        })?
-        .0;
+        let (keys, limits) = self
+            .in_level(Level::new(vec![item], Clause::OrderBy), |b| {
+                let mut keys = Vec::with_capacity(q.order_by.len());
+                for key in &q.order_by {
+                    keys.push(sort_key(b.output_key(key, &rel.schema, op)?, key));
+                }
+                Ok((keys, b.limit_exprs(q)?))
+            })?
+            .0;
         if !keys.is_empty() {
             rel = sort(rel, keys.clone());
         }
@@ -159,7 +176,13 @@ impl Binder<'_> {
                 let mut found = schema.iter().enumerate().filter(|(_, f)| *f.name == names[0].text);
                 match (found.next(), found.next()) {
                     (Some((i, f)), None) => return Ok(Expr::column(i, f.ty)),
-                    (Some(_), Some(_)) => return error(state::AMBIGUOUS_COLUMN, pos, format!("ORDER BY \"{}\" is ambiguous", names[0].text)),
+                    (Some(_), Some(_)) => {
+                        return error(
+                            state::AMBIGUOUS_COLUMN,
+                            pos,
+                            format!("ORDER BY \"{}\" is ambiguous", names[0].text),
+                        );
+                    }
                     _ => {}
                 }
             }
@@ -182,13 +205,21 @@ impl Binder<'_> {
             let val = self.in_clause(clause, |b| b.expr(e))?;
             let mut bound = self.argument_of(val, Type::INT8, clause.name())?;
             if reads_row(&mut bound) {
-                return error(state::INVALID_COLUMN_REFERENCE, e.pos, format!("argument of {} must not contain variables", clause.name()));
+                return error(
+                    state::INVALID_COLUMN_REFERENCE,
+                    e.pos,
+                    format!("argument of {} must not contain variables", clause.name()),
+                );
             }
             Ok(Some(bound))
         };
         if q.with_ties && q.limit.as_ref().is_some_and(is_null_literal) {
             let pos = q.limit.as_ref().map_or(q.pos, |l| l.pos);
-            return error(state::INVALID_ROW_COUNT_IN_LIMIT, pos, "row count cannot be null in FETCH FIRST ... WITH TIES clause");
+            return error(
+                state::INVALID_ROW_COUNT_IN_LIMIT,
+                pos,
+                "row count cannot be null in FETCH FIRST ... WITH TIES clause",
+            );
         }
         let limit = one(&q.limit, Clause::Limit)?;
         Ok((limit, one(&q.offset, Clause::Offset)?))
@@ -218,7 +249,11 @@ impl Binder<'_> {
             Some(val) => Ok(val.e),
             None => Err(SqlError::new(
                 state::DATATYPE_MISMATCH,
-                format!("parameter ${number} of type {} cannot be coerced to the expected type {}", source.sql_name(), ty.sql_name()),
+                format!(
+                    "parameter ${number} of type {} cannot be coerced to the expected type {}",
+                    source.sql_name(),
+                    ty.sql_name()
+                ),
             )
             .hint("You will need to rewrite or cast the expression.")
             .at(Some(pos + 1))),
@@ -227,7 +262,14 @@ impl Binder<'_> {
 }
 
 /// The type a column of two united queries has.
-pub(super) fn common_column(binder: &Binder<'_>, l: &Field, r: &Field, what: &str, left_pos: Pos, right_pos: Pos) -> Result<TypeMod> {
+pub(super) fn common_column(
+    binder: &Binder<'_>,
+    l: &Field,
+    r: &Field,
+    what: &str,
+    left_pos: Pos,
+    right_pos: Pos,
+) -> Result<TypeMod> {
     let val = |f: &Field, pos| Val { e: Expr::column(0, f.ty), pos, fields: None };
     let ty = binder.common_type_of(&[&val(l, left_pos), &val(r, right_pos)], what)?;
     Ok(TypeMod { ty, typmod: common_typmod([l.ty, r.ty].into_iter(), ty) })
@@ -282,7 +324,9 @@ pub(super) fn unknown_literal(rel: &Rel, column: usize) -> Option<Expr> {
             },
             _ => None,
         },
-        RelKind::Sort { input, .. } | RelKind::Limit { input, .. } | RelKind::Distinct { input, .. } => unknown_literal(input, column),
+        RelKind::Sort { input, .. } | RelKind::Limit { input, .. } | RelKind::Distinct { input, .. } => {
+            unknown_literal(input, column)
+        }
         RelKind::With { body, .. } => unknown_literal(body, column),
         _ => None,
     }

@@ -58,7 +58,17 @@ impl Item {
                 origin: (f.table_oid, f.attnum),
             })
             .collect();
-        Item { name, schema: None, table_name: None, relation: 0, columns, by_name: true, by_column: true, no_lateral: false, scalar: false }
+        Item {
+            name,
+            schema: None,
+            table_name: None,
+            relation: 0,
+            columns,
+            by_name: true,
+            by_column: true,
+            no_lateral: false,
+            scalar: false,
+        }
     }
 
     /// Moves it to another place in the row.
@@ -89,12 +99,20 @@ impl Binder<'_> {
                 self.check_database(&database.text, names, pos)?;
                 ((Some(schema.text.as_str()), table.text.as_str()), name)
             }
-            _ => return error(state::SYNTAX_ERROR, pos, format!("improper qualified name (too many dotted names): {}", join(names))),
+            _ => {
+                return error(
+                    state::SYNTAX_ERROR,
+                    pos,
+                    format!("improper qualified name (too many dotted names): {}", join(names)),
+                );
+            }
         };
         match self.find_item(qualifier.0, qualifier.1, pos)? {
             Some((level, item)) => match self.item_column(level, item, &name.text, pos)? {
                 Some(val) => Ok(val),
-                None => error(state::UNDEFINED_COLUMN, pos, format!("column {}.{} does not exist", qualifier.1, name.text)),
+                None => {
+                    error(state::UNDEFINED_COLUMN, pos, format!("column {}.{} does not exist", qualifier.1, name.text))
+                }
             },
             // `column.field` of a row-valued column is written `(column).field`; without parentheses it is a missing table, as in PostgreSQL.
             None => Err(self.missing_item(qualifier.0, qualifier.1, pos)),
@@ -104,7 +122,11 @@ impl Binder<'_> {
     fn check_database(&self, database: &str, names: &[Name], pos: Pos) -> Result<()> {
         if database != self.env.session.database {
             let full = join(names);
-            return error(state::FEATURE_NOT_SUPPORTED, pos, format!("cross-database references are not implemented: {full}"));
+            return error(
+                state::FEATURE_NOT_SUPPORTED,
+                pos,
+                format!("cross-database references are not implemented: {full}"),
+            );
         }
         Ok(())
     }
@@ -128,7 +150,9 @@ impl Binder<'_> {
         }
         if is_system_column(name) {
             for level in (0..self.levels.len()).rev() {
-                let tables: Vec<usize> = (0..self.levels[level].items.len()).filter(|i| self.levels[level].items[*i].relation != 0).collect();
+                let tables: Vec<usize> = (0..self.levels[level].items.len())
+                    .filter(|i| self.levels[level].items[*i].relation != 0)
+                    .collect();
                 match tables[..] {
                     [] => {}
                     [item] => return self.system_column(level, item, name, pos),
@@ -139,7 +163,8 @@ impl Binder<'_> {
         if let Some((level, item)) = self.find_item(None, name, pos)? {
             return self.whole_row(level, item, pos);
         }
-        let mut missing = SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist")).at(Some(pos + 1));
+        let mut missing =
+            SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist")).at(Some(pos + 1));
         let mut hidden = self.levels.iter().rev().flat_map(|l| &l.items).filter(|i| !i.by_column && i.name.is_some());
         if let Some(item) = hidden.find(|i| i.columns.iter().any(|c| &*c.name == name)) {
             let table = item.name.as_deref().unwrap_or_default();
@@ -160,7 +185,8 @@ impl Binder<'_> {
         for (l, level) in self.levels.iter().enumerate().rev() {
             let mut found = None;
             for (i, item) in level.items.iter().enumerate() {
-                let here = item.by_name && item.name.as_deref() == Some(name) && (schema.is_none() || item.schema == schema);
+                let here =
+                    item.by_name && item.name.as_deref() == Some(name) && (schema.is_none() || item.schema == schema);
                 if here {
                     if found.is_some() {
                         return error("42P09", pos, format!("table reference \"{name}\" is ambiguous"));
@@ -170,9 +196,12 @@ impl Binder<'_> {
             }
             if let Some(item) = found {
                 if level.items[item].no_lateral && level.lateral {
-                    return Err(SqlError::new(state::INVALID_COLUMN_REFERENCE, format!("invalid reference to FROM-clause entry for table \"{name}\""))
-                        .detail("The combining JOIN type must be INNER or LEFT for a LATERAL reference.")
-                        .at(Some(pos + 1)));
+                    return Err(SqlError::new(
+                        state::INVALID_COLUMN_REFERENCE,
+                        format!("invalid reference to FROM-clause entry for table \"{name}\""),
+                    )
+                    .detail("The combining JOIN type must be INNER or LEFT for a LATERAL reference.")
+                    .at(Some(pos + 1)));
                 }
                 return Ok(Some((l, item)));
             }
@@ -182,14 +211,23 @@ impl Binder<'_> {
 
     /// 42P01 for a table that FROM does not have under this name.
     pub fn missing_item(&self, schema: Option<&str>, name: &str, pos: Pos) -> SqlError {
-        let hidden = self.levels.iter().rev().flat_map(|l| &l.items).find(|i| i.by_name && i.table_name.as_deref() == Some(name));
+        let hidden = self
+            .levels
+            .iter()
+            .rev()
+            .flat_map(|l| &l.items)
+            .find(|i| i.by_name && i.table_name.as_deref() == Some(name));
         if let (Some(item), None) = (hidden, schema) {
             let alias = item.name.as_deref().unwrap_or_default();
-            return SqlError::new(state::UNDEFINED_TABLE, format!("invalid reference to FROM-clause entry for table \"{name}\""))
-                .hint(format!("Perhaps you meant to reference the table alias \"{alias}\"."))
-                .at(Some(pos + 1));
+            return SqlError::new(
+                state::UNDEFINED_TABLE,
+                format!("invalid reference to FROM-clause entry for table \"{name}\""),
+            )
+            .hint(format!("Perhaps you meant to reference the table alias \"{alias}\"."))
+            .at(Some(pos + 1));
         }
-        SqlError::new(state::UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{name}\"")).at(Some(pos + 1))
+        SqlError::new(state::UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{name}\""))
+            .at(Some(pos + 1))
     }
 
     fn item_column(&mut self, level: usize, item: usize, name: &str, pos: Pos) -> Result<Option<Val>> {
@@ -204,7 +242,9 @@ impl Binder<'_> {
         }
         match found {
             Some(column) => self.read(level, item, column, pos).map(Some),
-            None if is_system_column(name) && self.levels[level].items[item].relation != 0 => self.system_column(level, item, name, pos).map(Some),
+            None if is_system_column(name) && self.levels[level].items[item].relation != 0 => {
+                self.system_column(level, item, name, pos).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -222,9 +262,12 @@ impl Binder<'_> {
         let from = &self.levels[level].items[item];
         if from.no_lateral && self.levels[level].lateral {
             let table = from.name.as_deref().unwrap_or_default();
-            return Err(SqlError::new(state::INVALID_COLUMN_REFERENCE, format!("invalid reference to FROM-clause entry for table \"{table}\""))
-                .detail("The combining JOIN type must be INNER or LEFT for a LATERAL reference.")
-                .at(Some(pos + 1)));
+            return Err(SqlError::new(
+                state::INVALID_COLUMN_REFERENCE,
+                format!("invalid reference to FROM-clause entry for table \"{table}\""),
+            )
+            .detail("The combining JOIN type must be INNER or LEFT for a LATERAL reference.")
+            .at(Some(pos + 1)));
         }
         let found = &from.columns[column];
         let mut val = Val { e: found.value.clone(), pos, fields: found.fields.clone() };
@@ -269,7 +312,10 @@ impl Binder<'_> {
     pub fn expand_star(&mut self, names: &[Name], pos: Pos) -> Result<Vec<(Arc<str>, Val)>> {
         let here = self.levels.len() - 1;
         let items: Vec<(usize, usize)> = match names {
-            [] => (0..self.levels[here].items.len()).filter(|i| self.levels[here].items[*i].by_column).map(|i| (here, i)).collect(),
+            [] => (0..self.levels[here].items.len())
+                .filter(|i| self.levels[here].items[*i].by_column)
+                .map(|i| (here, i))
+                .collect(),
             _ => {
                 let (schema, table) = match names {
                     [table] => (None, table),
@@ -278,7 +324,13 @@ impl Binder<'_> {
                         self.check_database(&database.text, names, pos)?;
                         (Some(schema.text.as_str()), table)
                     }
-                    _ => return error(state::SYNTAX_ERROR, pos, format!("improper qualified name (too many dotted names): {}.*", join(names))),
+                    _ => {
+                        return error(
+                            state::SYNTAX_ERROR,
+                            pos,
+                            format!("improper qualified name (too many dotted names): {}.*", join(names)),
+                        );
+                    }
                 };
                 match self.find_item(schema, &table.text, pos)? {
                     Some(found) => vec![found],

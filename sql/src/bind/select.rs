@@ -54,15 +54,30 @@ impl Binder<'_> {
             return error(state::SYNTAX_ERROR, into.pos, "SELECT ... INTO is not allowed here");
         }
         let FromOut { rel, items } = self.from_clause(&s.from)?;
-        let (parts, level) = self.in_level(Level::new(items, Clause::Select), |b| b.select_parts(s, q, &rel, resolve).map(Box::new))?;
+        let (parts, level) =
+            self.in_level(Level::new(items, Clause::Select), |b| b.select_parts(s, q, &rel, resolve).map(Box::new))?;
         self.select_operators(*parts, level, rel, s, q)
     }
 
-    fn select_parts<'q>(&mut self, s: &'q ast::Select, q: &'q ast::Query, from: &Rel, resolve: bool) -> Result<Parts<'q>> {
+    fn select_parts<'q>(
+        &mut self,
+        s: &'q ast::Select,
+        q: &'q ast::Query,
+        from: &Rel,
+        resolve: bool,
+    ) -> Result<Parts<'q>> {
         self.window_clause(&s.windows)?;
         let targets = self.targets(&s.targets, from, resolve)?;
-        let mut parts =
-            Parts { targets, junk: vec![], filter: None, having: None, grouping: None, order: vec![], distinct_on: vec![], limits: (None, None) };
+        let mut parts = Parts {
+            targets,
+            junk: vec![],
+            filter: None,
+            having: None,
+            grouping: None,
+            order: vec![],
+            distinct_on: vec![],
+            limits: (None, None),
+        };
         parts.filter = self.condition(s.filter.as_ref(), Clause::Where, "WHERE")?;
         parts.having = self.condition(s.having.as_ref(), Clause::Having, "HAVING")?;
         for key in &q.order_by {
@@ -114,7 +129,9 @@ impl Binder<'_> {
                     let val = self.expr(&target.expr)?;
                     let name = match (&target.alias, &target.expr.kind, &val.e.kind) {
                         (Some(alias), _, _) => Arc::from(alias.as_str()),
-                        (None, ast::ExprKind::ScalarQuery(_), ExprKind::Subquery(sub)) => sub.plan.schema[0].name.clone(),
+                        (None, ast::ExprKind::ScalarQuery(_), ExprKind::Subquery(sub)) => {
+                            sub.plan.schema[0].name.clone()
+                        }
                         _ => Arc::from(label(&target.expr)),
                     };
                     targets.push(self.target(name, val, from, resolve)?);
@@ -125,12 +142,11 @@ impl Binder<'_> {
     }
 
     fn field_star(&mut self, input: &ast::Expr, pos: Pos) -> Result<Vec<(Arc<str>, Val)>> {
-        if let ast::ExprKind::Column(names) = &input.kind {
-            if let [table] = &names[..] {
-                if self.find_item(None, &table.text, pos)?.is_some() {
-                    return self.expand_star(names, pos);
-                }
-            }
+        if let ast::ExprKind::Column(names) = &input.kind
+            && let [table] = &names[..]
+            && self.find_item(None, &table.text, pos)?.is_some()
+        {
+            return self.expand_star(names, pos);
         }
         let input = self.expr(input)?;
         self.expand_fields(input, pos)
@@ -159,15 +175,25 @@ impl Binder<'_> {
         }))
     }
 
-    fn select_operators(&mut self, parts: Parts<'_>, mut level: Level, from: Rel, s: &ast::Select, q: &ast::Query) -> Result<QueryOut> {
+    fn select_operators(
+        &mut self,
+        parts: Parts<'_>,
+        mut level: Level,
+        from: Rel,
+        s: &ast::Select,
+        q: &ast::Query,
+    ) -> Result<QueryOut> {
         let Parts { targets, junk, filter, having, grouping, order, distinct_on, limits } = parts;
         let visible = targets.len();
         let mut fields: Vec<Option<Fields>> = targets.iter().map(|t| t.val.fields.clone()).collect();
-        let mut schema: Vec<Field> =
-            targets.iter().map(|t| Field { name: t.name.clone(), ty: t.val.e.ty, table_oid: t.origin.0, attnum: t.origin.1 }).collect();
+        let mut schema: Vec<Field> = targets
+            .iter()
+            .map(|t| Field { name: t.name.clone(), ty: t.val.e.ty, table_oid: t.origin.0, attnum: t.origin.1 })
+            .collect();
         schema.extend(junk.iter().map(|j| field("?column?", j.e.ty)));
         let positions: Vec<Pos> = targets.iter().map(|t| t.val.pos).chain(junk.iter().map(|j| j.pos)).collect();
-        let mut outputs: Vec<Expr> = targets.into_iter().map(|t| t.val.e).chain(junk.into_iter().map(|j| j.e)).collect();
+        let mut outputs: Vec<Expr> =
+            targets.into_iter().map(|t| t.val.e).chain(junk.into_iter().map(|j| j.e)).collect();
 
         let mut rel = from;
         if let Some(predicate) = filter {
@@ -184,7 +210,11 @@ impl Binder<'_> {
         if matches!(s.distinct, ast::Distinct::All) {
             if junk_count > 0 {
                 let pos = order.iter().find(|k| k.column >= visible).map_or(q.pos, |k| k.written.expr.pos);
-                return error(state::INVALID_COLUMN_REFERENCE, pos, "for SELECT DISTINCT, ORDER BY expressions must appear in select list");
+                return error(
+                    state::INVALID_COLUMN_REFERENCE,
+                    pos,
+                    "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+                );
             }
             rel = distinct(rel, None);
         }
@@ -227,7 +257,11 @@ pub(super) fn output_name(e: &ast::Expr, targets: &[Target], what: &str) -> Resu
             for (i, target) in targets.iter().enumerate().filter(|(_, t)| *t.name == names[0].text) {
                 match found {
                     Some(first) if !same(&targets[first].val.e, &target.val.e) => {
-                        return error(state::AMBIGUOUS_COLUMN, e.pos, format!("{what} \"{}\" is ambiguous", names[0].text));
+                        return error(
+                            state::AMBIGUOUS_COLUMN,
+                            e.pos,
+                            format!("{what} \"{}\" is ambiguous", names[0].text),
+                        );
                     }
                     Some(_) => {}
                     None => found = Some(i),
@@ -244,9 +278,11 @@ fn check_distinct_on(order: &[OrderKey<'_>], on: &[usize], pos: Pos) -> Result<(
     let leading = order.iter().take_while(|k| on.contains(&k.column)).count();
     let covered = on.iter().all(|c| order[..leading].iter().any(|k| k.column == *c));
     match order.get(leading) {
-        Some(_) if !covered => {
-            error(state::INVALID_COLUMN_REFERENCE, pos, "SELECT DISTINCT ON expressions must match initial ORDER BY expressions")
-        }
+        Some(_) if !covered => error(
+            state::INVALID_COLUMN_REFERENCE,
+            pos,
+            "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
+        ),
         _ => Ok(()),
     }
 }
@@ -296,4 +332,3 @@ fn take_innermost_sets(e: &mut Expr, width: usize, calls: &mut Vec<Expr>) {
         Ok(())
     });
 }
-

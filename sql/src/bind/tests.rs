@@ -7,7 +7,6 @@ use crate::catalog::schema::{CheckDef, Column, Index, IndexColumn, Key, Schema, 
 use crate::catalog::{Catalog, PG_CATALOG, PUBLIC};
 use crate::functions::context::{CancelFlag, DateOrder};
 use crate::functions::{Services, SessionCx};
-use crate::ir::{DmlKind, RelKind};
 use crate::types::info::format_type;
 use crate::types::timezone::TimeZone;
 
@@ -45,7 +44,16 @@ fn column(attnum: i16, name: &str, ty: Type, typmod: i32) -> Column {
 }
 
 fn table(oid: u32, name: &str, slots: Vec<Column>) -> Table {
-    Table { oid, schema: PUBLIC, name: name.into(), slots, primary_key: None, indexes: vec![], checks: vec![], comment: None }
+    Table {
+        oid,
+        schema: PUBLIC,
+        name: name.into(),
+        slots,
+        primary_key: None,
+        indexes: vec![],
+        checks: vec![],
+        comment: None,
+    }
 }
 
 fn text_column(attnum: i16, name: &str) -> Column {
@@ -66,7 +74,12 @@ pub(super) fn catalog() -> Catalog {
         catalog.names.insert((relation.schema(), relation.name().to_owned()), relation.oid());
         catalog.relations.insert(relation.oid(), relation);
     };
-    let emp = vec![int_column(1, "id"), int_column(2, "dept"), text_column(3, "name"), column(4, "sal", Type::NUMERIC, (10 << 16 | 2) + 4)];
+    let emp = vec![
+        int_column(1, "id"),
+        int_column(2, "dept"),
+        text_column(3, "name"),
+        column(4, "sal", Type::NUMERIC, (10 << 16 | 2) + 4),
+    ];
     add(Relation::Table(Arc::new(table(20001, "emp", emp))));
     add(Relation::Table(Arc::new(table(20002, "dept", vec![int_column(1, "id"), text_column(2, "dname")]))));
     let mut item = table(
@@ -83,7 +96,14 @@ pub(super) fn catalog() -> Catalog {
     );
     item.primary_key = Some(Key { oid: 20004, name: "item_pkey".into(), columns: vec![1], comment: None });
     let sku = vec![IndexColumn { attnum: 2, desc: false, nulls_first: false }];
-    item.indexes = vec![Index { oid: 20005, name: "item_sku_key".into(), columns: sku, unique: true, constraint: true, comment: None }];
+    item.indexes = vec![Index {
+        oid: 20005,
+        name: "item_sku_key".into(),
+        columns: sku,
+        unique: true,
+        constraint: true,
+        comment: None,
+    }];
     item.checks = vec![CheckDef { oid: 20006, name: "item_price_check".into(), expr: "price > 0".into() }];
     add(Relation::Table(Arc::new(item)));
     let id = Column { identity: Some('a'), sequence: Some(20008), not_null: true, ..int_column(1, "id") };
@@ -187,7 +207,11 @@ pub(super) fn describe(sql: &str) -> String {
                 return format!("INVALID {wrong}");
             }
             let columns = bound.rel().map_or(vec![], |r| r.schema.to_vec());
-            columns.iter().map(|c| format!("{}:{}", c.name, format_type(c.ty.ty, c.ty.typmod))).collect::<Vec<_>>().join(" ")
+            columns
+                .iter()
+                .map(|c| format!("{}:{}", c.name, format_type(c.ty.ty, c.ty.typmod)))
+                .collect::<Vec<_>>()
+                .join(" ")
         }
     })
 }
@@ -220,7 +244,7 @@ fn infer_file() {
     for line in std::fs::read_to_string(path).expect("readable").lines() {
         let (sql, expected) = line.split_once('\t').expect("a tab");
         let got = infer(sql);
-        let same = got.replace(' ', "").replace('"', "") == expected.replace(' ', "").replace('"', "");
+        let same = got.replace([' ', '"'], "") == expected.replace([' ', '"'], "");
         println!("{} {sql}\n    pg   {expected}\n    mine {got}", if same { "ok  " } else { "DIFF" });
     }
 }
@@ -229,7 +253,12 @@ fn infer_file() {
 #[test]
 fn binding_fits_a_sessions_stack() {
     let on_session_stack = |sql: String| {
-        std::thread::Builder::new().stack_size(16 << 20).spawn(move || describe(&sql)).expect("spawns").join().expect("no overflow")
+        std::thread::Builder::new()
+            .stack_size(16 << 20)
+            .spawn(move || describe(&sql))
+            .expect("spawns")
+            .join()
+            .expect("no overflow")
     };
     let deep = |open: &str, inner: &str, close: &str| {
         // The deepest that parses: the limit is the parser's.
@@ -237,7 +266,9 @@ fn binding_fits_a_sessions_stack() {
         while low + 1 < high {
             let n = (low + high) / 2;
             let sql = format!("{}{inner}{}", open.repeat(n), close.repeat(n));
-            let parsed = std::thread::Builder::new().stack_size(16 << 20).spawn(move || crate::parse::parse(&format!("SELECT {sql}")).is_ok());
+            let parsed = std::thread::Builder::new()
+                .stack_size(16 << 20)
+                .spawn(move || crate::parse::parse(&format!("SELECT {sql}")).is_ok());
             if parsed.expect("spawns").join().expect("no overflow") { low = n } else { high = n }
         }
         format!("SELECT {}{inner}{}", open.repeat(low), close.repeat(low))
@@ -267,7 +298,8 @@ fn binding_fits_a_sessions_stack() {
         let out = on_session_stack(sql);
         assert!(!out.starts_with("XX"), "{open}{inner}{close}: {out}");
     }
-    let joins = format!("SELECT 1 FROM emp a0{}", (1..600).map(|i| format!(" JOIN emp a{i} USING (id)")).collect::<String>());
+    let joins =
+        format!("SELECT 1 FROM emp a0{}", (1..600).map(|i| format!(" JOIN emp a{i} USING (id)")).collect::<String>());
     let out = on_session_stack(joins);
     assert!(out.starts_with("54001") || out == "?column?:integer", "{out}");
 }

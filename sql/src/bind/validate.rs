@@ -25,7 +25,10 @@ fn row(schema: &[Field]) -> Row {
 
 /// Types that share a representation: a column of varchar may be read as text without a cast.
 fn alike(a: Type, b: Type) -> bool {
-    a == b || binary_coercible(a, b) || binary_coercible(b, a) || a.element().zip(b.element()).is_some_and(|(a, b)| alike(a, b))
+    a == b
+        || binary_coercible(a, b)
+        || binary_coercible(b, a)
+        || a.element().zip(b.element()).is_some_and(|(a, b)| alike(a, b))
 }
 
 fn same_types(what: &str, a: &[TypeMod], b: &[TypeMod]) -> Result<(), String> {
@@ -112,7 +115,10 @@ impl Checker {
                     if let WindowFunc::Aggregate(agg) = &call.func {
                         self.agg(agg, &from)?;
                     }
-                    self.exprs(call.args.iter().chain(&call.partition_by).chain(call.order_by.iter().map(|k| &k.expr)), &from)?;
+                    self.exprs(
+                        call.args.iter().chain(&call.partition_by).chain(call.order_by.iter().map(|k| &k.expr)),
+                        &from,
+                    )?;
                     for bound in [&call.frame.start, &call.frame.end] {
                         if let FrameBound::Preceding(o) | FrameBound::Following(o) = bound {
                             self.expr(&o.value, &none)?;
@@ -163,7 +169,9 @@ impl Checker {
                 self.ctes.truncate(mark);
             }
             RelKind::CteScan { id } => {
-                let Some((_, columns)) = self.ctes.iter().rev().find(|(i, _)| i == id) else { return Err(format!("CTE {id} is not in scope")) };
+                let Some((_, columns)) = self.ctes.iter().rev().find(|(i, _)| i == id) else {
+                    return Err(format!("CTE {id} is not in scope"));
+                };
                 same_types("CTE", columns, &out)?;
             }
             RelKind::Dml(dml) => self.dml(dml, &out)?,
@@ -242,7 +250,11 @@ impl Checker {
                 let element = input.ty.ty.element().ok_or("an array cast of no array")?;
                 return self.expr(cast, &vec![element.plain()]);
             }
-            ExprKind::Call { args, .. } if args.iter().any(|a| a.ty.ty == Type::UNKNOWN && !matches!(a.kind, ExprKind::Const(_) | ExprKind::Param(_))) => {
+            ExprKind::Call { args, .. }
+                if args.iter().any(|a| {
+                    a.ty.ty == Type::UNKNOWN && !matches!(a.kind, ExprKind::Const(_) | ExprKind::Param(_))
+                }) =>
+            {
                 return Err(format!("an argument of unknown type in {e:?}"));
             }
             ExprKind::Subquery(sub) => {

@@ -34,8 +34,12 @@ pub(super) fn for_each_child(e: &mut Expr, f: &mut dyn FnMut(&mut Expr) -> Resul
         | ExprKind::CaseOperand
         | ExprKind::Default
         | ExprKind::Subquery(_) => Ok(()),
-        ExprKind::Call { args, .. } | ExprKind::SetCall { args, .. } | ExprKind::MinMax { args, .. } => args.iter_mut().try_for_each(f),
-        ExprKind::And(parts) | ExprKind::Or(parts) | ExprKind::Coalesce(parts) | ExprKind::Row(parts) => parts.iter_mut().try_for_each(f),
+        ExprKind::Call { args, .. } | ExprKind::SetCall { args, .. } | ExprKind::MinMax { args, .. } => {
+            args.iter_mut().try_for_each(f)
+        }
+        ExprKind::And(parts) | ExprKind::Or(parts) | ExprKind::Coalesce(parts) | ExprKind::Row(parts) => {
+            parts.iter_mut().try_for_each(f)
+        }
         ExprKind::Array { elems, .. } => elems.iter_mut().try_for_each(f),
         ExprKind::CoerceViaIo(input) | ExprKind::Not(input) => f(input),
         ExprKind::IsNull { input, .. } | ExprKind::IsBool { input, .. } | ExprKind::Field { input, .. } => f(input),
@@ -81,7 +85,11 @@ pub(super) fn for_each_child(e: &mut Expr, f: &mut dyn FnMut(&mut Expr) -> Resul
 
 /// [`walk_expr`] on every expression of an operator tree.
 pub(super) fn walk_rel(rel: &mut Rel, depth: usize, f: &mut dyn FnMut(&mut Expr, usize) -> Result<bool>) -> Result<()> {
-    fn all<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, depth: usize, f: &mut dyn FnMut(&mut Expr, usize) -> Result<bool>) -> Result<()> {
+    fn all<'a>(
+        exprs: impl IntoIterator<Item = &'a mut Expr>,
+        depth: usize,
+        f: &mut dyn FnMut(&mut Expr, usize) -> Result<bool>,
+    ) -> Result<()> {
         exprs.into_iter().try_for_each(|e| walk_expr(e, depth, f))
     }
     match &mut rel.kind {
@@ -142,13 +150,24 @@ pub(super) fn walk_rel(rel: &mut Rel, depth: usize, f: &mut dyn FnMut(&mut Expr,
 }
 
 /// [`walk_expr`] on the parts of an aggregate call.
-pub(super) fn walk_agg(agg: &mut AggCall, depth: usize, f: &mut dyn FnMut(&mut Expr, usize) -> Result<bool>) -> Result<()> {
+pub(super) fn walk_agg(
+    agg: &mut AggCall,
+    depth: usize,
+    f: &mut dyn FnMut(&mut Expr, usize) -> Result<bool>,
+) -> Result<()> {
     let AggCall { args, order_by, filter, .. } = agg;
-    args.iter_mut().chain(order_by.iter_mut().map(|k| &mut k.expr)).chain(filter).try_for_each(|e| walk_expr(e, depth, f))
+    args.iter_mut()
+        .chain(order_by.iter_mut().map(|k| &mut k.expr))
+        .chain(filter)
+        .try_for_each(|e| walk_expr(e, depth, f))
 }
 
 /// [`walk_expr`] on the parts of a window call.
-pub(super) fn walk_window(call: &mut WindowCall, depth: usize, f: &mut dyn FnMut(&mut Expr, usize) -> Result<bool>) -> Result<()> {
+pub(super) fn walk_window(
+    call: &mut WindowCall,
+    depth: usize,
+    f: &mut dyn FnMut(&mut Expr, usize) -> Result<bool>,
+) -> Result<()> {
     if let WindowFunc::Aggregate(agg) = &mut call.func {
         walk_agg(agg, depth, f)?;
     }
@@ -276,21 +295,32 @@ pub(super) fn same(a: &Expr, b: &Expr) -> bool {
         (K::SetCall { func: f, args: x }, K::SetCall { func: g, args: y }) => std::ptr::eq(*f, *g) && all(x, y),
         (K::CoerceViaIo(x), K::CoerceViaIo(y)) | (K::Not(x), K::Not(y)) => same(x, y),
         (K::ArrayCoerce { input: x, cast: c }, K::ArrayCoerce { input: y, cast: d }) => same(x, y) && same(c, d),
-        (K::And(x), K::And(y)) | (K::Or(x), K::Or(y)) | (K::Coalesce(x), K::Coalesce(y)) | (K::Row(x), K::Row(y)) => all(x, y),
-        (K::IsNull { input: x, negated: n }, K::IsNull { input: y, negated: m }) => n == m && same(x, y),
-        (K::IsBool { input: x, value: v, negated: n }, K::IsBool { input: y, value: w, negated: m }) => v == w && n == m && same(x, y),
-        (K::Distinct { eq: f, left: a, right: b, negated: n }, K::Distinct { eq: g, left: c, right: d, negated: m }) => {
-            std::ptr::eq(*f, *g) && n == m && same(a, c) && same(b, d)
+        (K::And(x), K::And(y)) | (K::Or(x), K::Or(y)) | (K::Coalesce(x), K::Coalesce(y)) | (K::Row(x), K::Row(y)) => {
+            all(x, y)
         }
+        (K::IsNull { input: x, negated: n }, K::IsNull { input: y, negated: m }) => n == m && same(x, y),
+        (K::IsBool { input: x, value: v, negated: n }, K::IsBool { input: y, value: w, negated: m }) => {
+            v == w && n == m && same(x, y)
+        }
+        (
+            K::Distinct { eq: f, left: a, right: b, negated: n },
+            K::Distinct { eq: g, left: c, right: d, negated: m },
+        ) => std::ptr::eq(*f, *g) && n == m && same(a, c) && same(b, d),
         (K::Case { operand: a, whens: b, otherwise: c }, K::Case { operand: d, whens: e, otherwise: f }) => {
-            option(a, d) && option(c, f) && b.len() == e.len() && b.iter().zip(e).all(|(x, y)| same(&x.0, &y.0) && same(&x.1, &y.1))
+            option(a, d)
+                && option(c, f)
+                && b.len() == e.len()
+                && b.iter().zip(e).all(|(x, y)| same(&x.0, &y.0) && same(&x.1, &y.1))
         }
         (K::CaseOperand, K::CaseOperand) | (K::Default, K::Default) => true,
-        (K::NullIf { eq: f, left: a, right: b }, K::NullIf { eq: g, left: c, right: d }) => std::ptr::eq(*f, *g) && same(a, c) && same(b, d),
-        (K::MinMax { args: x, greatest: g }, K::MinMax { args: y, greatest: h }) => g == h && all(x, y),
-        (K::ScalarArray { func: f, left: a, array: b, all: p }, K::ScalarArray { func: g, left: c, array: d, all: q }) => {
-            std::ptr::eq(*f, *g) && p == q && same(a, c) && same(b, d)
+        (K::NullIf { eq: f, left: a, right: b }, K::NullIf { eq: g, left: c, right: d }) => {
+            std::ptr::eq(*f, *g) && same(a, c) && same(b, d)
         }
+        (K::MinMax { args: x, greatest: g }, K::MinMax { args: y, greatest: h }) => g == h && all(x, y),
+        (
+            K::ScalarArray { func: f, left: a, array: b, all: p },
+            K::ScalarArray { func: g, left: c, array: d, all: q },
+        ) => std::ptr::eq(*f, *g) && p == q && same(a, c) && same(b, d),
         (K::Array { elems: x, nested: n }, K::Array { elems: y, nested: m }) => n == m && all(x, y),
         (K::Field { input: x, index: i }, K::Field { input: y, index: j }) => i == j && same(x, y),
         (K::Subscript { input: a, indexes: x }, K::Subscript { input: b, indexes: y }) => same(a, b) && all(x, y),
@@ -303,7 +333,9 @@ pub(super) fn same(a: &Expr, b: &Expr) -> bool {
             same(a, b) && x.len() == y.len() && x.iter().zip(y).all(|(x, y)| bound(&x.0, &y.0) && bound(&x.1, &y.1))
         }
         (K::RowCompare { op: o, pairs: x }, K::RowCompare { op: p, pairs: y }) => {
-            o == p && x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(&x.left, &y.left) && same(&x.right, &y.right))
+            o == p
+                && x.len() == y.len()
+                && x.iter().zip(y).all(|(x, y)| same(&x.left, &y.left) && same(&x.right, &y.right))
         }
         _ => false,
     }
@@ -324,7 +356,10 @@ fn identical(a: &Datum, b: &Datum) -> bool {
 /// Whether two aggregate calls compute the same.
 pub(super) fn same_agg(a: &AggCall, b: &AggCall) -> bool {
     let keys = |x: &[SortKey], y: &[SortKey]| {
-        x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.desc == y.desc && x.nulls_first == y.nulls_first && same(&x.expr, &y.expr))
+        x.len() == y.len()
+            && x.iter()
+                .zip(y)
+                .all(|(x, y)| x.desc == y.desc && x.nulls_first == y.nulls_first && same(&x.expr, &y.expr))
     };
     std::ptr::eq(a.func, b.func)
         && a.distinct == b.distinct

@@ -31,7 +31,14 @@ impl Binder<'_> {
     }
 
     /// A call with OVER: enters it into the level's list and gives what stands for it.
-    pub fn window_call(&mut self, func: WindowFunc, args: Vec<Expr>, over: &ast::Over, ty: TypeMod, pos: Pos) -> Result<Val> {
+    pub fn window_call(
+        &mut self,
+        func: WindowFunc,
+        args: Vec<Expr>,
+        over: &ast::Over,
+        ty: TypeMod,
+        pos: Pos,
+    ) -> Result<Val> {
         let mut parts: Vec<Expr> = args.clone();
         if let WindowFunc::Aggregate(agg) = &func {
             parts.extend(agg.args.iter().cloned().chain(agg.filter.clone()));
@@ -43,9 +50,12 @@ impl Binder<'_> {
                 Ok(false)
             })?;
             if any_part(part, &mut |e| matches!(e.kind, ExprKind::SetCall { .. })) {
-                return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "window function calls cannot contain set-returning function calls")
-                    .hint("You might be able to move the set-returning function into a LATERAL FROM item.")
-                    .at(Some(pos + 1)));
+                return Err(SqlError::new(
+                    state::FEATURE_NOT_SUPPORTED,
+                    "window function calls cannot contain set-returning function calls",
+                )
+                .hint("You might be able to move the set-returning function into a LATERAL FROM item.")
+                .at(Some(pos + 1)));
             }
         }
         if nested {
@@ -89,7 +99,11 @@ impl Binder<'_> {
             }
             if base.has_frame {
                 let plain = inline && spec.order_by.is_empty() && spec.frame.is_none();
-                let made = SqlError::new(state::WINDOWING_ERROR, format!("cannot copy window \"{}\" because it has a frame clause", name.text)).at(Some(spec.pos + 1));
+                let made = SqlError::new(
+                    state::WINDOWING_ERROR,
+                    format!("cannot copy window \"{}\" because it has a frame clause", name.text),
+                )
+                .at(Some(spec.pos + 1));
                 return Err(if plain { made.hint("Omit the parentheses in this OVER clause.") } else { made });
             }
         }
@@ -125,7 +139,11 @@ impl Binder<'_> {
         let offset = |b: &ast::FrameBound| matches!(b, ast::FrameBound::Preceding(_) | ast::FrameBound::Following(_));
         let has_offset = offset(&frame.start) || offset(&frame.end);
         if frame.unit == FrameUnit::Range && has_offset && order_by.len() != 1 {
-            return error(state::WINDOWING_ERROR, pos, "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column");
+            return error(
+                state::WINDOWING_ERROR,
+                pos,
+                "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column",
+            );
         }
         if frame.unit == FrameUnit::Groups && order_by.is_empty() {
             return error(state::WINDOWING_ERROR, pos, "GROUPS mode requires an ORDER BY clause");
@@ -150,12 +168,17 @@ impl Binder<'_> {
             Type::FLOAT4 => Type::FLOAT8,
             Type::DATE => Type::TIMESTAMP,
             Type::TIME => Type::INTERVAL,
-            Type::INT8 | Type::FLOAT8 | Type::NUMERIC | Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::INTERVAL => return Ok(()),
+            Type::INT8 | Type::FLOAT8 | Type::NUMERIC | Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::INTERVAL => {
+                return Ok(());
+            }
             other => {
                 return error(
                     state::FEATURE_NOT_SUPPORTED,
                     pos,
-                    format!("RANGE with offset PRECEDING/FOLLOWING is not supported for column type {}", other.sql_name()),
+                    format!(
+                        "RANGE with offset PRECEDING/FOLLOWING is not supported for column type {}",
+                        other.sql_name()
+                    ),
                 );
             }
         };
@@ -200,14 +223,22 @@ impl Binder<'_> {
                     .hint("Cast the offset value to an appropriate type.")
                     .at(Some(pos + 1)));
                 };
-                let side = |index, ty: TypeMod| Val { e: Expr::column(index, TypeMod { ty: ty.ty, typmod: -1 }), pos, fields: None };
+                let side = |index, ty: TypeMod| Val {
+                    e: Expr::column(index, TypeMod { ty: ty.ty, typmod: -1 }),
+                    pos,
+                    fields: None,
+                };
                 let minus = self.operator("-", Some(side(0, key.ty)), side(1, wanted.plain()), pos)?.e;
                 let plus = self.operator("+", Some(side(0, key.ty)), side(1, wanted.plain()), pos)?.e;
                 (val.e, Some(minus), Some(plus))
             }
         };
         if reads_row(&mut value) {
-            return error(state::INVALID_COLUMN_REFERENCE, pos, format!("argument of {name} must not contain variables"));
+            return error(
+                state::INVALID_COLUMN_REFERENCE,
+                pos,
+                format!("argument of {name} must not contain variables"),
+            );
         }
         // A descending key moves the other way; the executor knows, so both are given as they are.
         let offset = Box::new(FrameOffset { value, minus: minus.take(), plus: plus.take() });
@@ -223,12 +254,20 @@ fn same_window(a: &BoundWindow, b: &BoundWindow) -> bool {
         && a.partition_by.len() == b.partition_by.len()
         && a.order_by.len() == b.order_by.len()
         && a.partition_by.iter().zip(&b.partition_by).all(|(x, y)| same(x, y))
-        && a.order_by.iter().zip(&b.order_by).all(|(x, y)| x.desc == y.desc && x.nulls_first == y.nulls_first && same(&x.expr, &y.expr))
+        && a.order_by
+            .iter()
+            .zip(&b.order_by)
+            .all(|(x, y)| x.desc == y.desc && x.nulls_first == y.nulls_first && same(&x.expr, &y.expr))
 }
 
 /// Puts the level's window calls between a relation and what is computed from it: `rewrite` brings their parts to the relation's row; then every
 /// stand-in in `outputs` becomes a column behind the relation's own.
-pub(super) fn add_windows(level: &mut Level, input: Rel, outputs: &mut [Expr], rewrite: &mut dyn FnMut(&mut Expr) -> Result<()>) -> Result<Rel> {
+pub(super) fn add_windows(
+    level: &mut Level,
+    input: Rel,
+    outputs: &mut [Expr],
+    rewrite: &mut dyn FnMut(&mut Expr) -> Result<()>,
+) -> Result<Rel> {
     if level.windows.is_empty() {
         return Ok(input);
     }
@@ -248,16 +287,26 @@ pub(super) fn add_windows(level: &mut Level, input: Rel, outputs: &mut [Expr], r
         if let WindowFunc::Aggregate(AggCall { args, filter, .. }) = func {
             args.iter_mut().chain(filter).try_for_each(&mut *rewrite)?;
         }
-        args.iter_mut().chain(partition_by).chain(order_by.iter_mut().map(|k| &mut k.expr)).try_for_each(&mut *rewrite)?;
-        debug_assert!(walk_window(&mut made.clone(), 0, &mut |e, d| {
-            assert!(!matches!(e.kind, ExprKind::Column(i) if d == 0 && i >= AGGREGATES), "a stand-in is left in a window call");
-            Ok(false)
-        })
-        .is_ok());
+        args.iter_mut()
+            .chain(partition_by)
+            .chain(order_by.iter_mut().map(|k| &mut k.expr))
+            .try_for_each(&mut *rewrite)?;
+        debug_assert!(
+            walk_window(&mut made.clone(), 0, &mut |e, d| {
+                assert!(
+                    !matches!(e.kind, ExprKind::Column(i) if d == 0 && i >= AGGREGATES),
+                    "a stand-in is left in a window call"
+                );
+                Ok(false)
+            })
+            .is_ok()
+        );
         calls.push(made);
     }
     for output in outputs {
-        map_row(output, &mut |index| Ok((index >= WINDOWS).then(|| Expr::column(width + (index - WINDOWS), calls[index - WINDOWS].ty))))?;
+        map_row(output, &mut |index| {
+            Ok((index >= WINDOWS).then(|| Expr::column(width + (index - WINDOWS), calls[index - WINDOWS].ty)))
+        })?;
     }
     let schema = input.schema.iter().cloned().chain(calls.iter().map(|c| field("?column?", c.ty))).collect();
     Ok(Rel { kind: RelKind::Window { input: Box::new(input), calls }, schema })

@@ -72,13 +72,18 @@ impl Kind {
     /// The columns before the table's.
     fn own_columns(self) -> Vec<Field> {
         match self {
-            Kind::History => vec![field("_version", Type::INT8, 0, 0), field("_committed_at", Type::TIMESTAMPTZ, 0, 0), field("_op", Type::TEXT, 0, 0)],
+            Kind::History => vec![
+                field("_version", Type::INT8, 0, 0),
+                field("_committed_at", Type::TIMESTAMPTZ, 0, 0),
+                field("_op", Type::TEXT, 0, 0),
+            ],
             Kind::Diff => vec![field("_op", Type::TEXT, 0, 0)],
         }
     }
     fn columns(self, table: &Table) -> Arc<[Field]> {
         let column = |name: String, ty: TypeMod| Field { name: Arc::from(name), ty, table_oid: 0, attnum: 0 };
-        let of_table = |prefix: &'static str| table.columns().map(move |c| column(format!("{prefix}{}", c.name), c.type_mod()));
+        let of_table =
+            |prefix: &'static str| table.columns().map(move |c| column(format!("{prefix}{}", c.name), c.type_mod()));
         let mut fields = self.own_columns();
         match self {
             Kind::History => fields.extend(of_table("")),
@@ -90,12 +95,19 @@ impl Kind {
     fn check(self, args: &[Datum]) -> Result<()> {
         let least = if self == Kind::Diff { 2 } else { 1 };
         let is_version = |d: &Datum| matches!(d, Datum::Int8(_) | Datum::Int4(_) | Datum::Int2(_) | Datum::Null);
-        let sound = (least..=3).contains(&args.len()) && matches!(args[0], Datum::Text(_) | Datum::Oid(_)) && args[1..].iter().all(is_version);
+        let sound = (least..=3).contains(&args.len())
+            && matches!(args[0], Datum::Text(_) | Datum::Oid(_))
+            && args[1..].iter().all(is_version);
         if sound {
             return Ok(());
         }
-        let wanted = if self == Kind::Diff { "a table, a version and another version" } else { "a table, and up to two versions" };
-        Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("no function {} takes these arguments", self.name())).hint(format!("Its arguments are {wanted}.")))
+        let wanted = if self == Kind::Diff {
+            "a table, a version and another version"
+        } else {
+            "a table, and up to two versions"
+        };
+        Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("no function {} takes these arguments", self.name()))
+            .hint(format!("Its arguments are {wanted}.")))
     }
 }
 
@@ -115,7 +127,12 @@ impl VirtualTable for Function {
     fn columns(&self) -> Arc<[Field]> {
         self.0.own_columns().into()
     }
-    fn for_arguments(&self, args: &[Datum], catalog: &Catalog, search_path: &[u32]) -> Result<Option<Arc<dyn VirtualTable>>> {
+    fn for_arguments(
+        &self,
+        args: &[Datum],
+        catalog: &Catalog,
+        search_path: &[u32],
+    ) -> Result<Option<Arc<dyn VirtualTable>>> {
         self.0.check(args)?;
         let table = find_table(&args[0], catalog, search_path)?;
         let columns = self.0.columns(&table);
@@ -129,10 +146,13 @@ impl VirtualTable for Function {
 /// A table by its name or oid.
 fn find_table(arg: &Datum, catalog: &Catalog, search_path: &[u32]) -> Result<Arc<Table>> {
     let relation = match arg {
-        Datum::Oid(oid) => catalog.by_oid(*oid).ok_or_else(|| SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist")))?,
+        Datum::Oid(oid) => catalog
+            .by_oid(*oid)
+            .ok_or_else(|| SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist")))?,
         Datum::Text(name) => {
             let unknown = || SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
-            let parts = reg::split_name(name).ok_or_else(|| SqlError::new(state::INVALID_NAME, "invalid name syntax"))?;
+            let parts =
+                reg::split_name(name).ok_or_else(|| SqlError::new(state::INVALID_NAME, "invalid name syntax"))?;
             match parts.as_slice() {
                 [name] => catalog.find(search_path, name),
                 [schema, name] => catalog.schema_oid(schema).and_then(|s| catalog.relation(s, name)),
@@ -210,7 +230,11 @@ fn version(arg: &Datum) -> Result<u64> {
         Datum::Int2(n) => i64::from(*n),
         _ => return Err(SqlError::internal("a version is no number")),
     };
-    u64::try_from(n).map_err(|_| SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{n} is not a version of this database")).detail("Versions are not negative.").hint("bee_commits lists them."))
+    u64::try_from(n).map_err(|_| {
+        SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{n} is not a version of this database"))
+            .detail("Versions are not negative.")
+            .hint("bee_commits lists them.")
+    })
 }
 
 #[cfg(test)]

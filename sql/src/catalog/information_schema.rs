@@ -16,7 +16,11 @@ use crate::types::{Datum, Row, Type, TypeMod};
 
 /// All of them.
 pub fn tables() -> Vec<Arc<dyn VirtualTable>> {
-    definitions().iter().filter(|d| d.schema == INFORMATION_SCHEMA).map(|d| Arc::new(Made::new(d, rows_of(d.name))) as Arc<dyn VirtualTable>).collect()
+    definitions()
+        .iter()
+        .filter(|d| d.schema == INFORMATION_SCHEMA)
+        .map(|d| Arc::new(Made::new(d, rows_of(d.name))) as Arc<dyn VirtualTable>)
+        .collect()
 }
 
 fn rows_of(name: &str) -> Rows {
@@ -48,7 +52,9 @@ fn relations<'a>(ask: &Ask<'a>) -> Vec<&'a Relation> {
     let schema = ask.name("table_schema");
     let name = ask.name("table_name");
     let wanted = |r: &&Relation| {
-        !matches!(r, Relation::Index(..)) && name.is_none_or(|n| n == r.name()) && schema.is_none_or(|s| s == schema_name(ask.cx, r.schema()))
+        !matches!(r, Relation::Index(..))
+            && name.is_none_or(|n| n == r.name())
+            && schema.is_none_or(|s| s == schema_name(ask.cx, r.schema()))
     };
     let mut all: Vec<&Relation> = ask.cx.catalog.relations.values().filter(wanted).collect();
     all.sort_unstable_by_key(|r| r.oid());
@@ -63,7 +69,9 @@ fn stored_tables<'a>(ask: &Ask<'a>) -> impl Iterator<Item = &'a Arc<Table>> + us
 }
 
 fn schemata(ask: &Ask<'_>) -> Result<Vec<Row>> {
-    let row = |s: &Arc<super::Schema>| vec![text(&ask.cx.database), text(&s.name), text(&ask.cx.user), NULL, NULL, NULL, NULL];
+    let row = |s: &Arc<super::Schema>| {
+        vec![text(&ask.cx.database), text(&s.name), text(&ask.cx.user), NULL, NULL, NULL, NULL]
+    };
     Ok(ask.cx.catalog.schemas.values().map(row).collect())
 }
 
@@ -87,7 +95,17 @@ fn all_tables(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let row = |r: &Relation| {
         let kind = table_type(r)?;
         let mut row = place(ask.cx, r.schema(), r.name()).to_vec();
-        row.extend([text(kind), NULL, NULL, NULL, NULL, NULL, yes_or_no(matches!(r, Relation::Table(_))), text("NO"), NULL]);
+        row.extend([
+            text(kind),
+            NULL,
+            NULL,
+            NULL,
+            NULL,
+            NULL,
+            yes_or_no(matches!(r, Relation::Table(_))),
+            text("NO"),
+            NULL,
+        ]);
         Some(row)
     };
     Ok(relations(ask).into_iter().filter_map(row).collect())
@@ -126,7 +144,8 @@ fn type_facts(ty: TypeMod) -> [Datum; 9] {
             let precision = if ty.typmod >= 0 && ty.typmod & 0xffff != 0xffff { ty.typmod & 0xffff } else { 6 };
             facts[6] = int4(precision);
             let fields = format_type(ty.ty, ty.typmod);
-            let fields = fields.trim_start_matches("interval").split('(').next().unwrap_or_default().trim().to_uppercase();
+            let fields =
+                fields.trim_start_matches("interval").split('(').next().unwrap_or_default().trim().to_uppercase();
             facts[7] = text_or_null((!fields.is_empty()).then_some(fields));
         }
         _ => {}
@@ -177,7 +196,15 @@ fn columns(ask: &Ask<'_>) -> Result<Vec<Row>> {
     for relation in relations(ask) {
         let place = place(ask.cx, relation.schema(), relation.name()).to_vec();
         let stored = |c: &Column, updatable: bool| {
-            let facts = ColumnFacts { name: &c.name, ty: c.type_mod(), attnum: c.attnum, not_null: c.not_null, column: Some(c), sequence: sequence(c.sequence), updatable };
+            let facts = ColumnFacts {
+                name: &c.name,
+                ty: c.type_mod(),
+                attnum: c.attnum,
+                not_null: c.not_null,
+                column: Some(c),
+                sequence: sequence(c.sequence),
+                updatable,
+            };
             facts.row(place.clone(), ask.cx)
         };
         match relation {
@@ -187,7 +214,15 @@ fn columns(ask: &Ask<'_>) -> Result<Vec<Row>> {
                 let not_null = definitions().iter().find(|d| d.oid == v.oid()).map_or(&[][..], |d| &d.not_null);
                 for (i, (attnum, f)) in (1..).zip(v.columns().iter()).enumerate() {
                     let not_null = not_null.get(i).copied().unwrap_or(false);
-                    let facts = ColumnFacts { name: &f.name, ty: f.ty, attnum, not_null, column: None, sequence: None, updatable: false };
+                    let facts = ColumnFacts {
+                        name: &f.name,
+                        ty: f.ty,
+                        attnum,
+                        not_null,
+                        column: None,
+                        sequence: None,
+                        updatable: false,
+                    };
                     rows.push(facts.row(place.clone(), ask.cx));
                 }
             }
@@ -205,7 +240,15 @@ fn views(ask: &Ask<'_>) -> Result<Vec<Row>> {
             _ => return None,
         };
         let mut row = place(ask.cx, r.schema(), r.name()).to_vec();
-        row.extend([text_or_null(definition), text("NONE"), text("NO"), text("NO"), text("NO"), text("NO"), text("NO")]);
+        row.extend([
+            text_or_null(definition),
+            text("NONE"),
+            text("NO"),
+            text("NO"),
+            text("NO"),
+            text("NO"),
+            text("NO"),
+        ]);
         Some(row)
     };
     Ok(relations(ask).into_iter().filter_map(row).collect())
@@ -213,10 +256,17 @@ fn views(ask: &Ask<'_>) -> Result<Vec<Row>> {
 
 fn view_table_usage(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let mut views: Vec<_> = ask.cx.catalog.relations.values().filter_map(|r| if let Relation::View(v) = r { Some(v) } else { None }).collect();
+    let mut views: Vec<_> = ask
+        .cx
+        .catalog
+        .relations
+        .values()
+        .filter_map(|r| if let Relation::View(v) = r { Some(v) } else { None })
+        .collect();
     views.sort_unstable_by_key(|v| v.oid);
     for view in views {
-        for used in view.depends_on.iter().filter_map(|o| ask.cx.catalog.by_oid(*o)).filter(|r| table_type(r).is_some()) {
+        for used in view.depends_on.iter().filter_map(|o| ask.cx.catalog.by_oid(*o)).filter(|r| table_type(r).is_some())
+        {
             rows.push([place(ask.cx, view.schema, &view.name), place(ask.cx, used.schema(), used.name())].concat());
         }
     }
@@ -258,10 +308,20 @@ fn constraints(table: &Table) -> Vec<Constraint<'_>> {
         all.push(make(&i.name, "UNIQUE", i.columns.iter().map(|c| c.attnum).collect(), None));
     }
     for check in &table.checks {
-        all.push(make(&check.name, "CHECK", columns_of(table, &check.expr), Some(super::pg_catalog::check_def(&check.expr).trim_start_matches("CHECK ").to_owned())));
+        all.push(make(
+            &check.name,
+            "CHECK",
+            columns_of(table, &check.expr),
+            Some(super::pg_catalog::check_def(&check.expr).trim_start_matches("CHECK ").to_owned()),
+        ));
     }
     for c in table.columns().filter(|c| c.not_null) {
-        all.push(make(&format!("{}_{}_{}_not_null", table.schema, table.oid, c.attnum), "CHECK", Vec::new(), Some(format!("{} IS NOT NULL", c.name))));
+        all.push(make(
+            &format!("{}_{}_{}_not_null", table.schema, table.oid, c.attnum),
+            "CHECK",
+            Vec::new(),
+            Some(format!("{} IS NOT NULL", c.name)),
+        ));
     }
     all
 }
@@ -272,7 +332,13 @@ fn table_constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
         for c in constraints(t) {
             let mut row = place(ask.cx, t.schema, &c.name).to_vec();
             row.extend(place(ask.cx, t.schema, &t.name));
-            row.extend([text(c.kind), text("NO"), text("NO"), text("YES"), if c.kind == "UNIQUE" { text("YES") } else { NULL }]);
+            row.extend([
+                text(c.kind),
+                text("NO"),
+                text("NO"),
+                text("YES"),
+                if c.kind == "UNIQUE" { text("YES") } else { NULL },
+            ]);
             rows.push(row);
         }
     }
@@ -312,7 +378,9 @@ fn constraint_column_usage(ask: &Ask<'_>) -> Result<Vec<Row>> {
 /// Only keys use a table in this sense.
 fn constraint_table_usage(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let keys = stored_tables(ask).flat_map(|t| constraints(t)).filter(|c| c.clause.is_none());
-    Ok(keys.map(|c| [place(ask.cx, c.table.schema, &c.table.name), place(ask.cx, c.table.schema, &c.name)].concat()).collect())
+    Ok(keys
+        .map(|c| [place(ask.cx, c.table.schema, &c.table.name), place(ask.cx, c.table.schema, &c.name)].concat())
+        .collect())
 }
 
 fn check_constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
@@ -328,7 +396,11 @@ fn check_constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
 fn routines(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let fields = definitions().iter().find(|d| d.name == "routines").map_or(&[][..], |d| &d.fields);
     let at = |name: &str| fields.iter().position(|f| &*f.name == name).expect("a column of routines");
-    let place = [("specific_catalog", at("specific_catalog")), ("routine_catalog", at("routine_catalog")), ("type_udt_catalog", at("type_udt_catalog"))];
+    let place = [
+        ("specific_catalog", at("specific_catalog")),
+        ("routine_catalog", at("routine_catalog")),
+        ("type_udt_catalog", at("type_udt_catalog")),
+    ];
     let constants = [
         (at("specific_schema"), "pg_catalog"),
         (at("routine_schema"), "pg_catalog"),
@@ -344,7 +416,8 @@ fn routines(ask: &Ask<'_>) -> Result<Vec<Row>> {
         (at("is_udt_dependent"), "NO"),
         (at("dtd_identifier"), "0"),
     ];
-    let (specific_name, routine_name, data, udt) = (at("specific_name"), at("routine_name"), at("data_type"), at("type_udt_name"));
+    let (specific_name, routine_name, data, udt) =
+        (at("specific_name"), at("routine_name"), at("data_type"), at("type_udt_name"));
     let (deterministic, null_call) = (at("is_deterministic"), at("is_null_call"));
     let schema = schema_name(ask.cx, PG_CATALOG);
     let mut rows = Vec::new();

@@ -4,13 +4,13 @@
 //! transaction that runs DDL works on its own next one ([`change`]). Relations made on the fly (pg_catalog and the like) are
 //! found here too, so a name has one place to be looked up.
 
-pub mod schema;
-pub mod load;
+pub mod bee_views;
 pub mod change;
 pub mod ddl;
-pub mod pg_catalog;
 pub mod information_schema;
-pub mod bee_views;
+pub mod load;
+pub mod pg_catalog;
+pub mod schema;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -31,12 +31,16 @@ use super::schema::VirtualTable;
 
 pub(super) use constraints::columns_of;
 pub(crate) use describe::{check_def, index_column_name, index_def, key_def, view_def};
-pub(super) use routines::proc_rows;
 pub(crate) use routines::proc_row;
+pub(super) use routines::proc_rows;
 
 /// All of them.
 pub fn tables() -> Vec<Arc<dyn VirtualTable>> {
-    definitions().iter().filter(|d| d.schema == PG_CATALOG).map(|d| Arc::new(Made::new(d, rows_of(d.name))) as Arc<dyn VirtualTable>).collect()
+    definitions()
+        .iter()
+        .filter(|d| d.schema == PG_CATALOG)
+        .map(|d| Arc::new(Made::new(d, rows_of(d.name))) as Arc<dyn VirtualTable>)
+        .collect()
 }
 
 fn rows_of(name: &str) -> Rows {

@@ -210,12 +210,22 @@ pub trait VirtualTable: Send + Sync {
     fn columns(&self) -> Arc<[Field]>;
     /// For a table function whose columns depend on its arguments (bee_history('t')): the one for these, asked for when binding with constant
     /// arguments. None: this one will do.
-    fn for_arguments(&self, _args: &[Datum], _catalog: &super::Catalog, _search_path: &[u32]) -> Result<Option<Arc<dyn VirtualTable>>> {
+    fn for_arguments(
+        &self,
+        _args: &[Datum],
+        _catalog: &super::Catalog,
+        _search_path: &[u32],
+    ) -> Result<Option<Arc<dyn VirtualTable>>> {
         Ok(None)
     }
     /// Its rows. `args` are those of a table function (bee_history('t')). `equals` are conditions `column = value` known to hold for all rows the
     /// query wants: a hint that may be used to look up instead of scanning; they are checked again above.
-    fn rows<'a>(&'a self, args: &[Datum], equals: &[(usize, Datum)], cx: &'a ExecCx) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send + 'a>>;
+    fn rows<'a>(
+        &'a self,
+        args: &[Datum],
+        equals: &[(usize, Datum)],
+        cx: &'a ExecCx,
+    ) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send + 'a>>;
 }
 
 /// Anything a name in FROM or a regclass can mean.
@@ -252,7 +262,14 @@ impl Table {
     }
     /// The live columns as the fields of a scan.
     pub fn fields(&self) -> Arc<[Field]> {
-        self.columns().map(|c| Field { name: Arc::from(c.name.as_str()), ty: c.type_mod(), table_oid: self.oid, attnum: c.attnum }).collect()
+        self.columns()
+            .map(|c| Field {
+                name: Arc::from(c.name.as_str()),
+                ty: c.type_mod(),
+                table_oid: self.oid,
+                attnum: c.attnum,
+            })
+            .collect()
     }
 }
 

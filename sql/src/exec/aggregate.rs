@@ -10,8 +10,8 @@ use super::batch::Batch;
 use super::code::Code;
 use super::collect::Slot;
 use super::eval::Env;
-use super::hash::{HashIndex, Partition, Partitions, MAX_LEVEL};
-use super::operator::{open_node, BoxOperator, Operator};
+use super::hash::{HashIndex, MAX_LEVEL, Partition, Partitions};
+use super::operator::{BoxOperator, Operator, open_node};
 use super::set_op::{hash_typed, same_typed};
 use super::spill::SpoolReader;
 use super::value;
@@ -88,10 +88,16 @@ impl HashAggregate {
         }
         let plain = node.sets.len() == 1 && node.sets[0].len() == node.keys.len();
         let columns: Option<Vec<usize>> = plain
-            .then(|| node.keys.iter().zip(&node.key_types).map(|(k, ty)| match k.code {
-                Code::Column(c) if !value::needs_normalising(*ty) => Some(c),
-                _ => None,
-            }).collect())
+            .then(|| {
+                node.keys
+                    .iter()
+                    .zip(&node.key_types)
+                    .map(|(k, ty)| match k.code {
+                        Code::Column(c) if !value::needs_normalising(*ty) => Some(c),
+                        _ => None,
+                    })
+                    .collect()
+            })
             .flatten();
         let (mut overflow, mut batch, mut scratch) = (None, Batch::new(node.input.width), Scratch::default());
         while input.next(env, &mut batch)? {
@@ -115,7 +121,14 @@ impl HashAggregate {
 
     /// Takes a row whose keys are columns of it, without copying them unless the group is new.
     #[inline]
-    fn take_by_columns(&mut self, row: &[Datum], columns: &[usize], scratch: &mut Scratch, overflow: &mut Option<Partitions>, env: &Env<'_>) -> Result<()> {
+    fn take_by_columns(
+        &mut self,
+        row: &[Datum],
+        columns: &[usize],
+        scratch: &mut Scratch,
+        overflow: &mut Option<Partitions>,
+        env: &Env<'_>,
+    ) -> Result<()> {
         scratch.keys.clear();
         let hash = {
             let mut h = rustc_hash::FxHasher::default();
@@ -136,7 +149,15 @@ impl HashAggregate {
     }
 
     /// Takes a row into the group of one set, its keys being in `scratch.all_keys`.
-    fn take(&mut self, row: &[Datum], set: usize, level: u32, scratch: &mut Scratch, overflow: &mut Option<Partitions>, env: &Env<'_>) -> Result<()> {
+    fn take(
+        &mut self,
+        row: &[Datum],
+        set: usize,
+        level: u32,
+        scratch: &mut Scratch,
+        overflow: &mut Option<Partitions>,
+        env: &Env<'_>,
+    ) -> Result<()> {
         let node = &*self.node;
         scratch.keys.clear();
         scratch.keys.resize(node.keys.len(), Datum::Null);
@@ -154,7 +175,16 @@ impl HashAggregate {
 
     #[allow(clippy::too_many_arguments)] // the two ways of finding a group end here
     #[inline]
-    fn update(&mut self, row: &[Datum], found: Option<usize>, hash: u64, level: u32, scratch: &mut Scratch, overflow: &mut Option<Partitions>, env: &Env<'_>) -> Result<()> {
+    fn update(
+        &mut self,
+        row: &[Datum],
+        found: Option<usize>,
+        hash: u64,
+        level: u32,
+        scratch: &mut Scratch,
+        overflow: &mut Option<Partitions>,
+        env: &Env<'_>,
+    ) -> Result<()> {
         let node = &*self.node;
         let group = match found {
             Some(group) => group,
@@ -248,7 +278,8 @@ impl Operator for HashAggregate {
             while self.at < self.groups.index.len() && !out.is_full() {
                 let keys = self.groups.keys.row(self.at);
                 out.values().extend_from_slice(&keys[..node.keys.len()]);
-                let set = if node.sets.len() > 1 { keys.last().and_then(value::integer).unwrap_or(0) as usize } else { 0 };
+                let set =
+                    if node.sets.len() > 1 { keys.last().and_then(value::integer).unwrap_or(0) as usize } else { 0 };
                 let slots = &mut self.groups.slots[self.at * node.aggs.len()..(self.at + 1) * node.aggs.len()];
                 for (agg, slot) in node.aggs.iter().zip(slots) {
                     let value = agg.finish(slot, env)?;

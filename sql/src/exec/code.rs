@@ -93,7 +93,14 @@ pub struct Call {
 /// A comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
-pub enum CompareOp { Eq, Ne, Lt, Le, Gt, Ge }
+pub enum CompareOp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
 
 impl CompareOp {
     /// Whether it holds for two values in this order.
@@ -123,7 +130,11 @@ impl CompareOp {
 /// Arithmetic with a fast form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum ArithOp { Add, Sub, Mul }
+pub enum ArithOp {
+    Add,
+    Sub,
+    Mul,
+}
 
 /// The elements of a long constant list.
 pub struct ConstSet {

@@ -5,8 +5,8 @@ use super::eval::Env;
 use super::sorter::{SortColumn, Sorter};
 use super::value::{self, KeyOrder};
 use crate::error::Result;
-use crate::functions::registry::AggState;
 use crate::functions::FnCx;
+use crate::functions::registry::AggState;
 use crate::plan::node::AggNode;
 use crate::types::{Datum, Row};
 
@@ -37,7 +37,12 @@ impl AggNode {
     pub(crate) fn slot(&self, env: &Env<'_>, limit: usize) -> Slot {
         if self.sorts() {
             let args = self.args.len();
-            let mut keys: Vec<SortColumn> = self.order_by.iter().enumerate().map(|(i, (_, order))| SortColumn { column: args + i, order: *order }).collect();
+            let mut keys: Vec<SortColumn> = self
+                .order_by
+                .iter()
+                .enumerate()
+                .map(|(i, (_, order))| SortColumn { column: args + i, order: *order })
+                .collect();
             if self.distinct {
                 let order = KeyOrder { desc: false, nulls_first: false };
                 keys.extend((0..args).map(|column| SortColumn { column, order }));
@@ -129,6 +134,34 @@ impl Slot {
 
 /// Aggregates whose states do not grow with the rows they take.
 const FIXED: &[&str] = &[
-    "count", "sum", "avg", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor", "stddev", "stddev_pop", "stddev_samp", "variance", "var_pop", "var_samp",
-    "corr", "covar_pop", "covar_samp", "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx", "regr_sxy", "regr_syy", "any_value",
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "bool_and",
+    "bool_or",
+    "every",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "variance",
+    "var_pop",
+    "var_samp",
+    "corr",
+    "covar_pop",
+    "covar_samp",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "any_value",
 ];

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::batch::Batch;
 use super::eval::Env;
-use super::operator::{open_node, BoxOperator, Operator};
+use super::operator::{BoxOperator, Operator, open_node};
 use super::set_op::RowSet;
 use super::spill::{BufferPlace, RowBuffer};
 use crate::error::Result;
@@ -63,7 +63,14 @@ impl CteStore {
                 limit,
             })),
         };
-        Ok(CteStore { state: Mutex::new(CteState { rows: RowBuffer::new(width, limit), maker, depth: env.depth(), batch: Batch::new(width) }) })
+        Ok(CteStore {
+            state: Mutex::new(CteState {
+                rows: RowBuffer::new(width, limit),
+                maker,
+                depth: env.depth(),
+                batch: Batch::new(width),
+            }),
+        })
     }
 
     /// Makes all rows.

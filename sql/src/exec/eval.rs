@@ -7,14 +7,14 @@ use std::cmp::Ordering;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::ExecCx;
 use super::code::{ArithOp, Call, Code};
 use super::value;
-use super::ExecCx;
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::functions::FnCx;
 use crate::ir::RowCompareOp;
-use crate::types::datum::{compare_typed, Record};
-use crate::types::{io, Array, Datum, Type};
+use crate::types::datum::{Record, compare_typed};
+use crate::types::{Array, Datum, Type, io};
 
 /// What an expression sees besides its row.
 #[derive(Clone, Copy)]
@@ -100,7 +100,10 @@ impl Call {
         if self.func.strict && args.iter().any(Datum::is_null) {
             return Ok(Datum::Null);
         }
-        (self.func.imp)(args, &FnCx { session: &env.cx.session, arg_types: &self.arg_types, ret: self.ret.ty, typmod: self.ret.typmod })
+        (self.func.imp)(
+            args,
+            &FnCx { session: &env.cx.session, arg_types: &self.arg_types, ret: self.ret.ty, typmod: self.ret.typmod },
+        )
     }
 }
 
@@ -137,7 +140,8 @@ impl Code {
             }
             Code::ArrayCoerce { input, cast, elem } => match &*input.eval_ref(row, env)? {
                 Datum::Array(array) => {
-                    let values = array.values.iter().map(|v| cast.eval(std::slice::from_ref(v), env)).collect::<Result<_>>()?;
+                    let values =
+                        array.values.iter().map(|v| cast.eval(std::slice::from_ref(v), env)).collect::<Result<_>>()?;
                     Datum::Array(Arc::new(Array { elem: *elem, dims: array.dims.clone(), values }))
                 }
                 _ => Datum::Null,
@@ -176,7 +180,10 @@ impl Code {
                 let mut best = Datum::Null;
                 for arg in args {
                     let value = arg.eval(row, env)?;
-                    let better = !value.is_null() && (best.is_null() || compare_of(&value, &best, *ty) == if *greatest { Ordering::Greater } else { Ordering::Less });
+                    let better = !value.is_null()
+                        && (best.is_null()
+                            || compare_of(&value, &best, *ty)
+                                == if *greatest { Ordering::Greater } else { Ordering::Less });
                     if better {
                         best = value;
                     }
@@ -320,7 +327,10 @@ impl Code {
 }
 
 fn param<'a>(index: usize, env: &Env<'a>) -> Result<&'a Datum> {
-    env.cx.params.get(index).ok_or_else(|| SqlError::new(state::UNDEFINED_PARAMETER, format!("there is no parameter ${}", index + 1)))
+    env.cx
+        .params
+        .get(index)
+        .ok_or_else(|| SqlError::new(state::UNDEFINED_PARAMETER, format!("there is no parameter ${}", index + 1)))
 }
 
 /// A condition's value as a truth value.
@@ -390,7 +400,14 @@ fn arith(op: ArithOp, call: &Call, args: &[Code; 2], row: &[Datum], env: &Env<'_
     }
 }
 
-fn scalar_array(call: &Call, left: &Code, array: &Code, all: bool, row: &[Datum], env: &Env<'_>) -> Result<Option<bool>> {
+fn scalar_array(
+    call: &Call,
+    left: &Code,
+    array: &Code,
+    all: bool,
+    row: &[Datum],
+    env: &Env<'_>,
+) -> Result<Option<bool>> {
     let left = left.eval_ref(row, env)?;
     let array = array.eval_ref(row, env)?;
     let Datum::Array(array) = &*array else { return Ok(None) };
@@ -440,7 +457,12 @@ pub(crate) fn make_array(values: Vec<Datum>, nested: bool, elem: Type) -> Result
         let dims = if values.is_empty() { vec![] } else { vec![(values.len() as i32, 1)] };
         return Ok(Datum::Array(Arc::new(Array { elem, dims, values })));
     }
-    let mismatch = || SqlError::new(state::ARRAY_SUBSCRIPT_ERROR, "multidimensional arrays must have array expressions with matching dimensions");
+    let mismatch = || {
+        SqlError::new(
+            state::ARRAY_SUBSCRIPT_ERROR,
+            "multidimensional arrays must have array expressions with matching dimensions",
+        )
+    };
     let count = values.len() as i32;
     let mut flat = Vec::new();
     let mut inner: Option<Vec<(i32, i32)>> = None;
@@ -462,7 +484,10 @@ pub(crate) fn make_array(values: Vec<Datum>, nested: bool, elem: Type) -> Result
         return Ok(Datum::Array(Arc::new(Array { elem, dims: vec![], values: vec![] })));
     }
     if inner.len() >= 6 {
-        return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "number of array dimensions (7) exceeds the maximum allowed (6)"));
+        return Err(SqlError::new(
+            state::PROGRAM_LIMIT_EXCEEDED,
+            "number of array dimensions (7) exceeds the maximum allowed (6)",
+        ));
     }
     let mut dims = vec![(count, 1)];
     dims.extend(inner);

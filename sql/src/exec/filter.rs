@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::batch::{Batch, BATCH_ROWS};
+use super::batch::{BATCH_ROWS, Batch};
 use super::eval::Env;
 use super::operator::{BoxOperator, Operator};
 use super::value;
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::plan::node::{LimitCount, LimitNode, Prog};
 use crate::types::{Datum, Row};
 
@@ -152,11 +152,15 @@ impl LimitCount {
             None => Ok(Datum::Null),
         };
         let offset = match value::integer(&value(&self.offset)?) {
-            Some(n) => u64::try_from(n).map_err(|_| SqlError::new(state::INVALID_ROW_COUNT_IN_OFFSET, "OFFSET must not be negative"))?,
+            Some(n) => u64::try_from(n)
+                .map_err(|_| SqlError::new(state::INVALID_ROW_COUNT_IN_OFFSET, "OFFSET must not be negative"))?,
             None => 0,
         };
         let limit = match value::integer(&value(&self.limit)?) {
-            Some(n) => Some(u64::try_from(n).map_err(|_| SqlError::new(state::INVALID_ROW_COUNT_IN_LIMIT, "LIMIT must not be negative"))?),
+            Some(n) => Some(
+                u64::try_from(n)
+                    .map_err(|_| SqlError::new(state::INVALID_ROW_COUNT_IN_LIMIT, "LIMIT must not be negative"))?,
+            ),
             None => None,
         };
         Ok((offset, limit))

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::batch::Batch;
 use super::eval::Env;
 use super::value::{self, KeyOrder};
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::ir::{FrameExclude, FrameUnit};
 use crate::plan::node::{BoundNode, FrameNode, OffsetNode};
 use crate::types::{Datum, Row};
@@ -55,7 +55,10 @@ impl<'a> Frame<'a> {
                 let value = o.value.code.eval(&[], env)?;
                 let bad = |what: &str| SqlError::new(state::INVALID_PRECEDING_OR_FOLLOWING_SIZE, what.to_owned());
                 if value.is_null() {
-                    return Err(SqlError::new(state::NULL_VALUE_NOT_ALLOWED, format!("frame {which} offset must not be null")));
+                    return Err(SqlError::new(
+                        state::NULL_VALUE_NOT_ALLOWED,
+                        format!("frame {which} offset must not be null"),
+                    ));
                 }
                 if node.unit == FrameUnit::Range {
                     if is_negative(&value) {
@@ -70,7 +73,8 @@ impl<'a> Frame<'a> {
         };
         let (start, end) = (offset(&node.start, "starting")?, offset(&node.end, "ending")?);
         let nulls = partition.keys.iter().filter(|k| k.is_null()).count();
-        let not_null = if partition.key_order.nulls_first { (nulls, partition.len()) } else { (0, partition.len() - nulls) };
+        let not_null =
+            if partition.key_order.nulls_first { (nulls, partition.len()) } else { (0, partition.len() - nulls) };
         Ok(Frame { node, start, end, not_null })
     }
 
@@ -119,7 +123,16 @@ impl<'a> Frame<'a> {
 
     /// Where an offset bound lies: the first row of the frame, or the row after its last.
     #[allow(clippy::too_many_arguments)] // one for each thing a bound depends on
-    fn edge(&self, p: &Partition, row: usize, offset: &OffsetNode, by: &Datum, preceding: bool, is_start: bool, env: &Env<'_>) -> Result<usize> {
+    fn edge(
+        &self,
+        p: &Partition,
+        row: usize,
+        offset: &OffsetNode,
+        by: &Datum,
+        preceding: bool,
+        is_start: bool,
+        env: &Env<'_>,
+    ) -> Result<usize> {
         match self.node.unit {
             FrameUnit::Rows => {
                 let n = count(by);
@@ -144,7 +157,16 @@ impl<'a> Frame<'a> {
     }
 
     #[allow(clippy::too_many_arguments)] // as `edge`
-    fn range_edge(&self, p: &Partition, row: usize, offset: &OffsetNode, by: &Datum, preceding: bool, is_start: bool, env: &Env<'_>) -> Result<usize> {
+    fn range_edge(
+        &self,
+        p: &Partition,
+        row: usize,
+        offset: &OffsetNode,
+        by: &Datum,
+        preceding: bool,
+        is_start: bool,
+        env: &Env<'_>,
+    ) -> Result<usize> {
         let key = &p.keys[row];
         if key.is_null() {
             // NULLs are peers of each other and near to nothing else.
@@ -181,7 +203,9 @@ fn is_negative(d: &Datum) -> bool {
         Datum::Float4(v) => *v < 0.0 || v.is_nan(),
         Datum::Float8(v) => *v < 0.0 || v.is_nan(),
         Datum::Numeric(v) => *v < crate::types::Numeric::from_i64(0),
-        Datum::Interval(v) => i128::from(v.months) * 30 * 86_400_000_000 + i128::from(v.days) * 86_400_000_000 + i128::from(v.micros) < 0,
+        Datum::Interval(v) => {
+            i128::from(v.months) * 30 * 86_400_000_000 + i128::from(v.days) * 86_400_000_000 + i128::from(v.micros) < 0
+        }
         d => value::integer(d).is_some_and(|n| n < 0),
     }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::eval::Env;
 use super::filter::all_hold;
-use super::hash::{HashIndex, Partition, Partitions, MAX_LEVEL};
-use super::operator::{open_node, BoxOperator, Operator};
+use super::hash::{HashIndex, MAX_LEVEL, Partition, Partitions};
+use super::operator::{BoxOperator, Operator, open_node};
 use super::sort::normalised;
 use super::spill::SpoolReader;
 use super::value;
@@ -76,7 +76,16 @@ struct Table {
 
 impl Table {
     fn new(width: usize, keys: usize) -> Table {
-        Table { index: HashIndex::default(), keys: Batch::new(keys), ends: Vec::new(), rows: Batch::new(width), hashes: Vec::new(), next: Vec::new(), partnered: Vec::new(), bytes: 0 }
+        Table {
+            index: HashIndex::default(),
+            keys: Batch::new(keys),
+            ends: Vec::new(),
+            rows: Batch::new(width),
+            hashes: Vec::new(),
+            next: Vec::new(),
+            partnered: Vec::new(),
+            bytes: 0,
+        }
     }
     fn bytes(&self) -> usize {
         self.bytes + self.index.bytes()
@@ -106,7 +115,9 @@ impl Table {
         }
     }
     fn first(&self, keys: &[Datum]) -> u32 {
-        self.index.find(value::hash_row(keys), |i| value::same_rows(self.keys.row(i), keys)).map_or(END, |entry| self.ends[entry].0)
+        self.index
+            .find(value::hash_row(keys), |i| value::same_rows(self.keys.row(i), keys))
+            .map_or(END, |entry| self.ends[entry].0)
     }
 }
 
@@ -116,10 +127,20 @@ impl HashJoin {
         let left_single = matches!(node.join, JoinType::Left | JoinType::Full | JoinType::Anti);
         let right_single = matches!(node.join, JoinType::Right | JoinType::Full);
         let (build, probe, wants, build_width, probe_width) = if node.build_left {
-            let wants = Wants { probe_single: right_single, build_single: left_single, build_partnered: node.join == JoinType::Semi };
+            let wants = Wants {
+                probe_single: right_single,
+                build_single: left_single,
+                build_partnered: node.join == JoinType::Semi,
+            };
             (left, right, wants, node.left.width, node.right.width)
         } else {
-            (right, left, Wants { probe_single: left_single, build_single: right_single, build_partnered: false }, node.right.width, node.left.width)
+            (
+                right,
+                left,
+                Wants { probe_single: left_single, build_single: right_single, build_partnered: false },
+                node.right.width,
+                node.left.width,
+            )
         };
         let table = Table::new(build_width, node.keys.len());
         Ok(HashJoin {
@@ -189,7 +210,14 @@ impl HashJoin {
         Ok(())
     }
 
-    fn take_build_row(&mut self, row: &[Datum], level: u32, overflow: &mut Option<Partitions>, limit: usize, env: &Env<'_>) -> Result<()> {
+    fn take_build_row(
+        &mut self,
+        row: &[Datum],
+        level: u32,
+        overflow: &mut Option<Partitions>,
+        limit: usize,
+        env: &Env<'_>,
+    ) -> Result<()> {
         let keyed = self.find_keys(row, self.node.build_left, env)?;
         if !keyed && !self.wants.build_single {
             return Ok(());
@@ -295,7 +323,7 @@ impl HashJoin {
                 return Ok(false);
             }
             steps += 1;
-            if steps % 1024 == 0 {
+            if steps.is_multiple_of(1024) {
                 env.check_cancel()?;
             }
             let build = self.chain as usize;

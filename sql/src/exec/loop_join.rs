@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::batch::{Batch, BATCH_ROWS};
+use super::batch::{BATCH_ROWS, Batch};
 use super::eval::Env;
 use super::filter::all_hold;
-use super::operator::{open_node, BoxOperator, Operator};
+use super::operator::{BoxOperator, Operator, open_node};
 use super::spill::{BufferPlace, RowBuffer};
 use crate::error::Result;
 use crate::plan::node::{JoinType, LoopNode};

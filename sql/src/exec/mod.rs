@@ -48,7 +48,7 @@ use pgbee_engine::txn::{Database, ReadView};
 pub use batch::Batch;
 pub use eval::{Env, Outer};
 pub use metrics::{Metrics, NodeMetrics};
-pub use operator::{dml_source, open, Cursor};
+pub use operator::{Cursor, dml_source, open};
 pub(crate) use pattern::Pattern;
 pub use subplan::{Shared, SubKind, SubPlan};
 
@@ -75,7 +75,13 @@ pub struct ExecCx {
 
 impl ExecCx {
     /// Surroundings of a new statement.
-    pub fn new(session: Arc<SessionCx>, database: Arc<Database>, view: ReadView, params: Vec<Datum>, writer: Option<Arc<dyn DmlRunner>>) -> ExecCx {
+    pub fn new(
+        session: Arc<SessionCx>,
+        database: Arc<Database>,
+        view: ReadView,
+        params: Vec<Datum>,
+        writer: Option<Arc<dyn DmlRunner>>,
+    ) -> ExecCx {
         ExecCx { session, database, view, params, writer, shared: Arc::default() }
     }
 }

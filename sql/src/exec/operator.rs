@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::batch::{Batch, BATCH_ROWS};
-use super::eval::Env;
 use super::ExecCx;
+use super::batch::{BATCH_ROWS, Batch};
+use super::eval::Env;
 use super::{aggregate, cte, filter, hash_join, loop_join, scan, set_op, sort, source, window};
 use crate::error::{Result, SqlError};
 use crate::ir::{Dml, Field};
@@ -34,10 +34,18 @@ pub(crate) fn open_node(node: &Arc<Node>, env: &Env<'_>) -> Result<BoxOperator> 
         NodeKind::Scan(scan) => Box::new(scan::Scan::new(scan.clone())),
         NodeKind::Virtual(n) => Box::new(source::Virtual::new(n.clone())),
         NodeKind::Function(n) => Box::new(source::Function::new(n.clone(), node.width)),
-        NodeKind::Filter { input, conditions } => Box::new(filter::Filter::new(open_node(input, env)?, conditions.clone())),
-        NodeKind::Project { input, exprs } => Box::new(filter::Project::new(open_node(input, env)?, input.width, exprs.clone())),
-        NodeKind::Pick { input, columns } => Box::new(filter::Pick::new(open_node(input, env)?, input.width, columns.clone())),
-        NodeKind::ProjectSet { input, items } => Box::new(source::ProjectSet::new(open_node(input, env)?, input.width, items.clone())),
+        NodeKind::Filter { input, conditions } => {
+            Box::new(filter::Filter::new(open_node(input, env)?, conditions.clone()))
+        }
+        NodeKind::Project { input, exprs } => {
+            Box::new(filter::Project::new(open_node(input, env)?, input.width, exprs.clone()))
+        }
+        NodeKind::Pick { input, columns } => {
+            Box::new(filter::Pick::new(open_node(input, env)?, input.width, columns.clone()))
+        }
+        NodeKind::ProjectSet { input, items } => {
+            Box::new(source::ProjectSet::new(open_node(input, env)?, input.width, items.clone()))
+        }
         NodeKind::NestedLoop(n) => Box::new(loop_join::NestedLoop::new(n.clone(), env)?),
         NodeKind::HashJoin(n) => Box::new(hash_join::HashJoin::new(n.clone(), env)?),
         NodeKind::Aggregate(n) if n.sorted => Box::new(aggregate::SortedAggregate::new(n.clone(), env)?),
@@ -46,8 +54,12 @@ pub(crate) fn open_node(node: &Arc<Node>, env: &Env<'_>) -> Result<BoxOperator> 
         NodeKind::Sort(n) => Box::new(sort::Sort::new(n.clone(), open_node(&n.input, env)?, node.id)),
         NodeKind::Limit(n) => Box::new(filter::Limit::new(n.clone(), open_node(&n.input, env)?)),
         NodeKind::Distinct { input, types } => Box::new(set_op::Distinct::new(open_node(input, env)?, types.clone())),
-        NodeKind::Unique { input, keys } => Box::new(set_op::Unique::new(open_node(input, env)?, input.width, keys.clone())),
-        NodeKind::Append(inputs) => Box::new(set_op::Append::new(inputs.iter().map(|n| open_node(n, env)).collect::<Result<_>>()?)),
+        NodeKind::Unique { input, keys } => {
+            Box::new(set_op::Unique::new(open_node(input, env)?, input.width, keys.clone()))
+        }
+        NodeKind::Append(inputs) => {
+            Box::new(set_op::Append::new(inputs.iter().map(|n| open_node(n, env)).collect::<Result<_>>()?))
+        }
         NodeKind::SetOp(n) => Box::new(set_op::SetOperation::new(n.clone(), env)?),
         NodeKind::With(n) => Box::new(cte::With::new(n.clone(), env)?),
         NodeKind::CteScan { id, .. } => Box::new(cte::CteScan::new(*id, env)?),
@@ -61,7 +73,11 @@ pub(crate) fn open_node(node: &Arc<Node>, env: &Env<'_>) -> Result<BoxOperator> 
 }
 
 /// Reads an operator to its end.
-pub(crate) fn drain(operator: &mut dyn Operator, env: &Env<'_>, mut take: impl FnMut(&mut Batch) -> Result<()>) -> Result<()> {
+pub(crate) fn drain(
+    operator: &mut dyn Operator,
+    env: &Env<'_>,
+    mut take: impl FnMut(&mut Batch) -> Result<()>,
+) -> Result<()> {
     let mut batch = Batch::default();
     while operator.next(env, &mut batch)? {
         env.check_cancel()?;
@@ -191,6 +207,7 @@ pub fn dml_source(dml: &Dml, cx: &ExecCx) -> Result<Cursor> {
     let Some(root) = cx.shared.source(dml) else {
         return Err(SqlError::internal("a change runs outside its plan"));
     };
-    let plan = Arc::new(Physical { root, schema: Arc::from([]), nodes: 0, names: Default::default(), subplans: Vec::new() });
+    let plan =
+        Arc::new(Physical { root, schema: Arc::from([]), nodes: 0, names: Default::default(), subplans: Vec::new() });
     open(&plan, Arc::new(cx.clone()))
 }

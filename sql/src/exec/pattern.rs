@@ -97,6 +97,9 @@ mod tests {
         assert_eq!(like("100\\%", "100%"), Some(true));
         assert_eq!(like("a_", "ab"), None);
         assert_eq!(like("a\\", "a"), None);
-        assert_eq!(Pattern::parse("ab%c").and_then(|p| p.prefix().map(|(s, all)| (s.to_owned(), all))), Some(("ab".into(), false)));
+        assert_eq!(
+            Pattern::parse("ab%c").and_then(|p| p.prefix().map(|(s, all)| (s.to_owned(), all))),
+            Some(("ab".into(), false))
+        );
     }
 }

@@ -88,7 +88,10 @@ fn empty(range: &KeyRange) -> bool {
 /// The tightest of the bounds; None if one is NULL or they contradict each other.
 fn value_bounds(bounds: &Bounds, column: &KeyColumn, env: &Env<'_>) -> Result<Option<(Bound<Datum>, Bound<Datum>)>> {
     let (mut lower, mut upper) = (Bound::Unbounded, Bound::Unbounded);
-    for (side, into, keep) in [(&bounds.lower, &mut lower, std::cmp::Ordering::Greater), (&bounds.upper, &mut upper, std::cmp::Ordering::Less)] {
+    for (side, into, keep) in [
+        (&bounds.lower, &mut lower, std::cmp::Ordering::Greater),
+        (&bounds.upper, &mut upper, std::cmp::Ordering::Less),
+    ] {
         for (op, prog) in side {
             let Some(bound) = fit_bound(*op, eval(prog, env)?, column.ty) else { return Ok(None) };
             let tighter = match (&bound, &*into) {
@@ -115,8 +118,12 @@ fn eval(prog: &Prog, env: &Env<'_>) -> Result<Datum> {
 fn fit_exactly(d: Datum, ty: Type) -> Option<Datum> {
     match (&d, ty) {
         (Datum::Null, _) => None,
-        (Datum::Int2(_) | Datum::Int4(_) | Datum::Int8(_), Type::INT2) => value::integer(&d).and_then(|v| v.try_into().ok()).map(Datum::Int2),
-        (Datum::Int2(_) | Datum::Int4(_) | Datum::Int8(_), Type::INT4) => value::integer(&d).and_then(|v| v.try_into().ok()).map(Datum::Int4),
+        (Datum::Int2(_) | Datum::Int4(_) | Datum::Int8(_), Type::INT2) => {
+            value::integer(&d).and_then(|v| v.try_into().ok()).map(Datum::Int2)
+        }
+        (Datum::Int2(_) | Datum::Int4(_) | Datum::Int8(_), Type::INT4) => {
+            value::integer(&d).and_then(|v| v.try_into().ok()).map(Datum::Int4)
+        }
         (Datum::Int2(_) | Datum::Int4(_) | Datum::Int8(_), Type::INT8) => value::integer(&d).map(Datum::Int8),
         (Datum::Float4(v), Type::FLOAT8) => Some(Datum::Float8((*v).into())),
         _ => Some(d),
@@ -137,9 +144,9 @@ fn fit_bound(op: CompareOp, d: Datum, ty: Type) -> Option<Bound<Datum>> {
         // An integer outside of the column's range: all values are on one side of it.
         None => {
             let above = wide.is_some_and(|v| v > 0);
-            let all = matches!((op, above), (CompareOp::Lt | CompareOp::Le, true) | (CompareOp::Gt | CompareOp::Ge, false));
+            let all =
+                matches!((op, above), (CompareOp::Lt | CompareOp::Le, true) | (CompareOp::Gt | CompareOp::Ge, false));
             all.then_some(Bound::Unbounded)
         }
     }
 }
-

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pgbee_engine::Version;
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::txn::{ReadView, ViewScan};
-use pgbee_engine::Version;
 
-use super::batch::{Batch, BATCH_ROWS};
+use super::batch::{BATCH_ROWS, Batch};
 use super::eval::Env;
 use super::filter::all_hold;
 use super::operator::Operator;
 use super::range;
 use crate::codec::{Decoder, IndexCodec};
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::plan::node::{Access, ScanNode};
 use crate::types::Datum;
 
@@ -66,7 +66,9 @@ impl Scan {
         match &self.node.access {
             Access::Rows(_) => self.node.columns.is_empty(),
             // A unique entry has the row's key in its value.
-            Access::Index { covering, .. } => (covering.is_some() || self.node.columns.is_empty()) && !self.node.row_key,
+            Access::Index { covering, .. } => {
+                (covering.is_some() || self.node.columns.is_empty()) && !self.node.row_key
+            }
         }
     }
 
@@ -108,7 +110,11 @@ impl Scan {
                 }
                 continue;
             }
-            state.scan = Some(if keys_only { state.view.scan_keys(range, direction)? } else { state.view.scan(range, direction)? });
+            state.scan = Some(if keys_only {
+                state.view.scan_keys(range, direction)?
+            } else {
+                state.view.scan(range, direction)?
+            });
         }
     }
 
@@ -125,7 +131,10 @@ impl Scan {
                 Access::Index { codec, covering: Some(places), .. } => cover(codec, places, key, out)?,
                 Access::Index { codec, name, covering: None } => {
                     let Some(row) = state.view.get(&codec.row_key(key, value)?)? else {
-                        return Err(SqlError::new(state::DATA_CORRUPTED, format!("index \"{name}\" refers to a row that does not exist")));
+                        return Err(SqlError::new(
+                            state::DATA_CORRUPTED,
+                            format!("index \"{name}\" refers to a row that does not exist"),
+                        ));
                     };
                     self.decoder.decode_into(&row, out.values())?;
                 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::eval::Env;
-use super::hash::{HashIndex, Partition, Partitions, MAX_LEVEL};
-use super::operator::{open_node, BoxOperator, Operator};
+use super::hash::{HashIndex, MAX_LEVEL, Partition, Partitions};
+use super::operator::{BoxOperator, Operator, open_node};
 use super::spill::SpoolReader;
 use super::value;
 use crate::error::Result;
@@ -90,7 +90,16 @@ pub(crate) struct Distinct {
 impl Distinct {
     pub fn new(input: BoxOperator, types: Arc<[Type]>) -> Distinct {
         let width = types.len();
-        Distinct { input, types, source: Source::Input, seen: RowSet::new(width), overflow: None, level: 0, waiting: Vec::new(), rows: Batch::new(width) }
+        Distinct {
+            input,
+            types,
+            source: Source::Input,
+            seen: RowSet::new(width),
+            overflow: None,
+            level: 0,
+            waiting: Vec::new(),
+            rows: Batch::new(width),
+        }
     }
 
     /// Reads the next rows of the current source into `self.rows`.
@@ -175,7 +184,11 @@ impl Operator for Unique {
             env.check_cancel()?;
             for i in 0..self.rows.len() {
                 let row = self.rows.row(i);
-                let keys = self.keys.iter().map(|k| Ok(super::sort::normalised(k.code.eval(row, env)?, k.expr.ty.ty))).collect::<Result<Row>>()?;
+                let keys = self
+                    .keys
+                    .iter()
+                    .map(|k| Ok(super::sort::normalised(k.code.eval(row, env)?, k.expr.ty.ty)))
+                    .collect::<Result<Row>>()?;
                 if self.last.as_ref().is_none_or(|last| !value::same_rows(last, &keys)) {
                     self.last = Some(keys);
                     out.push_taken(&mut self.rows, i);
@@ -238,7 +251,15 @@ impl SetOperation {
     pub fn new(node: Arc<SetOpNode>, env: &Env<'_>) -> Result<SetOperation> {
         let inputs = Some((open_node(&node.left, env)?, open_node(&node.right, env)?));
         let width = node.types.len();
-        Ok(SetOperation { node, inputs, table: RowSet::new(width), counts: Vec::new(), at: 0, given: 0, waiting: Vec::new() })
+        Ok(SetOperation {
+            node,
+            inputs,
+            table: RowSet::new(width),
+            counts: Vec::new(),
+            at: 0,
+            given: 0,
+            waiting: Vec::new(),
+        })
     }
 
     /// How many copies of a row with these counts are in the result.
@@ -254,7 +275,14 @@ impl SetOperation {
     }
 
     /// Counts a row of one side; rows that do not fit go to `overflow`.
-    fn count(&mut self, row: &[Datum], side: usize, level: u32, overflow: &mut Option<(Partitions, Partitions)>, limit: usize) -> Result<()> {
+    fn count(
+        &mut self,
+        row: &[Datum],
+        side: usize,
+        level: u32,
+        overflow: &mut Option<(Partitions, Partitions)>,
+        limit: usize,
+    ) -> Result<()> {
         let hash = hash_typed(row, &self.node.types);
         if let Some(entry) = self.table.find(hash, row, &self.node.types) {
             self.counts[entry][side] += 1;
@@ -293,7 +321,9 @@ impl SetOperation {
         let limit = env.cx.session.work_mem_bytes;
         let mut overflow = None;
         for (side, input) in [&mut left, &mut right].into_iter().enumerate() {
-            super::operator::drain(&mut **input, env, |batch| batch.iter().try_for_each(|row| self.count(row, side, 0, &mut overflow, limit)))?;
+            super::operator::drain(&mut **input, env, |batch| {
+                batch.iter().try_for_each(|row| self.count(row, side, 0, &mut overflow, limit))
+            })?;
         }
         self.keep_overflow(overflow)
     }

@@ -251,7 +251,10 @@ impl Sorter {
     }
 
     fn before(&self, merge: &Merge, a: (u64, usize), b: (u64, usize)) -> bool {
-        a.0.cmp(&b.0).then_with(|| compare_rows(self.head(merge, a.1), self.head(merge, b.1), &self.keys)).then(a.1.cmp(&b.1)) == Ordering::Less
+        a.0.cmp(&b.0)
+            .then_with(|| compare_rows(self.head(merge, a.1), self.head(merge, b.1), &self.keys))
+            .then(a.1.cmp(&b.1))
+            == Ordering::Less
     }
 
     /// Restores the heap below `at`.
@@ -400,7 +403,13 @@ fn prefix(d: &Datum, order: KeyOrder) -> u64 {
 }
 
 fn float_prefix(v: f64) -> u64 {
-    let v = if v == 0.0 { 0.0 } else if v.is_nan() { f64::NAN.abs() } else { v };
+    let v = if v == 0.0 {
+        0.0
+    } else if v.is_nan() {
+        f64::NAN.abs()
+    } else {
+        v
+    };
     let bits = v.to_bits();
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }

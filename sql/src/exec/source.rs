@@ -7,9 +7,9 @@ use super::eval::Env;
 use super::filter::all_hold;
 use super::operator::{BoxOperator, Operator};
 use super::spill::{BufferPlace, RowBuffer};
-use crate::error::{state, Result, SqlError};
-use crate::functions::registry::{SetFn, SetIter};
+use crate::error::{Result, SqlError, state};
 use crate::functions::FnCx;
+use crate::functions::registry::{SetFn, SetIter};
 use crate::ir::DmlKind;
 use crate::plan::node::{DmlNode, FunctionNode, Prog, SetItem, VirtualNode};
 use crate::types::datum::Record;
@@ -202,7 +202,7 @@ impl Operator for ProjectSet {
                 return Ok(true);
             }
             steps += 1;
-            if steps % 256 == 0 {
+            if steps.is_multiple_of(256) {
                 env.check_cancel()?;
             }
             if self.at >= self.rows.len() {
@@ -308,7 +308,10 @@ impl Change {
                 DmlKind::Update { .. } => "UPDATE",
                 DmlKind::Delete { .. } => "DELETE",
             };
-            return Err(SqlError::new(state::READ_ONLY_SQL_TRANSACTION, format!("cannot execute {what} in a read-only transaction")));
+            return Err(SqlError::new(
+                state::READ_ONLY_SQL_TRANSACTION,
+                format!("cannot execute {what} in a read-only transaction"),
+            ));
         };
         env.cx.shared.set_source(dml, &self.node.source);
         let (rows, changed) = writer.run(dml, env.cx)?;

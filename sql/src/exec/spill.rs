@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::value;
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::types::datum::Record;
 use crate::types::{Array, Datum, Interval, Numeric, Type, TypeMod};
 
@@ -298,7 +298,9 @@ fn read_datum(bytes: &mut &[u8]) -> Result<Datum> {
         17 => {
             let elem = Type(read_u32(bytes)?);
             let count = read_u32(bytes)?;
-            let dims = (0..count).map(|_| Ok((i32::from_le_bytes(fixed(bytes)?), i32::from_le_bytes(fixed(bytes)?)))).collect::<Result<_>>()?;
+            let dims = (0..count)
+                .map(|_| Ok((i32::from_le_bytes(fixed(bytes)?), i32::from_le_bytes(fixed(bytes)?))))
+                .collect::<Result<_>>()?;
             let count = read_u32(bytes)?;
             let values = (0..count).map(|_| read_datum(bytes)).collect::<Result<_>>()?;
             Datum::Array(Arc::new(Array { elem, dims, values }))
@@ -323,7 +325,10 @@ mod tests {
     use super::*;
 
     fn all_kinds() -> Vec<Datum> {
-        let record = Record { fields: Arc::from(vec![(Arc::from("f1"), Type::INT4.plain()), (Arc::from("f2"), Type::TEXT.plain())]), values: vec![Datum::Int4(1), Datum::Null] };
+        let record = Record {
+            fields: Arc::from(vec![(Arc::from("f1"), Type::INT4.plain()), (Arc::from("f2"), Type::TEXT.plain())]),
+            values: vec![Datum::Int4(1), Datum::Null],
+        };
         vec![
             Datum::Null,
             Datum::Bool(true),
@@ -341,7 +346,11 @@ mod tests {
             Datum::Interval(Interval { months: 1, days: -2, micros: 3 }),
             Datum::Uuid(Box::new([7; 16])),
             Datum::Oid(u32::MAX),
-            Datum::Array(Arc::new(Array { elem: Type::INT4, dims: vec![(2, 0)], values: vec![Datum::Int4(1), Datum::Null] })),
+            Datum::Array(Arc::new(Array {
+                elem: Type::INT4,
+                dims: vec![(2, 0)],
+                values: vec![Datum::Int4(1), Datum::Null],
+            })),
             Datum::Record(Arc::new(record)),
         ]
     }

@@ -13,13 +13,13 @@ use rustc_hash::FxHashMap;
 use super::batch::Batch;
 use super::code::Code;
 use super::cte::CteStore;
-use super::eval::{truth, Env};
+use super::eval::{Env, truth};
 use super::hash::HashIndex;
 use super::metrics::Metrics;
-use super::operator::{open_node, BoxOperator};
-use super::spill::{write_datum, BufferPlace, RowBuffer};
+use super::operator::{BoxOperator, open_node};
+use super::spill::{BufferPlace, RowBuffer, write_datum};
 use super::value;
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::ir::Dml;
 use crate::plan::node::{Node, Quantified};
 use crate::types::{Array, Datum, Type};
@@ -70,7 +70,11 @@ impl Shared {
         self.working.lock().insert(id, rows);
     }
     pub(crate) fn working(&self, id: usize) -> Result<Arc<Mutex<RowBuffer>>> {
-        self.working.lock().get(&id).cloned().ok_or_else(|| SqlError::internal("a recursive term is read outside its CTE"))
+        self.working
+            .lock()
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| SqlError::internal("a recursive term is read outside its CTE"))
     }
     fn subplan(&self, id: u64) -> Arc<Mutex<SubState>> {
         self.subplans.lock().entry(id).or_default().clone()
@@ -100,6 +104,7 @@ pub enum SubKind {
     /// `tests op ANY/ALL`.
     Quantified(Quantified),
     /// Its column as an array of this element type; of arrays, stacked, when `nested`.
+    #[allow(missing_docs)] // told above
     Array { elem: Type, nested: bool },
 }
 
@@ -207,7 +212,10 @@ impl SubPlan {
                 }
                 let value = batch.row_mut(0).first_mut().map(std::mem::take).unwrap_or_default();
                 if batch.len() > 1 || operator.next(env, &mut batch)? {
-                    return Err(SqlError::new(state::CARDINALITY_VIOLATION, "more than one row returned by a subquery used as an expression"));
+                    return Err(SqlError::new(
+                        state::CARDINALITY_VIOLATION,
+                        "more than one row returned by a subquery used as an expression",
+                    ));
                 }
                 Ok(value)
             }
@@ -246,9 +254,14 @@ impl SubPlan {
         let width = self.node.width;
         let mut operator = open_node(&self.node, env)?;
         let mut listed = RowBuffer::new(width, env.cx.session.work_mem_bytes);
-        let mut hashed = HashedRows { index: HashIndex::default(), rows: Batch::new(width), with_null: Batch::new(width) };
+        let mut hashed =
+            HashedRows { index: HashIndex::default(), rows: Batch::new(width), with_null: Batch::new(width) };
         super::operator::drain(&mut *operator, env, |batch| {
-            if q.hashed { (0..batch.len()).for_each(|i| hashed.add(batch.row_mut(i), &q.types)) } else { listed.push_all(batch)? }
+            if q.hashed {
+                (0..batch.len()).for_each(|i| hashed.add(batch.row_mut(i), &q.types))
+            } else {
+                listed.push_all(batch)?
+            }
             Ok(())
         })?;
         Ok(if q.hashed { Candidates::Hashed(hashed) } else { Candidates::Listed(listed) })
@@ -320,7 +333,8 @@ impl HashedRows {
     /// `tests IN rows`.
     fn contains(&self, tests: &[Datum], types: &[Type]) -> Option<bool> {
         let tests: Vec<Datum> = tests.iter().zip(types).map(|(d, ty)| value::normalise(d.clone(), *ty)).collect();
-        let may_equal = |row: &[Datum]| tests.iter().zip(row).all(|(a, b)| a.is_null() || b.is_null() || value::same(a, b));
+        let may_equal =
+            |row: &[Datum]| tests.iter().zip(row).all(|(a, b)| a.is_null() || b.is_null() || value::same(a, b));
         let unknown = if tests.iter().any(Datum::is_null) {
             (tests.len() == 1 && !self.rows.is_empty()) || self.rows.iter().any(may_equal)
         } else {

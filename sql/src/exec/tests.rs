@@ -13,11 +13,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::row::storage_cx;
-use crate::functions::registry::{registry, AggregateFn, ScalarFn};
+use crate::functions::registry::{AggregateFn, ScalarFn, registry};
 use crate::ir::{
-    AggCall, Cte, Expr, ExprKind, Field, Frame, FrameBound, FrameExclude, FrameOffset, FrameUnit, JoinKind, Rel, RelKind, SetOp, SortKey, Subquery, SubqueryKind, WindowCall, WindowFunc,
+    AggCall, Cte, Expr, ExprKind, Field, Frame, FrameBound, FrameExclude, FrameOffset, FrameUnit, JoinKind, Rel,
+    RelKind, SetOp, SortKey, Subquery, SubqueryKind, WindowCall, WindowFunc,
 };
-use crate::plan::{plan, PlanCx};
+use crate::plan::{PlanCx, plan};
 use crate::types::Type;
 
 /// Memory for a sort or hash: all is spilled, some is, nothing is.
@@ -70,11 +71,14 @@ fn check(rel: &Rel, mut expected: Vec<Vec<Option<i64>>>) -> Result<(), TestCaseE
 /// The plan, for failures.
 fn explained(rel: &Rel) -> Vec<String> {
     let session = cx(1 << 20).session;
-    plan(rel.clone(), &PlanCx::new(&session)).map_or_else(|e| vec![e.to_string()], |p| crate::plan::explain(&p, &session, Default::default(), None, None))
+    plan(rel.clone(), &PlanCx::new(&session))
+        .map_or_else(|e| vec![e.to_string()], |p| crate::plan::explain(&p, &session, Default::default(), None, None))
 }
 
 fn fields(n: usize) -> Arc<[Field]> {
-    (0..n).map(|i| Field { name: Arc::from(format!("c{i}")), ty: Type::INT4.plain(), table_oid: 0, attnum: 0 }).collect()
+    (0..n)
+        .map(|i| Field { name: Arc::from(format!("c{i}")), ty: Type::INT4.plain(), table_oid: 0, attnum: 0 })
+        .collect()
 }
 
 fn constant(v: Option<i32>) -> Expr {
@@ -82,7 +86,10 @@ fn constant(v: Option<i32>) -> Expr {
 }
 
 fn values(rows: &[Pair]) -> Rel {
-    Rel { kind: RelKind::Values(rows.iter().map(|(a, b)| vec![constant(*a), constant(*b)]).collect()), schema: fields(2) }
+    Rel {
+        kind: RelKind::Values(rows.iter().map(|(a, b)| vec![constant(*a), constant(*b)]).collect()),
+        schema: fields(2),
+    }
 }
 
 fn column(i: usize) -> Expr {
@@ -125,7 +132,10 @@ fn project(input: Rel, exprs: Vec<Expr>) -> Rel {
 
 fn join(kind: JoinKind, left: Rel, right: Rel, on: Expr) -> Rel {
     let schema = fields(left.schema.len() + right.schema.len());
-    Rel { kind: RelKind::Join { kind, left: Box::new(left), right: Box::new(right), on: Some(on), lateral: false }, schema }
+    Rel {
+        kind: RelKind::Join { kind, left: Box::new(left), right: Box::new(right), on: Some(on), lateral: false },
+        schema,
+    }
 }
 
 fn aggregate(name: &str, arg: Type) -> &'static AggregateFn {
@@ -133,7 +143,11 @@ fn aggregate(name: &str, arg: Type) -> &'static AggregateFn {
 }
 
 fn agg(name: &str, arg: Expr) -> AggCall {
-    let func = if name == "count" { registry().aggregates["count"].iter().find(|a| a.args.len() == 1).unwrap() } else { aggregate(name, Type::INT4) };
+    let func = if name == "count" {
+        registry().aggregates["count"].iter().find(|a| a.args.len() == 1).unwrap()
+    } else {
+        aggregate(name, Type::INT4)
+    };
     AggCall { func, args: vec![arg], distinct: false, order_by: Vec::new(), filter: None, ty: func.ret.plain() }
 }
 
@@ -154,7 +168,12 @@ fn pairs(max: usize) -> impl Strategy<Value = Vec<Pair>> {
 }
 
 /// Nested loops written down as SQL defines joins.
-fn brute_join(kind: JoinKind, left: &[Pair], right: &[Pair], on: impl Fn(&Pair, &Pair) -> bool) -> Vec<Vec<Option<i64>>> {
+fn brute_join(
+    kind: JoinKind,
+    left: &[Pair],
+    right: &[Pair],
+    on: impl Fn(&Pair, &Pair) -> bool,
+) -> Vec<Vec<Option<i64>>> {
     let (mut rows, mut partnered) = (Vec::new(), vec![false; right.len()]);
     for l in left {
         let mut found = false;
@@ -226,13 +245,25 @@ fn bound(kind: u8, n: i32) -> FrameBound {
 }
 
 /// Whether a row is in the frame of another, straight from the definition. Rows are (key, value) sorted.
-fn in_frame(rows: &[Pair], at: usize, other: usize, unit: FrameUnit, start: (u8, i32), end: (u8, i32), exclude: FrameExclude, desc: bool) -> bool {
-    let groups: Vec<usize> = (0..rows.len()).scan(0, |g, i| {
-        if i > 0 && rows[i].0 != rows[i - 1].0 {
-            *g += 1;
-        }
-        Some(*g)
-    }).collect();
+#[allow(clippy::too_many_arguments)] // the frame's definition has that many parts
+fn in_frame(
+    rows: &[Pair],
+    at: usize,
+    other: usize,
+    unit: FrameUnit,
+    start: (u8, i32),
+    end: (u8, i32),
+    exclude: FrameExclude,
+    desc: bool,
+) -> bool {
+    let groups: Vec<usize> = (0..rows.len())
+        .scan(0, |g, i| {
+            if i > 0 && rows[i].0 != rows[i - 1].0 {
+                *g += 1;
+            }
+            Some(*g)
+        })
+        .collect();
     let distance = |kind: u8, n: i32| if kind == 1 { -n } else { n };
     let after_start = match (unit, start) {
         (_, (0, _)) => true,
@@ -245,7 +276,13 @@ fn in_frame(rows: &[Pair], at: usize, other: usize, unit: FrameUnit, start: (u8,
             (None, _) => groups[other] >= groups[at],
             // NULLs stand behind all keys or before them; only an unbounded end reaches them from a key.
             (Some(_), None) => other > at,
-            (Some(a), Some(o)) => if desc { -o >= -a + distance(k, n) } else { o >= a + distance(k, n) },
+            (Some(a), Some(o)) => {
+                if desc {
+                    -o >= -a + distance(k, n)
+                } else {
+                    o >= a + distance(k, n)
+                }
+            }
         },
     };
     let before_end = match (unit, end) {
@@ -258,7 +295,13 @@ fn in_frame(rows: &[Pair], at: usize, other: usize, unit: FrameUnit, start: (u8,
         (FrameUnit::Range, (k, n)) => match (rows[at].0, rows[other].0) {
             (None, _) => groups[other] <= groups[at],
             (Some(_), None) => other < at,
-            (Some(a), Some(o)) => if desc { -o <= -a + distance(k, n) } else { o <= a + distance(k, n) },
+            (Some(a), Some(o)) => {
+                if desc {
+                    -o <= -a + distance(k, n)
+                } else {
+                    o <= a + distance(k, n)
+                }
+            }
         },
     };
     let excluded = match exclude {
@@ -541,13 +584,18 @@ fn a_long_recursion_ends_with_its_reader() {
     let cte = Cte { id: 1, name: Arc::from("r"), definition: start, recursive: Some((step, true)), materialized: None };
     let with = Rel { kind: RelKind::With { ctes: vec![cte], body: Box::new(scan) }, schema: fields(1) };
     let limit = Some(Expr::constant(Datum::Int8(5), Type::INT8));
-    let rel = Rel { kind: RelKind::Limit { input: Box::new(with), limit, offset: None, with_ties: None }, schema: fields(1) };
+    let rel =
+        Rel { kind: RelKind::Limit { input: Box::new(with), limit, offset: None, with_ties: None }, schema: fields(1) };
     assert_eq!(run(&rel, 1 << 20).unwrap(), (1..=5).map(|n| row(&[Some(n)])).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_scalar_subquery_of_two_rows_fails() {
-    let sub = Subquery { kind: SubqueryKind::Scalar, plan: project(values(&[(Some(1), None), (Some(2), None)]), vec![column(0)]), correlated: false };
+    let sub = Subquery {
+        kind: SubqueryKind::Scalar,
+        plan: project(values(&[(Some(1), None), (Some(2), None)]), vec![column(0)]),
+        correlated: false,
+    };
     let e = Expr { kind: ExprKind::Subquery(Box::new(sub)), ty: Type::INT4.plain() };
     let rel = project(values(&[(None, None)]), vec![e]);
     assert_eq!(run(&rel, 1 << 20).unwrap_err().state(), "21000");
@@ -557,7 +605,10 @@ fn a_scalar_subquery_of_two_rows_fails() {
 fn errors_of_branches_not_taken_stay_away() {
     let division = arith("/", constant(Some(1)), constant(Some(0)));
     let whens = vec![(call("=", column(0), constant(Some(9))), division.clone())];
-    let case = Expr { kind: ExprKind::Case { operand: None, whens, otherwise: Some(Box::new(constant(Some(7)))) }, ty: Type::INT4.plain() };
+    let case = Expr {
+        kind: ExprKind::Case { operand: None, whens, otherwise: Some(Box::new(constant(Some(7)))) },
+        ty: Type::INT4.plain(),
+    };
     assert_eq!(run(&project(values(&[(Some(1), None)]), vec![case.clone()]), 1 << 20).unwrap(), vec![row(&[Some(7)])]);
     assert_eq!(run(&project(values(&[(Some(9), None)]), vec![case]), 1 << 20).unwrap_err().state(), "22012");
     assert_eq!(run(&project(values(&[]), vec![division]), 1 << 20).unwrap(), Vec::<Vec<Option<i64>>>::new());
@@ -567,7 +618,15 @@ fn errors_of_branches_not_taken_stay_away() {
 fn negative_limits_are_errors() {
     for (limit, offset, state) in [(Some(-1), None, "2201W"), (None, Some(-1), "2201X")] {
         let number = |n: Option<i64>| n.map(|n| Expr::constant(Datum::Int8(n), Type::INT8));
-        let rel = Rel { kind: RelKind::Limit { input: Box::new(values(&[(None, None)])), limit: number(limit), offset: number(offset), with_ties: None }, schema: fields(2) };
+        let rel = Rel {
+            kind: RelKind::Limit {
+                input: Box::new(values(&[(None, None)])),
+                limit: number(limit),
+                offset: number(offset),
+                with_ties: None,
+            },
+            schema: fields(2),
+        };
         assert_eq!(run(&rel, 1 << 20).unwrap_err().state(), state);
     }
 }
@@ -583,7 +642,10 @@ fn a_cancel_stops_a_join_without_rows() {
     let cancel = cx.session.cancel.clone();
     let waker = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(50));
-        cancel.raise(crate::SqlError::new(crate::error::state::QUERY_CANCELED, "canceling statement due to user request"));
+        cancel.raise(crate::SqlError::new(
+            crate::error::state::QUERY_CANCELED,
+            "canceling statement due to user request",
+        ));
     });
     // Nine million pairs: without the cancel this would end with no row; with it, much sooner, with an error.
     assert_eq!(cursor.next_batch().unwrap_err().state(), "57014");

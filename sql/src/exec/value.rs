@@ -187,7 +187,11 @@ impl KeyOrder {
             }
             (true, true) => Ordering::Equal,
             (a_null, _) => {
-                if a_null == self.nulls_first { Ordering::Less } else { Ordering::Greater }
+                if a_null == self.nulls_first {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                }
             }
         }
     }

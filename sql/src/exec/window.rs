@@ -8,10 +8,10 @@ use super::batch::Batch;
 use super::collect::Slot;
 use super::eval::Env;
 use super::frame::{Frame, Partition};
-use super::operator::{open_node, BoxOperator, Operator};
+use super::operator::{BoxOperator, Operator, open_node};
 use super::sort::normalised;
 use super::value::{self, KeyOrder};
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::functions::window::WindowKind;
 use crate::plan::node::{AggNode, BoundNode, Prog, WindowCallNode, WindowFuncNode, WindowNode};
 use crate::types::{Datum, Row};
@@ -42,7 +42,13 @@ impl Window {
     fn gather(&mut self, env: &Env<'_>) -> Result<Option<Partition>> {
         let node = self.node.clone();
         let key_order = node.order_by.first().map_or(KeyOrder { desc: false, nulls_first: false }, |(_, order)| *order);
-        let mut p = Partition { rows: Batch::new(node.input.width), group: Vec::new(), group_starts: Vec::new(), keys: Row::new(), key_order };
+        let mut p = Partition {
+            rows: Batch::new(node.input.width),
+            group: Vec::new(),
+            group_starts: Vec::new(),
+            keys: Row::new(),
+            key_order,
+        };
         let (mut part, mut peer): (Option<Row>, Option<Row>) = (None, None);
         loop {
             if self.at >= self.rows.len() {
@@ -131,7 +137,7 @@ fn aggregate(call: &WindowCallNode, agg: &AggNode, p: &Partition, env: &Env<'_>)
     let mut steps = 0usize;
     let mut take = |slot: &mut Slot, row: usize| {
         steps += 1;
-        if steps % 1024 == 0 {
+        if steps.is_multiple_of(1024) {
             env.check_cancel()?;
         }
         agg.take(slot, p.rows.row(row), &mut args, env)
@@ -195,11 +201,15 @@ fn function(call: &WindowCallNode, kind: WindowKind, args: &[Prog], p: &Partitio
         WindowKind::RowNumber => each(&|row| Ok(Datum::Int8(row as i64 + 1))),
         WindowKind::Rank => each(&|row| Ok(Datum::Int8(p.peers_start(row) as i64 + 1))),
         WindowKind::DenseRank => each(&|row| Ok(Datum::Int8(p.group[row] as i64 + 1))),
-        WindowKind::PercentRank => each(&|row| Ok(Datum::Float8(if n > 1 { p.peers_start(row) as f64 / (n - 1) as f64 } else { 0.0 }))),
+        WindowKind::PercentRank => {
+            each(&|row| Ok(Datum::Float8(if n > 1 { p.peers_start(row) as f64 / (n - 1) as f64 } else { 0.0 })))
+        }
         WindowKind::CumeDist => each(&|row| Ok(Datum::Float8(p.peers_end(row) as f64 / n as f64))),
         WindowKind::Ntile => {
             let Some(buckets) = value::integer(&arg(0, 0)?) else { return Ok(vec![Datum::Null; n]) };
-            let buckets = usize::try_from(buckets).ok().filter(|b| *b > 0).ok_or_else(|| SqlError::new(state::INVALID_ARGUMENT_FOR_NTILE, "argument of ntile must be greater than zero"))?;
+            let buckets = usize::try_from(buckets).ok().filter(|b| *b > 0).ok_or_else(|| {
+                SqlError::new(state::INVALID_ARGUMENT_FOR_NTILE, "argument of ntile must be greater than zero")
+            })?;
             // The first `larger` buckets have one row more than the others.
             let (size, larger) = (n / buckets, n % buckets);
             each(&|row| {
@@ -231,7 +241,12 @@ fn function(call: &WindowCallNode, kind: WindowKind, args: &[Prog], p: &Partitio
                     WindowKind::LastValue => ranges.iter().rev().find(|(a, b)| a < b).map(|(_, b)| b - 1),
                     _ => {
                         let Some(nth) = value::integer(&arg(1, row)?) else { return Ok(Datum::Null) };
-                        let nth = usize::try_from(nth).ok().filter(|n| *n > 0).ok_or_else(|| SqlError::new(state::INVALID_ARGUMENT_FOR_NTH_VALUE, "argument of nth_value must be greater than zero"))?;
+                        let nth = usize::try_from(nth).ok().filter(|n| *n > 0).ok_or_else(|| {
+                            SqlError::new(
+                                state::INVALID_ARGUMENT_FOR_NTH_VALUE,
+                                "argument of nth_value must be greater than zero",
+                            )
+                        })?;
                         let mut left = nth - 1;
                         ranges.iter().find_map(|(a, b)| {
                             let size = b.saturating_sub(*a);

@@ -32,7 +32,9 @@ pub fn register(r: &mut Registry) {
         add(r, "bit_or", ty, ty[0], |_| Box::new(Bits { value: None, combine: |a, b| a | b }));
         add(r, "bit_xor", ty, ty[0], |_| Box::new(Bits { value: None, combine: |a, b| a ^ b }));
     }
-    let mut collect = |name, args, ret, new| r.aggregate(AggregateFn { name, args, variadic: None, ret, strict: false, ordered_set: None, new });
+    let mut collect = |name, args, ret, new| {
+        r.aggregate(AggregateFn { name, args, variadic: None, ret, strict: false, ordered_set: None, new })
+    };
     collect("string_agg", &[Type::TEXT, Type::TEXT], Type::TEXT, |_| Box::new(Joined::default()));
     collect("string_agg", &[Type::BYTEA, Type::BYTEA], Type::BYTEA, |_| Box::new(Joined::default()));
     collect("array_agg", &[Type::ANYNONARRAY], Type::ANYARRAY, |_| Box::new(Collected::default()));
@@ -166,7 +168,8 @@ impl AggState for Joined {
         self.any = true;
         self.bytes.extend_from_slice(part(0));
         if self.bytes.len() > 0x3fff_ffff {
-            return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "out of memory").detail("Cannot enlarge string buffer containing 1073741823 bytes."));
+            return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "out of memory")
+                .detail("Cannot enlarge string buffer containing 1073741823 bytes."));
         }
         Ok(())
     }

@@ -148,12 +148,24 @@ macro_rules! float_ops {
 
 macro_rules! comparisons {
     ($r:expr, $l:ident, $rt:ident, $prefix:literal, $cmp:expr) => {{
-        $r.binary("=", concat!($prefix, "eq"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| Ok(Datum::Bool($cmp(a)? == Ordering::Equal)));
-        $r.binary("<>", concat!($prefix, "ne"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| Ok(Datum::Bool($cmp(a)? != Ordering::Equal)));
-        $r.binary("<", concat!($prefix, "lt"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| Ok(Datum::Bool($cmp(a)? == Ordering::Less)));
-        $r.binary("<=", concat!($prefix, "le"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| Ok(Datum::Bool($cmp(a)? != Ordering::Greater)));
-        $r.binary(">", concat!($prefix, "gt"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| Ok(Datum::Bool($cmp(a)? == Ordering::Greater)));
-        $r.binary(">=", concat!($prefix, "ge"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| Ok(Datum::Bool($cmp(a)? != Ordering::Less)));
+        $r.binary("=", concat!($prefix, "eq"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| {
+            Ok(Datum::Bool($cmp(a)? == Ordering::Equal))
+        });
+        $r.binary("<>", concat!($prefix, "ne"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| {
+            Ok(Datum::Bool($cmp(a)? != Ordering::Equal))
+        });
+        $r.binary("<", concat!($prefix, "lt"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| {
+            Ok(Datum::Bool($cmp(a)? == Ordering::Less))
+        });
+        $r.binary("<=", concat!($prefix, "le"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| {
+            Ok(Datum::Bool($cmp(a)? != Ordering::Greater))
+        });
+        $r.binary(">", concat!($prefix, "gt"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| {
+            Ok(Datum::Bool($cmp(a)? == Ordering::Greater))
+        });
+        $r.binary(">=", concat!($prefix, "ge"), &[Type::$l, Type::$rt], Type::BOOL, |a, _| {
+            Ok(Datum::Bool($cmp(a)? != Ordering::Less))
+        });
     }};
 }
 
@@ -260,12 +272,22 @@ macro_rules! bit_ops {
         fn at(a: Args<'_>, i: usize) -> Result<$rust> {
             <$rust>::try_from(int(a, i)?).map_err(|_| mismatch())
         }
-        $r.binary("&", concat!($p, "and"), &[Type::$ty, Type::$ty], Type::$ty, |a, _| Ok(Datum::$variant(at(a, 0)? & at(a, 1)?)));
-        $r.binary("|", concat!($p, "or"), &[Type::$ty, Type::$ty], Type::$ty, |a, _| Ok(Datum::$variant(at(a, 0)? | at(a, 1)?)));
-        $r.binary("#", concat!($p, "xor"), &[Type::$ty, Type::$ty], Type::$ty, |a, _| Ok(Datum::$variant(at(a, 0)? ^ at(a, 1)?)));
+        $r.binary("&", concat!($p, "and"), &[Type::$ty, Type::$ty], Type::$ty, |a, _| {
+            Ok(Datum::$variant(at(a, 0)? & at(a, 1)?))
+        });
+        $r.binary("|", concat!($p, "or"), &[Type::$ty, Type::$ty], Type::$ty, |a, _| {
+            Ok(Datum::$variant(at(a, 0)? | at(a, 1)?))
+        });
+        $r.binary("#", concat!($p, "xor"), &[Type::$ty, Type::$ty], Type::$ty, |a, _| {
+            Ok(Datum::$variant(at(a, 0)? ^ at(a, 1)?))
+        });
         // C shifts by the count modulo the width of the promoted operand.
-        $r.binary("<<", concat!($p, "shl"), &[Type::$ty, Type::INT4], Type::$ty, |a, _| Ok(Datum::$variant((i64::from(at(a, 0)?) << (int(a, 1)? & shift_mask(<$rust>::BITS))) as $rust)));
-        $r.binary(">>", concat!($p, "shr"), &[Type::$ty, Type::INT4], Type::$ty, |a, _| Ok(Datum::$variant((i64::from(at(a, 0)?) >> (int(a, 1)? & shift_mask(<$rust>::BITS))) as $rust)));
+        $r.binary("<<", concat!($p, "shl"), &[Type::$ty, Type::INT4], Type::$ty, |a, _| {
+            Ok(Datum::$variant((i64::from(at(a, 0)?) << (int(a, 1)? & shift_mask(<$rust>::BITS))) as $rust))
+        });
+        $r.binary(">>", concat!($p, "shr"), &[Type::$ty, Type::INT4], Type::$ty, |a, _| {
+            Ok(Datum::$variant((i64::from(at(a, 0)?) >> (int(a, 1)? & shift_mask(<$rust>::BITS))) as $rust))
+        });
         let f = $r.pure(concat!($p, "not"), &[Type::$ty], Type::$ty, |a, _| Ok(Datum::$variant(!at(a, 0)?)));
         $r.operator("~", Type::NONE, Type::$ty, f);
     }};
@@ -319,7 +341,10 @@ fn casts(r: &mut Registry) {
             _ => (
                 "int8",
                 |a, _| int(a, 0).map(Datum::Int8),
-                |a, _| float_to_int(float(a, 0)?, -9_223_372_036_854_775_808.0, 9_223_372_036_854_775_808.0, "bigint").map(Datum::Int8),
+                |a, _| {
+                    float_to_int(float(a, 0)?, -9_223_372_036_854_775_808.0, 9_223_372_036_854_775_808.0, "bigint")
+                        .map(Datum::Int8)
+                },
                 |a, _| numeric(a, 0)?.to_i64("bigint").map(Datum::Int8),
             ),
         }
@@ -360,9 +385,12 @@ fn casts(r: &mut Registry) {
         }
     });
     r.cast(Type::NUMERIC, Type::FLOAT4, Implicit, CastMethod::Function(f));
-    let f = r.pure("numeric", &[Type::FLOAT8], Type::NUMERIC, |a, _| Ok(Datum::Numeric(Numeric::from_f64(float(a, 0)?))));
+    let f =
+        r.pure("numeric", &[Type::FLOAT8], Type::NUMERIC, |a, _| Ok(Datum::Numeric(Numeric::from_f64(float(a, 0)?))));
     r.cast(Type::FLOAT8, Type::NUMERIC, Assignment, CastMethod::Function(f));
-    let f = r.pure("numeric", &[Type::FLOAT4], Type::NUMERIC, |a, _| Ok(Datum::Numeric(Numeric::from_f32(float(a, 0)? as f32))));
+    let f = r.pure("numeric", &[Type::FLOAT4], Type::NUMERIC, |a, _| {
+        Ok(Datum::Numeric(Numeric::from_f32(float(a, 0)? as f32)))
+    });
     r.cast(Type::FLOAT4, Type::NUMERIC, Assignment, CastMethod::Function(f));
     // Applies a precision and scale: the modifier is the second argument, or that of the call.
     let f = r.pure("numeric", &[Type::NUMERIC, Type::INT4], Type::NUMERIC, |a, cx: &FnCx<'_>| {

@@ -26,21 +26,38 @@ const T: Type = Type::TEXT;
 pub fn register(r: &mut Registry) {
     joining(r);
     bounds(r);
-    r.binary("@>", "arraycontains", &[A, A], Type::BOOL, |a, _| Ok(Datum::Bool(contains(args::array(a, 0)?, args::array(a, 1)?))));
-    r.binary("<@", "arraycontained", &[A, A], Type::BOOL, |a, _| Ok(Datum::Bool(contains(args::array(a, 1)?, args::array(a, 0)?))));
-    r.binary("&&", "arrayoverlap", &[A, A], Type::BOOL, |a, _| Ok(Datum::Bool(overlaps(args::array(a, 0)?, args::array(a, 1)?))));
+    r.binary("@>", "arraycontains", &[A, A], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(contains(args::array(a, 0)?, args::array(a, 1)?)))
+    });
+    r.binary("<@", "arraycontained", &[A, A], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(contains(args::array(a, 1)?, args::array(a, 0)?)))
+    });
+    r.binary("&&", "arrayoverlap", &[A, A], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(overlaps(args::array(a, 0)?, args::array(a, 1)?)))
+    });
     nullable(r, "array_position", &[CA, C], I, |a, _| position(a));
     nullable(r, "array_position", &[CA, C, I], I, |a, _| position(a));
     nullable(r, "array_positions", &[CA, C], Type::INT4_ARRAY, |a, _| positions(a));
     nullable(r, "array_remove", &[CA, C], CA, |a, _| remove(a));
     nullable(r, "array_replace", &[CA, C, C], CA, |a, _| replace(a));
-    r.stable("array_to_string", &[A, T], T, |a, cx| Ok(Datum::text(to_string(args::array(a, 0)?, args::text(a, 1)?, None, cx))));
-    r.scalar(ScalarFn { name: "array_to_string", args: &[A, T, T], variadic: None, optional: 0, ret: T, strict: false, volatility: Volatility::Stable, imp: |a, cx| {
-        if is_null(a, 0) || is_null(a, 1) {
-            return Ok(Datum::Null);
-        }
-        Ok(Datum::text(to_string(args::array(a, 0)?, args::text(a, 1)?, args::text_or_null(a, 2)?, cx)))
-    } });
+    r.stable("array_to_string", &[A, T], T, |a, cx| {
+        Ok(Datum::text(to_string(args::array(a, 0)?, args::text(a, 1)?, None, cx)))
+    });
+    r.scalar(ScalarFn {
+        name: "array_to_string",
+        args: &[A, T, T],
+        variadic: None,
+        optional: 0,
+        ret: T,
+        strict: false,
+        volatility: Volatility::Stable,
+        imp: |a, cx| {
+            if is_null(a, 0) || is_null(a, 1) {
+                return Ok(Datum::Null);
+            }
+            Ok(Datum::text(to_string(args::array(a, 0)?, args::text(a, 1)?, args::text_or_null(a, 2)?, cx)))
+        },
+    });
     nullable(r, "array_fill", &[E, Type::INT4_ARRAY], A, fill);
     nullable(r, "array_fill", &[E, Type::INT4_ARRAY, Type::INT4_ARRAY], A, fill);
     r.pure("width_bucket", &[C, CA], I, |a, _| width_bucket(&a[0], args::array(a, 1)?));
@@ -48,8 +65,23 @@ pub fn register(r: &mut Registry) {
 }
 
 // An immutable function that is called with NULLs too.
-fn nullable(r: &mut Registry, name: &'static str, args: &'static [Type], ret: Type, imp: ScalarImpl) -> &'static ScalarFn {
-    r.scalar(ScalarFn { name, args, variadic: None, optional: 0, ret, strict: false, volatility: Volatility::Immutable, imp })
+fn nullable(
+    r: &mut Registry,
+    name: &'static str,
+    args: &'static [Type],
+    ret: Type,
+    imp: ScalarImpl,
+) -> &'static ScalarFn {
+    r.scalar(ScalarFn {
+        name,
+        args,
+        variadic: None,
+        optional: 0,
+        ret,
+        strict: false,
+        volatility: Volatility::Immutable,
+        imp,
+    })
 }
 
 fn joining(r: &mut Registry) {
@@ -87,7 +119,11 @@ fn push(array: Option<&Datum>, value: Option<&Datum>, front: bool, cx: &FnCx<'_>
         _ => return Err(SqlError::new(state::DATA_EXCEPTION, "argument must be empty or one-dimensional array")),
     }
     count_elements(&out.dims)?;
-    if front { out.values.insert(0, value) } else { out.values.push(value) }
+    if front {
+        out.values.insert(0, value)
+    } else {
+        out.values.push(value)
+    }
     Ok(out.datum())
 }
 
@@ -97,8 +133,11 @@ fn concatenate(a: &[Datum]) -> Result<Datum> {
     }
     let (left, right) = (args::array(a, 0)?, args::array(a, 1)?);
     if left.elem != right.elem {
-        return Err(SqlError::new(state::DATATYPE_MISMATCH, "cannot concatenate incompatible arrays")
-            .detail(format!("Arrays with element types {} and {} are not compatible for concatenation.", left.elem.sql_name(), right.elem.sql_name())));
+        return Err(SqlError::new(state::DATATYPE_MISMATCH, "cannot concatenate incompatible arrays").detail(format!(
+            "Arrays with element types {} and {} are not compatible for concatenation.",
+            left.elem.sql_name(),
+            right.elem.sql_name()
+        )));
     }
     if left.values.is_empty() || right.values.is_empty() {
         return Ok(a[usize::from(left.values.is_empty())].clone());
@@ -121,7 +160,11 @@ fn concatenate(a: &[Datum]) -> Result<Datum> {
         dims[0].0 += 1;
         dims
     } else {
-        return Err(incompatible(format!("Arrays of {} and {} dimensions are not compatible for concatenation.", l.len(), r.len())));
+        return Err(incompatible(format!(
+            "Arrays of {} and {} dimensions are not compatible for concatenation.",
+            l.len(),
+            r.len()
+        )));
     };
     count_elements(&dims)?;
     Ok(Array { elem: left.elem, dims, values: left.values.iter().chain(&right.values).cloned().collect() }.datum())
@@ -194,7 +237,9 @@ fn position(a: &[Datum]) -> Result<Datum> {
     let Some(&(_, lower)) = array.dims.first() else { return Ok(Datum::Null) };
     let from = match a.get(2) {
         None => lower,
-        Some(Datum::Null) => return Err(SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "initial position must not be null")),
+        Some(Datum::Null) => {
+            return Err(SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "initial position must not be null"));
+        }
         Some(_) => args::int4(a, 2)?,
     };
     let skip = usize::try_from(i64::from(from) - i64::from(lower)).unwrap_or(0);
@@ -255,11 +300,16 @@ fn fill(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
     if is_null(a, 1) || (a.len() > 2 && is_null(a, 2)) {
         return Err(SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "dimension array or low bound array cannot be null"));
     }
-    let wrong = |detail: &str| SqlError::new(state::ARRAY_SUBSCRIPT_ERROR, "wrong number of array subscripts").detail(detail);
+    let wrong =
+        |detail: &str| SqlError::new(state::ARRAY_SUBSCRIPT_ERROR, "wrong number of array subscripts").detail(detail);
     let numbers = |i: usize, what: &str| -> Result<Vec<i32>> {
         let array = args::array(a, i)?;
         if array.dims.len() > 1 {
-            return Err(wrong(if i == 1 { "Dimension array must be one dimensional." } else { "Low bound array must be one dimensional." }));
+            return Err(wrong(if i == 1 {
+                "Dimension array must be one dimensional."
+            } else {
+                "Low bound array must be one dimensional."
+            }));
         }
         if array.values.iter().any(Datum::is_null) {
             return Err(SqlError::new(state::NULL_VALUE_NOT_ALLOWED, format!("{what} values cannot be null")));
@@ -299,7 +349,10 @@ fn width_bucket(value: &Datum, thresholds: &Array) -> Result<Datum> {
 fn trim(array: &Arc<Array>, n: i32) -> Result<Datum> {
     let len = array.dims.first().map_or(0, |d| d.0);
     if !(0..=len).contains(&n) {
-        return Err(SqlError::new(state::ARRAY_SUBSCRIPT_ERROR, format!("number of elements to trim must be between 0 and {len}")));
+        return Err(SqlError::new(
+            state::ARRAY_SUBSCRIPT_ERROR,
+            format!("number of elements to trim must be between 0 and {len}"),
+        ));
     }
     let Some(&(_, lower)) = array.dims.first() else { return Ok(Datum::Array(array.clone())) };
     Ok(array.slice(&[(None, Some(lower + len - 1 - n))]).datum())

@@ -17,13 +17,19 @@ pub fn register(r: &mut Registry) {
     r.pure("length", &[B], I, |a, _| Ok(count(args::bytes(a, 0)?.len())));
     r.pure("octet_length", &[B], I, |a, _| Ok(count(args::bytes(a, 0)?.len())));
     r.pure("bit_length", &[B], I, |a, _| Ok(count(args::bytes(a, 0)?.len() * 8)));
-    r.pure("bit_count", &[B], Type::INT8, |a, _| Ok(Datum::Int8(args::bytes(a, 0)?.iter().map(|b| i64::from(b.count_ones())).sum())));
+    r.pure("bit_count", &[B], Type::INT8, |a, _| {
+        Ok(Datum::Int8(args::bytes(a, 0)?.iter().map(|b| i64::from(b.count_ones())).sum()))
+    });
     r.binary("||", "byteacat", &[B, B], B, |a, _| Ok(Datum::bytea([args::bytes(a, 0)?, args::bytes(a, 1)?].concat())));
     for name in ["substring", "substr"] {
         r.pure(name, &[B, I], B, |a, _| Ok(Datum::bytea(substring(args::bytes(a, 0)?, args::int4(a, 1)?, None)?)));
-        r.pure(name, &[B, I, I], B, |a, _| Ok(Datum::bytea(substring(args::bytes(a, 0)?, args::int4(a, 1)?, Some(args::int4(a, 2)?))?)));
+        r.pure(name, &[B, I, I], B, |a, _| {
+            Ok(Datum::bytea(substring(args::bytes(a, 0)?, args::int4(a, 1)?, Some(args::int4(a, 2)?))?))
+        });
     }
-    r.pure("overlay", &[B, B, I, I], B, |a, _| overlay(args::bytes(a, 0)?, args::bytes(a, 1)?, args::int4(a, 2)?, args::int4(a, 3)?));
+    r.pure("overlay", &[B, B, I, I], B, |a, _| {
+        overlay(args::bytes(a, 0)?, args::bytes(a, 1)?, args::int4(a, 2)?, args::int4(a, 3)?)
+    });
     r.pure("overlay", &[B, B, I], B, |a, _| {
         let new = args::bytes(a, 1)?;
         overlay(args::bytes(a, 0)?, new, args::int4(a, 2)?, i32::try_from(new.len()).unwrap_or(i32::MAX))
@@ -65,9 +71,15 @@ pub fn register(r: &mut Registry) {
     });
     r.pure("encode", &[B, T], T, |a, _| encode(args::bytes(a, 0)?, args::text(a, 1)?).map(Datum::text));
     r.pure("decode", &[T, T], B, |a, _| decode(args::text(a, 0)?, args::text(a, 1)?).map(Datum::bytea));
-    r.pure("convert_from", &[B, Type::NAME], T, |a, _| convert_from(args::bytes(a, 0)?, args::text(a, 1)?).map(Datum::text));
-    r.pure("convert_to", &[T, Type::NAME], B, |a, _| convert_to(args::text(a, 0)?, args::text(a, 1)?).map(Datum::bytea));
-    r.pure("length", &[B, Type::NAME], I, |a, _| Ok(count(convert_from(args::bytes(a, 0)?, args::text(a, 1)?)?.chars().count())));
+    r.pure("convert_from", &[B, Type::NAME], T, |a, _| {
+        convert_from(args::bytes(a, 0)?, args::text(a, 1)?).map(Datum::text)
+    });
+    r.pure("convert_to", &[T, Type::NAME], B, |a, _| {
+        convert_to(args::text(a, 0)?, args::text(a, 1)?).map(Datum::bytea)
+    });
+    r.pure("length", &[B, Type::NAME], I, |a, _| {
+        Ok(count(convert_from(args::bytes(a, 0)?, args::text(a, 1)?)?.chars().count()))
+    });
     r.binary("~~", "bytealike", &[B, B], Type::BOOL, |a, _| like(a).map(Datum::Bool));
     r.binary("!~~", "byteanlike", &[B, B], Type::BOOL, |a, _| like(a).map(|m| Datum::Bool(!m)));
     r.pure("like", &[B, B], Type::BOOL, |a, _| like(a).map(Datum::Bool));
@@ -88,7 +100,9 @@ fn overlay(s: &[u8], new: &[u8], start: i32, len: i32) -> Result<Datum> {
     if start <= 0 {
         return Err(SqlError::new(state::SUBSTRING_ERROR, "negative substring length not allowed"));
     }
-    let rest = start.checked_add(len).ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range"))?;
+    let rest = start
+        .checked_add(len)
+        .ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range"))?;
     Ok(Datum::bytea([substring(s, 1, Some(start - 1))?, new, substring(s, rest, None)?].concat()))
 }
 
@@ -139,7 +153,11 @@ fn encode(bytes: &[u8], format: &str) -> Result<String> {
             for (i, chunk) in bytes.chunks(3).enumerate() {
                 let n = chunk.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
                 for k in 0..4 {
-                    out.push(if k <= chunk.len() { char::from(BASE64[(n >> (18 - 6 * k) & 63) as usize]) } else { '=' });
+                    out.push(if k <= chunk.len() {
+                        char::from(BASE64[(n >> (18 - 6 * k) & 63) as usize])
+                    } else {
+                        '='
+                    });
                 }
                 if i % 19 == 18 {
                     out.push('\n');
@@ -154,7 +172,8 @@ fn encode(bytes: &[u8], format: &str) -> Result<String> {
 fn decode(s: &str, format: &str) -> Result<Vec<u8>> {
     match format.to_ascii_lowercase().as_str() {
         "hex" => parse_hex(s),
-        "escape" => parse_escape(s).ok_or_else(|| SqlError::new(state::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type bytea")),
+        "escape" => parse_escape(s)
+            .ok_or_else(|| SqlError::new(state::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type bytea")),
         "base64" => decode_base64(s),
         _ => Err(unknown_encoding(format)),
     }
@@ -196,7 +215,8 @@ fn decode_base64(s: &str) -> Result<Vec<u8>> {
         }
     }
     if held != 0 {
-        return Err(bad("invalid base64 end sequence".to_owned()).hint("Input data is missing padding, is truncated, or is otherwise corrupted."));
+        return Err(bad("invalid base64 end sequence".to_owned())
+            .hint("Input data is missing padding, is truncated, or is otherwise corrupted."));
     }
     Ok(out)
 }
@@ -213,7 +233,10 @@ fn encoding(name: &str, role: &str) -> Result<Encoding> {
         "utf8" | "unicode" => Ok(Encoding::Utf8),
         "latin1" | "iso88591" => Ok(Encoding::Latin1),
         "sqlascii" => Ok(Encoding::Ascii),
-        "latin2" | "latin3" | "latin4" | "latin5" | "latin9" | "win1250" | "win1251" | "win1252" | "koi8r" | "eucjp" | "euccn" | "euckr" | "sjis" | "big5" | "gbk" | "gb18030" => Err(SqlError::unsupported(format_args!("encoding {name}"))),
+        "latin2" | "latin3" | "latin4" | "latin5" | "latin9" | "win1250" | "win1251" | "win1252" | "koi8r"
+        | "eucjp" | "euccn" | "euckr" | "sjis" | "big5" | "gbk" | "gb18030" => {
+            Err(SqlError::unsupported(format_args!("encoding {name}")))
+        }
         _ => Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid {role} encoding name \"{name}\""))),
     }
 }

@@ -11,7 +11,16 @@ use crate::error::{SqlError, state};
 use crate::types::io::{NAME_BYTES_MAX, char_byte, char_text, cut_bytes, fit_bpchar, fit_varchar};
 use crate::types::{Datum, Type, reg};
 
-const REG_TYPES: [Type; 8] = [Type::REGPROC, Type::REGPROCEDURE, Type::REGOPER, Type::REGOPERATOR, Type::REGCLASS, Type::REGTYPE, Type::REGNAMESPACE, Type::REGROLE];
+const REG_TYPES: [Type; 8] = [
+    Type::REGPROC,
+    Type::REGPROCEDURE,
+    Type::REGOPER,
+    Type::REGOPERATOR,
+    Type::REGCLASS,
+    Type::REGTYPE,
+    Type::REGNAMESPACE,
+    Type::REGROLE,
+];
 
 /// Adds them all.
 pub fn register(r: &mut Registry) {
@@ -26,27 +35,40 @@ fn booleans(r: &mut Registry) {
     r.cast(Type::BOOL, Type::INT4, Explicit, CastMethod::Function(f));
     let f = r.pure("bool", &[Type::INT4], Type::BOOL, |a, _| Ok(Datum::Bool(args::int4(a, 0)? != 0)));
     r.cast(Type::INT4, Type::BOOL, Explicit, CastMethod::Function(f));
-    let f = r.pure("text", &[Type::BOOL], Type::TEXT, |a, _| Ok(Datum::text(if args::boolean(a, 0)? { "true" } else { "false" })));
+    let f = r.pure("text", &[Type::BOOL], Type::TEXT, |a, _| {
+        Ok(Datum::text(if args::boolean(a, 0)? { "true" } else { "false" }))
+    });
     for target in [Type::TEXT, Type::BPCHAR, Type::VARCHAR] {
         r.cast(Type::BOOL, target, Assignment, CastMethod::Function(f));
     }
 }
 
 fn strings(r: &mut Registry) {
-    for (source, target) in [(Type::TEXT, Type::BPCHAR), (Type::TEXT, Type::VARCHAR), (Type::VARCHAR, Type::TEXT), (Type::VARCHAR, Type::BPCHAR)] {
+    for (source, target) in [
+        (Type::TEXT, Type::BPCHAR),
+        (Type::TEXT, Type::VARCHAR),
+        (Type::VARCHAR, Type::TEXT),
+        (Type::VARCHAR, Type::BPCHAR),
+    ] {
         r.cast(source, target, Implicit, CastMethod::Binary);
     }
     // Blanks at the end of a char(n) mean nothing, so they do not survive becoming another string.
-    let f = r.pure("text", &[Type::BPCHAR], Type::TEXT, |a, _| Ok(Datum::text(args::text(a, 0)?.trim_end_matches(' '))));
+    let f =
+        r.pure("text", &[Type::BPCHAR], Type::TEXT, |a, _| Ok(Datum::text(args::text(a, 0)?.trim_end_matches(' '))));
     r.cast(Type::BPCHAR, Type::TEXT, Implicit, CastMethod::Function(f));
     r.cast(Type::BPCHAR, Type::VARCHAR, Implicit, CastMethod::Function(f));
-    let f = r.pure("name", &[Type::BPCHAR], Type::NAME, |a, _| Ok(Datum::text(cut_bytes(args::text(a, 0)?, NAME_BYTES_MAX).trim_end_matches(' '))));
+    let f = r.pure("name", &[Type::BPCHAR], Type::NAME, |a, _| {
+        Ok(Datum::text(cut_bytes(args::text(a, 0)?, NAME_BYTES_MAX).trim_end_matches(' ')))
+    });
     r.cast(Type::BPCHAR, Type::NAME, Implicit, CastMethod::Function(f));
     for source in [&[Type::TEXT], &[Type::VARCHAR]] {
-        let f = r.pure("name", source, Type::NAME, |a, _| Ok(Datum::text(cut_bytes(args::text(a, 0)?, NAME_BYTES_MAX))));
+        let f =
+            r.pure("name", source, Type::NAME, |a, _| Ok(Datum::text(cut_bytes(args::text(a, 0)?, NAME_BYTES_MAX))));
         r.cast(source[0], Type::NAME, Implicit, CastMethod::Function(f));
     }
-    for (name, target, context) in [("text", Type::TEXT, Implicit), ("bpchar", Type::BPCHAR, Assignment), ("varchar", Type::VARCHAR, Assignment)] {
+    for (name, target, context) in
+        [("text", Type::TEXT, Implicit), ("bpchar", Type::BPCHAR, Assignment), ("varchar", Type::VARCHAR, Assignment)]
+    {
         let f = r.pure(name, &[Type::NAME], target, |a, _| Ok(a[0].clone()));
         r.cast(Type::NAME, target, context, CastMethod::Function(f));
     }
@@ -60,10 +82,13 @@ fn strings(r: &mut Registry) {
     r.cast(Type::CHAR, Type::VARCHAR, Assignment, CastMethod::Function(f));
     let f = r.pure("bpchar", &[Type::CHAR], Type::BPCHAR, |a, _| Ok(a[0].clone()));
     r.cast(Type::CHAR, Type::BPCHAR, Assignment, CastMethod::Function(f));
-    let f = r.pure("int4", &[Type::CHAR], Type::INT4, |a, _| Ok(Datum::Int4(i32::from(char_byte(args::text(a, 0)?).cast_signed()))));
+    let f = r.pure("int4", &[Type::CHAR], Type::INT4, |a, _| {
+        Ok(Datum::Int4(i32::from(char_byte(args::text(a, 0)?).cast_signed())))
+    });
     r.cast(Type::CHAR, Type::INT4, Explicit, CastMethod::Function(f));
     let f = r.pure("char", &[Type::INT4], Type::CHAR, |a, _| {
-        let byte = i8::try_from(args::int4(a, 0)?).map_err(|_| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "\"char\" out of range"))?;
+        let byte = i8::try_from(args::int4(a, 0)?)
+            .map_err(|_| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "\"char\" out of range"))?;
         Ok(Datum::text(char_text(byte.cast_unsigned())))
     });
     r.cast(Type::INT4, Type::CHAR, Explicit, CastMethod::Function(f));
@@ -81,15 +106,20 @@ fn lengths(r: &mut Registry) {
         Ok(if fitted.len() == s.len() { a[0].clone() } else { Datum::text(fitted) })
     });
     r.cast(Type::VARCHAR, Type::VARCHAR, Implicit, CastMethod::Function(f));
-    let f = r.pure("bpchar", &[Type::BPCHAR, Type::INT4, Type::BOOL], Type::BPCHAR, |a, _| Ok(Datum::Text(fit_bpchar(args::text(a, 0)?, args::int4(a, 1)?, args::boolean(a, 2)?)?)));
+    let f = r.pure("bpchar", &[Type::BPCHAR, Type::INT4, Type::BOOL], Type::BPCHAR, |a, _| {
+        Ok(Datum::Text(fit_bpchar(args::text(a, 0)?, args::int4(a, 1)?, args::boolean(a, 2)?)?))
+    });
     r.cast(Type::BPCHAR, Type::BPCHAR, Implicit, CastMethod::Function(f));
 }
 
 fn oids(r: &mut Registry) {
     let from_int8 = r.pure("oid", &[Type::INT8], Type::OID, |a, _| {
-        u32::try_from(args::int8(a, 0)?).map(Datum::Oid).map_err(|_| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "OID out of range"))
+        u32::try_from(args::int8(a, 0)?)
+            .map(Datum::Oid)
+            .map_err(|_| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "OID out of range"))
     });
-    let wrap: fn(&[Datum], &super::FnCx<'_>) -> crate::Result<Datum> = |a, _| Ok(Datum::Oid(args::int4(a, 0)?.cast_unsigned()));
+    let wrap: fn(&[Datum], &super::FnCx<'_>) -> crate::Result<Datum> =
+        |a, _| Ok(Datum::Oid(args::int4(a, 0)?.cast_unsigned()));
     let from_int4 = r.pure("oid", &[Type::INT4], Type::OID, wrap);
     let from_int2 = r.pure("oid", &[Type::INT2], Type::OID, wrap);
     let to_int8 = r.pure("int8", &[Type::OID], Type::INT8, |a, _| Ok(Datum::Int8(i64::from(args::oid(a, 0)?))));
@@ -112,7 +142,9 @@ fn oids(r: &mut Registry) {
         r.cast(a, b, Implicit, CastMethod::Binary);
         r.cast(b, a, Implicit, CastMethod::Binary);
     }
-    let f: &'static ScalarFn = r.stable("regclass", &[Type::TEXT], Type::REGCLASS, |a, cx| reg::class_in(args::text(a, 0)?, cx.session).map(Datum::Oid));
+    let f: &'static ScalarFn = r.stable("regclass", &[Type::TEXT], Type::REGCLASS, |a, cx| {
+        reg::class_in(args::text(a, 0)?, cx.session).map(Datum::Oid)
+    });
     r.cast(Type::TEXT, Type::REGCLASS, Implicit, CastMethod::Function(f));
     r.cast(Type::VARCHAR, Type::REGCLASS, Implicit, CastMethod::Function(f));
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::args::{int4, text};
 use super::context::{FnCx, SessionCx};
 use super::registry::{Registry, ScalarFn, ScalarImpl, SetFn, Volatility};
+use crate::catalog::Relation;
 use crate::catalog::pg_catalog::{check_def, index_column_name, index_def, key_def, proc_row, view_def};
 use crate::catalog::schema::{Table, View};
-use crate::catalog::Relation;
 use crate::error::{Result, SqlError, state};
 use crate::types::reg::{self, quote_identifier};
 use crate::types::{Datum, Type};
@@ -20,9 +20,22 @@ use crate::types::{Datum, Type};
 const NODE_TREE: Type = Type(194);
 
 fn add(r: &mut Registry, name: &'static str, args: &'static [Type], ret: Type, imp: ScalarImpl) {
-    let there = r.scalars.get(name).is_some_and(|all| all.iter().any(|f| f.variadic.is_none() && f.args.get(..args.len()) == Some(args) && f.args.len() - f.optional <= args.len()));
+    let there = r.scalars.get(name).is_some_and(|all| {
+        all.iter().any(|f| {
+            f.variadic.is_none() && f.args.get(..args.len()) == Some(args) && f.args.len() - f.optional <= args.len()
+        })
+    });
     if !there {
-        r.scalar(ScalarFn { name, args, variadic: None, optional: 0, ret, strict: true, volatility: Volatility::Stable, imp });
+        r.scalar(ScalarFn {
+            name,
+            args,
+            variadic: None,
+            optional: 0,
+            ret,
+            strict: true,
+            volatility: Volatility::Stable,
+            imp,
+        });
     }
 }
 
@@ -52,7 +65,12 @@ pub fn register(r: &mut Registry) {
     add(r, "pg_get_triggerdef", &[OID, BOOL], TEXT, null);
     add(r, "pg_get_ruledef", &[OID], TEXT, pg_get_ruledef);
     add(r, "pg_get_ruledef", &[OID, BOOL], TEXT, pg_get_ruledef);
-    for name in ["pg_get_statisticsobjdef", "pg_get_statisticsobjdef_columns", "pg_get_partkeydef", "pg_get_partition_constraintdef"] {
+    for name in [
+        "pg_get_statisticsobjdef",
+        "pg_get_statisticsobjdef_columns",
+        "pg_get_partkeydef",
+        "pg_get_partition_constraintdef",
+    ] {
         add(r, name, &[OID], TEXT, null);
     }
     add(r, "pg_tablespace_location", &[OID], TEXT, |_, _| Ok(Datum::text("")));
@@ -60,14 +78,24 @@ pub fn register(r: &mut Registry) {
     add(r, "pg_column_is_updatable", &[Type::REGCLASS, Type::INT2, BOOL], BOOL, pg_column_is_updatable);
     add(r, "pg_get_replica_identity_index", &[Type::REGCLASS], Type::REGCLASS, pg_get_replica_identity_index);
     add(r, "pg_partition_root", &[Type::REGCLASS], Type::REGCLASS, null);
-    for (name, columns) in [("pg_partition_ancestors", &[("relid", Type::REGCLASS)][..]), ("pg_partition_tree", PARTITION_TREE)] {
+    for (name, columns) in
+        [("pg_partition_ancestors", &[("relid", Type::REGCLASS)][..]), ("pg_partition_tree", PARTITION_TREE)]
+    {
         if !r.sets.contains_key(name) {
-            r.set(SetFn { name, args: &[Type::REGCLASS], variadic: None, columns, strict: true, imp: |_, _| Ok(Box::new(std::iter::empty())) });
+            r.set(SetFn {
+                name,
+                args: &[Type::REGCLASS],
+                variadic: None,
+                columns,
+                strict: true,
+                imp: |_, _| Ok(Box::new(std::iter::empty())),
+            });
         }
     }
 }
 
-const PARTITION_TREE: &[(&str, Type)] = &[("relid", Type::REGCLASS), ("parentrelid", Type::REGCLASS), ("isleaf", Type::BOOL), ("level", Type::INT4)];
+const PARTITION_TREE: &[(&str, Type)] =
+    &[("relid", Type::REGCLASS), ("parentrelid", Type::REGCLASS), ("isleaf", Type::BOOL), ("level", Type::INT4)];
 
 fn null(_: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
     Ok(Datum::Null)
@@ -110,7 +138,13 @@ fn pg_get_constraintdef(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
         return Ok(maybe(key_def(table, *index)));
     }
     let check = tables(cx.session).flat_map(|t| &t.checks).find(|c| c.oid == id);
-    Ok(maybe(check.map(|c| check_def(&c.expr))))
+    let def = check.map(|c| check_def(&c.expr));
+    // Printed prettily, the outer parentheses go: CHECK ((a > 0)) is CHECK (a > 0).
+    let pretty = matches!(args.get(1), Some(Datum::Bool(true)));
+    Ok(maybe(def.map(|d| match d.strip_prefix("CHECK ((").and_then(|rest| rest.strip_suffix("))")) {
+        Some(inner) if pretty => format!("CHECK ({inner})"),
+        _ => d,
+    })))
 }
 
 fn view_of<'a>(args: &[Datum], cx: &'a SessionCx) -> Result<Option<&'a Arc<View>>> {
@@ -131,7 +165,9 @@ fn pg_get_viewdef(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
 /// The rule of a view has the view's oid with the highest bit set, see pg_rewrite.
 fn pg_get_ruledef(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
     let id = oid(args, 0)?;
-    let Some(Relation::View(view)) = cx.session.catalog.by_oid(id & 0x7fff_ffff).filter(|_| id >= 0x8000_0000) else { return Ok(Datum::Null) };
+    let Some(Relation::View(view)) = cx.session.catalog.by_oid(id & 0x7fff_ffff).filter(|_| id >= 0x8000_0000) else {
+        return Ok(Datum::Null);
+    };
     let schema = cx.session.catalog.schemas.get(&view.schema).map_or("", |s| &s.name);
     let name = format!("{}.{}", quote_identifier(schema), quote_identifier(&view.name));
     Ok(Datum::text(format!("CREATE RULE \"_RETURN\" AS\n    ON SELECT TO {name} DO INSTEAD {}", view_def(view))))
@@ -210,7 +246,10 @@ fn pg_get_functiondef(args: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
         return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{name}\" is an aggregate function")));
     }
     let parts = (quote_identifier(name), arguments(row, "iovb").join(", "), result_of(row));
-    Ok(Datum::text(format!("CREATE OR REPLACE FUNCTION pg_catalog.{}({})\n RETURNS {}\n LANGUAGE internal\nAS $function${name}$function$\n", parts.0, parts.1, parts.2)))
+    Ok(Datum::text(format!(
+        "CREATE OR REPLACE FUNCTION pg_catalog.{}({})\n RETURNS {}\n LANGUAGE internal\nAS $function${name}$function$\n",
+        parts.0, parts.1, parts.2
+    )))
 }
 
 fn table_of<'a>(args: &[Datum], cx: &'a SessionCx) -> Result<Option<&'a Arc<Table>>> {
@@ -237,9 +276,9 @@ fn pg_get_replica_identity_index(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::io;
     use crate::catalog::pg_catalog::tests::sample;
     use crate::functions::registry::registry;
+    use crate::types::io;
 
     /// Calls a function of the registry by its name and argument types.
     fn call(name: &str, arg_types: &[Type], args: &[Datum], cx: &SessionCx) -> String {
@@ -252,9 +291,15 @@ mod tests {
     fn definitions_as_text() {
         let cx = sample();
         let by_oid = |name: &str, oid: u32| call(name, &[Type::OID], &[Datum::Oid(oid)], &cx);
-        assert_eq!(by_oid("pg_get_indexdef", 16387), "CREATE INDEX t_price ON public.t USING btree (\"Price\" DESC, id)");
+        assert_eq!(
+            by_oid("pg_get_indexdef", 16387),
+            "CREATE INDEX t_price ON public.t USING btree (\"Price\" DESC, id)"
+        );
         let args = [Datum::Oid(16387), Datum::Int4(0), Datum::Bool(true)];
-        assert_eq!(call("pg_get_indexdef", &[Type::OID, Type::INT4, Type::BOOL], &args, &cx), "CREATE INDEX t_price ON t USING btree (\"Price\" DESC, id)");
+        assert_eq!(
+            call("pg_get_indexdef", &[Type::OID, Type::INT4, Type::BOOL], &args, &cx),
+            "CREATE INDEX t_price ON t USING btree (\"Price\" DESC, id)"
+        );
         let args = [Datum::Oid(16387), Datum::Int4(1), Datum::Bool(true)];
         assert_eq!(call("pg_get_indexdef", &[Type::OID, Type::INT4, Type::BOOL], &args, &cx), "\"Price\"");
         assert_eq!(by_oid("pg_get_constraintdef", 16385), "PRIMARY KEY (id)");
@@ -269,7 +314,10 @@ mod tests {
     fn functions_as_postgresql_describes_them() {
         let cx = sample();
         let by_oid = |name: &str, oid: u32| call(name, &[Type::OID], &[Datum::Oid(oid)], &cx);
-        assert_eq!((by_oid("pg_get_function_arguments", 177), by_oid("pg_get_function_result", 177)), ("integer, integer".into(), "integer".into()));
+        assert_eq!(
+            (by_oid("pg_get_function_arguments", 177), by_oid("pg_get_function_result", 177)),
+            ("integer, integer".into(), "integer".into())
+        );
         assert_eq!(by_oid("pg_get_function_result", 1067), "SETOF integer", "generate_series");
         assert_eq!(by_oid("pg_get_function_arguments", 3058), "VARIADIC \"any\"", "concat");
         assert_eq!(by_oid("pg_get_function_result", 1), "NULL");

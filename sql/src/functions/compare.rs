@@ -32,22 +32,64 @@ pub fn register(r: &mut Registry) {
     six!(r, &[Type::OID, Type::OID], plain, ["oideq", "oidne", "oidlt", "oidle", "oidgt", "oidge"]);
     six!(r, &[Type::TEXT, Type::TEXT], plain, ["texteq", "textne", "text_lt", "text_le", "text_gt", "text_ge"]);
     six!(r, &[Type::NAME, Type::NAME], plain, ["nameeq", "namene", "namelt", "namele", "namegt", "namege"]);
-    six!(r, &[Type::NAME, Type::TEXT], plain, ["nameeqtext", "namenetext", "namelttext", "nameletext", "namegttext", "namegetext"]);
-    six!(r, &[Type::TEXT, Type::NAME], plain, ["texteqname", "textnename", "textltname", "textlename", "textgtname", "textgename"]);
-    six!(r, &[Type::BPCHAR, Type::BPCHAR], bpchar, ["bpchareq", "bpcharne", "bpcharlt", "bpcharle", "bpchargt", "bpcharge"]);
+    six!(
+        r,
+        &[Type::NAME, Type::TEXT],
+        plain,
+        ["nameeqtext", "namenetext", "namelttext", "nameletext", "namegttext", "namegetext"]
+    );
+    six!(
+        r,
+        &[Type::TEXT, Type::NAME],
+        plain,
+        ["texteqname", "textnename", "textltname", "textlename", "textgtname", "textgename"]
+    );
+    six!(
+        r,
+        &[Type::BPCHAR, Type::BPCHAR],
+        bpchar,
+        ["bpchareq", "bpcharne", "bpcharlt", "bpcharle", "bpchargt", "bpcharge"]
+    );
     six!(r, &[Type::CHAR, Type::CHAR], char, ["chareq", "charne", "charlt", "charle", "chargt", "charge"]);
-    six!(r, &[Type::ANYARRAY, Type::ANYARRAY], array, ["array_eq", "array_ne", "array_lt", "array_le", "array_gt", "array_ge"]);
-    six!(r, &[Type::OIDVECTOR, Type::OIDVECTOR], array, ["oidvectoreq", "oidvectorne", "oidvectorlt", "oidvectorle", "oidvectorgt", "oidvectorge"]);
-    six!(r, &[Type::RECORD, Type::RECORD], record, ["record_eq", "record_ne", "record_lt", "record_le", "record_gt", "record_ge"]);
+    six!(
+        r,
+        &[Type::ANYARRAY, Type::ANYARRAY],
+        array,
+        ["array_eq", "array_ne", "array_lt", "array_le", "array_gt", "array_ge"]
+    );
+    six!(
+        r,
+        &[Type::OIDVECTOR, Type::OIDVECTOR],
+        array,
+        ["oidvectoreq", "oidvectorne", "oidvectorlt", "oidvectorle", "oidvectorgt", "oidvectorge"]
+    );
+    six!(
+        r,
+        &[Type::RECORD, Type::RECORD],
+        record,
+        ["record_eq", "record_ne", "record_lt", "record_le", "record_gt", "record_ge"]
+    );
     // Byte order is the only order there is, so the pattern operators (they exist for LIKE under other collations) are the plain ones.
-    r.binary("~<~", "text_pattern_lt", &[Type::TEXT, Type::TEXT], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_lt())));
-    r.binary("~<=~", "text_pattern_le", &[Type::TEXT, Type::TEXT], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_le())));
-    r.binary("~>~", "text_pattern_gt", &[Type::TEXT, Type::TEXT], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_gt())));
-    r.binary("~>=~", "text_pattern_ge", &[Type::TEXT, Type::TEXT], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_ge())));
+    r.binary("~<~", "text_pattern_lt", &[Type::TEXT, Type::TEXT], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(plain(a)?.is_lt()))
+    });
+    r.binary("~<=~", "text_pattern_le", &[Type::TEXT, Type::TEXT], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(plain(a)?.is_le()))
+    });
+    r.binary("~>~", "text_pattern_gt", &[Type::TEXT, Type::TEXT], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(plain(a)?.is_gt()))
+    });
+    r.binary("~>=~", "text_pattern_ge", &[Type::TEXT, Type::TEXT], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(plain(a)?.is_ge()))
+    });
     r.binary("=", "xideq", &[Type::XID, Type::XID], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_eq())));
     r.binary("<>", "xidneq", &[Type::XID, Type::XID], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_ne())));
-    r.binary("=", "xideqint4", &[Type::XID, Type::INT4], Type::BOOL, |a, _| Ok(Datum::Bool(args::oid(a, 0)? == args::oid(a, 1)?)));
-    r.binary("<>", "xidneqint4", &[Type::XID, Type::INT4], Type::BOOL, |a, _| Ok(Datum::Bool(args::oid(a, 0)? != args::oid(a, 1)?)));
+    r.binary("=", "xideqint4", &[Type::XID, Type::INT4], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(args::oid(a, 0)? == args::oid(a, 1)?))
+    });
+    r.binary("<>", "xidneqint4", &[Type::XID, Type::INT4], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(args::oid(a, 0)? != args::oid(a, 1)?))
+    });
     r.binary("=", "cideq", &[Type::CID, Type::CID], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_eq())));
     r.binary("=", "tideq", &[Type::TID, Type::TID], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_eq())));
     r.binary("<>", "tidne", &[Type::TID, Type::TID], Type::BOOL, |a, _| Ok(Datum::Bool(plain(a)?.is_ne())));
@@ -92,7 +134,9 @@ fn array(a: &[Datum]) -> Result<Ordering> {
 }
 
 fn record(a: &[Datum]) -> Result<Ordering> {
-    let (Datum::Record(left), Datum::Record(right)) = (&a[0], &a[1]) else { return Err(SqlError::internal("a row comparison of no rows")) };
+    let (Datum::Record(left), Datum::Record(right)) = (&a[0], &a[1]) else {
+        return Err(SqlError::internal("a row comparison of no rows"));
+    };
     comparable(left, right)?;
     Ok(a[0].compare(&a[1]))
 }
@@ -101,12 +145,20 @@ fn record(a: &[Datum]) -> Result<Ordering> {
 fn comparable(left: &Record, right: &Record) -> Result<()> {
     for (i, ((_, l), (_, r))) in left.fields.iter().zip(right.fields.iter()).enumerate() {
         if l.ty != r.ty {
-            let message = format!("cannot compare dissimilar column types {} and {} at record column {}", l.ty.sql_name(), r.ty.sql_name(), i + 1);
+            let message = format!(
+                "cannot compare dissimilar column types {} and {} at record column {}",
+                l.ty.sql_name(),
+                r.ty.sql_name(),
+                i + 1
+            );
             return Err(SqlError::new(state::DATATYPE_MISMATCH, message));
         }
     }
     if left.values.len() != right.values.len() {
-        return Err(SqlError::new(state::DATATYPE_MISMATCH, "cannot compare record types with different numbers of columns"));
+        return Err(SqlError::new(
+            state::DATATYPE_MISMATCH,
+            "cannot compare record types with different numbers of columns",
+        ));
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::catalog::Catalog;
-use crate::error::{state, Result, SqlError};
-use crate::types::timezone::TimeZone;
+use crate::error::{Result, SqlError, state};
 use crate::types::Type;
+use crate::types::timezone::TimeZone;
 
 /// What the session does for functions that are more than arithmetic. Implemented by the session.
 pub trait Services: Send + Sync {

@@ -20,7 +20,9 @@ pub fn register(r: &mut Registry) {
     r.pure("sha256", &[Type::BYTEA], Type::BYTEA, |a, _| Ok(Datum::bytea(sha256(args::bytes(a, 0)?))));
     r.pure("sha384", &[Type::BYTEA], Type::BYTEA, |a, _| Ok(Datum::bytea(sha384(args::bytes(a, 0)?))));
     r.pure("sha512", &[Type::BYTEA], Type::BYTEA, |a, _| Ok(Datum::bytea(sha512(args::bytes(a, 0)?))));
-    r.pure("hashtext", &[Type::TEXT], Type::INT4, |a, _| Ok(Datum::Int4(hash_bytes(args::text(a, 0)?.as_bytes()).cast_signed())));
+    r.pure("hashtext", &[Type::TEXT], Type::INT4, |a, _| {
+        Ok(Datum::Int4(hash_bytes(args::text(a, 0)?.as_bytes()).cast_signed()))
+    });
 }
 
 fn md5_hex(bytes: &[u8]) -> String {
@@ -57,13 +59,17 @@ struct Constants {
 fn constants() -> &'static Constants {
     static CONSTANTS: OnceLock<Constants> = OnceLock::new();
     CONSTANTS.get_or_init(|| {
-        let primes: Vec<u32> = (2u32..).filter(|n| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0)).take(80).collect();
+        let primes: Vec<u32> =
+            (2u32..).filter(|n| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0)).take(80).collect();
         // floor(root(p << 64k)) holds the root with 64 fractional bits; its low half is the constant.
         let fraction = |p: u32, k: u32| {
             let root = (num_bigint::BigUint::from(p) << (64 * k)).nth_root(k);
             root.iter_u64_digits().next().unwrap_or(0)
         };
-        Constants { sqrt: std::array::from_fn(|i| fraction(primes[i], 2)), cbrt: std::array::from_fn(|i| fraction(primes[i], 3)) }
+        Constants {
+            sqrt: std::array::from_fn(|i| fraction(primes[i], 2)),
+            cbrt: std::array::from_fn(|i| fraction(primes[i], 3)),
+        }
     })
 }
 
@@ -92,13 +98,17 @@ macro_rules! sha2 {
                     *word = chunk.iter().fold(0, |n, b| n << 8 | <$word>::from(*b));
                 }
                 for i in 16..$rounds {
-                    w[i] = w[i - 16].wrapping_add(small(w[i - 15], $s0)).wrapping_add(w[i - 7]).wrapping_add(small(w[i - 2], $s1));
+                    w[i] = w[i - 16]
+                        .wrapping_add(small(w[i - 15], $s0))
+                        .wrapping_add(w[i - 7])
+                        .wrapping_add(small(w[i - 2], $s1));
                 }
                 let mut v = h;
                 for i in 0..$rounds {
                     let choice = (v[4] & v[5]) ^ (!v[4] & v[6]);
                     let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-                    let t1 = v[7].wrapping_add(big(v[4], $t1)).wrapping_add(choice).wrapping_add($k(i)).wrapping_add(w[i]);
+                    let t1 =
+                        v[7].wrapping_add(big(v[4], $t1)).wrapping_add(choice).wrapping_add($k(i)).wrapping_add(w[i]);
                     let t2 = big(v[0], $t0).wrapping_add(majority);
                     v = [t1.wrapping_add(t2), v[0], v[1], v[2], v[3].wrapping_add(t1), v[4], v[5], v[6]];
                 }
@@ -111,7 +121,17 @@ macro_rules! sha2 {
     };
 }
 
-sha2!(sha2_small, u32, 64, 64, |i: usize| (constants().cbrt[i] >> 32) as u32, [7, 18, 3], [17, 19, 10], [2, 13, 22], [6, 11, 25]);
+sha2!(
+    sha2_small,
+    u32,
+    64,
+    64,
+    |i: usize| (constants().cbrt[i] >> 32) as u32,
+    [7, 18, 3],
+    [17, 19, 10],
+    [2, 13, 22],
+    [6, 11, 25]
+);
 sha2!(sha2_large, u64, 80, 128, |i: usize| constants().cbrt[i], [1, 8, 7], [19, 61, 6], [28, 34, 39], [14, 18, 41]);
 
 /// PostgreSQL's `hash_any` (Bob Jenkins' lookup3), what hashtext() gives: people make advisory lock keys of it.
@@ -173,12 +193,24 @@ mod tests {
         assert_eq!(md5_hex(b"a"), "0cc175b9c0f1b6a831c399e269772661");
         assert_eq!(hex(&sha224(b"a")), "abd37534c7d9a2efb9465de931cd7055ffdb8879563ae98078d6d6d5");
         assert_eq!(hex(&sha256(b"a")), "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb");
-        assert_eq!(hex(&sha384(b"a")), "54a59b9f22b0b80880d8427e548b7c23abd873486e1f035dce9cd697e85175033caa88e6d57bc35efae0b5afd3145f31");
-        assert_eq!(hex(&sha512(b"abc")), "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f");
+        assert_eq!(
+            hex(&sha384(b"a")),
+            "54a59b9f22b0b80880d8427e548b7c23abd873486e1f035dce9cd697e85175033caa88e6d57bc35efae0b5afd3145f31"
+        );
+        assert_eq!(
+            hex(&sha512(b"abc")),
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+        );
         for (text, hash) in HASHES {
             assert_eq!(hash_bytes(text.as_bytes()).cast_signed(), *hash, "{text}");
         }
     }
 
-    const HASHES: &[(&str, i32)] = &[("abc", -785_388_649), ("", -1_477_818_771), ("abcdefghijkl", -1586087212), ("abcdefghijklmnopqrstuvwxyz", 167831483), ("abcdefgh", -1960928205)];
+    const HASHES: &[(&str, i32)] = &[
+        ("abc", -785_388_649),
+        ("", -1_477_818_771),
+        ("abcdefghijkl", -1586087212),
+        ("abcdefghijklmnopqrstuvwxyz", 167831483),
+        ("abcdefgh", -1960928205),
+    ];
 }

@@ -1,9 +1,9 @@
 //! Quoting and formatting: quote_ident and its kin, format(), parse_ident, unistr, to_hex.
 
+use super::FnCx;
 use super::args;
 use super::registry::{Registry, ScalarFn, Volatility};
 use super::text::{arg_type, cast_text};
-use super::FnCx;
 use crate::error::{Result, SqlError, state};
 use crate::types::reg::quote_identifier;
 use crate::types::{Datum, Type, io};
@@ -16,17 +16,33 @@ pub fn register(r: &mut Registry) {
     r.pure("quote_literal", &[T], T, |a, _| Ok(Datum::text(quote_literal(args::text(a, 0)?))));
     r.stable("quote_literal", &[Type::ANYELEMENT], T, |a, cx| Ok(Datum::text(quote_any(a, cx))));
     for (arg, volatility) in [(&[T], Volatility::Immutable), (&[Type::ANYELEMENT], Volatility::Stable)] {
-        r.scalar(ScalarFn { name: "quote_nullable", args: arg, variadic: None, optional: 0, ret: T, strict: false, volatility, imp: |a, cx| {
-            Ok(Datum::text(if a[0].is_null() { "NULL".to_owned() } else { quote_any(a, cx) }))
-        } });
+        r.scalar(ScalarFn {
+            name: "quote_nullable",
+            args: arg,
+            variadic: None,
+            optional: 0,
+            ret: T,
+            strict: false,
+            volatility,
+            imp: |a, cx| Ok(Datum::text(if a[0].is_null() { "NULL".to_owned() } else { quote_any(a, cx) })),
+        });
     }
     r.pure("to_hex", &[Type::INT4], T, |a, _| Ok(Datum::text(format!("{:x}", args::int4(a, 0)?))));
     r.pure("to_hex", &[Type::INT8], T, |a, _| Ok(Datum::text(format!("{:x}", args::int8(a, 0)?))));
     r.pure("unistr", &[T], T, |a, _| unistr(args::text(a, 0)?).map(Datum::text));
-    r.scalar(ScalarFn { name: "parse_ident", args: &[T, Type::BOOL], variadic: None, optional: 1, ret: Type::TEXT_ARRAY, strict: true, volatility: Volatility::Immutable, imp: |a, _| {
-        let strict = if a.len() > 1 { args::boolean(a, 1)? } else { true };
-        Ok(args::text_array(parse_ident(args::text(a, 0)?, strict)?.into_iter().map(Some)))
-    } });
+    r.scalar(ScalarFn {
+        name: "parse_ident",
+        args: &[T, Type::BOOL],
+        variadic: None,
+        optional: 1,
+        ret: Type::TEXT_ARRAY,
+        strict: true,
+        volatility: Volatility::Immutable,
+        imp: |a, _| {
+            let strict = if a.len() > 1 { args::boolean(a, 1)? } else { true };
+            Ok(args::text_array(parse_ident(args::text(a, 0)?, strict)?.into_iter().map(Some)))
+        },
+    });
 }
 
 // The literal of `value::text`.
@@ -87,7 +103,9 @@ pub(super) fn format(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
         let kind = rest.chars().next().ok_or_else(unterminated)?;
         rest = &rest[kind.len_utf8()..];
         if !matches!(kind, 's' | 'I' | 'L') {
-            return Err(bad(format!("unrecognized format() type specifier \"{kind}\"")).hint("For a single \"%\" use \"%%\"."));
+            return Err(
+                bad(format!("unrecognized format() type specifier \"{kind}\"")).hint("For a single \"%\" use \"%%\".")
+            );
         }
         if let Some(from) = spec.width_from {
             let i = from.unwrap_or(next);
@@ -116,7 +134,12 @@ pub(super) fn format(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
         let text = match (kind, value) {
             ('s', Datum::Null) => String::new(),
             ('L', Datum::Null) => "NULL".to_owned(),
-            (_, Datum::Null) => return Err(SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "null values cannot be formatted as an SQL identifier")),
+            (_, Datum::Null) => {
+                return Err(SqlError::new(
+                    state::NULL_VALUE_NOT_ALLOWED,
+                    "null values cannot be formatted as an SQL identifier",
+                ));
+            }
             (_, value) => {
                 let text = io::to_text(value, arg_type(cx, i), cx.session);
                 match kind {
@@ -202,7 +225,10 @@ fn read_spec<'a>(mut rest: &'a str, spec: &mut Spec) -> Result<&'a str> {
 
 // `\XXXX`, `\+XXXXXX`, `\uXXXX`, `\UXXXXXXXX` and `\\`, with surrogate pairs.
 fn unistr(s: &str) -> Result<String> {
-    let invalid = || SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape").hint("Unicode escapes must be \\XXXX, \\+XXXXXX, \\uXXXX, or \\UXXXXXXXX.");
+    let invalid = || {
+        SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape")
+            .hint("Unicode escapes must be \\XXXX, \\+XXXXXX, \\uXXXX, or \\UXXXXXXXX.")
+    };
     let pair_error = || SqlError::new(state::SYNTAX_ERROR, "invalid Unicode surrogate pair");
     let mut out = String::with_capacity(s.len());
     let mut high: Option<u32> = None;
@@ -225,7 +251,8 @@ fn unistr(s: &str) -> Result<String> {
             Some(b'U') => (1, 8),
             _ => (0, 4),
         };
-        let digits = rest.get(skip..skip + len).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(invalid)?;
+        let digits =
+            rest.get(skip..skip + len).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(invalid)?;
         let code = u32::from_str_radix(digits, 16).map_err(|_| invalid())?;
         rest = &rest[skip + len..];
         match (high.take(), code) {
@@ -233,7 +260,9 @@ fn unistr(s: &str) -> Result<String> {
             (Some(h), 0xdc00..=0xdfff) => out.extend(char::from_u32(0x10000 + ((h & 0x3ff) << 10) + (code & 0x3ff))),
             (Some(_), _) | (None, 0xdc00..=0xdfff) => return Err(pair_error()),
             (None, 0) => return Err(SqlError::new(state::SYNTAX_ERROR, "invalid Unicode code point: 0000")),
-            (None, _) => out.push(char::from_u32(code).ok_or_else(|| SqlError::new(state::SYNTAX_ERROR, format!("invalid Unicode code point: {code:04X}")))?),
+            (None, _) => out.push(char::from_u32(code).ok_or_else(|| {
+                SqlError::new(state::SYNTAX_ERROR, format!("invalid Unicode code point: {code:04X}"))
+            })?),
         }
     }
     if high.is_some() { Err(pair_error()) } else { Ok(out) }
@@ -275,7 +304,9 @@ fn parse_ident(whole: &str, strict: bool) -> Result<Vec<String>> {
                     _ => invalid(),
                 });
             }
-            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii())).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii()))
+                .unwrap_or(rest.len());
             part = rest[..end].to_ascii_lowercase();
             rest = &rest[end..];
         }

@@ -32,7 +32,8 @@ pub fn register(r: &mut Registry) {
         Ok(Datum::text(i.and_then(|i| ENCODINGS.get(i)).copied().unwrap_or("")))
     });
     r.stable("pg_char_to_encoding", &[N], Type::INT4, |a, _| {
-        let wanted: String = args::text(a, 0)?.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect();
+        let wanted: String =
+            args::text(a, 0)?.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect();
         let plain = |e: &str| e.replace('_', "");
         Ok(Datum::Int4(ENCODINGS.iter().position(|e| plain(e) == wanted).map_or(-1, |i| i as i32)))
     });
@@ -44,9 +45,48 @@ pub fn register(r: &mut Registry) {
 
 /// PostgreSQL's encodings by number.
 static ENCODINGS: &[&str] = &[
-    "SQL_ASCII", "EUC_JP", "EUC_CN", "EUC_KR", "EUC_TW", "EUC_JIS_2004", "UTF8", "MULE_INTERNAL", "LATIN1", "LATIN2", "LATIN3", "LATIN4", "LATIN5", "LATIN6", "LATIN7", "LATIN8", "LATIN9", "LATIN10",
-    "WIN1256", "WIN1258", "WIN866", "WIN874", "KOI8R", "WIN1251", "WIN1252", "ISO_8859_5", "ISO_8859_6", "ISO_8859_7", "ISO_8859_8", "WIN1250", "WIN1253", "WIN1254", "WIN1255", "WIN1257", "KOI8U",
-    "SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004",
+    "SQL_ASCII",
+    "EUC_JP",
+    "EUC_CN",
+    "EUC_KR",
+    "EUC_TW",
+    "EUC_JIS_2004",
+    "UTF8",
+    "MULE_INTERNAL",
+    "LATIN1",
+    "LATIN2",
+    "LATIN3",
+    "LATIN4",
+    "LATIN5",
+    "LATIN6",
+    "LATIN7",
+    "LATIN8",
+    "LATIN9",
+    "LATIN10",
+    "WIN1256",
+    "WIN1258",
+    "WIN866",
+    "WIN874",
+    "KOI8R",
+    "WIN1251",
+    "WIN1252",
+    "ISO_8859_5",
+    "ISO_8859_6",
+    "ISO_8859_7",
+    "ISO_8859_8",
+    "WIN1250",
+    "WIN1253",
+    "WIN1254",
+    "WIN1255",
+    "WIN1257",
+    "KOI8U",
+    "SJIS",
+    "BIG5",
+    "GBK",
+    "UHC",
+    "GB18030",
+    "JOHAB",
+    "SHIFT_JIS_2004",
 ];
 
 fn visibility(r: &mut Registry) {
@@ -54,10 +94,25 @@ fn visibility(r: &mut Registry) {
         let relation = cx.session.catalog.by_oid(args::oid(a, 0)?);
         Ok(relation.map_or(Datum::Null, |relation| Datum::Bool(reg::is_visible(relation, cx.session))))
     });
-    r.stable("pg_type_is_visible", &[O], B, |a, _| Ok(Type(args::oid(a, 0)?).info().map_or(Datum::Null, |_| Datum::Bool(true))));
-    r.stable("pg_function_is_visible", &[O], B, |a, _| Ok(procs::by_oid(args::oid(a, 0)?).map_or(Datum::Null, |_| Datum::Bool(true))));
+    r.stable("pg_type_is_visible", &[O], B, |a, _| {
+        Ok(Type(args::oid(a, 0)?).info().map_or(Datum::Null, |_| Datum::Bool(true)))
+    });
+    r.stable("pg_function_is_visible", &[O], B, |a, _| {
+        Ok(procs::by_oid(args::oid(a, 0)?).map_or(Datum::Null, |_| Datum::Bool(true)))
+    });
     // All of these stand in pg_catalog, which is always searched.
-    for name in ["pg_operator_is_visible", "pg_opclass_is_visible", "pg_opfamily_is_visible", "pg_collation_is_visible", "pg_conversion_is_visible", "pg_statistics_obj_is_visible", "pg_ts_parser_is_visible", "pg_ts_dict_is_visible", "pg_ts_template_is_visible", "pg_ts_config_is_visible"] {
+    for name in [
+        "pg_operator_is_visible",
+        "pg_opclass_is_visible",
+        "pg_opfamily_is_visible",
+        "pg_collation_is_visible",
+        "pg_conversion_is_visible",
+        "pg_statistics_obj_is_visible",
+        "pg_ts_parser_is_visible",
+        "pg_ts_dict_is_visible",
+        "pg_ts_template_is_visible",
+        "pg_ts_config_is_visible",
+    ] {
         r.stable(name, &[O], B, |_, _| Ok(Datum::Bool(true)));
     }
 }
@@ -103,7 +158,10 @@ fn comments(r: &mut Registry) {
             Some(Relation::View(v)) => &v.columns,
             _ => return Ok(Datum::Null),
         };
-        Ok(columns.iter().find(|c| i32::from(c.attnum) == attnum && !c.dropped).map_or(Datum::Null, |c| comment(c.comment.as_ref())))
+        Ok(columns
+            .iter()
+            .find(|c| i32::from(c.attnum) == attnum && !c.dropped)
+            .map_or(Datum::Null, |c| comment(c.comment.as_ref())))
     });
     r.stable("shobj_description", &[O, N], T, |_, _| Ok(Datum::Null));
 }
@@ -145,13 +203,30 @@ fn privileges(r: &mut Registry) {
         };
         // (thing, privilege), or with the user in front; users and things each by name or oid.
         let by_name = if matches!(thing, Thing::Role) { N } else { T };
-        for args in if by_name == N { [&[N, T][..], &[O, T], &[N, N, T], &[N, O, T], &[O, N, T], &[O, O, T]] } else { [&[T, T][..], &[O, T], &[N, T, T], &[N, O, T], &[O, T, T], &[O, O, T]] } {
+        for args in if by_name == N {
+            [&[N, T][..], &[O, T], &[N, N, T], &[N, O, T], &[O, N, T], &[O, O, T]]
+        } else {
+            [&[T, T][..], &[O, T], &[N, T, T], &[N, O, T], &[O, T, T], &[O, O, T]]
+        } {
             r.stable(name, args, B, imp);
         }
     }
     // The column is named or numbered between the table and the privilege.
     const I: Type = Type::INT2;
-    for args in [&[T, T, T][..], &[T, I, T], &[O, T, T], &[O, I, T], &[N, T, T, T], &[N, T, I, T], &[N, O, T, T], &[N, O, I, T], &[O, T, T, T], &[O, T, I, T], &[O, O, T, T], &[O, O, I, T]] {
+    for args in [
+        &[T, T, T][..],
+        &[T, I, T],
+        &[O, T, T],
+        &[O, I, T],
+        &[N, T, T, T],
+        &[N, T, I, T],
+        &[N, O, T, T],
+        &[N, O, I, T],
+        &[O, T, T, T],
+        &[O, T, I, T],
+        &[O, O, T, T],
+        &[O, O, I, T],
+    ] {
         r.stable("has_column_privilege", args, B, |a, cx| {
             let without_column = [&a[..a.len() - 2], &a[a.len() - 1..]].concat();
             privilege(&without_column, Thing::Relation, cx)
@@ -164,9 +239,37 @@ fn privilege(a: &[Datum], thing: Thing, cx: &FnCx<'_>) -> Result<Datum> {
     let wanted = args::text(a, a.len() - 1)?;
     for word in wanted.split(',') {
         let word = word.trim().to_ascii_uppercase();
-        let word = word.strip_suffix(" WITH GRANT OPTION").or_else(|| word.strip_suffix(" WITH ADMIN OPTION")).unwrap_or(&word);
-        if !matches!(word, "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE" | "REFERENCES" | "TRIGGER" | "USAGE" | "CREATE" | "CONNECT" | "TEMPORARY" | "TEMP" | "EXECUTE" | "MEMBER" | "SET" | "ALTER SYSTEM" | "RULE") {
-            return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("unrecognized privilege type: \"{}\"", wanted.split(',').map(str::trim).find(|w| w.eq_ignore_ascii_case(word)).unwrap_or(wanted))));
+        let word = word
+            .strip_suffix(" WITH GRANT OPTION")
+            .or_else(|| word.strip_suffix(" WITH ADMIN OPTION"))
+            .unwrap_or(&word);
+        if !matches!(
+            word,
+            "SELECT"
+                | "INSERT"
+                | "UPDATE"
+                | "DELETE"
+                | "TRUNCATE"
+                | "REFERENCES"
+                | "TRIGGER"
+                | "USAGE"
+                | "CREATE"
+                | "CONNECT"
+                | "TEMPORARY"
+                | "TEMP"
+                | "EXECUTE"
+                | "MEMBER"
+                | "SET"
+                | "ALTER SYSTEM"
+                | "RULE"
+        ) {
+            return Err(SqlError::new(
+                state::INVALID_PARAMETER_VALUE,
+                format!(
+                    "unrecognized privilege type: \"{}\"",
+                    wanted.split(',').map(str::trim).find(|w| w.eq_ignore_ascii_case(word)).unwrap_or(wanted)
+                ),
+            ));
         }
     }
     if a.len() > 2
@@ -181,7 +284,9 @@ fn privilege(a: &[Datum], thing: Thing, cx: &FnCx<'_>) -> Result<Datum> {
         (Datum::Text(name), Thing::Relation) => reg::class_in(name, session).map(|_| true)?,
         (Datum::Text(name), Thing::Schema) => reg::namespace_in(&quote_identifier(name), session).map(|_| true)?,
         (Datum::Text(name), Thing::Role) => reg::role_in(&quote_identifier(name), session).map(|_| true)?,
-        (Datum::Text(name), Thing::Database) if **name != *session.database => return Err(SqlError::new(state::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))),
+        (Datum::Text(name), Thing::Database) if **name != *session.database => {
+            return Err(SqlError::new(state::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist")));
+        }
         (Datum::Oid(oid), Thing::Relation) => session.catalog.by_oid(*oid).is_some(),
         (Datum::Oid(oid), Thing::Schema) => session.catalog.schemas.contains_key(oid),
         _ => true,
@@ -266,7 +371,9 @@ fn size_bytes(s: &str) -> Result<Datum> {
         number
     } else {
         let Some((_, _, _, bits)) = UNITS.iter().find(|u| u.0.eq_ignore_ascii_case(unit)) else {
-            return Err(invalid().detail(format!("Invalid size unit: \"{unit}\".")).hint("Valid units are \"bytes\", \"kB\", \"MB\", \"GB\", \"TB\", and \"PB\"."));
+            return Err(invalid()
+                .detail(format!("Invalid size unit: \"{unit}\"."))
+                .hint("Valid units are \"bytes\", \"kB\", \"MB\", \"GB\", \"TB\", and \"PB\"."));
         };
         number.mul(&Numeric::from_i64(1 << bits))?
     };
@@ -282,8 +389,15 @@ fn serial_sequence(table: &str, column: &str, cx: &FnCx<'_>) -> Result<Datum> {
         _ => &[],
     };
     let found = columns.iter().find(|c| c.name == column && !c.dropped);
-    let found = found.ok_or_else(|| SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{column}\" of relation \"{}\" does not exist", relation.name())))?;
-    let Some(Relation::Sequence(s)) = found.sequence.and_then(|oid| cx.session.catalog.by_oid(oid)) else { return Ok(Datum::Null) };
+    let found = found.ok_or_else(|| {
+        SqlError::new(
+            state::UNDEFINED_COLUMN,
+            format!("column \"{column}\" of relation \"{}\" does not exist", relation.name()),
+        )
+    })?;
+    let Some(Relation::Sequence(s)) = found.sequence.and_then(|oid| cx.session.catalog.by_oid(oid)) else {
+        return Ok(Datum::Null);
+    };
     let schema = cx.session.catalog.schemas.get(&s.schema).map_or("", |s| s.name.as_str());
     Ok(Datum::text(format!("{}.{}", quote_identifier(schema), quote_identifier(&s.name))))
 }

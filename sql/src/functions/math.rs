@@ -77,13 +77,25 @@ fn rounding(r: &mut Registry) {
     r.pure("floor", N, Type::NUMERIC, |a, _| Ok(Datum::Numeric(numeric(a, 0)?.floor())));
     r.pure("round", F8, Type::FLOAT8, |a, _| Ok(Datum::Float8(float(a, 0)?.round_ties_even())));
     r.pure("round", N, Type::NUMERIC, |a, _| Ok(Datum::Numeric(numeric(a, 0)?.round(0))));
-    r.pure("round", NI, Type::NUMERIC, |a, _| Ok(Datum::Numeric(numeric(a, 0)?.round(int(a, 1)?.clamp(-2000, 2000) as i32))));
+    r.pure("round", NI, Type::NUMERIC, |a, _| {
+        Ok(Datum::Numeric(numeric(a, 0)?.round(int(a, 1)?.clamp(-2000, 2000) as i32)))
+    });
     r.pure("trunc", F8, Type::FLOAT8, |a, _| Ok(Datum::Float8(float(a, 0)?.trunc())));
     r.pure("trunc", N, Type::NUMERIC, |a, _| Ok(Datum::Numeric(numeric(a, 0)?.trunc(0))));
-    r.pure("trunc", NI, Type::NUMERIC, |a, _| Ok(Datum::Numeric(numeric(a, 0)?.trunc(int(a, 1)?.clamp(-2000, 2000) as i32))));
+    r.pure("trunc", NI, Type::NUMERIC, |a, _| {
+        Ok(Datum::Numeric(numeric(a, 0)?.trunc(int(a, 1)?.clamp(-2000, 2000) as i32)))
+    });
     r.pure("sign", F8, Type::FLOAT8, |a, _| {
         let x = float(a, 0)?;
-        Ok(Datum::Float8(if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else if x.is_nan() { x } else { 0.0 }))
+        Ok(Datum::Float8(if x > 0.0 {
+            1.0
+        } else if x < 0.0 {
+            -1.0
+        } else if x.is_nan() {
+            x
+        } else {
+            0.0
+        }))
     });
     r.pure("sign", N, Type::NUMERIC, |a, _| {
         let x = numeric(a, 0)?;
@@ -101,7 +113,11 @@ fn finite(n: &Numeric, f: impl Fn(&Numeric) -> Datum) -> Datum {
 fn powers(r: &mut Registry) {
     let sqrt = r.pure("sqrt", F8, Type::FLOAT8, |a, _| {
         let x = float(a, 0)?;
-        if x < 0.0 { Err(power_error("cannot take square root of a negative number")) } else { Ok(Datum::Float8(x.sqrt())) }
+        if x < 0.0 {
+            Err(power_error("cannot take square root of a negative number"))
+        } else {
+            Ok(Datum::Float8(x.sqrt()))
+        }
     });
     r.operator("|/", Type::NONE, Type::FLOAT8, sqrt);
     r.pure("sqrt", N, Type::NUMERIC, |a, _| numeric(a, 0)?.sqrt().map(Datum::Numeric));
@@ -147,7 +163,11 @@ macro_rules! float_fn {
     ($r:expr, $name:literal, $low:literal to $high:literal $f:expr) => {
         $r.pure($name, F8, Type::FLOAT8, |a, _| {
             let (x, f): (f64, fn(f64) -> f64) = (float(a, 0)?, $f);
-            if x < $low || x > $high { Err(input_out_of_range()) } else { Ok(Datum::Float8(f(x))) }
+            if !x.is_nan() && !($low..=$high).contains(&x) {
+                Err(input_out_of_range())
+            } else {
+                Ok(Datum::Float8(f(x)))
+            }
         })
     };
 }
@@ -217,7 +237,10 @@ fn integers(r: &mut Registry) {
     r.pure("factorial", &[Type::INT8], Type::NUMERIC, |a, cx| {
         let n = int(a, 0)?;
         if n < 0 {
-            return Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "factorial of a negative number is undefined"));
+            return Err(SqlError::new(
+                state::NUMERIC_VALUE_OUT_OF_RANGE,
+                "factorial of a negative number is undefined",
+            ));
         }
         if n > 32177 {
             return Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "value overflows numeric format"));
@@ -247,7 +270,13 @@ fn buckets(r: &mut Registry) {
             return Err(bucket_error("lower bound cannot equal upper bound"));
         }
         let (inside, past) = if low < high { (x >= low, x >= high) } else { (x <= low, x <= high) };
-        let bucket = if !inside { 0 } else if past { count + 1 } else { ((x - low) / (high - low) * count as f64).floor() as i64 + 1 };
+        let bucket = if !inside {
+            0
+        } else if past {
+            count + 1
+        } else {
+            ((x - low) / (high - low) * count as f64).floor() as i64 + 1
+        };
         int4(bucket)
     });
     r.pure("width_bucket", &[Type::NUMERIC, Type::NUMERIC, Type::NUMERIC, Type::INT4], Type::INT4, |a, _| {

@@ -5,36 +5,36 @@
 //! one `register`, called from [`registry`]. WHERE, SET, DEFAULT, CHECK and RETURNING all come here: one truth for
 //! what an expression means.
 
-pub mod registry;
-pub mod context;
 pub mod aggregate;
-pub mod ordered_set;
-pub mod statistics;
-pub mod window;
-pub mod cast;
-pub mod compare;
-pub mod arith;
-pub mod math;
-pub mod text;
-pub mod pattern;
-pub mod regexp;
-pub mod regex_syntax;
-pub mod format;
-pub mod bytea;
-pub mod digest;
-pub mod datetime;
-pub mod to_char;
-pub mod array;
-pub mod srf;
-pub mod catalog;
-pub mod system;
-pub mod inspection;
-pub mod uuid;
 mod args;
+pub mod arith;
+pub mod array;
+pub mod bytea;
+pub mod cast;
+pub mod catalog;
+pub mod compare;
+pub mod context;
+pub mod datetime;
+pub mod digest;
+pub mod format;
+pub mod inspection;
+pub mod keywords;
+pub mod math;
+pub mod ordered_set;
+pub mod pattern;
+pub mod procs;
+pub mod regex_syntax;
+pub mod regexp;
+pub mod registry;
+pub mod srf;
+pub mod statistics;
+pub mod system;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod keywords;
-pub mod procs;
+pub mod text;
+pub mod to_char;
+pub mod uuid;
+pub mod window;
 
 pub use context::{FnCx, Services, SessionCx};
-pub use registry::{registry, Registry};
+pub use registry::{Registry, registry};

@@ -15,11 +15,17 @@ const FA: Type = Type::FLOAT8_ARRAY;
 
 /// Adds them all.
 pub fn register(r: &mut Registry) {
-    let mut add = |name, args, ret, direct, new| r.aggregate(AggregateFn { name, args, variadic: None, ret, strict: true, ordered_set: Some(direct), new });
+    let mut add = |name, args, ret, direct, new| {
+        r.aggregate(AggregateFn { name, args, variadic: None, ret, strict: true, ordered_set: Some(direct), new })
+    };
     add("percentile_cont", &[F, F], F, 1, |_| Box::new(Percentile { between: true, ..Percentile::default() }));
-    add("percentile_cont", &[F, Type::INTERVAL], Type::INTERVAL, 1, |_| Box::new(Percentile { between: true, ..Percentile::default() }));
+    add("percentile_cont", &[F, Type::INTERVAL], Type::INTERVAL, 1, |_| {
+        Box::new(Percentile { between: true, ..Percentile::default() })
+    });
     add("percentile_cont", &[FA, F], FA, 1, |_| Box::new(Percentile { between: true, ..Percentile::default() }));
-    add("percentile_cont", &[FA, Type::INTERVAL], Type::INTERVAL_ARRAY, 1, |_| Box::new(Percentile { between: true, ..Percentile::default() }));
+    add("percentile_cont", &[FA, Type::INTERVAL], Type::INTERVAL_ARRAY, 1, |_| {
+        Box::new(Percentile { between: true, ..Percentile::default() })
+    });
     add("percentile_disc", &[F, Type::ANYELEMENT], Type::ANYELEMENT, 1, |_| Box::new(Percentile::default()));
     add("percentile_disc", &[FA, Type::ANYELEMENT], Type::ANYARRAY, 1, |_| Box::new(Percentile::default()));
     add("mode", &[Type::ANYELEMENT], Type::ANYELEMENT, 0, |_| Box::new(Mode::default()));
@@ -50,7 +56,9 @@ impl AggState for Percentile {
         }
         match &self.wanted {
             Datum::Array(fractions) => {
-                let values = fractions.values.iter().map(|f| if f.is_null() { Ok(Datum::Null) } else { self.at(args::float8(std::slice::from_ref(f), 0)?) });
+                let values = fractions.values.iter().map(|f| {
+                    if f.is_null() { Ok(Datum::Null) } else { self.at(args::float8(std::slice::from_ref(f), 0)?) }
+                });
                 let elem = cx.ret.element().unwrap_or_else(|| cx.arg_types.last().copied().unwrap_or(F));
                 Ok(Array { elem, dims: fractions.dims.clone(), values: values.collect::<Result<_>>()? }.datum())
             }
@@ -65,7 +73,10 @@ impl AggState for Percentile {
 impl Percentile {
     fn at(&self, fraction: f64) -> Result<Datum> {
         if !(0.0..=1.0).contains(&fraction) {
-            return Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, format!("percentile value {fraction} is not between 0 and 1")));
+            return Err(SqlError::new(
+                state::NUMERIC_VALUE_OUT_OF_RANGE,
+                format!("percentile value {fraction} is not between 0 and 1"),
+            ));
         }
         let n = self.values.len();
         if !self.between {

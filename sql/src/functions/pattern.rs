@@ -31,12 +31,23 @@ pub fn register(r: &mut Registry) {
     r.pure("like", &[T, T], Type::BOOL, like);
     r.pure("notlike", &[T, T], Type::BOOL, not_like);
     r.pure("like_escape", &[T, T], T, |a, _| like_escape(args::text(a, 0)?, args::text(a, 1)?).map(Datum::text));
-    r.pure("similar_to_escape", &[T, T], T, |a, _| similar_escape(args::text(a, 0)?, args::text(a, 1)?).map(Datum::text));
+    r.pure("similar_to_escape", &[T, T], T, |a, _| {
+        similar_escape(args::text(a, 0)?, args::text(a, 1)?).map(Datum::text)
+    });
     r.pure("similar_to_escape", &[T], T, |a, _| similar_escape(args::text(a, 0)?, "\\").map(Datum::text));
-    r.scalar(ScalarFn { name: "similar_escape", args: &[T, T], variadic: None, optional: 0, ret: T, strict: false, volatility: Volatility::Immutable, imp: |a, _| {
-        let Some(pattern) = args::text_or_null(a, 0)? else { return Ok(Datum::Null) };
-        similar_escape(pattern, args::text_or_null(a, 1)?.unwrap_or("\\")).map(Datum::text)
-    } });
+    r.scalar(ScalarFn {
+        name: "similar_escape",
+        args: &[T, T],
+        variadic: None,
+        optional: 0,
+        ret: T,
+        strict: false,
+        volatility: Volatility::Immutable,
+        imp: |a, _| {
+            let Some(pattern) = args::text_or_null(a, 0)? else { return Ok(Datum::Null) };
+            similar_escape(pattern, args::text_or_null(a, 1)?.unwrap_or("\\")).map(Datum::text)
+        },
+    });
     super::regexp::register(r);
 }
 
@@ -98,7 +109,9 @@ fn walk(t: &[u8], p: &[u8], next: impl Fn(&[u8], usize) -> usize) -> Result<bool
         let advanced = match p.get(pi) {
             Some(b'_') => Some((next(t, ti), pi + 1)),
             Some(b'\\') => {
-                let literal = p.get(pi + 1).ok_or_else(|| SqlError::new(state::INVALID_ESCAPE_SEQUENCE, "LIKE pattern must not end with escape character"))?;
+                let literal = p.get(pi + 1).ok_or_else(|| {
+                    SqlError::new(state::INVALID_ESCAPE_SEQUENCE, "LIKE pattern must not end with escape character")
+                })?;
                 (*literal == t[ti]).then_some((ti + 1, pi + 2))
             }
             Some(c) => (*c == t[ti]).then_some((ti + 1, pi + 1)),
@@ -121,7 +134,8 @@ fn escape_char(escape: &str) -> Result<Option<char>> {
     let mut chars = escape.chars();
     let first = chars.next();
     if chars.next().is_some() {
-        return Err(SqlError::new(state::INVALID_ESCAPE_SEQUENCE, "invalid escape string").hint("Escape string must be empty or one character."));
+        return Err(SqlError::new(state::INVALID_ESCAPE_SEQUENCE, "invalid escape string")
+            .hint("Escape string must be empty or one character."));
     }
     Ok(first)
 }
@@ -161,7 +175,12 @@ pub(super) fn similar_escape(pattern: &str, escape: &str) -> Result<String> {
                 match quotes {
                     0 => out.push_str("){1,1}?("),
                     1 => out.push_str("){1,1}(?:"),
-                    _ => return Err(SqlError::new("2200C", "SQL regular expression may not contain more than two escape-double-quote separators")),
+                    _ => {
+                        return Err(SqlError::new(
+                            "2200C",
+                            "SQL regular expression may not contain more than two escape-double-quote separators",
+                        ));
+                    }
                 }
                 quotes += 1;
             } else {

@@ -46,7 +46,10 @@ impl Flags {
             } else if c == 'b' {
                 return Err(SqlError::unsupported("a basic regular expression"));
             } else if !flags.set(c) {
-                return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid regular expression option: \"{c}\"")));
+                return Err(SqlError::new(
+                    state::INVALID_PARAMETER_VALUE,
+                    format!("invalid regular expression option: \"{c}\""),
+                ));
             }
         }
         Ok(flags)
@@ -143,7 +146,13 @@ const WORD: &str = r"\p{Alphabetic}\p{M}\p{Nd}_";
 
 impl<'a> Translator<'a> {
     fn new(pattern: &'a str, flags: Flags) -> Self {
-        Translator { chars: pattern.chars().peekable(), flags, out: String::with_capacity(pattern.len() + 16), groups: Vec::new(), atom: None }
+        Translator {
+            chars: pattern.chars().peekable(),
+            flags,
+            out: String::with_capacity(pattern.len() + 16),
+            groups: Vec::new(),
+            atom: None,
+        }
     }
     fn run(mut self) -> Result<String> {
         while let Some(c) = self.chars.next() {
@@ -285,7 +294,9 @@ impl<'a> Translator<'a> {
         let bad = || invalid("invalid escape \\ sequence");
         let hex = |this: &mut Self, min: usize, max: usize| -> Result<char> {
             let mut digits = String::new();
-            while digits.len() < max && let Some(d) = this.chars.peek().filter(|d| d.is_ascii_hexdigit()) {
+            while digits.len() < max
+                && let Some(d) = this.chars.peek().filter(|d| d.is_ascii_hexdigit())
+            {
                 digits.push(*d);
                 this.chars.next();
             }

@@ -26,9 +26,20 @@ pub fn register(r: &mut Registry) {
         r.binary("!~*", n4, args, Type::BOOL, |a, _| Ok(Datum::Bool(!is_match(a, true)?)));
     }
     r.pure("substring", &[T, T], T, |a, _| substring(args::text(a, 0)?, args::text(a, 1)?));
-    r.pure("substring", &[T, T, T], T, |a, _| substring(args::text(a, 0)?, &similar_escape(args::text(a, 1)?, args::text(a, 2)?)?));
+    r.pure("substring", &[T, T, T], T, |a, _| {
+        substring(args::text(a, 0)?, &similar_escape(args::text(a, 1)?, args::text(a, 2)?)?)
+    });
     let mut add = |name, args, optional, ret, imp: ScalarImpl| {
-        r.scalar(ScalarFn { name, args, variadic: None, optional, ret, strict: true, volatility: Volatility::Immutable, imp });
+        r.scalar(ScalarFn {
+            name,
+            args,
+            variadic: None,
+            optional,
+            ret,
+            strict: true,
+            volatility: Volatility::Immutable,
+            imp,
+        });
     };
     add("regexp_like", &[T, T, T], 1, Type::BOOL, |a, _| {
         let flags = flags_of(a, 2, "regexp_like")?;
@@ -54,7 +65,9 @@ pub fn register(r: &mut Registry) {
         let n = if a.len() > 4 { at_least(a, 4, "n", 0)? } else { 1 };
         replace(a, flags, start_byte(args::text(a, 0)?, start), n)
     });
-    add("regexp_split_to_array", &[T, T, T], 1, Type::TEXT_ARRAY, |a, _| Ok(args::text_array(split(a, "regexp_split_to_array")?.into_iter().map(Some))));
+    add("regexp_split_to_array", &[T, T, T], 1, Type::TEXT_ARRAY, |a, _| {
+        Ok(args::text_array(split(a, "regexp_split_to_array")?.into_iter().map(Some)))
+    });
     add("regexp_count", &[T, T, I, T], 2, I, |a, _| {
         let flags = flags_of(a, 3, "regexp_count")?;
         let start = if a.len() > 2 { positive(a, 2, "start")? } else { 1 };
@@ -74,8 +87,15 @@ fn is_match(a: &[Datum], ignore_case: bool) -> Result<bool> {
 fn flags_of(a: &[Datum], i: usize, function: &str) -> Result<Flags> {
     let flags = if a.len() > i { Flags::parse(args::text(a, i)?)? } else { Flags::default() };
     if flags.global {
-        let error = SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{function}() does not support the \"global\" option"));
-        return Err(if function == "regexp_match" { error.hint("Use the regexp_matches function instead.") } else { error });
+        let error = SqlError::new(
+            state::INVALID_PARAMETER_VALUE,
+            format!("{function}() does not support the \"global\" option"),
+        );
+        return Err(if function == "regexp_match" {
+            error.hint("Use the regexp_matches function instead.")
+        } else {
+            error
+        });
     }
     Ok(flags)
 }
@@ -83,7 +103,10 @@ fn flags_of(a: &[Datum], i: usize, function: &str) -> Result<Flags> {
 fn at_least(a: &[Datum], i: usize, name: &str, min: i32) -> Result<usize> {
     let n = args::int4(a, i)?;
     if n < min {
-        return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"{name}\": {n}")));
+        return Err(SqlError::new(
+            state::INVALID_PARAMETER_VALUE,
+            format!("invalid value for parameter \"{name}\": {n}"),
+        ));
     }
     Ok(n as usize)
 }
@@ -225,7 +248,12 @@ fn instr(a: &[Datum], _: &super::FnCx<'_>) -> Result<Datum> {
         Some(_) => match args::int4(a, 4)? {
             0 => false,
             1 => true,
-            n => return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for parameter \"endoption\": {n}"))),
+            n => {
+                return Err(SqlError::new(
+                    state::INVALID_PARAMETER_VALUE,
+                    format!("invalid value for parameter \"endoption\": {n}"),
+                ));
+            }
         },
     };
     let group = if a.len() > 6 { at_least(a, 6, "subexpr", 0)? } else { 0 };

@@ -177,18 +177,49 @@ impl Registry {
     }
     /// Adds a strict immutable function of fixed arguments: what most are.
     pub fn pure(&mut self, name: &'static str, args: &'static [Type], ret: Type, imp: ScalarImpl) -> &'static ScalarFn {
-        self.scalar(ScalarFn { name, args, variadic: None, optional: 0, ret, strict: true, volatility: Volatility::Immutable, imp })
+        self.scalar(ScalarFn {
+            name,
+            args,
+            variadic: None,
+            optional: 0,
+            ret,
+            strict: true,
+            volatility: Volatility::Immutable,
+            imp,
+        })
     }
     /// Adds a strict stable function of fixed arguments.
-    pub fn stable(&mut self, name: &'static str, args: &'static [Type], ret: Type, imp: ScalarImpl) -> &'static ScalarFn {
-        self.scalar(ScalarFn { name, args, variadic: None, optional: 0, ret, strict: true, volatility: Volatility::Stable, imp })
+    pub fn stable(
+        &mut self,
+        name: &'static str,
+        args: &'static [Type],
+        ret: Type,
+        imp: ScalarImpl,
+    ) -> &'static ScalarFn {
+        self.scalar(ScalarFn {
+            name,
+            args,
+            variadic: None,
+            optional: 0,
+            ret,
+            strict: true,
+            volatility: Volatility::Stable,
+            imp,
+        })
     }
     /// Adds an operator that calls `func`.
     pub fn operator(&mut self, name: &'static str, left: Type, right: Type, func: &'static ScalarFn) {
         self.operators.entry(name).or_default().push(Operator { name, left, right, func });
     }
     /// Adds a strict immutable binary operator together with the function behind it, named as in pg_proc.
-    pub fn binary(&mut self, op: &'static str, fname: &'static str, args: &'static [Type; 2], ret: Type, imp: ScalarImpl) -> &'static ScalarFn {
+    pub fn binary(
+        &mut self,
+        op: &'static str,
+        fname: &'static str,
+        args: &'static [Type; 2],
+        ret: Type,
+        imp: ScalarImpl,
+    ) -> &'static ScalarFn {
         let f = self.pure(fname, args, ret, imp);
         self.operator(op, args[0], args[1], f);
         f

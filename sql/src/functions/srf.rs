@@ -27,11 +27,15 @@ pub fn register(r: &mut Registry) {
     add("generate_subscripts", &[Type::ANYARRAY, I], &[("generate_subscripts", I)], true, subscripts);
     add("generate_subscripts", &[Type::ANYARRAY, I, Type::BOOL], &[("generate_subscripts", I)], true, subscripts);
     for args in [&[T, T][..], &[T, T, T]] {
-        add("regexp_matches", args, &[("regexp_matches", Type::TEXT_ARRAY)], true, |a, _| Ok(column(regexp::matches(a)?)));
+        add("regexp_matches", args, &[("regexp_matches", Type::TEXT_ARRAY)], true, |a, _| {
+            Ok(column(regexp::matches(a)?))
+        });
         add("regexp_split_to_table", args, &[("regexp_split_to_table", T)], true, |a, _| {
             Ok(column(regexp::split(a, "regexp_split_to_table")?.into_iter().map(Datum::text).collect()))
         });
-        add("string_to_table", args, &[("string_to_table", T)], false, |a, _| Ok(column(text::split_to_fields(a)?.unwrap_or_default())));
+        add("string_to_table", args, &[("string_to_table", T)], false, |a, _| {
+            Ok(column(text::split_to_fields(a)?.unwrap_or_default()))
+        });
     }
     let columns = &[("word", T), ("catcode", Type::CHAR), ("barelabel", Type::BOOL), ("catdesc", T), ("baredesc", T)];
     add("pg_get_keywords", &[], columns, true, |_, _| {
@@ -43,7 +47,13 @@ pub fn register(r: &mut Registry) {
                 _ => "reserved",
             };
             let label = if *bare { "can be bare label" } else { "requires AS" };
-            Ok(vec![Datum::text(word), Datum::text(char::from(*category).to_string()), Datum::Bool(*bare), Datum::text(description), Datum::text(label)])
+            Ok(vec![
+                Datum::text(word),
+                Datum::text(char::from(*category).to_string()),
+                Datum::Bool(*bare),
+                Datum::text(description),
+                Datum::text(label),
+            ])
         })))
     });
 }
@@ -67,7 +77,9 @@ fn zero_step() -> SqlError {
 fn series(r: &mut Registry) {
     const N: Type = Type::NUMERIC;
     const L: Type = Type::INT8;
-    let mut add = |args, ty: &'static [(&'static str, Type)], imp| r.set(SetFn { name: "generate_series", args, variadic: None, columns: ty, strict: true, imp });
+    let mut add = |args, ty: &'static [(&'static str, Type)], imp| {
+        r.set(SetFn { name: "generate_series", args, variadic: None, columns: ty, strict: true, imp })
+    };
     for args in [&[I, I][..], &[I, I, I]] {
         add(args, &[("generate_series", I)], |a, _| integers(a, |n| Datum::Int4(n as i32)));
     }
@@ -78,15 +90,19 @@ fn series(r: &mut Registry) {
         add(args, &[("generate_series", N)], |a, _| numerics(a));
     }
     add(&[Type::TIMESTAMP, Type::TIMESTAMP, Type::INTERVAL], &[("generate_series", Type::TIMESTAMP)], |a, _| match a {
-        [Datum::Timestamp(start), Datum::Timestamp(stop), Datum::Interval(step)] => times(*start, *stop, *step, add_interval, Datum::Timestamp),
-        _ => Err(SqlError::internal("generate_series of other types")),
-    });
-    add(&[Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::INTERVAL], &[("generate_series", Type::TIMESTAMPTZ)], |a, cx| match a {
-        [Datum::TimestampTz(start), Datum::TimestampTz(stop), Datum::Interval(step)] => {
-            let zone = cx.session.time_zone.clone();
-            times(*start, *stop, *step, move |t, by| add_interval_tz(t, by, &zone), Datum::TimestampTz)
+        [Datum::Timestamp(start), Datum::Timestamp(stop), Datum::Interval(step)] => {
+            times(*start, *stop, *step, add_interval, Datum::Timestamp)
         }
         _ => Err(SqlError::internal("generate_series of other types")),
+    });
+    add(&[Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::INTERVAL], &[("generate_series", Type::TIMESTAMPTZ)], |a, cx| {
+        match a {
+            [Datum::TimestampTz(start), Datum::TimestampTz(stop), Datum::Interval(step)] => {
+                let zone = cx.session.time_zone.clone();
+                times(*start, *stop, *step, move |t, by| add_interval_tz(t, by, &zone), Datum::TimestampTz)
+            }
+            _ => Err(SqlError::internal("generate_series of other types")),
+        }
     });
 }
 
@@ -129,7 +145,13 @@ fn numerics(a: &[Datum]) -> Result<SetIter> {
     })))
 }
 
-fn times(start: i64, stop: i64, step: Interval, add: impl Fn(i64, &Interval) -> Result<i64> + Send + 'static, make: fn(i64) -> Datum) -> Result<SetIter> {
+fn times(
+    start: i64,
+    stop: i64,
+    step: Interval,
+    add: impl Fn(i64, &Interval) -> Result<i64> + Send + 'static,
+    make: fn(i64) -> Datum,
+) -> Result<SetIter> {
     let sign = step.span().signum();
     if sign == 0 {
         return Err(zero_step());

@@ -25,42 +25,102 @@ pub fn register(r: &mut Registry) {
     for ty in [&[Type::INT2], &[Type::INT4], &[Type::INT8], &[Type::NUMERIC]] {
         add(r, "avg", ty, Type::NUMERIC, |_| Box::new(ExactAverage(Total::default())));
         for (name, new) in [
-            ("var_pop", (|_| Box::new(Exact { total: Total::default(), squares: Total::default(), sample: false, root: false })) as New),
-            ("var_samp", |_| Box::new(Exact { total: Total::default(), squares: Total::default(), sample: true, root: false })),
-            ("variance", |_| Box::new(Exact { total: Total::default(), squares: Total::default(), sample: true, root: false })),
-            ("stddev_pop", |_| Box::new(Exact { total: Total::default(), squares: Total::default(), sample: false, root: true })),
-            ("stddev_samp", |_| Box::new(Exact { total: Total::default(), squares: Total::default(), sample: true, root: true })),
-            ("stddev", |_| Box::new(Exact { total: Total::default(), squares: Total::default(), sample: true, root: true })),
+            (
+                "var_pop",
+                (|_| Box::new(Exact { total: Total::default(), squares: Total::default(), sample: false, root: false }))
+                    as New,
+            ),
+            ("var_samp", |_| {
+                Box::new(Exact { total: Total::default(), squares: Total::default(), sample: true, root: false })
+            }),
+            ("variance", |_| {
+                Box::new(Exact { total: Total::default(), squares: Total::default(), sample: true, root: false })
+            }),
+            ("stddev_pop", |_| {
+                Box::new(Exact { total: Total::default(), squares: Total::default(), sample: false, root: true })
+            }),
+            ("stddev_samp", |_| {
+                Box::new(Exact { total: Total::default(), squares: Total::default(), sample: true, root: true })
+            }),
+            ("stddev", |_| {
+                Box::new(Exact { total: Total::default(), squares: Total::default(), sample: true, root: true })
+            }),
         ] {
             add(r, name, ty, Type::NUMERIC, new);
         }
     }
     for ty in [&[Type::FLOAT4], &[Type::FLOAT8]] {
         for (name, new) in [
-            ("avg", (|_| Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| m.sx / m.n) })) as New),
-            ("var_pop", |_| Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| m.sxx / m.n) })),
-            ("var_samp", |_| Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 1.0).then(|| m.sxx / (m.n - 1.0)) })),
-            ("variance", |_| Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 1.0).then(|| m.sxx / (m.n - 1.0)) })),
-            ("stddev_pop", |_| Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| (m.sxx / m.n).sqrt()) })),
-            ("stddev_samp", |_| Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 1.0).then(|| (m.sxx / (m.n - 1.0)).sqrt()) })),
-            ("stddev", |_| Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 1.0).then(|| (m.sxx / (m.n - 1.0)).sqrt()) })),
+            (
+                "avg",
+                (|_| Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| m.sx / m.n) }))
+                    as New,
+            ),
+            ("var_pop", |_| {
+                Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| m.sxx / m.n) })
+            }),
+            ("var_samp", |_| {
+                Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 1.0).then(|| m.sxx / (m.n - 1.0)) })
+            }),
+            ("variance", |_| {
+                Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 1.0).then(|| m.sxx / (m.n - 1.0)) })
+            }),
+            ("stddev_pop", |_| {
+                Box::new(Spread { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| (m.sxx / m.n).sqrt()) })
+            }),
+            ("stddev_samp", |_| {
+                Box::new(Spread {
+                    moments: Moments::default(),
+                    result: |m| (m.n > 1.0).then(|| (m.sxx / (m.n - 1.0)).sqrt()),
+                })
+            }),
+            ("stddev", |_| {
+                Box::new(Spread {
+                    moments: Moments::default(),
+                    result: |m| (m.n > 1.0).then(|| (m.sxx / (m.n - 1.0)).sqrt()),
+                })
+            }),
         ] {
             add(r, name, ty, Type::FLOAT8, new);
         }
     }
-    add(r, "regr_count", &[Type::FLOAT8, Type::FLOAT8], Type::INT8, |_| Box::new(Pairs { moments: Moments::default(), result: |m| Some(m.n) }));
+    add(r, "regr_count", &[Type::FLOAT8, Type::FLOAT8], Type::INT8, |_| {
+        Box::new(Pairs { moments: Moments::default(), result: |m| Some(m.n) })
+    });
     for (name, new) in [
-        ("regr_sxx", (|_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0).then_some(m.sxx) })) as New),
+        (
+            "regr_sxx",
+            (|_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0).then_some(m.sxx) })) as New,
+        ),
         ("regr_syy", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0).then_some(m.syy) })),
         ("regr_sxy", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0).then_some(m.sxy) })),
         ("regr_avgx", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| m.sx / m.n) })),
         ("regr_avgy", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| m.sy / m.n) })),
-        ("covar_pop", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| m.sxy / m.n) })),
-        ("covar_samp", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 1.0).then(|| m.sxy / (m.n - 1.0)) })),
-        ("corr", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0 && m.sxx != 0.0 && m.syy != 0.0).then(|| m.sxy / (m.sxx * m.syy).sqrt()) })),
+        ("covar_pop", |_| {
+            Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0).then(|| m.sxy / m.n) })
+        }),
+        ("covar_samp", |_| {
+            Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 1.0).then(|| m.sxy / (m.n - 1.0)) })
+        }),
+        ("corr", |_| {
+            Box::new(Pairs {
+                moments: Moments::default(),
+                result: |m| (m.n > 0.0 && m.sxx != 0.0 && m.syy != 0.0).then(|| m.sxy / (m.sxx * m.syy).sqrt()),
+            })
+        }),
         ("regr_r2", |_| Box::new(Pairs { moments: Moments::default(), result: r_squared })),
-        ("regr_slope", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0 && m.sxx != 0.0).then(|| m.sxy / m.sxx) })),
-        ("regr_intercept", |_| Box::new(Pairs { moments: Moments::default(), result: |m| (m.n > 0.0 && m.sxx != 0.0).then(|| (m.sy - m.sx * m.sxy / m.sxx) / m.n) })),
+        ("regr_slope", |_| {
+            Box::new(Pairs {
+                moments: Moments::default(),
+                result: |m| (m.n > 0.0 && m.sxx != 0.0).then(|| m.sxy / m.sxx),
+            })
+        }),
+        ("regr_intercept", |_| {
+            Box::new(Pairs {
+                moments: Moments::default(),
+                result: |m| (m.n > 0.0 && m.sxx != 0.0).then(|| (m.sy - m.sx * m.sxy / m.sxx) / m.n),
+            })
+        }),
     ] {
         add(r, name, &[Type::FLOAT8, Type::FLOAT8], Type::FLOAT8, new);
     }
@@ -114,7 +174,8 @@ impl Total {
         }
     }
     fn add_scaled(&mut self, unscaled: i128, scale: u16) -> Result<()> {
-        let same_scale = |n: i128, from: u16, to: u16| 10i128.checked_pow(u32::from(to - from)).and_then(|p| n.checked_mul(p));
+        let same_scale =
+            |n: i128, from: u16, to: u16| 10i128.checked_pow(u32::from(to - from)).and_then(|p| n.checked_mul(p));
         let scale_sum = scale.max(self.scale);
         let sum = match (same_scale(self.small, self.scale, scale_sum), same_scale(unscaled, scale, scale_sum)) {
             (Some(a), Some(b)) => a.checked_add(b),
@@ -157,7 +218,9 @@ impl AggState for IntSum {
         if self.0.count == 0 {
             return Ok(Datum::Null);
         }
-        i64::try_from(self.0.small).map(Datum::Int8).map_err(|_| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))
+        i64::try_from(self.0.small)
+            .map(Datum::Int8)
+            .map_err(|_| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))
     }
 }
 
@@ -282,7 +345,8 @@ impl AggState for Intervals {
     }
     fn finish(&mut self, _: &FnCx<'_>) -> Result<Datum> {
         let Some(total) = self.total else { return Ok(Datum::Null) };
-        let value = if self.average { total.checked_div(self.count as f64).ok_or_else(interval_out_of_range)? } else { total };
+        let value =
+            if self.average { total.checked_div(self.count as f64).ok_or_else(interval_out_of_range)? } else { total };
         Ok(Datum::Interval(value))
     }
 }
@@ -331,7 +395,10 @@ impl Moments {
             self.sxy += tx * ty * scale;
             let finite_x = !sx_before.is_infinite() && !x.is_infinite();
             let finite_y = !sy_before.is_infinite() && !y.is_infinite();
-            if ((self.sx.is_infinite() || self.sxx.is_infinite()) && finite_x) || ((self.sy.is_infinite() || self.syy.is_infinite()) && finite_y) || (self.sxy.is_infinite() && finite_x && finite_y) {
+            if ((self.sx.is_infinite() || self.sxx.is_infinite()) && finite_x)
+                || ((self.sy.is_infinite() || self.syy.is_infinite()) && finite_y)
+                || (self.sxy.is_infinite() && finite_x && finite_y)
+            {
                 return Err(overflow());
             }
             for s in [&mut self.sxx, &mut self.syy, &mut self.sxy] {

@@ -28,18 +28,40 @@ pub fn register(r: &mut Registry) {
 }
 
 // A function called with NULLs too.
-fn nullable(r: &mut Registry, name: &'static str, args: &'static [Type], ret: Type, volatility: Volatility, imp: ScalarImpl) {
+fn nullable(
+    r: &mut Registry,
+    name: &'static str,
+    args: &'static [Type],
+    ret: Type,
+    volatility: Volatility,
+    imp: ScalarImpl,
+) {
     r.scalar(ScalarFn { name, args, variadic: None, optional: 0, ret, strict: false, volatility, imp });
 }
 
 // A strict function that answers otherwise each time.
 fn volatile(r: &mut Registry, name: &'static str, args: &'static [Type], ret: Type, imp: ScalarImpl) {
-    r.scalar(ScalarFn { name, args, variadic: None, optional: 0, ret, strict: true, volatility: Volatility::Volatile, imp });
+    r.scalar(ScalarFn {
+        name,
+        args,
+        variadic: None,
+        optional: 0,
+        ret,
+        strict: true,
+        volatility: Volatility::Volatile,
+        imp,
+    });
 }
 
 /// version().
 pub fn version() -> String {
-    format!("PostgreSQL {POSTGRESQL_VERSION} (pgbee {}) on {}-{}, {}-bit", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS, usize::BITS)
+    format!(
+        "PostgreSQL {POSTGRESQL_VERSION} (pgbee {}) on {}-{}, {}-bit",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+        usize::BITS
+    )
 }
 
 fn session(r: &mut Registry) {
@@ -50,7 +72,9 @@ fn session(r: &mut Registry) {
     for name in ["current_user", "session_user", "user", "current_role", "getpgusername"] {
         r.stable(name, &[], Type::NAME, |_, cx| Ok(Datum::text(&cx.session.user)));
     }
-    r.stable("current_schema", &[], Type::NAME, |_, cx| Ok(schemas(cx, false).into_iter().next().map_or(Datum::Null, Datum::text)));
+    r.stable("current_schema", &[], Type::NAME, |_, cx| {
+        Ok(schemas(cx, false).into_iter().next().map_or(Datum::Null, Datum::text))
+    });
     r.stable("current_schemas", &[Type::BOOL], Type::NAME_ARRAY, |a, cx| {
         let names = schemas(cx, args::boolean(a, 0)?);
         Ok(Array::from_values(Type::NAME, names.into_iter().map(Datum::text).collect()).datum())
@@ -93,7 +117,8 @@ fn settings(r: &mut Registry) {
         }
     });
     nullable(r, "set_config", &[T, T, Type::BOOL], T, Volatility::Volatile, |a, cx| {
-        let name = args::text_or_null(a, 0)?.ok_or_else(|| SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "SET requires parameter name"))?;
+        let name = args::text_or_null(a, 0)?
+            .ok_or_else(|| SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "SET requires parameter name"))?;
         let local = !is_null(a, 2) && args::boolean(a, 2)?;
         cx.session.services.set_config(name, args::text_or_null(a, 1)?, local).map(Datum::text)
     });
@@ -110,8 +135,12 @@ fn sequence<'a>(a: &[Datum], cx: &'a FnCx<'_>) -> Result<&'a crate::catalog::Seq
 }
 
 fn sequences(r: &mut Registry) {
-    volatile(r, "nextval", &[Type::REGCLASS], L, |a, cx| cx.session.services.nextval(sequence(a, cx)?.oid).map(Datum::Int8));
-    volatile(r, "currval", &[Type::REGCLASS], L, |a, cx| cx.session.services.currval(sequence(a, cx)?.oid).map(Datum::Int8));
+    volatile(r, "nextval", &[Type::REGCLASS], L, |a, cx| {
+        cx.session.services.nextval(sequence(a, cx)?.oid).map(Datum::Int8)
+    });
+    volatile(r, "currval", &[Type::REGCLASS], L, |a, cx| {
+        cx.session.services.currval(sequence(a, cx)?.oid).map(Datum::Int8)
+    });
     volatile(r, "lastval", &[], L, |_, cx| cx.session.services.lastval().map(Datum::Int8));
     volatile(r, "setval", &[Type::REGCLASS, L], L, |a, cx| setval(a, true, cx));
     volatile(r, "setval", &[Type::REGCLASS, L, Type::BOOL], L, |a, cx| setval(a, args::boolean(a, 2)?, cx));
@@ -120,7 +149,8 @@ fn sequences(r: &mut Registry) {
 fn setval(a: &[Datum], is_called: bool, cx: &FnCx<'_>) -> Result<Datum> {
     let (s, value) = (sequence(a, cx)?, args::int8(a, 1)?);
     if !(s.min..=s.max).contains(&value) {
-        let message = format!("setval: value {value} is out of bounds for sequence \"{}\" ({}..{})", s.name, s.min, s.max);
+        let message =
+            format!("setval: value {value} is out of bounds for sequence \"{}\" ({}..{})", s.name, s.min, s.max);
         return Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, message));
     }
     cx.session.services.setval(s.oid, value, is_called).map(Datum::Int8)
@@ -153,7 +183,10 @@ fn waiting(r: &mut Registry) {
     volatile(r, "setseed", &[F], V, |a, cx| {
         let seed = args::float8(a, 0)?;
         if !(-1.0..=1.0).contains(&seed) {
-            return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("setseed parameter {seed} is out of allowed range [-1,1]")));
+            return Err(SqlError::new(
+                state::INVALID_PARAMETER_VALUE,
+                format!("setseed parameter {seed} is out of allowed range [-1,1]"),
+            ));
         }
         *cx.session.random.lock() = (seed * ((1u64 << 52) - 1) as f64) as i64 as u64;
         Ok(Datum::text(""))
@@ -179,12 +212,16 @@ fn bees(r: &mut Registry) {
                 Ok(Datum::text(out))
             }
             "z32" | "z-base-32" => Ok(Datum::text(z_base_32(&key))),
-            other => Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("unrecognized key format: \"{other}\"")).hint("Formats are \"z32\" and \"hex\".")),
+            other => {
+                Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("unrecognized key format: \"{other}\""))
+                    .hint("Formats are \"z32\" and \"hex\"."))
+            }
         }
     });
     fn wait(a: &[Datum], timeout: i64, cx: &FnCx<'_>) -> Result<Datum> {
         let version = args::int8(a, 0)?;
-        let version = u64::try_from(version).map_err(|_| SqlError::new(state::INVALID_PARAMETER_VALUE, "version must not be negative"))?;
+        let version = u64::try_from(version)
+            .map_err(|_| SqlError::new(state::INVALID_PARAMETER_VALUE, "version must not be negative"))?;
         cx.session.services.wait_for(version, timeout).map(Datum::Bool)
     }
     volatile(r, "bee_wait_for", &[L], Type::BOOL, |a, cx| wait(a, i64::MAX, cx));
@@ -211,7 +248,9 @@ pub fn z_base_32(bytes: &[u8]) -> String {
 }
 
 fn values(r: &mut Registry) {
-    nullable(r, "pg_typeof", &[Type::ANY], Type::REGTYPE, Volatility::Stable, |_, cx| Ok(Datum::Oid(arg_type(cx, 0).0)));
+    nullable(r, "pg_typeof", &[Type::ANY], Type::REGTYPE, Volatility::Stable, |_, cx| {
+        Ok(Datum::Oid(arg_type(cx, 0).0))
+    });
     nullable(r, "format_type", &[Type::OID, Type::INT4], T, Volatility::Stable, |a, _| {
         if is_null(a, 0) {
             return Ok(Datum::Null);
@@ -220,7 +259,16 @@ fn values(r: &mut Registry) {
         // Without a modifier (NULL) the name is SQL's own, `character`; with -1 it is the type without one, `bpchar`.
         Ok(Datum::text(if is_null(a, 1) { ty.sql_name().to_owned() } else { format_type(ty, args::int4(a, 1)?) }))
     });
-    let variadic = |name, imp| ScalarFn { name, args: &[], variadic: Some(Type::ANY), optional: 0, ret: Type::INT4, strict: false, volatility: Volatility::Immutable, imp };
+    let variadic = |name, imp| ScalarFn {
+        name,
+        args: &[],
+        variadic: Some(Type::ANY),
+        optional: 0,
+        ret: Type::INT4,
+        strict: false,
+        volatility: Volatility::Immutable,
+        imp,
+    };
     r.scalar(variadic("num_nulls", |a, _| Ok(args::count(a.iter().filter(|v| v.is_null()).count()))));
     r.scalar(variadic("num_nonnulls", |a, _| Ok(args::count(a.iter().filter(|v| !v.is_null()).count()))));
     for (name, find) in [
@@ -244,7 +292,19 @@ fn named(a: &[Datum]) -> Result<String> {
 fn or_null(found: Result<u32>) -> Result<Datum> {
     match found {
         Ok(oid) => Ok(Datum::Oid(oid)),
-        Err(e) if matches!(e.state(), state::UNDEFINED_TABLE | state::INVALID_SCHEMA_NAME | state::UNDEFINED_OBJECT | state::UNDEFINED_FUNCTION | state::AMBIGUOUS_FUNCTION | state::FEATURE_NOT_SUPPORTED) => Ok(Datum::Null),
+        Err(e)
+            if matches!(
+                e.state(),
+                state::UNDEFINED_TABLE
+                    | state::INVALID_SCHEMA_NAME
+                    | state::UNDEFINED_OBJECT
+                    | state::UNDEFINED_FUNCTION
+                    | state::AMBIGUOUS_FUNCTION
+                    | state::FEATURE_NOT_SUPPORTED
+            ) =>
+        {
+            Ok(Datum::Null)
+        }
         Err(e) => Err(e),
     }
 }

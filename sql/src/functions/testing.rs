@@ -109,7 +109,8 @@ pub(crate) fn run_cases(cases: &str) {
 }
 
 fn run(call: &str, session: &SessionCx) -> Result<String> {
-    let show = |(value, ty): (Datum, Type)| if value.is_null() { "NULL".to_owned() } else { io::to_text(&value, ty, session) };
+    let show =
+        |(value, ty): (Datum, Type)| if value.is_null() { "NULL".to_owned() } else { io::to_text(&value, ty, session) };
     if let Some(rest) = call.strip_prefix("AGG ") {
         return aggregate(rest, session).map(show);
     }
@@ -153,8 +154,16 @@ impl Parser<'_> {
         let right = self.primary()?;
         let types = [left.1, right.1];
         let candidates = registry().operators.get(op).map(Vec::as_slice).unwrap_or_default();
-        let found = candidates.iter().find(|o| [o.left, o.right] == types).or_else(|| candidates.iter().find(|o| accepts(&[o.left, o.right], None, 0, &types)));
-        let found = found.ok_or_else(|| SqlError::new(state::UNDEFINED_FUNCTION, format!("operator does not exist: {} {op} {}", types[0].sql_name(), types[1].sql_name())))?;
+        let found = candidates
+            .iter()
+            .find(|o| [o.left, o.right] == types)
+            .or_else(|| candidates.iter().find(|o| accepts(&[o.left, o.right], None, 0, &types)));
+        let found = found.ok_or_else(|| {
+            SqlError::new(
+                state::UNDEFINED_FUNCTION,
+                format!("operator does not exist: {} {op} {}", types[0].sql_name(), types[1].sql_name()),
+            )
+        })?;
         invoke(found.func, &[left.0, right.0], &types, self.session)
     }
     fn primary(&mut self) -> Result<(Datum, Type)> {
@@ -202,7 +211,11 @@ impl Parser<'_> {
     }
     fn type_name(&mut self) -> Type {
         let quoted = self.rest.starts_with('"');
-        let end = self.rest.char_indices().find(|(i, c)| !(c.is_alphanumeric() || "_[]".contains(*c) || quoted && *c == '"' && *i < 7)).map_or(self.rest.len(), |(i, _)| i);
+        let end = self
+            .rest
+            .char_indices()
+            .find(|(i, c)| !(c.is_alphanumeric() || "_[]".contains(*c) || quoted && *c == '"' && *i < 7))
+            .map_or(self.rest.len(), |(i, _)| i);
         let name = &self.rest[..end];
         self.rest = &self.rest[end..];
         info::parse_type(name).unwrap_or_else(|_| panic!("type {name}")).ty
@@ -249,12 +262,18 @@ fn scalar(name: &str, args: &[(Datum, Type)], session: &SessionCx) -> Result<(Da
     let types: Vec<Type> = args.iter().map(|a| a.1).collect();
     let values: Vec<Datum> = args.iter().map(|a| a.0.clone()).collect();
     let candidates: &[&'static ScalarFn] = registry().scalars.get(name).map(Vec::as_slice).unwrap_or_default();
-    let found = candidates.iter().find(|f| f.variadic.is_none() && f.args == types).or_else(|| candidates.iter().find(|f| accepts(f.args, f.variadic, f.optional, &types)));
+    let found = candidates
+        .iter()
+        .find(|f| f.variadic.is_none() && f.args == types)
+        .or_else(|| candidates.iter().find(|f| accepts(f.args, f.variadic, f.optional, &types)));
     match found {
         Some(f) => invoke(f, &values, &types, session),
         None => {
             let shown: Vec<&str> = types.iter().map(|t| t.sql_name()).collect();
-            Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("function {name}({}) does not exist", shown.join(", "))))
+            Err(SqlError::new(
+                state::UNDEFINED_FUNCTION,
+                format!("function {name}({}) does not exist", shown.join(", ")),
+            ))
         }
     }
 }
@@ -288,21 +307,27 @@ fn aggregate(call: &str, session: &SessionCx) -> Result<(Datum, Type)> {
     } else if let Some((_, extra)) = inside.split_once(", ") {
         after.push(Parser { rest: extra, session }.primary()?);
     }
-    let types: Vec<Type> = direct.iter().map(|d| d.1).chain(columns.iter().map(|c| c.1)).chain(after.iter().map(|d| d.1)).collect();
+    let types: Vec<Type> =
+        direct.iter().map(|d| d.1).chain(columns.iter().map(|c| c.1)).chain(after.iter().map(|d| d.1)).collect();
     let types = if inside == "*" { Vec::new() } else { types };
     let r: &Registry = registry();
     let candidates = r.aggregates.get(name).map(Vec::as_slice).unwrap_or_default();
-    let found = candidates.iter().find(|f| f.args == types).or_else(|| candidates.iter().find(|f| accepts(f.args, f.variadic, 0, &types)));
+    let found = candidates
+        .iter()
+        .find(|f| f.args == types)
+        .or_else(|| candidates.iter().find(|f| accepts(f.args, f.variadic, 0, &types)));
     let f = found.unwrap_or_else(|| panic!("aggregate {name} of {types:?}"));
     let ret = resolve(f.ret, f.args, &types);
     let cx = FnCx { session, arg_types: &types, ret, typmod: -1 };
     let mut state = (f.new)(&cx);
-    let mut rows: Vec<Vec<Datum>> = (0..columns[0].0.values.len()).map(|i| columns.iter().map(|c| c.0.values[i].clone()).collect()).collect();
+    let mut rows: Vec<Vec<Datum>> =
+        (0..columns[0].0.values.len()).map(|i| columns.iter().map(|c| c.0.values[i].clone()).collect()).collect();
     if f.ordered_set.is_some() {
         rows.sort_by(|a, b| a[0].compare(&b[0]));
     }
     for row in rows {
-        let args: Vec<Datum> = direct.iter().map(|d| d.0.clone()).chain(row).chain(after.iter().map(|d| d.0.clone())).collect();
+        let args: Vec<Datum> =
+            direct.iter().map(|d| d.0.clone()).chain(row).chain(after.iter().map(|d| d.0.clone())).collect();
         if f.strict && args.iter().any(Datum::is_null) {
             continue;
         }
@@ -320,7 +345,10 @@ fn set(call: &str, session: &SessionCx) -> Result<String> {
     let types: Vec<Type> = args.iter().map(|a| a.1).collect();
     let values: Vec<Datum> = args.into_iter().map(|a| a.0).collect();
     let candidates = registry().sets.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
-    let found = candidates.iter().find(|f| f.args == types).or_else(|| candidates.iter().find(|f| accepts(f.args, f.variadic, 0, &types)));
+    let found = candidates
+        .iter()
+        .find(|f| f.args == types)
+        .or_else(|| candidates.iter().find(|f| accepts(f.args, f.variadic, 0, &types)));
     let f = found.unwrap_or_else(|| panic!("set function {name} of {types:?}"));
     if f.strict && values.iter().any(Datum::is_null) {
         return Ok(String::new());
@@ -329,7 +357,11 @@ fn set(call: &str, session: &SessionCx) -> Result<String> {
     let fields: Arc<[_]> = f.columns.iter().map(|c| (Arc::from(c.0), resolve(c.1, f.args, &types).plain())).collect();
     let mut rows = Vec::new();
     for row in (f.imp)(&values, &FnCx { session, arg_types: &types, ret, typmod: -1 })? {
-        rows.push(io::to_text(&Datum::Record(Arc::new(Record { fields: fields.clone(), values: row? })), Type::RECORD, session));
+        rows.push(io::to_text(
+            &Datum::Record(Arc::new(Record { fields: fields.clone(), values: row? })),
+            Type::RECORD,
+            session,
+        ));
     }
     Ok(rows.join(";"))
 }
@@ -355,13 +387,37 @@ fn edges(ty: Type, session: &SessionCx) -> Vec<Datum> {
         Type::TID => &["(0,1)"],
         Type::CHAR => &["", "a", "\\377"],
         Type::INT2VECTOR | Type::OIDVECTOR => &["", "1 2"],
-        Type::REGCLASS | Type::REGTYPE | Type::REGPROC | Type::REGNAMESPACE | Type::REGROLE | Type::REGPROCEDURE | Type::REGOPER | Type::REGOPERATOR => &["0", "23", "99999"],
+        Type::REGCLASS
+        | Type::REGTYPE
+        | Type::REGPROC
+        | Type::REGNAMESPACE
+        | Type::REGROLE
+        | Type::REGPROCEDURE
+        | Type::REGOPER
+        | Type::REGOPERATOR => &["0", "23", "99999"],
         Type::ANYARRAY | Type::ANYCOMPATIBLEARRAY | Type::INT4_ARRAY => return edges_of_array(Type::INT4, session),
         Type::ANY | Type::ANYELEMENT | Type::ANYNONARRAY | Type::ANYCOMPATIBLE => return edges(Type::INT4, session),
         Type::RECORD => return Vec::new(),
         other => match other.element() {
             Some(elem) => return edges_of_array(elem, session),
-            None => &["", "a", "é%_\\", "\\1", " (", "2024-02-29", "UTC", "day", "YYYY-MM-DD HH:MI AM TZ", "9,990.99EEEE", "1:2", "ß\u{10ffff}", "a,b", "%s", "g", "hex"],
+            None => &[
+                "",
+                "a",
+                "é%_\\",
+                "\\1",
+                " (",
+                "2024-02-29",
+                "UTC",
+                "day",
+                "YYYY-MM-DD HH:MI AM TZ",
+                "9,990.99EEEE",
+                "1:2",
+                "ß\u{10ffff}",
+                "a,b",
+                "%s",
+                "g",
+                "hex",
+            ],
         },
     };
     texts.iter().map(|t| io::text_in(t, ty.plain(), session).unwrap_or_else(|e| panic!("{t}: {e}"))).collect()
@@ -369,8 +425,17 @@ fn edges(ty: Type, session: &SessionCx) -> Vec<Datum> {
 
 fn edges_of_array(elem: Type, session: &SessionCx) -> Vec<Datum> {
     let values = edges(elem, session);
-    let nested = Array { elem, dims: vec![(1, 0), (values.len() as i32, i32::MAX - values.len() as i32)], values: values.clone() };
-    vec![Array::empty(elem).datum(), Array::from_values(elem, values).datum(), Array::from_values(elem, vec![Datum::Null]).datum(), nested.datum()]
+    let nested = Array {
+        elem,
+        dims: vec![(1, 0), (values.len() as i32, i32::MAX - values.len() as i32)],
+        values: values.clone(),
+    };
+    vec![
+        Array::empty(elem).datum(),
+        Array::from_values(elem, values).datum(),
+        Array::from_values(elem, vec![Datum::Null]).datum(),
+        nested.datum(),
+    ]
 }
 
 /// No arguments make a function panic. Overflow checks are on in tests, so a wrapped number shows too.
@@ -404,7 +469,9 @@ fn every_function_survives_edge_arguments() {
                 values[i] = Datum::Null;
             }
             let ret = concrete(&f.ret);
-            let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (f.imp)(&values, &FnCx { session: &session, arg_types: &types, ret, typmod: -1 })));
+            let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                (f.imp)(&values, &FnCx { session: &session, arg_types: &types, ret, typmod: -1 })
+            }));
             match called {
                 Ok(Ok(value)) => drop(io::to_text(&value, ret, &session)),
                 Ok(Err(_)) => {}

@@ -68,7 +68,8 @@ fn cases(r: &mut Registry) {
     r.pure("chr", &[I], T, |a, _| chr(args::int4(a, 0)?));
     r.pure("ascii", &[T], I, |a, _| Ok(Datum::Int4(args::text(a, 0)?.chars().next().map_or(0, |c| c as i32))));
     r.pure("translate", &[T, T, T], T, |a, _| {
-        let (from, to): (Vec<char>, Vec<char>) = (args::text(a, 1)?.chars().collect(), args::text(a, 2)?.chars().collect());
+        let (from, to): (Vec<char>, Vec<char>) =
+            (args::text(a, 1)?.chars().collect(), args::text(a, 2)?.chars().collect());
         let out = args::text(a, 0)?.chars().filter_map(|c| match from.iter().position(|f| *f == c) {
             Some(i) => to.get(i).copied(),
             None => Some(c),
@@ -124,7 +125,9 @@ pub(super) fn substring_range(start: i32, len: Option<i32>) -> Result<(usize, Op
 fn parts(r: &mut Registry) {
     for name in ["substring", "substr"] {
         r.pure(name, &[T, I], T, |a, _| Ok(Datum::text(substring(args::text(a, 0)?, args::int4(a, 1)?, None)?)));
-        r.pure(name, &[T, I, I], T, |a, _| Ok(Datum::text(substring(args::text(a, 0)?, args::int4(a, 1)?, Some(args::int4(a, 2)?))?)));
+        r.pure(name, &[T, I, I], T, |a, _| {
+            Ok(Datum::text(substring(args::text(a, 0)?, args::int4(a, 1)?, Some(args::int4(a, 2)?))?))
+        });
     }
     r.pure("left", &[T, I], T, |a, _| {
         let (s, n) = (args::text(a, 0)?, args::int4(a, 1)?);
@@ -134,7 +137,9 @@ fn parts(r: &mut Registry) {
         let (s, n) = (args::text(a, 0)?, args::int4(a, 1)?);
         Ok(Datum::text(split_chars(s, n.saturating_neg()).1))
     });
-    r.pure("overlay", &[T, T, I, I], T, |a, _| overlay(args::text(a, 0)?, args::text(a, 1)?, args::int4(a, 2)?, args::int4(a, 3)?));
+    r.pure("overlay", &[T, T, I, I], T, |a, _| {
+        overlay(args::text(a, 0)?, args::text(a, 1)?, args::int4(a, 2)?, args::int4(a, 3)?)
+    });
     r.pure("overlay", &[T, T, I], T, |a, _| {
         let new = args::text(a, 1)?;
         overlay(args::text(a, 0)?, new, args::int4(a, 2)?, i32::try_from(new.chars().count()).unwrap_or(i32::MAX))
@@ -145,8 +150,26 @@ fn parts(r: &mut Registry) {
         r.pure("ltrim", args, T, |a, _| trim(a, true, false));
         r.pure("rtrim", args, T, |a, _| trim(a, false, true));
     }
-    r.scalar(ScalarFn { name: "string_to_array", args: &[T, T], variadic: None, optional: 0, ret: Type::TEXT_ARRAY, strict: false, volatility: Volatility::Immutable, imp: string_to_array });
-    r.scalar(ScalarFn { name: "string_to_array", args: &[T, T, T], variadic: None, optional: 0, ret: Type::TEXT_ARRAY, strict: false, volatility: Volatility::Immutable, imp: string_to_array });
+    r.scalar(ScalarFn {
+        name: "string_to_array",
+        args: &[T, T],
+        variadic: None,
+        optional: 0,
+        ret: Type::TEXT_ARRAY,
+        strict: false,
+        volatility: Volatility::Immutable,
+        imp: string_to_array,
+    });
+    r.scalar(ScalarFn {
+        name: "string_to_array",
+        args: &[T, T, T],
+        variadic: None,
+        optional: 0,
+        ret: Type::TEXT_ARRAY,
+        strict: false,
+        volatility: Volatility::Immutable,
+        imp: string_to_array,
+    });
 }
 
 // After n characters, or before the last -n.
@@ -159,7 +182,9 @@ fn overlay(s: &str, new: &str, start: i32, len: i32) -> Result<Datum> {
     if start <= 0 {
         return Err(SqlError::new(state::SUBSTRING_ERROR, "negative substring length not allowed"));
     }
-    let rest = start.checked_add(len).ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range"))?;
+    let rest = start
+        .checked_add(len)
+        .ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range"))?;
     Ok(Datum::text(format!("{}{new}{}", substring(s, 1, Some(start - 1))?, substring(s, rest, None)?)))
 }
 
@@ -253,7 +278,9 @@ fn searching(r: &mut Registry) {
         }
         Ok(Datum::text(s.replace(from, args::text(a, 2)?)))
     });
-    r.binary("^@", "starts_with", &[T, T], Type::BOOL, |a, _| Ok(Datum::Bool(args::text(a, 0)?.starts_with(args::text(a, 1)?))));
+    r.binary("^@", "starts_with", &[T, T], Type::BOOL, |a, _| {
+        Ok(Datum::Bool(args::text(a, 0)?.starts_with(args::text(a, 1)?)))
+    });
 }
 
 fn joining(r: &mut Registry) {
@@ -268,14 +295,32 @@ fn joining(r: &mut Registry) {
     r.operator("||", Type::ANYNONARRAY, T, f);
     let f = r.stable("textanycat", &[T, Type::ANYNONARRAY], T, cat_any);
     r.operator("||", T, Type::ANYNONARRAY, f);
-    let any = |name, args, imp| ScalarFn { name, args, variadic: Some(Type::ANY), optional: 0, ret: T, strict: false, volatility: Volatility::Stable, imp };
+    let any = |name, args, imp| ScalarFn {
+        name,
+        args,
+        variadic: Some(Type::ANY),
+        optional: 0,
+        ret: T,
+        strict: false,
+        volatility: Volatility::Stable,
+        imp,
+    };
     r.scalar(any("concat", &[], |a, cx| Ok(Datum::text(join(a, 0, "", cx)))));
     r.scalar(any("concat_ws", &[T], |a, cx| match args::text_or_null(a, 0)? {
         Some(separator) => Ok(Datum::text(join(a, 1, separator, cx))),
         None => Ok(Datum::Null),
     }));
     r.scalar(any("format", &[T], format::format));
-    r.scalar(ScalarFn { name: "format", args: &[T], variadic: None, optional: 0, ret: T, strict: false, volatility: Volatility::Stable, imp: format::format });
+    r.scalar(ScalarFn {
+        name: "format",
+        args: &[T],
+        variadic: None,
+        optional: 0,
+        ret: T,
+        strict: false,
+        volatility: Volatility::Stable,
+        imp: format::format,
+    });
 }
 
 // `||` of text and anything else: the other's text, as its cast to text gives it.

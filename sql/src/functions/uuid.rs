@@ -8,13 +8,22 @@ use crate::types::{Datum, Type};
 
 /// Adds it.
 pub fn register(r: &mut Registry) {
-    r.scalar(ScalarFn { name: "gen_random_uuid", args: &[], variadic: None, optional: 0, ret: Type::UUID, strict: true, volatility: Volatility::Volatile, imp: |_, _| {
-        let mut u = random_bytes::<16>()?;
-        // Version 4, variant 1 of RFC 4122.
-        u[6] = u[6] & 0x0f | 0x40;
-        u[8] = u[8] & 0x3f | 0x80;
-        Ok(Datum::Uuid(Box::new(u)))
-    } });
+    r.scalar(ScalarFn {
+        name: "gen_random_uuid",
+        args: &[],
+        variadic: None,
+        optional: 0,
+        ret: Type::UUID,
+        strict: true,
+        volatility: Volatility::Volatile,
+        imp: |_, _| {
+            let mut u = random_bytes::<16>()?;
+            // Version 4, variant 1 of RFC 4122.
+            u[6] = u[6] & 0x0f | 0x40;
+            u[8] = u[8] & 0x3f | 0x80;
+            Ok(Datum::Uuid(Box::new(u)))
+        },
+    });
 }
 
 /// Bytes of the operating system's generator.

@@ -73,40 +73,103 @@ pub enum ExprKind {
     /// `*`, `t.*`: only in select lists, rows and count.
     Star(Vec<Name>),
     /// `(e).name`.
-    Field { input: Box<Expr>, name: Name },
+    Field {
+        input: Box<Expr>,
+        name: Name,
+    },
     /// `(e).*`.
     FieldStar(Box<Expr>),
     /// `e[..][..]`.
-    Subscript { input: Box<Expr>, items: Vec<Subscript> },
+    Subscript {
+        input: Box<Expr>,
+        items: Vec<Subscript>,
+    },
     /// An operator; no left operand for a prefix one. `schema` from OPERATOR(schema.op).
-    Op { schema: Option<String>, name: String, left: Option<Box<Expr>>, right: Box<Expr> },
+    Op {
+        schema: Option<String>,
+        name: String,
+        left: Option<Box<Expr>>,
+        right: Box<Expr>,
+    },
     And(Vec<Expr>),
     Or(Vec<Expr>),
     Not(Box<Expr>),
-    IsNull { input: Box<Expr>, negated: bool },
+    IsNull {
+        input: Box<Expr>,
+        negated: bool,
+    },
     /// `value` None is UNKNOWN.
-    IsBool { input: Box<Expr>, value: Option<bool>, negated: bool },
-    IsDistinct { left: Box<Expr>, right: Box<Expr>, negated: bool },
-    Between { input: Box<Expr>, low: Box<Expr>, high: Box<Expr>, symmetric: bool, negated: bool },
-    InList { input: Box<Expr>, list: Vec<Expr>, negated: bool },
-    InQuery { input: Box<Expr>, query: Box<Query>, negated: bool },
+    IsBool {
+        input: Box<Expr>,
+        value: Option<bool>,
+        negated: bool,
+    },
+    IsDistinct {
+        left: Box<Expr>,
+        right: Box<Expr>,
+        negated: bool,
+    },
+    Between {
+        input: Box<Expr>,
+        low: Box<Expr>,
+        high: Box<Expr>,
+        symmetric: bool,
+        negated: bool,
+    },
+    InList {
+        input: Box<Expr>,
+        list: Vec<Expr>,
+        negated: bool,
+    },
+    InQuery {
+        input: Box<Expr>,
+        query: Box<Query>,
+        negated: bool,
+    },
     /// LIKE, ILIKE, SIMILAR TO.
-    Like { kind: LikeKind, input: Box<Expr>, pattern: Box<Expr>, escape: Option<Box<Expr>>, negated: bool },
+    Like {
+        kind: LikeKind,
+        input: Box<Expr>,
+        pattern: Box<Expr>,
+        escape: Option<Box<Expr>>,
+        negated: bool,
+    },
     /// `left op ANY (..)`; `op` as the operator is called (`~~` for LIKE).
-    Quantified { left: Box<Expr>, op: String, all: bool, right: Quantified },
+    Quantified {
+        left: Box<Expr>,
+        op: String,
+        all: bool,
+        right: Quantified,
+    },
     Exists(Box<Query>),
     ScalarQuery(Box<Query>),
     ArrayQuery(Box<Query>),
     /// ARRAY[..]; nested brackets are nested Arrays.
     Array(Vec<Expr>),
-    Row { fields: Vec<Expr>, explicit: bool },
-    Case { operand: Option<Box<Expr>>, whens: Vec<(Expr, Expr)>, otherwise: Option<Box<Expr>> },
+    Row {
+        fields: Vec<Expr>,
+        explicit: bool,
+    },
+    Case {
+        operand: Option<Box<Expr>>,
+        whens: Vec<(Expr, Expr)>,
+        otherwise: Option<Box<Expr>>,
+    },
     Coalesce(Vec<Expr>),
     NullIf(Box<Expr>, Box<Expr>),
-    MinMax { args: Vec<Expr>, greatest: bool },
+    MinMax {
+        args: Vec<Expr>,
+        greatest: bool,
+    },
     /// CAST, `::` and `type 'literal'`.
-    Cast { input: Box<Expr>, ty: Box<TypeName> },
-    Collate { input: Box<Expr>, collation: QName },
+    Cast {
+        input: Box<Expr>,
+        ty: Box<TypeName>,
+    },
+    Collate {
+        input: Box<Expr>,
+        collation: QName,
+    },
     Call(Box<Call>),
     /// CURRENT_DATE and its like.
     Keyword(KeywordValue),
@@ -407,10 +470,26 @@ pub struct Alias {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum FromItem {
-    Table { name: QName, as_of: Option<AsOf>, alias: Option<Alias> },
-    Subquery { lateral: bool, query: Box<Query>, alias: Option<Alias>, pos: Pos },
+    Table {
+        name: QName,
+        as_of: Option<AsOf>,
+        alias: Option<Alias>,
+    },
+    Subquery {
+        lateral: bool,
+        query: Box<Query>,
+        alias: Option<Alias>,
+        pos: Pos,
+    },
     /// Functions; more than one only for ROWS FROM.
-    Function { lateral: bool, calls: Vec<Expr>, rows_from: bool, ordinality: bool, alias: Option<Alias>, pos: Pos },
+    Function {
+        lateral: bool,
+        calls: Vec<Expr>,
+        rows_from: bool,
+        ordinality: bool,
+        alias: Option<Alias>,
+        pos: Pos,
+    },
     Join(Box<Join>),
 }
 

@@ -17,69 +17,173 @@ pub enum StatementKind {
     CreateTableAs(Box<CreateTableAs>),
     CreateIndex(Box<CreateIndex>),
     CreateView(Box<CreateView>),
-    CreateSchema { name: Option<Name>, if_not_exists: bool, authorization: Option<Name>, elements: bool },
-    CreateSequence { name: QName, if_not_exists: bool, temporary: bool, options: Vec<SequenceOption> },
-    AlterSequence { name: QName, if_exists: bool, options: Vec<SequenceOption> },
-    CreateDatabase { name: Name, options: Vec<(String, DefValue)> },
-    DropDatabase { name: Name, if_exists: bool, force: bool },
+    CreateSchema {
+        name: Option<Name>,
+        if_not_exists: bool,
+        authorization: Option<Name>,
+        elements: bool,
+    },
+    CreateSequence {
+        name: QName,
+        if_not_exists: bool,
+        temporary: bool,
+        options: Vec<SequenceOption>,
+    },
+    AlterSequence {
+        name: QName,
+        if_exists: bool,
+        options: Vec<SequenceOption>,
+    },
+    CreateDatabase {
+        name: Name,
+        options: Vec<(String, DefValue)>,
+    },
+    DropDatabase {
+        name: Name,
+        if_exists: bool,
+        force: bool,
+    },
     /// CREATE TAG name [AS OF ..].
-    CreateTag { name: Name, at: Option<AsOf>, if_not_exists: bool },
-    DropTag { name: Name, if_exists: bool },
+    CreateTag {
+        name: Name,
+        at: Option<AsOf>,
+        if_not_exists: bool,
+    },
+    DropTag {
+        name: Name,
+        if_exists: bool,
+    },
     AlterTable(Box<AlterTable>),
     /// ALTER {TABLE|INDEX|VIEW|SEQUENCE|SCHEMA|DATABASE} name RENAME TO new.
-    Rename { kind: ObjectKind, name: QName, if_exists: bool, to: Name },
+    Rename {
+        kind: ObjectKind,
+        name: QName,
+        if_exists: bool,
+        to: Name,
+    },
     /// ALTER {TABLE|VIEW|SEQUENCE} name SET SCHEMA new.
-    SetSchema { kind: ObjectKind, name: QName, if_exists: bool, schema: Name },
+    SetSchema {
+        kind: ObjectKind,
+        name: QName,
+        if_exists: bool,
+        schema: Name,
+    },
     /// ALTER .. OWNER TO role.
-    SetOwner { kind: ObjectKind, name: QName, if_exists: bool, owner: Name },
-    Drop { kind: ObjectKind, names: Vec<QName>, if_exists: bool, cascade: bool, concurrently: bool },
-    Truncate { tables: Vec<QName>, restart_identity: bool, cascade: bool },
-    Comment { on: CommentTarget, text: Option<String> },
-    Begin { modes: TransactionModes },
-    Commit { chain: bool },
-    Rollback { chain: bool },
+    SetOwner {
+        kind: ObjectKind,
+        name: QName,
+        if_exists: bool,
+        owner: Name,
+    },
+    Drop {
+        kind: ObjectKind,
+        names: Vec<QName>,
+        if_exists: bool,
+        cascade: bool,
+        concurrently: bool,
+    },
+    Truncate {
+        tables: Vec<QName>,
+        restart_identity: bool,
+        cascade: bool,
+    },
+    Comment {
+        on: CommentTarget,
+        text: Option<String>,
+    },
+    Begin {
+        modes: TransactionModes,
+    },
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
     Savepoint(Name),
     ReleaseSavepoint(Name),
     RollbackTo(Name),
     PrepareTransaction(String),
     /// SET TRANSACTION ..
-    SetTransaction { modes: TransactionModes },
+    SetTransaction {
+        modes: TransactionModes,
+    },
     /// SET TRANSACTION SNAPSHOT 'id'.
     SetTransactionSnapshot(String),
     /// SET SESSION CHARACTERISTICS AS TRANSACTION ..
-    SetSessionCharacteristics { modes: TransactionModes },
+    SetSessionCharacteristics {
+        modes: TransactionModes,
+    },
     /// SET CONSTRAINTS {ALL | names} {DEFERRED | IMMEDIATE}.
-    SetConstraints { names: Vec<QName>, deferred: bool },
+    SetConstraints {
+        names: Vec<QName>,
+        deferred: bool,
+    },
     /// SET [LOCAL] name = values; `SET TIME ZONE x` is name `timezone`, `SET NAMES x` is `client_encoding`, SET SCHEMA is `search_path`.
-    Set { name: String, local: bool, value: SetValue },
-    Show { name: String },
+    Set {
+        name: String,
+        local: bool,
+        value: SetValue,
+    },
+    Show {
+        name: String,
+    },
     ShowAll,
-    Reset { name: String },
+    Reset {
+        name: String,
+    },
     ResetAll,
     Discard(DiscardKind),
-    Prepare { name: Name, types: Vec<TypeName>, statement: Box<Statement> },
-    Execute { name: Name, args: Vec<Expr> },
+    Prepare {
+        name: Name,
+        types: Vec<TypeName>,
+        statement: Box<Statement>,
+    },
+    Execute {
+        name: Name,
+        args: Vec<Expr>,
+    },
     /// None: ALL.
     Deallocate(Option<Name>),
     Declare(Box<Declare>),
     /// FETCH, or MOVE.
-    Fetch { cursor: Name, direction: FetchDirection, is_move: bool },
+    Fetch {
+        cursor: Name,
+        direction: FetchDirection,
+        is_move: bool,
+    },
     /// None: ALL.
     Close(Option<Name>),
     Listen(Name),
     Unlisten(Option<Name>),
-    Notify { channel: Name, payload: Option<String> },
+    Notify {
+        channel: Name,
+        payload: Option<String>,
+    },
     /// VACUUM, with the tables named.
-    Vacuum { tables: Vec<QName>, analyze: bool, full: bool },
-    Analyze { tables: Vec<QName> },
+    Vacuum {
+        tables: Vec<QName>,
+        analyze: bool,
+        full: bool,
+    },
+    Analyze {
+        tables: Vec<QName>,
+    },
     Checkpoint,
     Cluster(Option<QName>),
     Reindex,
-    Lock { tables: Vec<QName>, mode: String, nowait: bool },
+    Lock {
+        tables: Vec<QName>,
+        mode: String,
+        nowait: bool,
+    },
     /// GRANT or REVOKE.
     Grant(Box<Grant>),
     /// DO: language and body.
-    Do { language: Option<String>, body: String },
+    Do {
+        language: Option<String>,
+        body: String,
+    },
     /// CALL: a function's call.
     Call(Box<Expr>),
     Copy(Box<Copy>),
@@ -160,7 +264,10 @@ pub enum TableElement {
     Column(Box<ColumnDef>),
     Constraint(Box<Constraint>),
     /// LIKE table with the INCLUDING options left on: lower-case names (`defaults`, `constraints`, `indexes`, `identity`, `comments` ...).
-    Like { table: QName, including: Vec<String> },
+    Like {
+        table: QName,
+        including: Vec<String>,
+    },
 }
 
 /// A column's definition.
@@ -196,9 +303,14 @@ pub enum ColumnConstraintKind {
     Default(TextExpr),
     Check(TextExpr),
     PrimaryKey,
-    Unique { nulls_not_distinct: bool },
+    Unique {
+        nulls_not_distinct: bool,
+    },
     References(References),
-    Identity { always: bool, options: Vec<SequenceOption> },
+    Identity {
+        always: bool,
+        options: Vec<SequenceOption>,
+    },
     /// GENERATED ALWAYS AS (..) STORED.
     Generated(TextExpr),
     Deferrable(bool),
@@ -235,11 +347,24 @@ pub struct Constraint {
 #[allow(missing_docs)]
 pub enum ConstraintKind {
     Check(TextExpr),
-    PrimaryKey { columns: Vec<Name>, include: Vec<Name> },
-    Unique { columns: Vec<Name>, include: Vec<Name>, nulls_not_distinct: bool },
-    ForeignKey { columns: Vec<Name>, references: References },
+    PrimaryKey {
+        columns: Vec<Name>,
+        include: Vec<Name>,
+    },
+    Unique {
+        columns: Vec<Name>,
+        include: Vec<Name>,
+        nulls_not_distinct: bool,
+    },
+    ForeignKey {
+        columns: Vec<Name>,
+        references: References,
+    },
     /// ADD CONSTRAINT .. {PRIMARY KEY | UNIQUE} USING INDEX.
-    UsingIndex { index: Name, primary: bool },
+    UsingIndex {
+        index: Name,
+        primary: bool,
+    },
     Exclude,
 }
 
@@ -347,20 +472,62 @@ pub struct AlterTable {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum AlterAction {
-    AddColumn { column: Box<ColumnDef>, if_not_exists: bool },
-    DropColumn { name: Name, if_exists: bool, cascade: bool },
-    RenameColumn { from: Name, to: Name },
-    RenameConstraint { from: Name, to: Name },
-    SetDefault { column: Name, value: TextExpr },
-    DropDefault { column: Name },
-    SetNotNull { column: Name },
-    DropNotNull { column: Name },
-    SetType { column: Name, ty: TypeName, collation: Option<QName>, using: Option<Expr> },
-    AddIdentity { column: Name, always: bool, options: Vec<SequenceOption> },
-    DropIdentity { column: Name, if_exists: bool },
-    SetIdentity { column: Name, always: Option<bool>, options: Vec<SequenceOption> },
+    AddColumn {
+        column: Box<ColumnDef>,
+        if_not_exists: bool,
+    },
+    DropColumn {
+        name: Name,
+        if_exists: bool,
+        cascade: bool,
+    },
+    RenameColumn {
+        from: Name,
+        to: Name,
+    },
+    RenameConstraint {
+        from: Name,
+        to: Name,
+    },
+    SetDefault {
+        column: Name,
+        value: TextExpr,
+    },
+    DropDefault {
+        column: Name,
+    },
+    SetNotNull {
+        column: Name,
+    },
+    DropNotNull {
+        column: Name,
+    },
+    SetType {
+        column: Name,
+        ty: TypeName,
+        collation: Option<QName>,
+        using: Option<Expr>,
+    },
+    AddIdentity {
+        column: Name,
+        always: bool,
+        options: Vec<SequenceOption>,
+    },
+    DropIdentity {
+        column: Name,
+        if_exists: bool,
+    },
+    SetIdentity {
+        column: Name,
+        always: Option<bool>,
+        options: Vec<SequenceOption>,
+    },
     AddConstraint(Box<Constraint>),
-    DropConstraint { name: Name, if_exists: bool, cascade: bool },
+    DropConstraint {
+        name: Name,
+        if_exists: bool,
+        cascade: bool,
+    },
     ValidateConstraint(Name),
     /// Known to PostgreSQL, not honoured: its words.
     Unsupported(String),
@@ -373,7 +540,10 @@ pub enum CommentTarget {
     Object(ObjectKind, QName),
     /// table.column.
     Column(QName),
-    Constraint { name: Name, table: QName },
+    Constraint {
+        name: Name,
+        table: QName,
+    },
 }
 
 /// BEGIN's and SET TRANSACTION's modes; None: not said.

@@ -3,7 +3,7 @@
 use super::ast::*;
 use super::lexer::Tok;
 use super::parser::Parser;
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 
 impl Parser<'_> {
     /// After CREATE.
@@ -72,7 +72,11 @@ impl Parser<'_> {
         let object = match word {
             "materialized" => "MATERIALIZED VIEW".into(),
             "foreign" => {
-                if self.is_kw("data") { "FOREIGN DATA WRAPPER".into() } else { "FOREIGN TABLE".to_owned() }
+                if self.is_kw("data") {
+                    "FOREIGN DATA WRAPPER".into()
+                } else {
+                    "FOREIGN TABLE".to_owned()
+                }
             }
             "user" if self.is_kw("mapping") => "USER MAPPING".into(),
             "event" => "EVENT TRIGGER".into(),
@@ -82,9 +86,11 @@ impl Parser<'_> {
             "operator" if self.is_kw("class") => "OPERATOR CLASS".into(),
             "operator" if self.is_kw("family") => "OPERATOR FAMILY".into(),
             "access" => "ACCESS METHOD".into(),
-            "type" | "domain" | "function" | "procedure" | "routine" | "aggregate" | "operator" | "cast" | "collation" | "conversion" | "extension" | "language" | "policy"
-            | "publication" | "subscription" | "rule" | "role" | "user" | "group" | "server" | "statistics" | "tablespace" | "transform" | "trigger" | "trusted"
-            | "procedural" | "constraint" | "system" | "database" | "view" | "index" | "sequence" | "table" | "schema" | "owned" => word.to_ascii_uppercase(),
+            "type" | "domain" | "function" | "procedure" | "routine" | "aggregate" | "operator" | "cast"
+            | "collation" | "conversion" | "extension" | "language" | "policy" | "publication" | "subscription"
+            | "rule" | "role" | "user" | "group" | "server" | "statistics" | "tablespace" | "transform" | "trigger"
+            | "trusted" | "procedural" | "constraint" | "system" | "database" | "view" | "index" | "sequence"
+            | "table" | "schema" | "owned" => word.to_ascii_uppercase(),
             _ => return Err(self.unexpected_at(self.at - 1)),
         };
         self.skip_statement()?;
@@ -151,7 +157,14 @@ impl Parser<'_> {
             return self.unsupported(self.pos(), "PARTITION BY");
         }
         self.table_storage(&mut unsupported)?;
-        Ok(StatementKind::CreateTable(Box::new(CreateTable { name, if_not_exists, temporary, unlogged, elements, unsupported })))
+        Ok(StatementKind::CreateTable(Box::new(CreateTable {
+            name,
+            if_not_exists,
+            temporary,
+            unlogged,
+            elements,
+            unsupported,
+        })))
     }
 
     /// USING, WITH (..), WITHOUT OIDS, ON COMMIT, TABLESPACE.
@@ -168,12 +181,10 @@ impl Parser<'_> {
         } else {
             self.eat_kws(&["without", "oids"]);
         }
-        if self.eat_kws(&["on", "commit"]) {
-            if !self.eat_kws(&["preserve", "rows"]) {
-                unsupported.get_or_insert("ON COMMIT".into());
-                if !self.eat_kws(&["delete", "rows"]) {
-                    self.expect_kw("drop")?;
-                }
+        if self.eat_kws(&["on", "commit"]) && !self.eat_kws(&["preserve", "rows"]) {
+            unsupported.get_or_insert("ON COMMIT".into());
+            if !self.eat_kws(&["delete", "rows"]) {
+                self.expect_kw("drop")?;
             }
         }
         if self.eat_kw("tablespace") {
@@ -204,7 +215,10 @@ impl Parser<'_> {
     /// `name (a, b) AS`, `name USING m AS`: looks past the parentheses.
     fn table_as_follows(&self) -> bool {
         if !self.is_op("(") {
-            return self.is_kw("using") || self.is_kw("with") || self.are_kws(&["on", "commit"]) || self.is_kw("tablespace");
+            return self.is_kw("using")
+                || self.is_kw("with")
+                || self.are_kws(&["on", "commit"])
+                || self.is_kw("tablespace");
         }
         let mut n = 1;
         loop {
@@ -228,12 +242,19 @@ impl Parser<'_> {
         self.table_as(name, if_not_exists, temporary, materialized)
     }
 
-    fn table_as(&mut self, name: QName, if_not_exists: bool, temporary: bool, materialized_view: bool) -> Result<StatementKind> {
+    fn table_as(
+        &mut self,
+        name: QName,
+        if_not_exists: bool,
+        temporary: bool,
+        materialized_view: bool,
+    ) -> Result<StatementKind> {
         let columns = if self.is_op("(") { self.name_list()? } else { vec![] };
         let mut unsupported = None;
         self.table_storage(&mut unsupported)?;
         self.expect_kw("as")?;
-        let statement = if self.eat_kw("execute") { self.execute()? } else { StatementKind::Query(Box::new(self.query()?)) };
+        let statement =
+            if self.eat_kw("execute") { self.execute()? } else { StatementKind::Query(Box::new(self.query()?)) };
         let mut with_data = true;
         if self.eat_kw("with") {
             with_data = !self.eat_kw("no");
@@ -273,7 +294,17 @@ impl Parser<'_> {
             self.expect_kws(&["check", "option"])?;
             check_option = true;
         }
-        Ok(StatementKind::CreateView(Box::new(CreateView { name, or_replace, temporary, recursive, columns, query, text, check_option, options })))
+        Ok(StatementKind::CreateView(Box::new(CreateView {
+            name,
+            or_replace,
+            temporary,
+            recursive,
+            columns,
+            query,
+            text,
+            check_option,
+            options,
+        })))
     }
 
     fn create_index(&mut self, unique: bool) -> Result<StatementKind> {
@@ -361,12 +392,24 @@ impl Parser<'_> {
         if self.eat_kw("like") {
             let table = self.relation_name()?;
             let mut including: Vec<String> = Vec::new();
-            const ALL: [&str; 9] = ["comments", "compression", "constraints", "defaults", "generated", "identity", "indexes", "statistics", "storage"];
+            const ALL: [&str; 9] = [
+                "comments",
+                "compression",
+                "constraints",
+                "defaults",
+                "generated",
+                "identity",
+                "indexes",
+                "statistics",
+                "storage",
+            ];
             while let Some(word) = self.eat_one_of(&["including", "excluding"]) {
                 let option = self.col_label()?;
                 let names: Vec<&str> = match option.text.as_str() {
                     "all" => ALL.to_vec(),
-                    other => vec![ALL.iter().copied().find(|o| *o == other).ok_or_else(|| self.unexpected_at(self.at - 1))?],
+                    other => {
+                        vec![ALL.iter().copied().find(|o| *o == other).ok_or_else(|| self.unexpected_at(self.at - 1))?]
+                    }
                 };
                 including.retain(|o| !names.contains(&o.as_str()));
                 if word == "including" {
@@ -395,7 +438,8 @@ impl Parser<'_> {
             };
             if let Some(integer) = integer {
                 if ty.dims > 0 {
-                    return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "array of serial is not implemented").at(Some(ty.pos + 1)));
+                    return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "array of serial is not implemented")
+                        .at(Some(ty.pos + 1)));
                 }
                 serial = true;
                 ty.name.parts = vec!["pg_catalog".into(), integer.into()];
@@ -572,7 +616,15 @@ impl Parser<'_> {
         } else {
             return Ok(None);
         };
-        let mut made = Constraint { name, kind, deferrable: false, initially_deferred: false, not_valid: false, no_inherit: false, pos };
+        let mut made = Constraint {
+            name,
+            kind,
+            deferrable: false,
+            initially_deferred: false,
+            not_valid: false,
+            no_inherit: false,
+            pos,
+        };
         loop {
             if self.eat_kws(&["not", "deferrable"]) {
                 made.deferrable = false;
@@ -612,7 +664,19 @@ impl Parser<'_> {
 
     fn sequence_option(&mut self) -> Result<Option<SequenceOption>> {
         use SequenceOption as Option_;
-        let Some(word) = self.eat_one_of(&["as", "increment", "minvalue", "maxvalue", "start", "restart", "cache", "cycle", "no", "owned", "sequence"]) else {
+        let Some(word) = self.eat_one_of(&[
+            "as",
+            "increment",
+            "minvalue",
+            "maxvalue",
+            "start",
+            "restart",
+            "cache",
+            "cycle",
+            "no",
+            "owned",
+            "sequence",
+        ]) else {
             return Ok(None);
         };
         let option = match word {
@@ -769,7 +833,24 @@ impl Parser<'_> {
         }
         // Clustering, triggers, inheritance, row security, storage: known words, no such things here.
         let words: Vec<String> = match self.tok() {
-            Tok::Word(w, _) if matches!(w.as_str(), "set" | "reset" | "enable" | "disable" | "inherit" | "no" | "of" | "not" | "cluster" | "replica" | "force" | "attach" | "detach") => {
+            Tok::Word(w, _)
+                if matches!(
+                    w.as_str(),
+                    "set"
+                        | "reset"
+                        | "enable"
+                        | "disable"
+                        | "inherit"
+                        | "no"
+                        | "of"
+                        | "not"
+                        | "cluster"
+                        | "replica"
+                        | "force"
+                        | "attach"
+                        | "detach"
+                ) =>
+            {
                 let mut words = vec![w.to_ascii_uppercase()];
                 self.advance();
                 while !self.at_end() && !self.is_op(",") {
@@ -777,10 +858,10 @@ impl Parser<'_> {
                         self.reloptions()?;
                         continue;
                     }
-                    if words.len() < 3 {
-                        if let Tok::Word(w, Some(_)) = self.tok() {
-                            words.push(w.to_ascii_uppercase());
-                        }
+                    if words.len() < 3
+                        && let Tok::Word(w, Some(_)) = self.tok()
+                    {
+                        words.push(w.to_ascii_uppercase());
                     }
                     self.advance();
                 }
@@ -838,7 +919,12 @@ impl Parser<'_> {
                     }
                 } else if self.is_kw("restart") {
                     options.extend(self.sequence_option()?);
-                } else if self.is_kw("set") && !self.is_op_at(1, "(") && !self.is_kw_at(1, "statistics") && !self.is_kw_at(1, "storage") && !self.is_kw_at(1, "compression") {
+                } else if self.is_kw("set")
+                    && !self.is_op_at(1, "(")
+                    && !self.is_kw_at(1, "statistics")
+                    && !self.is_kw_at(1, "storage")
+                    && !self.is_kw_at(1, "compression")
+                {
                     self.advance();
                     match self.sequence_option()? {
                         Some(option) => options.push(option),

@@ -12,8 +12,16 @@ impl Parser<'_> {
         self.expect_kw("into")?;
         let table = self.relation_name()?;
         let alias = if self.eat_kw("as") { Some(self.col_id()?.text) } else { None };
-        let mut insert =
-            Insert { with, table, alias, columns: vec![], overriding: Overriding::None, source: None, on_conflict: None, returning: vec![] };
+        let mut insert = Insert {
+            with,
+            table,
+            alias,
+            columns: vec![],
+            overriding: Overriding::None,
+            source: None,
+            on_conflict: None,
+            returning: vec![],
+        };
         if self.eat_kws(&["default", "values"]) {
             return self.insert_rest(insert);
         }
@@ -49,7 +57,8 @@ impl Parser<'_> {
         while self.is_op_at(n, "(") {
             n += 1;
         }
-        ["select", "values", "with", "table"].iter().any(|k| self.is_kw_at(n, k)) && (n > 1 || !(self.is_op_at(n + 1, ",") || self.is_op_at(n + 1, ")")))
+        ["select", "values", "with", "table"].iter().any(|k| self.is_kw_at(n, k))
+            && (n > 1 || !(self.is_op_at(n + 1, ",") || self.is_op_at(n + 1, ")")))
     }
 
     fn insert_rest(&mut self, mut insert: Insert) -> Result<Insert> {
@@ -129,9 +138,7 @@ impl Parser<'_> {
         if !only {
             self.eat_op("*");
         }
-        let alias = if self.eat_kw("as") {
-            Some(self.col_id()?.text)
-        } else if self.is_col_id() && !self.is_kw("set") {
+        let alias = if self.eat_kw("as") || (self.is_col_id() && !self.is_kw("set")) {
             Some(self.col_id()?.text)
         } else {
             None
@@ -218,7 +225,18 @@ impl Parser<'_> {
     /// The options of before PostgreSQL 9.0.
     fn copy_old_options(&mut self, options: &mut Vec<(String, DefValue)>, _with: bool) -> Result<()> {
         loop {
-            let word = match self.eat_one_of(&["binary", "freeze", "delimiter", "null", "csv", "header", "quote", "escape", "force", "encoding"]) {
+            let word = match self.eat_one_of(&[
+                "binary",
+                "freeze",
+                "delimiter",
+                "null",
+                "csv",
+                "header",
+                "quote",
+                "escape",
+                "force",
+                "encoding",
+            ]) {
                 Some(word) => word,
                 None => return Ok(()),
             };
@@ -271,7 +289,10 @@ impl Parser<'_> {
             }
             Tok::Op("(") => {
                 self.advance();
-                let items = self.comma_list(|p| if matches!(p.tok(), Tok::Str(_)) { p.string() } else { Ok(p.col_label()?.text) })?;
+                let items =
+                    self.comma_list(
+                        |p| if matches!(p.tok(), Tok::Str(_)) { p.string() } else { Ok(p.col_label()?.text) },
+                    )?;
                 self.expect_op(")")?;
                 DefValue::List(items)
             }

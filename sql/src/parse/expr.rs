@@ -43,7 +43,18 @@ fn special(name: &str, args: Vec<Expr>, pos: Pos) -> Expr {
 }
 
 fn plain_call(name: QName, args: Vec<Arg>) -> Call {
-    Call { name, args, star: false, variadic: false, distinct: false, order_by: vec![], within_group: vec![], filter: None, over: None, special: false }
+    Call {
+        name,
+        args,
+        star: false,
+        variadic: false,
+        distinct: false,
+        order_by: vec![],
+        within_group: vec![],
+        filter: None,
+        over: None,
+        special: false,
+    }
 }
 
 impl Parser<'_> {
@@ -74,7 +85,15 @@ impl Parser<'_> {
                         let negated = n.strip_prefix('-').map_or_else(|| format!("-{n}"), str::to_owned);
                         make(ExprKind::Number(negated), pos)
                     }
-                    kind => make(ExprKind::Op { schema: None, name: "-".into(), left: None, right: Box::new(make(kind, operand.pos)) }, pos),
+                    kind => make(
+                        ExprKind::Op {
+                            schema: None,
+                            name: "-".into(),
+                            left: None,
+                            right: Box::new(make(kind, operand.pos)),
+                        },
+                        pos,
+                    ),
                 })
             }
             Tok::Op("+") => {
@@ -182,9 +201,13 @@ impl Parser<'_> {
                         make(ExprKind::IsNull { input: Box::new(left), negated }, pos)
                     }
                     "overlaps" if matches!(left.kind, ExprKind::Row { .. }) => self.overlaps(left, pos)?,
-                    "between" | "in" | "like" | "ilike" | "similar" if MATCH >= min && !b => self.match_form(left, false, pos)?,
+                    "between" | "in" | "like" | "ilike" | "similar" if MATCH >= min && !b => {
+                        self.match_form(left, false, pos)?
+                    }
                     "not"
-                        if MATCH >= min && !b && ["between", "in", "like", "ilike", "similar"].iter().any(|k| self.is_kw_at(1, k)) =>
+                        if MATCH >= min
+                            && !b
+                            && ["between", "in", "like", "ilike", "similar"].iter().any(|k| self.is_kw_at(1, k)) =>
                     {
                         self.advance();
                         self.match_form(left, true, pos)?
@@ -268,7 +291,18 @@ impl Parser<'_> {
         }
         self.at += skip;
         let input = Box::new(left);
-        let value = match self.eat_one_of(&["null", "true", "false", "unknown", "document", "normalized", "nfc", "nfd", "nfkc", "nfkd"]) {
+        let value = match self.eat_one_of(&[
+            "null",
+            "true",
+            "false",
+            "unknown",
+            "document",
+            "normalized",
+            "nfc",
+            "nfd",
+            "nfkc",
+            "nfkd",
+        ]) {
             Some("null") => return Ok(Ok(make(ExprKind::IsNull { input, negated }, pos))),
             Some("true") => Some(true),
             Some("false") => Some(false),
@@ -284,7 +318,8 @@ impl Parser<'_> {
         self.advance();
         let row_pos = self.pos();
         let right = self.primary()?;
-        let (ExprKind::Row { fields: mut all, .. }, ExprKind::Row { fields: more, .. }) = (left.kind, right.kind) else {
+        let (ExprKind::Row { fields: mut all, .. }, ExprKind::Row { fields: more, .. }) = (left.kind, right.kind)
+        else {
             return Err(self.unexpected_at(self.at));
         };
         if all.len() != 2 {
@@ -413,10 +448,10 @@ impl Parser<'_> {
     }
 
     fn parenthesised(&mut self, mut exprs: Vec<Expr>, pos: Pos) -> Result<Expr> {
-        if exprs.len() == 1 {
-            if let Some(inner) = exprs.pop() {
-                return self.indirection(inner);
-            }
+        if exprs.len() == 1
+            && let Some(inner) = exprs.pop()
+        {
+            return self.indirection(inner);
         }
         Ok(make(ExprKind::Row { fields: exprs, explicit: false }, pos))
     }
@@ -569,7 +604,11 @@ impl Parser<'_> {
                 self.at += 2;
                 let args = self.comma_list(|p| p.expr())?;
                 self.expect_op(")")?;
-                if word == "coalesce" { ExprKind::Coalesce(args) } else { ExprKind::MinMax { args, greatest: word == "greatest" } }
+                if word == "coalesce" {
+                    ExprKind::Coalesce(args)
+                } else {
+                    ExprKind::MinMax { args, greatest: word == "greatest" }
+                }
             }
             "nullif" if call => {
                 self.at += 2;
@@ -591,7 +630,8 @@ impl Parser<'_> {
                 self.expect_op(")")?;
                 return Ok(Some(special("pg_collation_for", vec![value], pos)));
             }
-            "treat" | "xmlconcat" | "xmlelement" | "xmlexists" | "xmlforest" | "xmlparse" | "xmlpi" | "xmlroot" | "xmlserialize" | "xmltable"
+            "treat" | "xmlconcat" | "xmlelement" | "xmlexists" | "xmlforest" | "xmlparse" | "xmlpi" | "xmlroot"
+            | "xmlserialize" | "xmltable"
                 if call =>
             {
                 return self.unsupported(pos, &word.to_ascii_uppercase());
@@ -678,7 +718,11 @@ impl Parser<'_> {
                 // The plain form goes through the search path as any call does.
                 let name = QName { parts: vec![word.into()], pos };
                 let named = self.is_op_at(1, "=>") || self.is_op_at(1, ":=");
-                if named || self.is_op(")") || self.is_op("*") || self.one_of(&["all", "distinct", "variadic"]).is_some() {
+                if named
+                    || self.is_op(")")
+                    || self.is_op("*")
+                    || self.one_of(&["all", "distinct", "variadic"]).is_some()
+                {
                     return self.call_rest(name, None, pos);
                 }
                 let first = self.expr()?;
@@ -914,7 +958,8 @@ impl Parser<'_> {
             self.expect_op(")")?;
         }
         if self.eat_kw("over") {
-            call.over = Some(if self.is_op("(") { Over::Spec(self.window_spec()?) } else { Over::Name(self.col_id()?) });
+            call.over =
+                Some(if self.is_op("(") { Over::Spec(self.window_spec()?) } else { Over::Name(self.col_id()?) });
         }
         Ok(make(ExprKind::Call(Box::new(call)), pos))
     }
@@ -924,6 +969,28 @@ impl Parser<'_> {
 fn is_other(op: &str) -> bool {
     !matches!(
         op,
-        "+" | "-" | "*" | "/" | "%" | "^" | "<" | ">" | "=" | "<=" | ">=" | "<>" | "(" | ")" | "[" | "]" | "," | ";" | "." | ":" | "::" | ":=" | "=>" | ".."
+        "+" | "-"
+            | "*"
+            | "/"
+            | "%"
+            | "^"
+            | "<"
+            | ">"
+            | "="
+            | "<="
+            | ">="
+            | "<>"
+            | "("
+            | ")"
+            | "["
+            | "]"
+            | ","
+            | ";"
+            | "."
+            | ":"
+            | "::"
+            | ":="
+            | "=>"
+            | ".."
     )
 }

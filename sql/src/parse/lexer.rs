@@ -1,11 +1,16 @@
-//! The scanner: PostgreSQL's lexical rules (`scan.l`), with `standard_conforming_strings` on.
+//! Tokens: sqlparser's scanner cuts the text, PostgreSQL's rules (`scan.l`, `standard_conforming_strings` on) say what each piece is.
 //!
-//! It runs over the whole string once. What it cannot read becomes an [`Tok::Error`] where it stood, so that an earlier mistake of grammar
-//! is reported first, as PostgreSQL does.
+//! sqlparser knows where words, strings, comments and operators begin and end, but not every rule: it goes on where PostgreSQL stops (`0x1F`, `1_000`),
+//! cuts operators otherwise, joins no constants across lines, and tells errors in its own words. So each piece is read again from the source at the
+//! place it begins, and pieces that turn out to belong to it are passed over. What cannot be read becomes a [`Tok::Error`] where it stood, so that an
+//! earlier mistake of grammar is reported first, as PostgreSQL does.
+
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::tokenizer::{Token as Piece, Tokenizer};
 
 use super::ast::Pos;
-use super::keyword::{lookup, Category};
-use crate::error::{state, SqlError};
+use super::keyword::{Category, lookup};
+use crate::error::{SqlError, state};
 
 /// Longest identifier in bytes (NAMEDATALEN - 1).
 pub const IDENTIFIER_BYTES_MAX: usize = 63;
@@ -57,14 +62,50 @@ fn truncate(mut name: String) -> String {
     name
 }
 
+/// How often sqlparser's scanner is started again behind a piece that only PostgreSQL can read; then the rest is read without it, for starting
+/// again costs the length of the rest.
+const RESTARTS_MAX: usize = 8;
+
 /// All tokens of a string, the last one [`Tok::End`] or [`Tok::Error`].
 pub(super) fn tokenize(sql: &str) -> Vec<Token<'_>> {
     let mut lexer = Lexer { sql, bytes: sql.as_bytes(), at: 0, tokens: Vec::with_capacity(sql.len() / 4 + 2) };
-    if let Err(error) = lexer.run() {
-        let at = lexer.at as Pos;
-        lexer.tokens.push(Token { tok: Tok::Error(Box::new(error)), start: at, end: sql.len() as Pos });
-    }
+    let read = lexer.run();
+    let at = lexer.at as Pos;
+    let (tok, start) = match read {
+        Ok(()) => (Tok::End, sql.len() as Pos),
+        Err(error) => (Tok::Error(Box::new(error)), at),
+    };
+    lexer.tokens.push(Token { tok, start, end: sql.len() as Pos });
     lexer.tokens
+}
+
+/// A place in the text by line and column, as sqlparser counts (both from 1, in characters), and by byte.
+struct Cursor {
+    at: usize,
+    line: u64,
+    column: u64,
+}
+
+impl Cursor {
+    /// Goes forward to a place and gives its byte.
+    fn seek(&mut self, sql: &str, line: u64, column: u64) -> usize {
+        let mut chars = sql[self.at..].chars();
+        while (self.line, self.column) < (line, column) {
+            match chars.next() {
+                None => break,
+                Some('\n') => {
+                    self.line += 1;
+                    self.column = 1;
+                    self.at += 1;
+                }
+                Some(c) => {
+                    self.column += 1;
+                    self.at += c.len_utf8();
+                }
+            }
+        }
+        self.at
+    }
 }
 
 struct Lexer<'a> {
@@ -108,61 +149,108 @@ impl<'a> Lexer<'a> {
     }
 
     fn run(&mut self) -> Lexed<()> {
-        loop {
+        for _ in 0..RESTARTS_MAX {
+            let base = self.at;
+            let mut pieces = Vec::new();
+            let scanned = Tokenizer::new(&PostgreSqlDialect {}, &self.sql[base..])
+                .with_unescape(false)
+                .tokenize_with_location_into_buf(&mut pieces);
+            let mut cursor = Cursor { at: base, line: 1, column: 1 };
+            for piece in &pieces {
+                let start = cursor.seek(self.sql, piece.span.start.line, piece.span.start.column);
+                let end = cursor.seek(self.sql, piece.span.end.line, piece.span.end.column);
+                self.read_piece(&piece.token, start, end)?;
+            }
             self.skip_blank()?;
-            let start = self.at;
-            if start >= self.bytes.len() {
-                self.push(Tok::End, start);
+            if scanned.is_ok() && self.at >= self.bytes.len() {
                 return Ok(());
             }
-            let b = self.bytes[start];
-            match b {
-                b'\'' => {
-                    self.at += 1;
-                    let text = self.plain_string(start)?;
-                    self.push(Tok::Str(text), start);
-                }
-                b'"' => {
-                    self.at += 1;
-                    let name = self.quoted_identifier(start)?;
-                    self.push(Tok::Quoted(truncate(name)), start);
-                }
-                b'e' | b'E' if self.peek(1) == b'\'' => {
-                    self.at += 2;
-                    let text = self.escape_string(start)?;
-                    self.push(Tok::Str(text), start);
-                }
-                b'b' | b'B' | b'x' | b'X' if self.peek(1) == b'\'' => {
-                    self.at += 2;
-                    let text = self.plain_string(start)?;
-                    self.push(Tok::Bits(format!("{}{text}", b.to_ascii_lowercase() as char)), start);
-                }
-                b'n' | b'N' if self.peek(1) == b'\'' => {
-                    self.at += 1;
-                    self.push(Tok::Word("nchar".into(), lookup("nchar")), start);
-                }
-                b'u' | b'U' if self.peek(1) == b'&' && matches!(self.peek(2), b'\'' | b'"') => self.unicode(start)?,
-                b'$' => self.dollar(start)?,
-                b'0'..=b'9' => self.number(start)?,
-                b'.' if self.peek(1).is_ascii_digit() => self.number(start)?,
-                _ if is_ident_start(b) => {
-                    while is_ident_part(self.peek(0)) {
-                        self.at += 1;
-                    }
-                    let word = fold(&self.sql[start..self.at]);
-                    let keyword = lookup(&word);
-                    self.push(Tok::Word(word, keyword), start);
-                }
-                b':' if self.peek(1) == b':' || self.peek(1) == b'=' => self.fixed(start, 2),
-                b'.' if self.peek(1) == b'.' => self.fixed(start, 2),
-                b'(' | b')' | b'[' | b']' | b',' | b';' | b':' | b'.' => self.fixed(start, 1),
-                _ if is_operator(b) => self.operator(start),
-                _ => {
-                    let end = start + self.sql[start..].chars().next().map_or(1, char::len_utf8);
-                    return Err(self.error_at(start, end, "syntax error"));
-                }
+            // sqlparser cannot read what comes next. PostgreSQL can, or says why not.
+            if self.at < self.bytes.len() {
+                self.read()?;
             }
         }
+        loop {
+            self.skip_blank()?;
+            if self.at >= self.bytes.len() {
+                return Ok(());
+            }
+            self.read()?;
+        }
+    }
+
+    /// Reads what sqlparser cut from `start` to `end`, unless it belonged to what was read before.
+    fn read_piece(&mut self, piece: &Piece, start: usize, end: usize) -> Lexed<()> {
+        if let (Piece::Word(word), true) = (piece, start == self.at) {
+            // A letter before a quote is the beginning of a constant.
+            if word.quote_style.is_none() && !matches!(self.bytes.get(end), Some(b'\'' | b'&')) {
+                let folded = fold(&word.value);
+                let keyword = lookup(&folded);
+                self.at = end;
+                self.push(Tok::Word(folded, keyword), start);
+                return Ok(());
+            }
+        }
+        while self.at < end {
+            self.skip_blank()?;
+            if self.at < end {
+                self.read()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one token by PostgreSQL's rules.
+    fn read(&mut self) -> Lexed<()> {
+        let start = self.at;
+        let b = self.bytes[start];
+        match b {
+            b'\'' => {
+                self.at += 1;
+                let text = self.plain_string(start)?;
+                self.push(Tok::Str(text), start);
+            }
+            b'"' => {
+                self.at += 1;
+                let name = self.quoted_identifier(start)?;
+                self.push(Tok::Quoted(truncate(name)), start);
+            }
+            b'e' | b'E' if self.peek(1) == b'\'' => {
+                self.at += 2;
+                let text = self.escape_string(start)?;
+                self.push(Tok::Str(text), start);
+            }
+            b'b' | b'B' | b'x' | b'X' if self.peek(1) == b'\'' => {
+                self.at += 2;
+                let text = self.plain_string(start)?;
+                self.push(Tok::Bits(format!("{}{text}", b.to_ascii_lowercase() as char)), start);
+            }
+            b'n' | b'N' if self.peek(1) == b'\'' => {
+                self.at += 1;
+                self.push(Tok::Word("nchar".into(), lookup("nchar")), start);
+            }
+            b'u' | b'U' if self.peek(1) == b'&' && matches!(self.peek(2), b'\'' | b'"') => self.unicode(start)?,
+            b'$' => self.dollar(start)?,
+            b'0'..=b'9' => self.number(start)?,
+            b'.' if self.peek(1).is_ascii_digit() => self.number(start)?,
+            _ if is_ident_start(b) => {
+                while is_ident_part(self.peek(0)) {
+                    self.at += 1;
+                }
+                let word = fold(&self.sql[start..self.at]);
+                let keyword = lookup(&word);
+                self.push(Tok::Word(word, keyword), start);
+            }
+            b':' if self.peek(1) == b':' || self.peek(1) == b'=' => self.fixed(start, 2),
+            b'.' if self.peek(1) == b'.' => self.fixed(start, 2),
+            b'(' | b')' | b'[' | b']' | b',' | b';' | b':' | b'.' => self.fixed(start, 1),
+            _ if is_operator(b) => self.operator(start),
+            _ => {
+                let end = start + self.sql[start..].chars().next().map_or(1, char::len_utf8);
+                return Err(self.error_at(start, end, "syntax error"));
+            }
+        }
+        Ok(())
     }
 
     fn fixed(&mut self, start: usize, len: usize) {
@@ -243,7 +331,7 @@ impl<'a> Lexer<'a> {
             if self.at < self.bytes.len() && is_space(b) {
                 newline |= matches!(b, b'\n' | b'\r');
                 self.at += 1;
-            } else if newline && b == b'-' && self.peek(1) == b'-' {
+            } else if b == b'-' && self.peek(1) == b'-' {
                 self.skip_line();
             } else if newline && b == b'\'' {
                 self.at += 1;
@@ -369,15 +457,26 @@ impl<'a> Lexer<'a> {
         if surrogate.is_some() {
             return Err(self.bad_surrogate(self.at));
         }
-        String::from_utf8(text).map_err(|e| {
-            let bad = &e.as_bytes()[e.utf8_error().valid_up_to()..];
-            let shown: Vec<String> = bad.iter().take(4).take_while(|b| **b >= 0x80).map(|b| format!("0x{b:02x}")).collect();
-            SqlError::new(state::CHARACTER_NOT_IN_REPERTOIRE, format!("invalid byte sequence for encoding \"UTF8\": {}", shown.join(" ")))
-        }).and_then(|s| if s.contains('\0') {
-            Err(SqlError::new(state::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\": 0x00"))
-        } else {
-            Ok(s)
-        })
+        String::from_utf8(text)
+            .map_err(|e| {
+                let bad = &e.as_bytes()[e.utf8_error().valid_up_to()..];
+                let shown: Vec<String> =
+                    bad.iter().take(4).take_while(|b| **b >= 0x80).map(|b| format!("0x{b:02x}")).collect();
+                SqlError::new(
+                    state::CHARACTER_NOT_IN_REPERTOIRE,
+                    format!("invalid byte sequence for encoding \"UTF8\": {}", shown.join(" ")),
+                )
+            })
+            .and_then(|s| {
+                if s.contains('\0') {
+                    Err(SqlError::new(
+                        state::CHARACTER_NOT_IN_REPERTOIRE,
+                        "invalid byte sequence for encoding \"UTF8\": 0x00",
+                    ))
+                } else {
+                    Ok(s)
+                }
+            })
     }
 
     fn hex(&mut self, len: usize) -> Option<u32> {
@@ -403,10 +502,12 @@ impl<'a> Lexer<'a> {
             }
             (Some(high), 0xDC00..=0xDFFF) => Ok(char::from_u32(0x10000 + ((high & 0x3FF) << 10) + (code & 0x3FF))),
             (Some(_), _) | (None, 0xDC00..=0xDFFF) => Err(self.bad_surrogate(at)),
-            (None, 0) => Err(SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape value").at(Some(at as u32 + 1))),
-            (None, _) => char::from_u32(code)
-                .map(Some)
-                .ok_or_else(|| SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape value").at(Some(at as u32 + 1))),
+            (None, 0) => {
+                Err(SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape value").at(Some(at as u32 + 1)))
+            }
+            (None, _) => char::from_u32(code).map(Some).ok_or_else(|| {
+                SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape value").at(Some(at as u32 + 1))
+            }),
         }
     }
 
@@ -426,9 +527,11 @@ impl<'a> Lexer<'a> {
         if self.sql[word..self.at].eq_ignore_ascii_case("uescape") {
             self.skip_blank()?;
             let at = self.at;
-            let invalid = || SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape character").at(Some(at as u32 + 1));
+            let invalid =
+                || SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape character").at(Some(at as u32 + 1));
             if self.peek(0) != b'\'' {
-                return Err(SqlError::new(state::SYNTAX_ERROR, "UESCAPE must be followed by a simple string literal").at(Some(at as u32 + 1)));
+                return Err(SqlError::new(state::SYNTAX_ERROR, "UESCAPE must be followed by a simple string literal")
+                    .at(Some(at as u32 + 1)));
             }
             self.at += 1;
             let given = self.plain_string(at)?;
@@ -466,7 +569,10 @@ impl<'a> Lexer<'a> {
                 continue;
             }
             let (skip, len) = if rest.starts_with('+') { (1, 6) } else { (0, 4) };
-            let code = rest.get(skip..skip + len).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit())).and_then(|d| u32::from_str_radix(d, 16).ok());
+            let code = rest
+                .get(skip..skip + len)
+                .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))
+                .and_then(|d| u32::from_str_radix(d, 16).ok());
             let Some(code) = code else {
                 return Err(SqlError::new(state::SYNTAX_ERROR, "invalid Unicode escape")
                     .hint("Unicode escapes must be \\XXXX or \\+XXXXXX.")

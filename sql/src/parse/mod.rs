@@ -19,15 +19,15 @@ mod keyword;
 mod lexer;
 mod parser;
 mod query;
-mod type_name;
-mod utility;
 #[cfg(test)]
 mod tests;
+mod type_name;
+mod utility;
 
 use std::sync::Arc;
 
 pub use ast::{Statement, StatementKind};
-pub use lexer::{fold, IDENTIFIER_BYTES_MAX};
+pub use lexer::{IDENTIFIER_BYTES_MAX, fold};
 
 use crate::error::{Result, SqlError};
 use parser::Parser;

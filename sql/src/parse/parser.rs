@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::ast::*;
 use super::keyword::Category;
 use super::lexer::{Tok, Token};
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 
 /// Greatest height of a syntax tree.
 pub(super) const HEIGHT_MAX: u32 = 2000;
@@ -63,7 +63,8 @@ impl<'a> Parser<'a> {
             Tok::End => SqlError::new(state::SYNTAX_ERROR, "syntax error at end of input").at(Some(token.start + 1)),
             _ => {
                 let near = &self.sql[token.start as usize..token.end as usize];
-                SqlError::new(state::SYNTAX_ERROR, format!("syntax error at or near \"{near}\"")).at(Some(token.start + 1))
+                SqlError::new(state::SYNTAX_ERROR, format!("syntax error at or near \"{near}\""))
+                    .at(Some(token.start + 1))
             }
         }
     }
@@ -268,7 +269,11 @@ impl<'a> Parser<'a> {
         let text = self.signed_number()?;
         text.parse().map_err(|_| {
             if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
-                SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, format!("value \"{text}\" is out of range for type bigint")).at(Some(self.tokens[at].start + 1))
+                SqlError::new(
+                    state::NUMERIC_VALUE_OUT_OF_RANGE,
+                    format!("value \"{text}\" is out of range for type bigint"),
+                )
+                .at(Some(self.tokens[at].start + 1))
             } else {
                 self.unexpected_at(at)
             }
@@ -290,7 +295,8 @@ impl<'a> Parser<'a> {
 
     /// 54001, as PostgreSQL answers to its own stack's depth.
     pub fn too_deep() -> SqlError {
-        SqlError::new(state::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded").hint("Simplify the statement: expressions and queries are nested too deeply.")
+        SqlError::new(state::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
+            .hint("Simplify the statement: expressions and queries are nested too deeply.")
     }
     /// Runs a rule one level (or `weight` levels) further down and counts what it built.
     pub fn nested<T>(&mut self, weight: u32, rule: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {

@@ -79,7 +79,9 @@ impl Parser<'_> {
                 if !self.eat_kw("all") {
                     query.limit = Some(self.expr()?);
                     if self.is_op(",") {
-                        return self.error(pos, "LIMIT #,# syntax is not supported").map_err(|e| e.hint("Use separate LIMIT and OFFSET clauses."));
+                        return self
+                            .error(pos, "LIMIT #,# syntax is not supported")
+                            .map_err(|e| e.hint("Use separate LIMIT and OFFSET clauses."));
                     }
                 }
             } else if self.eat_kw("offset") {
@@ -412,7 +414,9 @@ impl Parser<'_> {
         match (&start, &end) {
             (FrameBound::UnboundedFollowing, _) => return windowing("frame start cannot be UNBOUNDED FOLLOWING"),
             (_, FrameBound::UnboundedPreceding) => return windowing("frame end cannot be UNBOUNDED PRECEDING"),
-            (FrameBound::CurrentRow, FrameBound::Preceding(_)) => return windowing("frame starting from current row cannot have preceding rows"),
+            (FrameBound::CurrentRow, FrameBound::Preceding(_)) => {
+                return windowing("frame starting from current row cannot have preceding rows");
+            }
             (FrameBound::Following(_), FrameBound::Preceding(_) | FrameBound::CurrentRow) => {
                 return windowing("frame starting from following row cannot have preceding rows");
             }
@@ -539,8 +543,15 @@ impl Parser<'_> {
                 // A CTE may be called `update`, and so may the columns of SEARCH and CYCLE.
                 Tok::Word(w, _)
                     if depth == 0
-                        && matches!(w.as_str(), "select" | "values" | "table" | "insert" | "update" | "delete" | "merge")
-                        && !(n > 0 && (self.is_op_at(n - 1, ",") || ["with", "recursive", "by", "set", "using", "cycle"].iter().any(|k| self.is_kw_at(n - 1, k)))) =>
+                        && matches!(
+                            w.as_str(),
+                            "select" | "values" | "table" | "insert" | "update" | "delete" | "merge"
+                        )
+                        && !(n > 0
+                            && (self.is_op_at(n - 1, ",")
+                                || ["with", "recursive", "by", "set", "using", "cycle"]
+                                    .iter()
+                                    .any(|k| self.is_kw_at(n - 1, k)))) =>
                 {
                     return n;
                 }
@@ -621,7 +632,10 @@ impl Parser<'_> {
     /// The right side of a qualified join: `a JOIN b JOIN c ON .. ON ..` nests to the right.
     fn join_right(&mut self) -> Result<FromItem> {
         let mut right = self.from_primary()?;
-        while !self.is_kw("on") && !self.is_kw("using") && self.one_of(&["join", "inner", "left", "right", "full", "cross", "natural"]).is_some() {
+        while !self.is_kw("on")
+            && !self.is_kw("using")
+            && self.one_of(&["join", "inner", "left", "right", "full", "cross", "natural"]).is_some()
+        {
             right = self.nested(2, |p| p.one_join(right))?;
         }
         Ok(right)
@@ -723,7 +737,20 @@ impl Parser<'_> {
 
     /// Whether a function's call begins here: a name with `(` behind it, or a keyword that is a value.
     fn from_is_call(&self) -> bool {
-        if self.one_of(&["current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "current_user", "session_user", "user", "current_role", "current_catalog"]).is_some()
+        if self
+            .one_of(&[
+                "current_date",
+                "current_time",
+                "current_timestamp",
+                "localtime",
+                "localtimestamp",
+                "current_user",
+                "session_user",
+                "user",
+                "current_role",
+                "current_catalog",
+            ])
+            .is_some()
             || (self.is_kw("current_schema") && !self.is_op_at(1, "."))
         {
             return true;
@@ -745,8 +772,15 @@ impl Parser<'_> {
         let pos = self.pos();
         let call = self.b_expr()?;
         match call.kind {
-            ExprKind::Call(_) | ExprKind::Keyword(_) | ExprKind::Coalesce(_) | ExprKind::NullIf(..) | ExprKind::MinMax { .. } | ExprKind::Cast { .. } => Ok(call),
-            _ => self.error(pos, format!("syntax error at or near \"{}\"", &self.sql[pos as usize..self.end() as usize])),
+            ExprKind::Call(_)
+            | ExprKind::Keyword(_)
+            | ExprKind::Coalesce(_)
+            | ExprKind::NullIf(..)
+            | ExprKind::MinMax { .. }
+            | ExprKind::Cast { .. } => Ok(call),
+            _ => {
+                self.error(pos, format!("syntax error at or near \"{}\"", &self.sql[pos as usize..self.end() as usize]))
+            }
         }
     }
 
@@ -755,7 +789,7 @@ impl Parser<'_> {
         if self.is_kw("as") && self.is_op_at(1, "(") {
             return self.unsupported(self.pos(), "a column definition list");
         }
-        let alias = if self.eat_kw("as") { Some(self.col_id()?) } else if self.is_col_id() { Some(self.col_id()?) } else { None };
+        let alias = if self.eat_kw("as") || self.is_col_id() { Some(self.col_id()?) } else { None };
         let alias = match alias {
             None => None,
             Some(name) => {
@@ -826,7 +860,19 @@ impl Parser<'_> {
             Tok::Number(_) | Tok::Param(_) | Tok::Str(_) => true,
             Tok::Op(o) => matches!(*o, "(" | "-" | "+"),
             Tok::Word(w, _) => {
-                matches!(w.as_str(), "timestamp" | "date" | "interval" | "now" | "current_timestamp" | "cast" | "localtimestamp" | "timestamptz" | "to_timestamp" | "current_date")
+                matches!(
+                    w.as_str(),
+                    "timestamp"
+                        | "date"
+                        | "interval"
+                        | "now"
+                        | "current_timestamp"
+                        | "cast"
+                        | "localtimestamp"
+                        | "timestamptz"
+                        | "to_timestamp"
+                        | "current_date"
+                )
             }
             _ => false,
         };
@@ -864,13 +910,10 @@ impl Parser<'_> {
 
     /// `[AS] name [(columns)]`.
     pub fn alias(&mut self) -> Result<Option<Alias>> {
-        let name = if self.eat_kw("as") {
-            self.col_id()?
-        } else if self.is_col_id() {
-            self.col_id()?
-        } else {
+        if !self.eat_kw("as") && !self.is_col_id() {
             return Ok(None);
-        };
+        }
+        let name = self.col_id()?;
         let columns = if self.is_op("(") { self.name_list()? } else { vec![] };
         Ok(Some(Alias { name: name.text, columns }))
     }

@@ -31,14 +31,22 @@ fn shape(sql: &str) -> String {
             ExprKind::And(v) => format!("(and {})", list(v)),
             ExprKind::Or(v) => format!("(or {})", list(v)),
             ExprKind::Not(v) => format!("(not {})", show(v)),
-            ExprKind::IsNull { input, negated } => format!("({} {})", if *negated { "notnull" } else { "isnull" }, show(input)),
+            ExprKind::IsNull { input, negated } => {
+                format!("({} {})", if *negated { "notnull" } else { "isnull" }, show(input))
+            }
             ExprKind::IsBool { input, value, negated } => format!("(is {negated} {value:?} {})", show(input)),
             ExprKind::IsDistinct { left, right, .. } => format!("(distinct {} {})", show(left), show(right)),
-            ExprKind::Between { input, low, high, .. } => format!("(between {} {} {})", show(input), show(low), show(high)),
+            ExprKind::Between { input, low, high, .. } => {
+                format!("(between {} {} {})", show(input), show(low), show(high))
+            }
             ExprKind::InList { input, list: l, .. } => format!("(in {} {})", show(input), list(l)),
             ExprKind::Like { input, pattern, .. } => format!("(like {} {})", show(input), show(pattern)),
-            ExprKind::Cast { input, ty } => format!("({}:{}{} {})", ty.name.last(), ty.mods.len(), "[]".repeat(ty.dims), show(input)),
-            ExprKind::Call(c) => format!("({} {})", c.name.last(), list(&c.args.iter().map(|a| a.value.clone()).collect::<Vec<_>>())),
+            ExprKind::Cast { input, ty } => {
+                format!("({}:{}{} {})", ty.name.last(), ty.mods.len(), "[]".repeat(ty.dims), show(input))
+            }
+            ExprKind::Call(c) => {
+                format!("({} {})", c.name.last(), list(&c.args.iter().map(|a| a.value.clone()).collect::<Vec<_>>()))
+            }
             ExprKind::Row { fields, .. } => format!("(row {})", list(fields)),
             ExprKind::Field { input, name } => format!("(field {} {})", show(input), name.text),
             ExprKind::Subscript { input, items } => format!("(sub{} {})", items.len(), show(input)),
@@ -78,8 +86,14 @@ fn precedence_is_postgresqls() {
         ("int4 '42', date '2024-01-01', double precision '1'", "(int4:0 '42') (date:0 '2024-01-01') (float8:0 '1')"),
         ("(a).b.c, a.b[1][2].c, (f(x)).y", "(field (field a b) c) (field (sub2 a.b) c) (field (f x) y)"),
         ("((1)), (1, 2), ((1, 2)), ((select 1)), (((select 1)) + 1)", "1 (row 1 2) (row 1 2) query (+ query 1)"),
-        ("extract(year from a), substring(a from 2 for 3), substring(a, 2), substring(a for 3)", "(extract 'year' a) (substring a 2 3) (substring a 2) (substring a 1 (int4:0 3))"),
-        ("trim(both 'x' from a), trim(a), position('a' in b), overlay(a placing b from 1)", "(btrim a 'x') (btrim a) (position b 'a') (overlay a b 1)"),
+        (
+            "extract(year from a), substring(a from 2 for 3), substring(a, 2), substring(a for 3)",
+            "(extract 'year' a) (substring a 2 3) (substring a 2) (substring a 1 (int4:0 3))",
+        ),
+        (
+            "trim(both 'x' from a), trim(a), position('a' in b), overlay(a placing b from 1)",
+            "(btrim a 'x') (btrim a) (position b 'a') (overlay a b 1)",
+        ),
         ("1 <> -1, 1 +- 1, 1 *- 1", "(<> 1 -1) (+ 1 -1) (* 1 -1)"),
         ("a = any(array[1]), a like all (select 1)", "(= false a) (~~ true a)"),
         ("a in (1, 2), a in ((1), (2))", "(in a 1 2) (in a 1 2)"),
@@ -89,7 +103,10 @@ fn precedence_is_postgresqls() {
         ("E'a\\nb' 'c'".trim_end_matches(" 'c'"), "'a\nb'"),
         ("U&'d\\0061t', $$x$$, $a$ $$ $a$", "'dat' 'x' ' $$ '"),
         ("a isnull, not a notnull", "(isnull a) (not (notnull a))"),
-        ("case when a then 1 end is null", "(isnull Case { operand: None, whens: [(Expr { kind: Column([Name { text: \"a\", pos: 17 }]), pos: 17 }, Expr { kind: Number(\"1\"), pos: 24 })], otherwise: None })"),
+        (
+            "case when a then 1 end is null",
+            "(isnull Case { operand: None, whens: [(Expr { kind: Column([Name { text: \"a\", pos: 17 }]), pos: 17 }, Expr { kind: Number(\"1\"), pos: 24 })], otherwise: None })",
+        ),
     ] {
         assert_eq!(shape(sql), expected, "{sql}");
     }
@@ -251,7 +268,10 @@ fn depth_is_refused_not_overflowed() {
     assert_eq!(on_session_stack(format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(50_000))), deep);
     assert_eq!(on_session_stack(format!("SELECT {}1{}", "f(".repeat(50_000), ")".repeat(50_000))), deep);
     assert_eq!(on_session_stack(format!("SELECT {}1{}", "ARRAY[".repeat(50_000), "]".repeat(50_000))), deep);
-    assert_eq!(on_session_stack(format!("SELECT * FROM {}a{}", "(".repeat(50_000), " JOIN b ON true)".repeat(50_000))), deep);
+    assert_eq!(
+        on_session_stack(format!("SELECT * FROM {}a{}", "(".repeat(50_000), " JOIN b ON true)".repeat(50_000))),
+        deep
+    );
     assert_eq!(on_session_stack(format!("SELECT a{}", "::int".repeat(50_000))), deep);
     assert_eq!(on_session_stack(format!("SELECT {}1{}", "substring(".repeat(150), ", 1)".repeat(150))), Ok(1));
     assert_eq!(on_session_stack(format!("SELECT true{}", " AND true".repeat(100_000))), Ok(1));
@@ -265,4 +285,43 @@ fn a_long_statement_is_read_in_linear_time() {
     let rows = "(1, 'some text', 3.5, NULL), ".repeat(40_000);
     assert_eq!(parse(&format!("INSERT INTO t VALUES {rows}(1, 'x', 2, 3)")).expect("parses").len(), 1);
     assert!(started.elapsed().as_secs() < 20, "{:?} for a megabyte", started.elapsed());
+}
+
+/// Where sqlparser's scanner and PostgreSQL's differ, PostgreSQL's rules hold.
+#[test]
+fn tokens_are_postgresqls() {
+    for (sql, expected) in [
+        ("1+-1, 1 <- 2, a@-1, 1 *-- x\n 2", "(+ 1 -1) (< 1 -2) (@- a 1) (* 1 2)"),
+        ("'a'\n  'b', 'a' -- c\n 'b', e'x\\'y' 'z'".trim_end_matches(" 'z'"), "'ab' 'ab' 'x'y'"),
+        ("$$a$b$$, $q$ it's $$ $q$, a$b, a$1", "'a$b' ' it's $$ ' a$b a$1"),
+        ("\"a\"\"b\", U&\"d\\0061t\", U&'!0041' UESCAPE '!', N'x'", "a\"b dat 'A' (bpchar:0 'x')"),
+        ("a /* x /* y */ ' */ + b -- '\n, c", "(+ a b) c"),
+        ("é, \"É\", naïve_1", "é É naïve_1"),
+        ("a->b, a#>>b, a@>b, a<->b, a||-1, a ?| b", "(-> a b) (#>> a b) (@> a b) (<-> a b) (||- a 1) (?| a b)"),
+        (".5, 5., 1.e5, 1e-5, 1.5E+10", ".5 5. 1.e5 1e-5 1.5E+10"),
+        ("E'\\x41\\101\\u0041\\U00000041\\t'", "'AAAA\t'"),
+        ("'\\n', 'a''b'", "'\\n' 'a'b'"),
+    ] {
+        assert_eq!(shape(sql), expected, "{sql}");
+    }
+    let long: String = "a".repeat(70);
+    assert_eq!(shape(&long), "a".repeat(63));
+    for (sql, state, message) in [
+        ("SELECT 1_000", "42601", "trailing junk after numeric literal at or near \"1_000\""),
+        ("SELECT $1a", "42601", "trailing junk after parameter at or near \"$1a\""),
+        ("SELECT 1.5e", "42601", "trailing junk after numeric literal at or near \"1.5e\""),
+        ("SELECT $$a", "42601", "unterminated dollar-quoted string at or near \"$$a\""),
+        ("SELECT \"\"", "42601", "zero-length delimited identifier at or near \"\"\"\""),
+        ("SELECT E'\\u12'", "22025", "invalid Unicode escape"),
+        ("SELECT E'\\xff'", "22021", "invalid byte sequence for encoding \"UTF8\": 0xff"),
+        ("SELECT U&'d\\00'", "42601", "invalid Unicode escape"),
+        ("SELECT FROM FROM 'x", "42601", "syntax error at or near \"FROM\""),
+    ] {
+        let (got_state, got, _) = error(sql);
+        assert_eq!((got_state.as_str(), got.as_str()), (state, message), "{sql}");
+    }
+    // Escapes sqlparser refuses make it start again; many of them must not take the square of the text's length.
+    let started = std::time::Instant::now();
+    assert_eq!(parse(&format!("SELECT {}1", "E'\\u0041', ".repeat(50_000))).expect("parses").len(), 1);
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }

@@ -3,7 +3,7 @@
 use super::ast::*;
 use super::lexer::Tok;
 use super::parser::Parser;
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 
 /// Bits of `INTERVAL_MASK`.
 const YEAR: i32 = 1 << 2;
@@ -15,15 +15,34 @@ const SECOND: i32 = 1 << 12;
 
 /// Words that begin a type's keyword spelling, and so a typed literal.
 const TYPE_WORDS: &[&str] = &[
-    "int", "integer", "smallint", "bigint", "real", "float", "decimal", "dec", "numeric", "boolean", "bit", "character", "char", "nchar",
-    "national", "varchar", "timestamp", "time", "interval",
+    "int",
+    "integer",
+    "smallint",
+    "bigint",
+    "real",
+    "float",
+    "decimal",
+    "dec",
+    "numeric",
+    "boolean",
+    "bit",
+    "character",
+    "char",
+    "nchar",
+    "national",
+    "varchar",
+    "timestamp",
+    "time",
+    "interval",
 ];
 
 impl Parser<'_> {
     /// Whether a keyword spelling of a type begins here.
     pub fn is_type_keyword(&self) -> bool {
         match self.tok() {
-            Tok::Word(w, Some(_)) => TYPE_WORDS.contains(&w.as_str()) || (w == "double" && self.is_kw_at(1, "precision")),
+            Tok::Word(w, Some(_)) => {
+                TYPE_WORDS.contains(&w.as_str()) || (w == "double" && self.is_kw_at(1, "precision"))
+            }
             _ => false,
         }
     }
@@ -156,7 +175,10 @@ impl Parser<'_> {
         let pos = self.pos();
         let bits = self.int_const()?;
         self.expect_op(")")?;
-        let out = |what: &str| Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("precision for type float must be {what}")).at(Some(pos + 1)));
+        let out = |what: &str| {
+            Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("precision for type float must be {what}"))
+                .at(Some(pos + 1)))
+        };
         match bits {
             ..=0 => out("at least 1 bit"),
             1..=24 => Ok("float4"),

@@ -60,13 +60,15 @@ impl Parser<'_> {
                 }
                 Ok(StatementKind::Reset { name: self.setting_name()? })
             }
-            "discard" => Ok(StatementKind::Discard(match self.eat_one_of(&["all", "plans", "sequences", "temp", "temporary"]) {
-                Some("all") => DiscardKind::All,
-                Some("plans") => DiscardKind::Plans,
-                Some("sequences") => DiscardKind::Sequences,
-                Some(_) => DiscardKind::Temp,
-                None => return Err(self.unexpected()),
-            })),
+            "discard" => {
+                Ok(StatementKind::Discard(match self.eat_one_of(&["all", "plans", "sequences", "temp", "temporary"]) {
+                    Some("all") => DiscardKind::All,
+                    Some("plans") => DiscardKind::Plans,
+                    Some("sequences") => DiscardKind::Sequences,
+                    Some(_) => DiscardKind::Temp,
+                    None => return Err(self.unexpected()),
+                }))
+            }
             "prepare" => self.prepare(),
             "execute" => self.execute(),
             "deallocate" => {
@@ -151,7 +153,9 @@ impl Parser<'_> {
 
     fn explain(&mut self) -> Result<StatementKind> {
         let mut made = Explain { analyze: false, verbose: false, options: vec![], statement: Box::new(self.nothing()) };
-        let parenthesised = self.is_op("(") && !["select", "values", "with", "table"].iter().any(|k| self.is_kw_at(1, k)) && !self.is_op_at(1, "(");
+        let parenthesised = self.is_op("(")
+            && !["select", "values", "with", "table"].iter().any(|k| self.is_kw_at(1, k))
+            && !self.is_op_at(1, "(");
         if parenthesised {
             made.options = self.option_list()?;
             for (name, value) in &made.options {
@@ -166,7 +170,13 @@ impl Parser<'_> {
             made.verbose = self.eat_kw("verbose");
         }
         made.statement = Box::new(self.inner_statement(|p| {
-            if p.is_op("(") || p.one_of(&["select", "values", "table", "with", "insert", "update", "delete", "declare", "create", "execute", "merge", "refresh"]).is_some() {
+            if p.is_op("(")
+                || p.one_of(&[
+                    "select", "values", "table", "with", "insert", "update", "delete", "declare", "create", "execute",
+                    "merge", "refresh",
+                ])
+                .is_some()
+            {
                 p.statement()
             } else {
                 Err(p.unexpected())
@@ -431,23 +441,24 @@ impl Parser<'_> {
             }
             Ok(None)
         };
-        let direction = match self.one_of(&["next", "prior", "first", "last", "absolute", "relative", "forward", "backward"]) {
-            // A cursor may have such a name: then nothing, or FROM and IN, cannot follow.
-            Some(word) if !matches!(self.ahead(1), Tok::End | Tok::Op(";")) => {
-                self.advance();
-                match word {
-                    "next" => FetchDirection::Forward(1),
-                    "prior" => FetchDirection::Backward(1),
-                    "first" => FetchDirection::Absolute(1),
-                    "last" => FetchDirection::Absolute(-1),
-                    "absolute" => FetchDirection::Absolute(self.signed_integer()?),
-                    "relative" => FetchDirection::Relative(self.signed_integer()?),
-                    "forward" => FetchDirection::Forward(count(self)?.unwrap_or(1)),
-                    _ => FetchDirection::Backward(count(self)?.unwrap_or(1)),
+        let direction =
+            match self.one_of(&["next", "prior", "first", "last", "absolute", "relative", "forward", "backward"]) {
+                // A cursor may have such a name: then nothing, or FROM and IN, cannot follow.
+                Some(word) if !matches!(self.ahead(1), Tok::End | Tok::Op(";")) => {
+                    self.advance();
+                    match word {
+                        "next" => FetchDirection::Forward(1),
+                        "prior" => FetchDirection::Backward(1),
+                        "first" => FetchDirection::Absolute(1),
+                        "last" => FetchDirection::Absolute(-1),
+                        "absolute" => FetchDirection::Absolute(self.signed_integer()?),
+                        "relative" => FetchDirection::Relative(self.signed_integer()?),
+                        "forward" => FetchDirection::Forward(count(self)?.unwrap_or(1)),
+                        _ => FetchDirection::Backward(count(self)?.unwrap_or(1)),
+                    }
                 }
-            }
-            _ => FetchDirection::Forward(count(self)?.unwrap_or(1)),
-        };
+                _ => FetchDirection::Forward(count(self)?.unwrap_or(1)),
+            };
         self.eat_one_of(&["from", "in"]);
         Ok(StatementKind::Fetch { cursor: self.col_id()?, direction, is_move })
     }
@@ -515,7 +526,14 @@ impl Parser<'_> {
             self.advance();
             mode = words.join(" ");
             const MODES: [&str; 8] = [
-                "ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE",
+                "ACCESS SHARE",
+                "ROW SHARE",
+                "ROW EXCLUSIVE",
+                "SHARE UPDATE EXCLUSIVE",
+                "SHARE",
+                "SHARE ROW EXCLUSIVE",
+                "EXCLUSIVE",
+                "ACCESS EXCLUSIVE",
             ];
             if !MODES.contains(&mode.as_str()) {
                 return Err(self.unexpected_at(self.at - 1));
@@ -594,7 +612,10 @@ impl Parser<'_> {
             // Roles: their names were read as privileges.
             made.object_kind = "ROLE".into();
             let pos = self.pos();
-            made.objects = std::mem::take(&mut made.privileges).into_iter().map(|r| QName { parts: vec![r.to_ascii_lowercase()], pos }).collect();
+            made.objects = std::mem::take(&mut made.privileges)
+                .into_iter()
+                .map(|r| QName { parts: vec![r.to_ascii_lowercase()], pos })
+                .collect();
         }
         self.expect_kw(if revoke { "from" } else { "to" })?;
         made.grantees = self.comma_list(|p| {
@@ -602,7 +623,8 @@ impl Parser<'_> {
             p.role()
         })?;
         if !revoke {
-            made.grant_option = self.eat_kws(&["with", "grant", "option"]) || self.eat_kws(&["with", "admin", "option"]);
+            made.grant_option =
+                self.eat_kws(&["with", "grant", "option"]) || self.eat_kws(&["with", "admin", "option"]);
         }
         if self.eat_kws(&["granted", "by"]) {
             self.role()?;
@@ -623,8 +645,21 @@ impl Parser<'_> {
             return Ok(());
         }
         const KINDS: [&str; 15] = [
-            "table", "sequence", "schema", "database", "function", "procedure", "routine", "language", "type", "domain", "tablespace", "foreign", "large",
-            "parameter", "view",
+            "table",
+            "sequence",
+            "schema",
+            "database",
+            "function",
+            "procedure",
+            "routine",
+            "language",
+            "type",
+            "domain",
+            "tablespace",
+            "foreign",
+            "large",
+            "parameter",
+            "view",
         ];
         if let Some(kind) = self.one_of(&KINDS).filter(|_| matches!(self.ahead(1), Tok::Word(..) | Tok::Quoted(_))) {
             self.advance();

@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use super::compare::comparison;
 use super::expr::as_column;
 use super::logical::{ColId, Planner, Scan};
-use crate::codec::{key_is_lossless, IndexCodec, RowKeyCodec};
+use crate::codec::{IndexCodec, RowKeyCodec, key_is_lossless};
+use crate::exec::Pattern;
 use crate::exec::code::CompareOp;
 use crate::exec::value;
-use crate::exec::Pattern;
 use crate::functions::registry::ScalarFn;
 use crate::ir::{Expr, ExprKind, RowCompareOp};
 use crate::types::{Datum, Type};
@@ -57,7 +57,13 @@ impl Delivered {
                 return true;
             }
             match self.keys.get(at) {
-                Some(k) if k.col == w.col && k.desc == w.desc && (k.nulls_first == w.nulls_first || k.not_null || w.not_null) => at += 1,
+                Some(k)
+                    if k.col == w.col
+                        && k.desc == w.desc
+                        && (k.nulls_first == w.nulls_first || k.not_null || w.not_null) =>
+                {
+                    at += 1
+                }
                 _ => return false,
             }
         }
@@ -160,7 +166,16 @@ impl Planner<'_> {
     }
 
     #[allow(clippy::too_many_arguments)] // a path depends on all of these
-    fn path(&self, scan: &Scan, filters: &[Expr], usable: &[Usable], index: Option<usize>, cols: &[ColId], want: &Want, rows_out: f64) -> Path {
+    fn path(
+        &self,
+        scan: &Scan,
+        filters: &[Expr],
+        usable: &[Usable],
+        index: Option<usize>,
+        cols: &[ColId],
+        want: &Want,
+        rows_out: f64,
+    ) -> Path {
         let parts = self.key_parts(scan, index);
         let mut path = Path {
             index,
@@ -215,8 +230,10 @@ impl Planner<'_> {
             match (path.lower.is_empty(), path.upper.is_empty()) {
                 (false, false) => selectivity *= 0.02,
                 (true, true) => {
-                    if index.is_some() && !part.not_null
-                        && let Some(u) = usable.iter().find(|u| matches!(u.sarg, Sarg::NotNull { col } if col == part.col))
+                    if index.is_some()
+                        && !part.not_null
+                        && let Some(u) =
+                            usable.iter().find(|u| matches!(u.sarg, Sarg::NotNull { col } if col == part.col))
                     {
                         path.not_null = true;
                         path.conditions.push(u.filter);
@@ -240,7 +257,13 @@ impl Planner<'_> {
         self.set_order(scan, index, &parts, &mut path, want);
         path.covering = index.is_some_and(|i| self.covers(scan, i, cols, filters, &path.dropped));
         let per_row = match index {
-            None => if cols.is_empty() && filters.is_empty() { 0.5 } else { 1.0 },
+            None => {
+                if cols.is_empty() && filters.is_empty() {
+                    0.5
+                } else {
+                    1.0
+                }
+            }
             Some(_) if path.covering => 0.8,
             Some(_) => 1.0 + FETCH,
         };
@@ -250,7 +273,8 @@ impl Planner<'_> {
             Some(limit) if ordered => (limit / rows_out).clamp(0.0, 1.0),
             _ => 1.0,
         };
-        let seeks = if path.equals.is_empty() && path.lower.is_empty() && path.upper.is_empty() { 0.0 } else { SEEK * points };
+        let seeks =
+            if path.equals.is_empty() && path.lower.is_empty() && path.upper.is_empty() { 0.0 } else { SEEK * points };
         path.cost = seeks + (path.rows * per_row * part).max(1.0);
         if !ordered {
             path.cost += rows_out * (1.0 + rows_out.log2()) * 0.2;
@@ -265,8 +289,12 @@ impl Planner<'_> {
             Some(KeyPart { col, ty: info.ty.ty, desc, nulls_first, not_null: info.not_null })
         };
         match index {
-            None => scan.table.primary_key.iter().flat_map(|k| &k.columns).filter_map(|a| part(*a, false, false)).collect(),
-            Some(i) => scan.table.indexes[i].columns.iter().filter_map(|c| part(c.attnum, c.desc, c.nulls_first)).collect(),
+            None => {
+                scan.table.primary_key.iter().flat_map(|k| &k.columns).filter_map(|a| part(*a, false, false)).collect()
+            }
+            Some(i) => {
+                scan.table.indexes[i].columns.iter().filter_map(|c| part(c.attnum, c.desc, c.nulls_first)).collect()
+            }
         }
     }
 
@@ -302,9 +330,18 @@ impl Planner<'_> {
         let made: BTreeSet<ColId> = scan.made.iter().copied().collect();
         let has = |col: &ColId| {
             scan.row_key == Some(*col)
-                || (key_is_lossless(self.columns[*col].ty.ty) && index.columns.iter().any(|c| scan.table.position(c.attnum).is_some_and(|at| scan.made[at] == *col)))
+                || (key_is_lossless(self.columns[*col].ty.ty)
+                    && index
+                        .columns
+                        .iter()
+                        .any(|c| scan.table.position(c.attnum).is_some_and(|at| scan.made[at] == *col)))
         };
-        let checked = filters.iter().enumerate().filter(|(i, _)| !dropped.contains(i)).flat_map(|(_, f)| self.used(f)).filter(|c| made.contains(c));
+        let checked = filters
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !dropped.contains(i))
+            .flat_map(|(_, f)| self.used(f))
+            .filter(|c| made.contains(c));
         cols.iter().copied().chain(checked).all(|c| has(&c))
     }
 
@@ -325,7 +362,8 @@ impl Planner<'_> {
             ExprKind::Call { func, args } => {
                 if let Some((col, op, value)) = self.compared(func, args, made) {
                     push(Sarg::Compare { col, op, value }, op != CompareOp::Ne);
-                } else if let (Some(false), [input, pattern]) = (crate::exec::code::like_function(func), args.as_slice())
+                } else if let (Some(false), [input, pattern]) =
+                    (crate::exec::code::like_function(func), args.as_slice())
                     && let (Some(col), ExprKind::Const(Datum::Text(text))) = (column(input), &pattern.kind)
                     && value::family(self.columns[col].ty.ty) == Type::TEXT
                     && let Some(parsed) = Pattern::parse(text)
@@ -373,10 +411,16 @@ impl Planner<'_> {
                     push(if *negated { Sarg::NotNull { col } } else { Sarg::Null { col } }, true);
                 }
             }
-            ExprKind::Column(id) if made.contains(id) && p.ty.ty == Type::BOOL => push(Sarg::Compare { col: *id, op: CompareOp::Eq, value: Expr::constant(Datum::Bool(true), Type::BOOL) }, true),
+            ExprKind::Column(id) if made.contains(id) && p.ty.ty == Type::BOOL => push(
+                Sarg::Compare { col: *id, op: CompareOp::Eq, value: Expr::constant(Datum::Bool(true), Type::BOOL) },
+                true,
+            ),
             ExprKind::Not(inner) => {
                 if let Some(col) = column(inner) {
-                    push(Sarg::Compare { col, op: CompareOp::Eq, value: Expr::constant(Datum::Bool(false), Type::BOOL) }, true);
+                    push(
+                        Sarg::Compare { col, op: CompareOp::Eq, value: Expr::constant(Datum::Bool(false), Type::BOOL) },
+                        true,
+                    );
                 }
             }
             ExprKind::RowCompare { op, pairs } => {
@@ -389,8 +433,12 @@ impl Planner<'_> {
                     let value = pair.right.clone();
                     match op {
                         RowCompareOp::Eq => push(Sarg::Compare { col, op: CompareOp::Eq, value }, false),
-                        RowCompareOp::Gt | RowCompareOp::Ge if at == 0 => push(Sarg::Compare { col, op: CompareOp::Ge, value }, false),
-                        RowCompareOp::Lt | RowCompareOp::Le if at == 0 => push(Sarg::Compare { col, op: CompareOp::Le, value }, false),
+                        RowCompareOp::Gt | RowCompareOp::Ge if at == 0 => {
+                            push(Sarg::Compare { col, op: CompareOp::Ge, value }, false)
+                        }
+                        RowCompareOp::Lt | RowCompareOp::Le if at == 0 => {
+                            push(Sarg::Compare { col, op: CompareOp::Le, value }, false)
+                        }
                         _ => return,
                     }
                 }
@@ -400,14 +448,23 @@ impl Planner<'_> {
     }
 
     /// `column op value` in either order.
-    fn compared(&self, func: &'static ScalarFn, args: &[Expr], made: &BTreeSet<ColId>) -> Option<(ColId, CompareOp, Expr)> {
+    fn compared(
+        &self,
+        func: &'static ScalarFn,
+        args: &[Expr],
+        made: &BTreeSet<ColId>,
+    ) -> Option<(ColId, CompareOp, Expr)> {
         let c = comparison(func)?;
         let [a, b] = args else { return None };
         for (column, value, op, types) in [(a, b, c.op, (c.left, c.right)), (b, a, c.op.flipped(), (c.right, c.left))] {
             let Some(col) = as_column(column).filter(|id| made.contains(id)) else { continue };
             let stored = self.columns[col].ty.ty;
             // The operator must compare the column as what it is stored as.
-            if value::family(stored) == value::family(types.0) && same_storage(stored, types.1) && self.used(value).is_disjoint(made) && !self.volatile(value) {
+            if value::family(stored) == value::family(types.0)
+                && same_storage(stored, types.1)
+                && self.used(value).is_disjoint(made)
+                && !self.volatile(value)
+            {
                 return Some((col, op, value.clone()));
             }
         }
@@ -416,14 +473,19 @@ impl Planner<'_> {
 
     fn equality_on(&self, func: &'static ScalarFn, col: ColId) -> bool {
         let stored = self.columns[col].ty.ty;
-        comparison(func).is_some_and(|c| c.op == CompareOp::Eq && value::family(stored) == value::family(c.left) && same_storage(stored, c.right))
+        comparison(func).is_some_and(|c| {
+            c.op == CompareOp::Eq && value::family(stored) == value::family(c.left) && same_storage(stored, c.right)
+        })
     }
 }
 
 /// Whether a value of the second type can bound keys of the first: `exec::range` converts between widths.
 fn same_storage(column: Type, value: Type) -> bool {
     let widens = !(column == Type::FLOAT4 && value == Type::FLOAT8);
-    crate::codec::key::is_key_type(column) && column != Type::CHAR && value::family(column) == value::family(value) && widens
+    crate::codec::key::is_key_type(column)
+        && column != Type::CHAR
+        && value::family(column) == value::family(value)
+        && widens
 }
 
 /// The equality on a key column, if there is one, with how many values it has.
@@ -431,9 +493,13 @@ fn equality<'u>(usable: &'u [Usable], part: &KeyPart, nulls: bool) -> Option<(Ke
     debug_assert!(part.ty != Type::NONE);
     let of = |u: &'u Usable| {
         Some(match &u.sarg {
-            Sarg::Compare { col, op: CompareOp::Eq, value } if *col == part.col => (0, KeyEqual::Value(value.clone()), u, 1.0),
+            Sarg::Compare { col, op: CompareOp::Eq, value } if *col == part.col => {
+                (0, KeyEqual::Value(value.clone()), u, 1.0)
+            }
             Sarg::Null { col } if *col == part.col && nulls => (1, KeyEqual::Null, u, 1.0),
-            Sarg::List { col, values } if *col == part.col => (2, KeyEqual::List(values.clone()), u, values.len() as f64),
+            Sarg::List { col, values } if *col == part.col => {
+                (2, KeyEqual::List(values.clone()), u, values.len() as f64)
+            }
             Sarg::Array { col, array } if *col == part.col => {
                 let count = match &array.kind {
                     ExprKind::Const(Datum::Array(a)) => a.values.len() as f64,

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::expr::{children, children_mut, conjuncts, FIRST_SCOPE};
+use super::expr::{FIRST_SCOPE, children, children_mut, conjuncts};
 use super::fold;
 use super::logical::{ColId, LogicalCte, Lp, Op, Planner, Scan, Sub};
 use super::node::JoinType;
 use crate::error::{Result, SqlError};
-use crate::ir::{AggCall, Cte, DmlKind, Expr, ExprKind, FrameBound, JoinKind, Rel, RelKind, SetOp, SortKey, SubqueryKind, WindowCall, WindowFunc};
+use crate::ir::{
+    AggCall, Cte, DmlKind, Expr, ExprKind, FrameBound, JoinKind, Rel, RelKind, SetOp, SortKey, SubqueryKind,
+    WindowCall, WindowFunc,
+};
 use crate::types::Type;
 
 /// The columns of the rows around an expression, nearest first.
@@ -23,7 +26,10 @@ impl Planner<'_> {
         let schema = rel.schema;
         Ok(match rel.kind {
             RelKind::Values(rows) => {
-                let rows = rows.into_iter().map(|row| row.into_iter().map(|e| self.convert(e, &[], scope)).collect()).collect::<Result<_>>()?;
+                let rows = rows
+                    .into_iter()
+                    .map(|row| row.into_iter().map(|e| self.convert(e, &[], scope)).collect())
+                    .collect::<Result<_>>()?;
                 let cols = schema.iter().map(|f| self.column(&f.name, f.ty)).collect();
                 Lp { op: Op::Values { rows }, cols }
             }
@@ -33,7 +39,8 @@ impl Planner<'_> {
                 for (column, field) in table.columns().zip(schema.iter()) {
                     let id = self.column(&field.name, field.ty);
                     self.columns[id].table = Some(alias.clone());
-                    self.columns[id].not_null = column.not_null || table.primary_key.as_ref().is_some_and(|k| k.columns.contains(&column.attnum));
+                    self.columns[id].not_null = column.not_null
+                        || table.primary_key.as_ref().is_some_and(|k| k.columns.contains(&column.attnum));
                     made.push(id);
                 }
                 let row_key = row_key.then(|| self.column("row key", Type::BYTEA.plain()));
@@ -126,8 +133,22 @@ impl Planner<'_> {
                         made_grouping.push((self.column("grouping", Type::INT4.plain()), asked));
                     }
                 }
-                let cols = made_keys.iter().map(|(id, _)| *id).chain(made_aggs.iter().map(|(id, _)| *id)).chain(made_grouping.iter().map(|(id, _)| *id)).collect();
-                Lp { op: Op::Aggregate { input: Box::new(input), keys: made_keys, sets, aggs: made_aggs, grouping: made_grouping }, cols }
+                let cols = made_keys
+                    .iter()
+                    .map(|(id, _)| *id)
+                    .chain(made_aggs.iter().map(|(id, _)| *id))
+                    .chain(made_grouping.iter().map(|(id, _)| *id))
+                    .collect();
+                Lp {
+                    op: Op::Aggregate {
+                        input: Box::new(input),
+                        keys: made_keys,
+                        sets,
+                        aggs: made_aggs,
+                        grouping: made_grouping,
+                    },
+                    cols,
+                }
             }
             RelKind::Window { input, calls } => {
                 let input = self.build(*input, scope)?;
@@ -156,7 +177,9 @@ impl Planner<'_> {
             }
             RelKind::Distinct { input, on } => {
                 let input = self.build(*input, scope)?;
-                let on = on.map(|on| on.into_iter().map(|e| self.convert(e, &input.cols, scope)).collect::<Result<_>>()).transpose()?;
+                let on = on
+                    .map(|on| on.into_iter().map(|e| self.convert(e, &input.cols, scope)).collect::<Result<_>>())
+                    .transpose()?;
                 let cols = input.cols.clone();
                 Lp { op: Op::Distinct { input: Box::new(input), on }, cols }
             }
@@ -185,12 +208,15 @@ impl Planner<'_> {
                 let name = self.cte_names.get(&id).cloned().unwrap_or_else(|| Arc::from("cte"));
                 let cols: Vec<ColId> = schema.iter().map(|f| self.column(&f.name, f.ty)).collect();
                 cols.iter().for_each(|c| self.columns[*c].table = Some(name.clone()));
-                let op = if self.recursing.contains(&id) { Op::WorkScan { id, name } } else { Op::CteScan { id, name } };
+                let op =
+                    if self.recursing.contains(&id) { Op::WorkScan { id, name } } else { Op::CteScan { id, name } };
                 Lp { op, cols }
             }
             RelKind::Dml(dml) => {
                 let source = match &dml.kind {
-                    DmlKind::Insert { source, .. } | DmlKind::Update { source, .. } | DmlKind::Delete { source, .. } => self.build(source.clone(), scope)?,
+                    DmlKind::Insert { source, .. }
+                    | DmlKind::Update { source, .. }
+                    | DmlKind::Delete { source, .. } => self.build(source.clone(), scope)?,
                 };
                 let cols = schema.iter().map(|f| self.column(&f.name, f.ty)).collect();
                 Lp { op: Op::Dml { dml, source: Box::new(source) }, cols }
@@ -236,7 +262,13 @@ impl Planner<'_> {
     }
 
     /// Output columns of a select list, and those of them that are computed.
-    fn project(&mut self, exprs: Vec<Expr>, schema: &[crate::ir::Field], columns: &[ColId], scope: Option<&Scope<'_>>) -> Result<(Vec<ColId>, Vec<(ColId, Expr)>)> {
+    fn project(
+        &mut self,
+        exprs: Vec<Expr>,
+        schema: &[crate::ir::Field],
+        columns: &[ColId],
+        scope: Option<&Scope<'_>>,
+    ) -> Result<(Vec<ColId>, Vec<(ColId, Expr)>)> {
         let (mut cols, mut computed) = (Vec::with_capacity(exprs.len()), Vec::new());
         for (e, field) in exprs.into_iter().zip(schema) {
             let e = self.convert(e, columns, scope)?;
@@ -302,7 +334,12 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn convert_keys(&mut self, keys: Vec<SortKey>, columns: &[ColId], scope: Option<&Scope<'_>>) -> Result<Vec<SortKey>> {
+    fn convert_keys(
+        &mut self,
+        keys: Vec<SortKey>,
+        columns: &[ColId],
+        scope: Option<&Scope<'_>>,
+    ) -> Result<Vec<SortKey>> {
         keys.into_iter().map(|k| Ok(SortKey { expr: self.convert(k.expr, columns, scope)?, ..k })).collect()
     }
 
@@ -319,12 +356,18 @@ impl Planner<'_> {
         Ok(call)
     }
 
-    fn convert_window(&mut self, mut call: WindowCall, columns: &[ColId], scope: Option<&Scope<'_>>) -> Result<WindowCall> {
+    fn convert_window(
+        &mut self,
+        mut call: WindowCall,
+        columns: &[ColId],
+        scope: Option<&Scope<'_>>,
+    ) -> Result<WindowCall> {
         if let WindowFunc::Aggregate(agg) = call.func {
             call.func = WindowFunc::Aggregate(self.convert_agg(agg, columns, scope)?);
         }
         call.args = call.args.into_iter().map(|e| self.convert(e, columns, scope)).collect::<Result<_>>()?;
-        call.partition_by = call.partition_by.into_iter().map(|e| self.convert(e, columns, scope)).collect::<Result<_>>()?;
+        call.partition_by =
+            call.partition_by.into_iter().map(|e| self.convert(e, columns, scope)).collect::<Result<_>>()?;
         call.order_by = self.convert_keys(call.order_by, columns, scope)?;
         for bound in [&mut call.frame.start, &mut call.frame.end] {
             if let FrameBound::Preceding(o) | FrameBound::Following(o) = bound {
@@ -374,7 +417,11 @@ fn contains_dml(rel: &Rel) -> bool {
 
 fn rel_inputs<'r>(rel: &'r Rel, f: &mut dyn FnMut(&'r Rel)) {
     match &rel.kind {
-        RelKind::Values(_) | RelKind::Scan { .. } | RelKind::Virtual { .. } | RelKind::Function { .. } | RelKind::CteScan { .. } => {}
+        RelKind::Values(_)
+        | RelKind::Scan { .. }
+        | RelKind::Virtual { .. }
+        | RelKind::Function { .. }
+        | RelKind::CteScan { .. } => {}
         RelKind::Filter { input, .. }
         | RelKind::Project { input, .. }
         | RelKind::ProjectSet { input, .. }
@@ -395,7 +442,9 @@ fn rel_inputs<'r>(rel: &'r Rel, f: &mut dyn FnMut(&'r Rel)) {
             f(body);
         }
         RelKind::Dml(dml) => match &dml.kind {
-            DmlKind::Insert { source, .. } | DmlKind::Update { source, .. } | DmlKind::Delete { source, .. } => f(source),
+            DmlKind::Insert { source, .. } | DmlKind::Update { source, .. } | DmlKind::Delete { source, .. } => {
+                f(source)
+            }
         },
     }
 }
@@ -419,7 +468,11 @@ fn rel_exprs<'r>(rel: &'r Rel, f: &mut dyn FnMut(&'r Expr)) {
             with_ties.iter().flatten().for_each(|k| f(&k.expr));
         }
         RelKind::Distinct { on, .. } => on.iter().flatten().for_each(f),
-        RelKind::Dml(_) | RelKind::Scan { .. } | RelKind::SetOp { .. } | RelKind::With { .. } | RelKind::CteScan { .. } => {}
+        RelKind::Dml(_)
+        | RelKind::Scan { .. }
+        | RelKind::SetOp { .. }
+        | RelKind::With { .. }
+        | RelKind::CteScan { .. } => {}
     }
 }
 

@@ -38,7 +38,8 @@ impl Planner<'_> {
             Op::ProjectSet { input, .. } => self.rows(input) * 10.0,
             Op::Join { kind, left, right, on, .. } => {
                 let (l, r) = (self.rows(left), self.rows(right));
-                let inner = on.iter().fold(l * r, |rows, p| rows * self.join_selectivity(p, [&**left, &**right].into_iter()));
+                let inner =
+                    on.iter().fold(l * r, |rows, p| rows * self.join_selectivity(p, [&**left, &**right].into_iter()));
                 match kind {
                     JoinType::Inner => inner,
                     JoinType::Left => inner.max(l),
@@ -58,7 +59,9 @@ impl Planner<'_> {
             Op::Limit { input, limit, .. } => {
                 let rows = self.rows(input);
                 match limit.as_ref().map(|l| &l.kind) {
-                    Some(ExprKind::Const(d)) => crate::exec::value::integer(d).map_or(rows, |n| rows.min(n.max(0) as f64)),
+                    Some(ExprKind::Const(d)) => {
+                        crate::exec::value::integer(d).map_or(rows, |n| rows.min(n.max(0) as f64))
+                    }
                     Some(_) => rows.min(100.0),
                     None => rows,
                 }
@@ -92,7 +95,8 @@ impl Planner<'_> {
         let [a, b] = args.as_slice() else { return None };
         comparison(func).filter(|c| c.op == CompareOp::Eq)?;
         let made: BTreeSet<ColId> = scan.made.iter().copied().collect();
-        let column = |e: &Expr, other: &Expr| as_column(e).filter(|id| made.contains(id) && self.used(other).is_disjoint(&made));
+        let column =
+            |e: &Expr, other: &Expr| as_column(e).filter(|id| made.contains(id) && self.used(other).is_disjoint(&made));
         column(a, b).or_else(|| column(b, a))
     }
 
@@ -116,7 +120,13 @@ impl Planner<'_> {
             ExprKind::And(args) => self.selectivity_of(args),
             ExprKind::Or(args) => args.iter().map(|a| self.selectivity(a)).sum::<f64>().min(1.0),
             ExprKind::Not(inner) => (1.0 - self.selectivity(inner)).max(0.01),
-            ExprKind::IsNull { negated, .. } => if *negated { 0.95 } else { 0.05 },
+            ExprKind::IsNull { negated, .. } => {
+                if *negated {
+                    0.95
+                } else {
+                    0.05
+                }
+            }
             ExprKind::Call { func, .. } => match comparison(func).map(|c| c.op) {
                 Some(CompareOp::Eq) => EQUAL,
                 Some(CompareOp::Ne) => 1.0 - EQUAL,
@@ -131,7 +141,9 @@ impl Planner<'_> {
                 };
                 (EQUAL * elements as f64).min(0.9)
             }
-            ExprKind::Subquery(sub) if matches!(sub.kind, SubqueryKind::Quantified { .. } | SubqueryKind::Exists) => OTHER,
+            ExprKind::Subquery(sub) if matches!(sub.kind, SubqueryKind::Quantified { .. } | SubqueryKind::Exists) => {
+                OTHER
+            }
             ExprKind::Column(_) | ExprKind::IsBool { .. } => OTHER,
             _ => OTHER,
         }

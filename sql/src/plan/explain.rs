@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::expr::{any, handle};
-use super::node::{Access, AggNode, Equal, JoinType, Node, NodeKind, Physical, Prog, ScanNode, SetItem, WindowFuncNode};
-use super::print::{identifier, Printer};
+use super::node::{
+    Access, AggNode, Equal, JoinType, Node, NodeKind, Physical, Prog, ScanNode, SetItem, WindowFuncNode,
+};
+use super::print::{Printer, identifier};
 use crate::exec::{Metrics, SubKind};
 use crate::functions::SessionCx;
 use crate::ir::{AggCall, DmlKind, Expr, ExprKind, SetOp, SortKey};
@@ -31,8 +33,18 @@ impl Default for ExplainOptions {
 }
 
 /// The lines of EXPLAIN. `measured` are the measurements of a finished run and its time; `planning` is how long planning took.
-pub fn explain(plan: &Physical, session: &SessionCx, options: ExplainOptions, planning: Option<Duration>, measured: Option<(&Metrics, Duration)>) -> Vec<String> {
-    let printer = Printer { names: &plan.names, session, qualify: options.verbose || scans(&plan.root) > 1 || !plan.subplans.is_empty() };
+pub fn explain(
+    plan: &Physical,
+    session: &SessionCx,
+    options: ExplainOptions,
+    planning: Option<Duration>,
+    measured: Option<(&Metrics, Duration)>,
+) -> Vec<String> {
+    let printer = Printer {
+        names: &plan.names,
+        session,
+        qualify: options.verbose || scans(&plan.root) > 1 || !plan.subplans.is_empty(),
+    };
     let mut out = Explain { plan, options, printer, metrics: measured.map(|(m, _)| m), lines: Vec::new() };
     out.node(&plan.root, 0, "");
     let milliseconds = |d: Duration| d.as_secs_f64() * 1000.0;
@@ -48,7 +60,14 @@ pub fn explain(plan: &Physical, session: &SessionCx, options: ExplainOptions, pl
 }
 
 fn scans(node: &Node) -> usize {
-    let own = usize::from(matches!(node.kind, NodeKind::Scan(_) | NodeKind::Virtual(_) | NodeKind::Function(_) | NodeKind::CteScan { .. } | NodeKind::WorkScan { .. }));
+    let own = usize::from(matches!(
+        node.kind,
+        NodeKind::Scan(_)
+            | NodeKind::Virtual(_)
+            | NodeKind::Function(_)
+            | NodeKind::CteScan { .. }
+            | NodeKind::WorkScan { .. }
+    ));
     own + node.children().iter().map(|n| scans(n)).sum::<usize>()
 }
 
@@ -86,7 +105,11 @@ impl Explain<'_> {
         }
         for number in self.subplans_of(node) {
             if let Some((_, sub)) = self.plan.subplans.iter().find(|(n, _)| *n == number) {
-                let kind = if sub.is_uncorrelated() && !matches!(sub.kind, SubKind::Quantified(_)) { "InitPlan" } else { "SubPlan" };
+                let kind = if sub.is_uncorrelated() && !matches!(sub.kind, SubKind::Quantified(_)) {
+                    "InitPlan"
+                } else {
+                    "SubPlan"
+                };
                 let (node, label) = (sub.node.clone(), format!("{kind} {}", number + 1));
                 self.node(&node, below, &label);
             }
@@ -103,12 +126,21 @@ impl Explain<'_> {
             NodeKind::Values(_) => "Values Scan on \"*VALUES*\"".to_owned(),
             NodeKind::Scan(scan) => scan_title(scan),
             NodeKind::Virtual(v) => format!("Seq Scan on {}", identifier(&v.alias)),
-            NodeKind::Function(f) => format!("Function Scan on {}", f.calls.first().map_or("rows", |c| function_name(&c.item))),
+            NodeKind::Function(f) => {
+                format!("Function Scan on {}", f.calls.first().map_or("rows", |c| function_name(&c.item)))
+            }
             NodeKind::Filter { .. } => "Result".to_owned(),
             NodeKind::Project { .. } | NodeKind::Pick { .. } => "Result".to_owned(),
             NodeKind::ProjectSet { .. } => "ProjectSet".to_owned(),
             NodeKind::NestedLoop(n) => format!("Nested Loop{}", join_suffix(n.join)),
-            NodeKind::HashJoin(n) => format!("Hash{}", if n.join == JoinType::Inner { " Join".to_owned() } else { join_suffix(n.join) + if has_join_word(n.join) { "" } else { " Join" } }),
+            NodeKind::HashJoin(n) => format!(
+                "Hash{}",
+                if n.join == JoinType::Inner {
+                    " Join".to_owned()
+                } else {
+                    join_suffix(n.join) + if has_join_word(n.join) { "" } else { " Join" }
+                }
+            ),
             NodeKind::Aggregate(n) if n.keys.is_empty() => "Aggregate".to_owned(),
             NodeKind::Aggregate(n) if n.sorted => "GroupAggregate".to_owned(),
             NodeKind::Aggregate(n) if n.sets.len() > 1 => "MixedAggregate".to_owned(),
@@ -119,7 +151,11 @@ impl Explain<'_> {
             NodeKind::Distinct { .. } => "HashAggregate".to_owned(),
             NodeKind::Unique { .. } => "Unique".to_owned(),
             NodeKind::Append(_) => "Append".to_owned(),
-            NodeKind::SetOp(n) => format!("HashSetOp {}{}", if n.op == SetOp::Intersect { "Intersect" } else { "Except" }, if n.all { " All" } else { "" }),
+            NodeKind::SetOp(n) => format!(
+                "HashSetOp {}{}",
+                if n.op == SetOp::Intersect { "Intersect" } else { "Except" },
+                if n.all { " All" } else { "" }
+            ),
             NodeKind::With(_) => "Result".to_owned(),
             NodeKind::CteScan { name, .. } => format!("CTE Scan on {}", identifier(name)),
             NodeKind::WorkScan { name, .. } => format!("WorkTable Scan on {}", identifier(name)),
@@ -135,7 +171,13 @@ impl Explain<'_> {
         let mut text = String::new();
         if self.options.costs {
             let e = &node.estimate;
-            text += &format!("  (cost={:.2}..{:.2} rows={:.0} width={})", e.startup / 100.0, e.total / 100.0, e.rows, e.row_bytes.min(10_000));
+            text += &format!(
+                "  (cost={:.2}..{:.2} rows={:.0} width={})",
+                e.startup / 100.0,
+                e.total / 100.0,
+                e.rows,
+                e.row_bytes.min(10_000)
+            );
         }
         if let Some(metrics) = self.metrics {
             let m = metrics.node(node.id);
@@ -147,7 +189,12 @@ impl Explain<'_> {
             let rows = (m.rows as f64 / m.loops as f64).round();
             let space = if text.is_empty() { "  " } else { " " };
             text += &if self.options.timing {
-                format!("{space}(actual time={:.3}..{:.3} rows={rows} loops={})", each(m.startup), each(m.total), m.loops)
+                format!(
+                    "{space}(actual time={:.3}..{:.3} rows={rows} loops={})",
+                    each(m.startup),
+                    each(m.total),
+                    m.loops
+                )
             } else {
                 format!("{space}(actual rows={rows} loops={})", m.loops)
             };
@@ -166,13 +213,20 @@ impl Explain<'_> {
         match &node.kind {
             NodeKind::Scan(scan) => {
                 if self.options.verbose {
-                    let columns: Vec<&str> = scan.columns.iter().take(scan.keep).filter_map(|c| scan.table.columns().nth(*c)).map(|c| c.name.as_str()).collect();
+                    let columns: Vec<&str> = scan
+                        .columns
+                        .iter()
+                        .take(scan.keep)
+                        .filter_map(|c| scan.table.columns().nth(*c))
+                        .map(|c| c.name.as_str())
+                        .collect();
                     lines.push(format!("Output: {}", columns.join(", ")));
                 }
                 if !scan.conditions.is_empty() {
                     lines.push(format!("Index Cond: {}", p.all(&scan.conditions)));
                 }
-                let left: Vec<&Expr> = scan.residual.iter().filter(|r| !scan.conditions.iter().any(|c| p.expr(c) == p.expr(r))).collect();
+                let left: Vec<&Expr> =
+                    scan.residual.iter().filter(|r| !scan.conditions.iter().any(|c| p.expr(c) == p.expr(r))).collect();
                 if !left.is_empty() {
                     lines.push(format!("Filter: {}", p.all(left)));
                 }
@@ -180,32 +234,53 @@ impl Explain<'_> {
             NodeKind::Virtual(v) if !v.filter.is_empty() => lines.push(format!("Filter: {}", progs(&v.filter))),
             NodeKind::Filter { conditions, .. } => lines.push(format!("Filter: {}", progs(conditions))),
             NodeKind::Values(rows) if rows.is_empty() => lines.push("One-Time Filter: false".to_owned()),
-            NodeKind::Project { exprs, .. } if self.options.verbose => lines.push(format!("Output: {}", exprs.iter().map(|e| p.expr(&e.expr)).collect::<Vec<_>>().join(", "))),
-            NodeKind::NestedLoop(n) if !n.conditions.is_empty() => lines.push(format!("Join Filter: {}", progs(&n.conditions))),
+            NodeKind::Project { exprs, .. } if self.options.verbose => {
+                lines.push(format!("Output: {}", exprs.iter().map(|e| p.expr(&e.expr)).collect::<Vec<_>>().join(", ")))
+            }
+            NodeKind::NestedLoop(n) if !n.conditions.is_empty() => {
+                lines.push(format!("Join Filter: {}", progs(&n.conditions)))
+            }
             NodeKind::HashJoin(n) => {
-                let keys: Vec<String> = n.keys.iter().map(|k| format!("({} = {})", p.expr(&k.left.expr), p.expr(&k.right.expr))).collect();
-                lines.push(format!("Hash Cond: {}", if keys.len() == 1 { keys.concat() } else { format!("({})", keys.join(" AND ")) }));
+                let keys: Vec<String> =
+                    n.keys.iter().map(|k| format!("({} = {})", p.expr(&k.left.expr), p.expr(&k.right.expr))).collect();
+                lines.push(format!(
+                    "Hash Cond: {}",
+                    if keys.len() == 1 { keys.concat() } else { format!("({})", keys.join(" AND ")) }
+                ));
                 if !n.conditions.is_empty() {
                     lines.push(format!("Join Filter: {}", progs(&n.conditions)));
                 }
             }
             NodeKind::Aggregate(n) => {
                 if self.options.verbose {
-                    let aggs: Vec<String> = n.keys.iter().map(|k| p.expr(&k.expr)).chain(n.aggs.iter().map(|a| p.agg(&as_call(a)))).collect();
+                    let aggs: Vec<String> = n
+                        .keys
+                        .iter()
+                        .map(|k| p.expr(&k.expr))
+                        .chain(n.aggs.iter().map(|a| p.agg(&as_call(a))))
+                        .collect();
                     lines.push(format!("Output: {}", aggs.join(", ")));
                 }
                 for set in &n.sets {
                     if !set.is_empty() {
-                        lines.push(format!("Group Key: {}", set.iter().map(|k| p.expr(&n.keys[*k].expr)).collect::<Vec<_>>().join(", ")));
+                        lines.push(format!(
+                            "Group Key: {}",
+                            set.iter().map(|k| p.expr(&n.keys[*k].expr)).collect::<Vec<_>>().join(", ")
+                        ));
                     } else if n.sets.len() > 1 {
                         lines.push("Group Key: ()".to_owned());
                     }
                 }
             }
             NodeKind::Distinct { .. } => {}
-            NodeKind::Unique { keys, .. } if self.options.verbose => lines.push(format!("Keys: {}", keys.iter().map(|k| p.expr(&k.expr)).collect::<Vec<_>>().join(", "))),
+            NodeKind::Unique { keys, .. } if self.options.verbose => {
+                lines.push(format!("Keys: {}", keys.iter().map(|k| p.expr(&k.expr)).collect::<Vec<_>>().join(", ")))
+            }
             NodeKind::Sort(n) => {
-                lines.push(format!("Sort Key: {}", n.keys.iter().map(|(k, o)| p.key(&k.expr, o.desc, o.nulls_first)).collect::<Vec<_>>().join(", ")));
+                lines.push(format!(
+                    "Sort Key: {}",
+                    n.keys.iter().map(|(k, o)| p.key(&k.expr, o.desc, o.nulls_first)).collect::<Vec<_>>().join(", ")
+                ));
                 if let Some(metrics) = self.metrics {
                     let m = metrics.node(node.id);
                     let method = match (m.spilled, &n.limit) {
@@ -271,7 +346,9 @@ impl Explain<'_> {
                     }
                 }
             }
-            NodeKind::Limit(n) => n.count.limit.iter().chain(&n.count.offset).for_each(|p| progs(std::slice::from_ref(p))),
+            NodeKind::Limit(n) => {
+                n.count.limit.iter().chain(&n.count.offset).for_each(|p| progs(std::slice::from_ref(p)))
+            }
             _ => {}
         }
         found
@@ -283,7 +360,11 @@ fn as_call(a: &AggNode) -> AggCall {
         func: a.func,
         args: a.args.iter().map(|p| p.expr.clone()).collect(),
         distinct: a.distinct,
-        order_by: a.order_by.iter().map(|(p, o)| SortKey { expr: p.expr.clone(), desc: o.desc, nulls_first: o.nulls_first }).collect(),
+        order_by: a
+            .order_by
+            .iter()
+            .map(|(p, o)| SortKey { expr: p.expr.clone(), desc: o.desc, nulls_first: o.nulls_first })
+            .collect(),
         filter: None,
         ty: a.ret,
     }
@@ -294,8 +375,15 @@ fn scan_title(scan: &ScanNode) -> String {
     let backward = if scan.reverse { " Backward" } else { "" };
     match &scan.access {
         Access::Rows(_) if scan.conditions.is_empty() && !scan.reverse => format!("Seq Scan on {table}"),
-        Access::Rows(_) => format!("Index Scan{backward} using {} on {table}", scan.table.primary_key.as_ref().map_or_else(|| table.clone(), |k| identifier(&k.name))),
-        Access::Index { name, covering, .. } => format!("Index{} Scan{backward} using {} on {table}", if covering.is_some() { " Only" } else { "" }, identifier(name)),
+        Access::Rows(_) => format!(
+            "Index Scan{backward} using {} on {table}",
+            scan.table.primary_key.as_ref().map_or_else(|| table.clone(), |k| identifier(&k.name))
+        ),
+        Access::Index { name, covering, .. } => format!(
+            "Index{} Scan{backward} using {} on {table}",
+            if covering.is_some() { " Only" } else { "" },
+            identifier(name)
+        ),
     }
 }
 

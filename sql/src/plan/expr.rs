@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::logical::{ColId, Planner, FIRST_ID};
+use super::logical::{ColId, FIRST_ID, Planner};
 
 /// The columns that element casts and frame bounds count by.
 pub(crate) const FIRST_SCOPE: &[ColId] = &[0, 1];
@@ -16,7 +16,12 @@ use crate::types::Datum;
 /// Calls `f` on each expression directly inside. The bodies of subqueries are not entered, their tests are.
 pub(crate) fn children<'e>(e: &'e Expr, f: &mut dyn FnMut(&'e Expr)) {
     match &e.kind {
-        ExprKind::Const(_) | ExprKind::Column(_) | ExprKind::Outer { .. } | ExprKind::Param(_) | ExprKind::CaseOperand | ExprKind::Default => {}
+        ExprKind::Const(_)
+        | ExprKind::Column(_)
+        | ExprKind::Outer { .. }
+        | ExprKind::Param(_)
+        | ExprKind::CaseOperand
+        | ExprKind::Default => {}
         ExprKind::Call { args, .. }
         | ExprKind::And(args)
         | ExprKind::Or(args)
@@ -25,7 +30,11 @@ pub(crate) fn children<'e>(e: &'e Expr, f: &mut dyn FnMut(&'e Expr)) {
         | ExprKind::Array { elems: args, .. }
         | ExprKind::Row(args)
         | ExprKind::SetCall { args, .. } => args.iter().for_each(f),
-        ExprKind::CoerceViaIo(input) | ExprKind::Not(input) | ExprKind::IsNull { input, .. } | ExprKind::IsBool { input, .. } | ExprKind::Field { input, .. } => f(input),
+        ExprKind::CoerceViaIo(input)
+        | ExprKind::Not(input)
+        | ExprKind::IsNull { input, .. }
+        | ExprKind::IsBool { input, .. }
+        | ExprKind::Field { input, .. } => f(input),
         ExprKind::ArrayCoerce { input, cast } => {
             f(input);
             f(cast);
@@ -77,7 +86,12 @@ pub(crate) fn children<'e>(e: &'e Expr, f: &mut dyn FnMut(&'e Expr)) {
 /// Calls `f` on each expression directly inside, to change it.
 pub(crate) fn children_mut(e: &mut Expr, f: &mut dyn FnMut(&mut Expr)) {
     match &mut e.kind {
-        ExprKind::Const(_) | ExprKind::Column(_) | ExprKind::Outer { .. } | ExprKind::Param(_) | ExprKind::CaseOperand | ExprKind::Default => {}
+        ExprKind::Const(_)
+        | ExprKind::Column(_)
+        | ExprKind::Outer { .. }
+        | ExprKind::Param(_)
+        | ExprKind::CaseOperand
+        | ExprKind::Default => {}
         ExprKind::Call { args, .. }
         | ExprKind::And(args)
         | ExprKind::Or(args)
@@ -86,7 +100,11 @@ pub(crate) fn children_mut(e: &mut Expr, f: &mut dyn FnMut(&mut Expr)) {
         | ExprKind::Array { elems: args, .. }
         | ExprKind::Row(args)
         | ExprKind::SetCall { args, .. } => args.iter_mut().for_each(f),
-        ExprKind::CoerceViaIo(input) | ExprKind::Not(input) | ExprKind::IsNull { input, .. } | ExprKind::IsBool { input, .. } | ExprKind::Field { input, .. } => f(input),
+        ExprKind::CoerceViaIo(input)
+        | ExprKind::Not(input)
+        | ExprKind::IsNull { input, .. }
+        | ExprKind::IsBool { input, .. }
+        | ExprKind::Field { input, .. } => f(input),
         ExprKind::ArrayCoerce { input, cast } => {
             f(input);
             f(cast);
@@ -200,9 +218,10 @@ impl Planner<'_> {
     /// Whether an expression may give another value at each call, or must not be moved for another reason.
     pub(crate) fn volatile(&self, e: &Expr) -> bool {
         any(e, &mut |e| match &e.kind {
-            ExprKind::Call { func, .. } | ExprKind::Distinct { eq: func, .. } | ExprKind::NullIf { eq: func, .. } | ExprKind::ScalarArray { func, .. } => {
-                func.volatility == Volatility::Volatile
-            }
+            ExprKind::Call { func, .. }
+            | ExprKind::Distinct { eq: func, .. }
+            | ExprKind::NullIf { eq: func, .. }
+            | ExprKind::ScalarArray { func, .. } => func.volatility == Volatility::Volatile,
             ExprKind::SetCall { .. } => true,
             ExprKind::Subquery(sub) => handle(sub).and_then(|k| self.subs.get(k)).is_none_or(|s| s.volatile),
             _ => false,
@@ -215,7 +234,9 @@ impl Planner<'_> {
     /// Whether a subquery inside takes one of these columns: then they cannot be replaced by expressions.
     pub(crate) fn subquery_takes(&self, e: &Expr, columns: &BTreeSet<ColId>) -> bool {
         any(e, &mut |e| match &e.kind {
-            ExprKind::Subquery(sub) => handle(sub).and_then(|k| self.subs.get(k)).is_none_or(|s| s.free.iter().any(|c| columns.contains(c))),
+            ExprKind::Subquery(sub) => {
+                handle(sub).and_then(|k| self.subs.get(k)).is_none_or(|s| s.free.iter().any(|c| columns.contains(c)))
+            }
             _ => false,
         })
     }

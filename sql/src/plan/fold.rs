@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::PlanCx;
-use crate::functions::registry::Volatility;
 use crate::functions::FnCx;
+use crate::functions::registry::Volatility;
 use crate::ir::{Expr, ExprKind};
 use crate::types::{Array, Datum, Type};
 
@@ -74,11 +74,13 @@ fn simplify_in_place(e: &mut Expr, cx: &PlanCx<'_>) {
             }
             None
         }
-        ExprKind::Array { elems, nested: false } => elems.iter().map(|a| constant(a).cloned()).collect::<Option<Vec<_>>>().and_then(|values| {
-            let elem = element_type(ty, elems.first())?;
-            let dims = if values.is_empty() { vec![] } else { vec![(values.len() as i32, 1)] };
-            Some(Datum::Array(Arc::new(Array { elem, dims, values })))
-        }),
+        ExprKind::Array { elems, nested: false } => {
+            elems.iter().map(|a| constant(a).cloned()).collect::<Option<Vec<_>>>().and_then(|values| {
+                let elem = element_type(ty, elems.first())?;
+                let dims = if values.is_empty() { vec![] } else { vec![(values.len() as i32, 1)] };
+                Some(Datum::Array(Arc::new(Array { elem, dims, values })))
+            })
+        }
         _ => None,
     };
     if let Some(value) = folded {
@@ -97,7 +99,12 @@ fn constant(e: &Expr) -> Option<&Datum> {
     }
 }
 
-fn call(func: &crate::functions::registry::ScalarFn, args: &[Expr], ty: crate::types::TypeMod, cx: &PlanCx<'_>) -> Option<Datum> {
+fn call(
+    func: &crate::functions::registry::ScalarFn,
+    args: &[Expr],
+    ty: crate::types::TypeMod,
+    cx: &PlanCx<'_>,
+) -> Option<Datum> {
     let values = args.iter().map(|a| constant(a).cloned()).collect::<Option<Vec<_>>>()?;
     let arg_types: Vec<Type> = args.iter().map(|a| a.ty.ty).collect();
     (func.imp)(&values, &FnCx { session: cx.session, arg_types: &arg_types, ret: ty.ty, typmod: ty.typmod }).ok()

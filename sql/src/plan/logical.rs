@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::node::JoinType;
 use super::PlanCx;
+use super::node::JoinType;
 use crate::catalog::schema::{Table, VirtualTable};
 use crate::functions::registry::Volatility;
 use crate::ir::{AggCall, AsOf, Dml, Expr, ExprKind, FrameBound, SetOp, SortKey, WindowCall, WindowFunc};
@@ -49,29 +49,95 @@ pub(crate) struct Lp {
 
 /// The operators.
 #[derive(Clone)]
+#[allow(clippy::enum_variant_names)] // SetOp is the name in ir.rs too
 pub(crate) enum Op {
-    Values { rows: Vec<Vec<Expr>> },
+    Values {
+        rows: Vec<Vec<Expr>>,
+    },
     Scan(Scan),
-    Virtual { table: Arc<dyn VirtualTable>, args: Vec<Expr>, made: Vec<ColId>, filter: Vec<Expr>, alias: Arc<str> },
-    Function { calls: Vec<Expr>, ordinality: bool },
-    Filter { input: Box<Lp>, preds: Vec<Expr> },
+    Virtual {
+        table: Arc<dyn VirtualTable>,
+        args: Vec<Expr>,
+        made: Vec<ColId>,
+        filter: Vec<Expr>,
+        alias: Arc<str>,
+    },
+    Function {
+        calls: Vec<Expr>,
+        ordinality: bool,
+    },
+    Filter {
+        input: Box<Lp>,
+        preds: Vec<Expr>,
+    },
     /// Only computed columns are listed; others pass through.
-    Project { input: Box<Lp>, exprs: Vec<(ColId, Expr)> },
-    ProjectSet { input: Box<Lp>, exprs: Vec<(ColId, Expr)> },
-    Join { kind: JoinType, left: Box<Lp>, right: Box<Lp>, on: Vec<Expr>, lateral: bool },
-    Aggregate { input: Box<Lp>, keys: Vec<(ColId, Expr)>, sets: Vec<Vec<usize>>, aggs: Vec<(ColId, AggCall)>, grouping: Vec<(ColId, Vec<usize>)> },
-    Window { input: Box<Lp>, calls: Vec<(ColId, WindowCall)> },
-    Sort { input: Box<Lp>, keys: Vec<SortKey> },
-    Limit { input: Box<Lp>, limit: Option<Expr>, offset: Option<Expr>, ties: Option<Vec<SortKey>> },
-    Distinct { input: Box<Lp>, on: Option<Vec<Expr>> },
+    Project {
+        input: Box<Lp>,
+        exprs: Vec<(ColId, Expr)>,
+    },
+    ProjectSet {
+        input: Box<Lp>,
+        exprs: Vec<(ColId, Expr)>,
+    },
+    Join {
+        kind: JoinType,
+        left: Box<Lp>,
+        right: Box<Lp>,
+        on: Vec<Expr>,
+        lateral: bool,
+    },
+    Aggregate {
+        input: Box<Lp>,
+        keys: Vec<(ColId, Expr)>,
+        sets: Vec<Vec<usize>>,
+        aggs: Vec<(ColId, AggCall)>,
+        grouping: Vec<(ColId, Vec<usize>)>,
+    },
+    Window {
+        input: Box<Lp>,
+        calls: Vec<(ColId, WindowCall)>,
+    },
+    Sort {
+        input: Box<Lp>,
+        keys: Vec<SortKey>,
+    },
+    Limit {
+        input: Box<Lp>,
+        limit: Option<Expr>,
+        offset: Option<Expr>,
+        ties: Option<Vec<SortKey>>,
+    },
+    Distinct {
+        input: Box<Lp>,
+        on: Option<Vec<Expr>>,
+    },
     /// UNION ALL of any number: columns by position.
-    Append { inputs: Vec<Lp> },
+    Append {
+        inputs: Vec<Lp>,
+    },
     /// INTERSECT and EXCEPT: columns by position.
-    SetOp { op: SetOp, all: bool, left: Box<Lp>, right: Box<Lp> },
-    With { ctes: Vec<LogicalCte>, body: Box<Lp> },
-    CteScan { id: usize, name: Arc<str> },
-    WorkScan { id: usize, name: Arc<str> },
-    Dml { dml: Arc<Dml>, source: Box<Lp> },
+    SetOp {
+        op: SetOp,
+        all: bool,
+        left: Box<Lp>,
+        right: Box<Lp>,
+    },
+    With {
+        ctes: Vec<LogicalCte>,
+        body: Box<Lp>,
+    },
+    CteScan {
+        id: usize,
+        name: Arc<str>,
+    },
+    WorkScan {
+        id: usize,
+        name: Arc<str>,
+    },
+    Dml {
+        dml: Arc<Dml>,
+        source: Box<Lp>,
+    },
 }
 
 /// A stored table.
@@ -182,7 +248,12 @@ impl<'a> Planner<'a> {
             Op::Virtual { made: ids, .. } => made.extend(ids.iter().copied()),
             Op::Project { exprs, .. } | Op::ProjectSet { exprs, .. } => made.extend(exprs.iter().map(|(id, _)| *id)),
             Op::Aggregate { keys, aggs, grouping, .. } => {
-                made.extend(keys.iter().map(|(id, _)| *id).chain(aggs.iter().map(|(id, _)| *id)).chain(grouping.iter().map(|(id, _)| *id)));
+                made.extend(
+                    keys.iter()
+                        .map(|(id, _)| *id)
+                        .chain(aggs.iter().map(|(id, _)| *id))
+                        .chain(grouping.iter().map(|(id, _)| *id)),
+                );
             }
             Op::Window { calls, .. } => made.extend(calls.iter().map(|(id, _)| *id)),
             Op::CteScan { id, .. } => used.extend(self.cte_free.get(id).into_iter().flatten()),
@@ -199,7 +270,9 @@ impl<'a> Planner<'a> {
             volatile = volatile
                 || super::expr::any(e, &mut |e| match &e.kind {
                     ExprKind::Call { func, .. } => func.volatility == Volatility::Volatile,
-                    ExprKind::Subquery(sub) => super::expr::handle(sub).and_then(|k| self.subs.get(k)).is_some_and(|s| s.volatile),
+                    ExprKind::Subquery(sub) => {
+                        super::expr::handle(sub).and_then(|k| self.subs.get(k)).is_some_and(|s| s.volatile)
+                    }
                     _ => false,
                 });
         });
@@ -214,7 +287,9 @@ impl<'a> Planner<'a> {
         lp.op.exprs(&mut |e| {
             reads = reads
                 || super::expr::any(e, &mut |e| match &e.kind {
-                    ExprKind::Subquery(sub) => super::expr::handle(sub).and_then(|k| self.subs.get(k)).is_some_and(|s| s.reads_work),
+                    ExprKind::Subquery(sub) => {
+                        super::expr::handle(sub).and_then(|k| self.subs.get(k)).is_some_and(|s| s.reads_work)
+                    }
                     _ => false,
                 });
         });
@@ -245,7 +320,12 @@ impl Op {
     /// Calls `f` on each relation directly below.
     pub fn inputs<'l>(&'l self, f: &mut dyn FnMut(&'l Lp)) {
         match self {
-            Op::Values { .. } | Op::Scan(_) | Op::Virtual { .. } | Op::Function { .. } | Op::CteScan { .. } | Op::WorkScan { .. } => {}
+            Op::Values { .. }
+            | Op::Scan(_)
+            | Op::Virtual { .. }
+            | Op::Function { .. }
+            | Op::CteScan { .. }
+            | Op::WorkScan { .. } => {}
             Op::Filter { input, .. }
             | Op::Project { input, .. }
             | Op::ProjectSet { input, .. }
@@ -291,7 +371,12 @@ impl Op {
                 ties.iter().flatten().for_each(|k| f(&k.expr));
             }
             Op::Distinct { on, .. } => on.iter().flatten().for_each(f),
-            Op::Append { .. } | Op::SetOp { .. } | Op::With { .. } | Op::CteScan { .. } | Op::WorkScan { .. } | Op::Dml { .. } => {}
+            Op::Append { .. }
+            | Op::SetOp { .. }
+            | Op::With { .. }
+            | Op::CteScan { .. }
+            | Op::WorkScan { .. }
+            | Op::Dml { .. } => {}
         }
     }
 }

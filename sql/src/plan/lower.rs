@@ -12,7 +12,8 @@ use super::expr::as_column;
 use super::logical::{ColId, LogicalCte, Lp, Op, Planner};
 use super::lower_expr::types_of;
 use super::node::{
-    AggNode, AggregateNode, CteNode, DmlNode, Estimate, FunctionCall, FunctionNode, LimitCount, LimitNode, Node, NodeKind, SetItem, SetOpNode, SortNode, VirtualNode, WithNode,
+    AggNode, AggregateNode, CteNode, DmlNode, Estimate, FunctionCall, FunctionNode, LimitCount, LimitNode, Node,
+    NodeKind, SetItem, SetOpNode, SortNode, VirtualNode, WithNode,
 };
 use crate::error::{Result, SqlError};
 use crate::ir::{AggCall, Expr, ExprKind, SortKey};
@@ -43,7 +44,12 @@ impl Ask {
 impl Planner<'_> {
     pub(crate) fn node(&mut self, kind: NodeKind, width: usize, rows: f64, startup: f64, total: f64) -> Arc<Node> {
         self.next_node += 1;
-        Arc::new(Node { id: self.next_node - 1, kind, width, estimate: Estimate { rows: rows.max(0.0), startup, total, row_bytes: width * 24 } })
+        Arc::new(Node {
+            id: self.next_node - 1,
+            kind,
+            width,
+            estimate: Estimate { rows: rows.max(0.0), startup, total, row_bytes: width * 24 },
+        })
     }
 
     /// Lowers a subquery of an expression over `scope`; one that is only asked for a row gives no columns.
@@ -69,7 +75,11 @@ impl Planner<'_> {
         if low.layout == cols {
             return Ok(low);
         }
-        let columns = cols.iter().map(|c| low.layout.iter().position(|l| l == c)).collect::<Option<Arc<[usize]>>>().ok_or_else(|| SqlError::internal("a column got lost while planning"))?;
+        let columns = cols
+            .iter()
+            .map(|c| low.layout.iter().position(|l| l == c))
+            .collect::<Option<Arc<[usize]>>>()
+            .ok_or_else(|| SqlError::internal("a column got lost while planning"))?;
         let e = low.node.estimate;
         let node = self.node(NodeKind::Pick { input: low.node, columns }, cols.len(), e.rows, e.startup, e.total);
         Ok(Low { node, layout: cols.to_vec(), order: low.order })
@@ -82,7 +92,11 @@ impl Planner<'_> {
                 let scope = Scope { columns: &[], up };
                 let progs = values.iter().map(|row| self.progs(row, &scope)).collect::<Result<Vec<_>>>()?;
                 let node = self.node(NodeKind::Values(Arc::new(progs)), lp.cols.len(), rows, 0.0, rows * 0.01);
-                Ok(Low { node, layout: lp.cols.clone(), order: Delivered { unique: values.len() <= 1, ..Delivered::default() } })
+                Ok(Low {
+                    node,
+                    layout: lp.cols.clone(),
+                    order: Delivered { unique: values.len() <= 1, ..Delivered::default() },
+                })
             }
             Op::Scan(scan) => self.lower_scan(scan, scan.filter.clone(), &lp.cols, up, &ask.want),
             Op::Virtual { .. } => self.lower_virtual(lp, up, ask),
@@ -98,32 +112,58 @@ impl Planner<'_> {
                 let low = self.lower(input, up, &Ask::default())?;
                 let scope = Scope { columns: &low.layout, up };
                 let items = exprs.iter().map(|(_, e)| self.set_item(e, &scope)).collect::<Result<Vec<_>>>()?;
-                let (e, layout): (Estimate, Vec<ColId>) = (low.node.estimate, exprs.iter().map(|(id, _)| *id).collect());
-                let node = self.node(NodeKind::ProjectSet { input: low.node, items: Arc::new(items) }, layout.len(), rows, e.startup, e.total + rows);
+                let (e, layout): (Estimate, Vec<ColId>) =
+                    (low.node.estimate, exprs.iter().map(|(id, _)| *id).collect());
+                let node = self.node(
+                    NodeKind::ProjectSet { input: low.node, items: Arc::new(items) },
+                    layout.len(),
+                    rows,
+                    e.startup,
+                    e.total + rows,
+                );
                 Ok(Low { node, layout, order: Delivered::default() })
             }
-            Op::Join { kind, left, right, on, lateral } => self.lower_join(*kind, left, right, on, *lateral, rows, up, ask),
+            Op::Join { kind, left, right, on, lateral } => {
+                self.lower_join(*kind, left, right, on, *lateral, rows, up, ask)
+            }
             Op::Aggregate { .. } => self.lower_aggregate(lp, up),
             Op::Window { input, calls } => self.lower_window(input, calls, up),
             Op::Sort { input, keys } => self.lower_sort(input, keys, up, ask),
-            Op::Limit { input, limit, offset, ties } => self.lower_limit(input, limit.as_ref(), offset.as_ref(), ties.as_deref(), up, ask),
+            Op::Limit { input, limit, offset, ties } => {
+                self.lower_limit(input, limit.as_ref(), offset.as_ref(), ties.as_deref(), up, ask)
+            }
             Op::Distinct { input, on: None } => {
                 let low = self.lower_exactly(input, &lp.cols, up, &Ask::default())?;
                 let types = lp.cols.iter().map(|c| self.ty(*c).ty).collect();
                 let e = low.node.estimate;
-                let node = self.node(NodeKind::Distinct { input: low.node, types }, lp.cols.len(), rows, e.startup, e.total + e.rows);
+                let node = self.node(
+                    NodeKind::Distinct { input: low.node, types },
+                    lp.cols.len(),
+                    rows,
+                    e.startup,
+                    e.total + e.rows,
+                );
                 Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
             }
             Op::Distinct { input, on: Some(on) } => {
                 let low = self.lower(input, up, &Ask::default())?;
                 let keys = self.progs(on, &Scope { columns: &low.layout, up })?;
                 let (e, width) = (low.node.estimate, low.node.width);
-                let node = self.node(NodeKind::Unique { input: low.node, keys: Arc::new(keys) }, width, rows, e.startup, e.total + e.rows * 0.1);
+                let node = self.node(
+                    NodeKind::Unique { input: low.node, keys: Arc::new(keys) },
+                    width,
+                    rows,
+                    e.startup,
+                    e.total + e.rows * 0.1,
+                );
                 Ok(Low { node, ..low })
             }
             Op::Append { inputs } => {
                 let mut nodes = Vec::with_capacity(inputs.len());
-                let below = Ask { want: Want { order: Vec::new(), rows: ask.want.rows.filter(|_| ask.want.order.is_empty()) }, count: ask.count.clone() };
+                let below = Ask {
+                    want: Want { order: Vec::new(), rows: ask.want.rows.filter(|_| ask.want.order.is_empty()) },
+                    count: ask.count.clone(),
+                };
                 for input in inputs {
                     nodes.push(self.lower_exactly(input, &input.cols, up, &below)?.node);
                 }
@@ -136,7 +176,13 @@ impl Planner<'_> {
                 let r = self.lower_exactly(right, &right.cols, up, &Ask::default())?.node;
                 let total = l.estimate.total + r.estimate.total + l.estimate.rows + r.estimate.rows;
                 let types = lp.cols.iter().map(|c| self.ty(*c).ty).collect();
-                let node = self.node(NodeKind::SetOp(Arc::new(SetOpNode { op: *op, all: *all, left: l, right: r, types })), lp.cols.len(), rows, total, total + rows);
+                let node = self.node(
+                    NodeKind::SetOp(Arc::new(SetOpNode { op: *op, all: *all, left: l, right: r, types })),
+                    lp.cols.len(),
+                    rows,
+                    total,
+                    total + rows,
+                );
                 Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
             }
             Op::With { ctes, body } => {
@@ -144,21 +190,35 @@ impl Planner<'_> {
                 let low = self.lower(body, up, ask)?;
                 let (e, width) = (low.node.estimate, low.node.width);
                 let extra: f64 = ctes.iter().map(|c| c.definition.estimate.total).sum();
-                let node = self.node(NodeKind::With(Arc::new(WithNode { ctes, body: low.node })), width, e.rows, e.startup, e.total + extra);
+                let node = self.node(
+                    NodeKind::With(Arc::new(WithNode { ctes, body: low.node })),
+                    width,
+                    e.rows,
+                    e.startup,
+                    e.total + extra,
+                );
                 Ok(Low { node, ..low })
             }
             Op::CteScan { id, name } => {
-                let node = self.node(NodeKind::CteScan { id: *id, name: name.clone() }, lp.cols.len(), rows, 0.0, rows * 0.2);
+                let node =
+                    self.node(NodeKind::CteScan { id: *id, name: name.clone() }, lp.cols.len(), rows, 0.0, rows * 0.2);
                 Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
             }
             Op::WorkScan { id, name } => {
-                let node = self.node(NodeKind::WorkScan { id: *id, name: name.clone() }, lp.cols.len(), rows, 0.0, rows * 0.2);
+                let node =
+                    self.node(NodeKind::WorkScan { id: *id, name: name.clone() }, lp.cols.len(), rows, 0.0, rows * 0.2);
                 Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
             }
             Op::Dml { dml, source } => {
                 let source = self.lower_exactly(source, &source.cols, up, &Ask::default())?.node;
                 let e = source.estimate;
-                let node = self.node(NodeKind::Dml(Arc::new(DmlNode { dml: dml.clone(), source, top: self.dml_on_top })), lp.cols.len(), e.rows, e.startup, e.total + e.rows);
+                let node = self.node(
+                    NodeKind::Dml(Arc::new(DmlNode { dml: dml.clone(), source, top: self.dml_on_top })),
+                    lp.cols.len(),
+                    e.rows,
+                    e.startup,
+                    e.total + e.rows,
+                );
                 Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
             }
         }
@@ -168,11 +228,24 @@ impl Planner<'_> {
     pub(crate) fn filter(&mut self, low: Low, preds: &[Expr], rows: f64, up: Option<&Scope<'_>>) -> Result<Low> {
         let conditions = self.progs(preds, &Scope { columns: &low.layout, up })?;
         let (e, width) = (low.node.estimate, low.node.width);
-        let node = self.node(NodeKind::Filter { input: low.node, conditions: Arc::new(conditions) }, width, rows.min(e.rows), e.startup, e.total + e.rows * 0.1);
+        let node = self.node(
+            NodeKind::Filter { input: low.node, conditions: Arc::new(conditions) },
+            width,
+            rows.min(e.rows),
+            e.startup,
+            e.total + e.rows * 0.1,
+        );
         Ok(Low { node, ..low })
     }
 
-    fn lower_project(&mut self, lp: &Lp, input: &Lp, exprs: &[(ColId, Expr)], up: Option<&Scope<'_>>, ask: &Ask) -> Result<Low> {
+    fn lower_project(
+        &mut self,
+        lp: &Lp,
+        input: &Lp,
+        exprs: &[(ColId, Expr)],
+        up: Option<&Scope<'_>>,
+        ask: &Ask,
+    ) -> Result<Low> {
         // An order by a computed column cannot be had from below.
         let given = input.col_set();
         let passes = ask.want.order.iter().all(|k| given.contains(&k.col));
@@ -193,7 +266,13 @@ impl Planner<'_> {
             progs.push(self.prog(&e, &scope)?);
         }
         let e = low.node.estimate;
-        let node = self.node(NodeKind::Project { input: low.node, exprs: Arc::new(progs) }, lp.cols.len(), e.rows, e.startup, e.total + e.rows * 0.05);
+        let node = self.node(
+            NodeKind::Project { input: low.node, exprs: Arc::new(progs) },
+            lp.cols.len(),
+            e.rows,
+            e.startup,
+            e.total + e.rows * 0.05,
+        );
         Ok(Low { node, layout: lp.cols.clone(), order: low.order })
     }
 
@@ -234,9 +313,13 @@ impl Planner<'_> {
 
     fn set_item(&mut self, e: &Expr, scope: &Scope<'_>) -> Result<SetItem> {
         Ok(match &e.kind {
-            ExprKind::SetCall { func, args } => {
-                SetItem::Set { func, arg_types: args.iter().map(|a| a.ty.ty).collect(), ret: e.ty, args: self.progs(args, scope)?, expr: e.clone() }
-            }
+            ExprKind::SetCall { func, args } => SetItem::Set {
+                func,
+                arg_types: args.iter().map(|a| a.ty.ty).collect(),
+                ret: e.ty,
+                args: self.progs(args, scope)?,
+                expr: e.clone(),
+            },
             _ => SetItem::Scalar(self.prog(e, scope)?),
         })
     }
@@ -248,25 +331,40 @@ impl Planner<'_> {
         for call in calls {
             let (width, expand) = match &call.kind {
                 // unnest of several arrays and functions returning record: as many columns as the query gives them.
-                ExprKind::SetCall { func, .. } => (if calls.len() == 1 { columns } else { func.columns.len().max(1) }, false),
+                ExprKind::SetCall { func, .. } => {
+                    (if calls.len() == 1 { columns } else { func.columns.len().max(1) }, false)
+                }
                 _ if calls.len() == 1 => (columns, columns != 1),
                 _ => (1, false),
             };
             nodes.push(FunctionCall { width, item: self.set_item(call, &scope)?, expand });
         }
-        let node = self.node(NodeKind::Function(Arc::new(FunctionNode { calls: nodes, ordinality })), lp.cols.len(), 100.0, 0.0, 10.0);
+        let node = self.node(
+            NodeKind::Function(Arc::new(FunctionNode { calls: nodes, ordinality })),
+            lp.cols.len(),
+            100.0,
+            0.0,
+            10.0,
+        );
         Ok(Low { node, layout: lp.cols.clone(), order: Delivered::default() })
     }
 
     /// The order that sort keys ask for, if all are columns.
     pub(crate) fn order_of(&self, keys: &[SortKey]) -> Option<Vec<OrderKey>> {
-        keys.iter().map(|k| Some(OrderKey { col: as_column(&k.expr)?, desc: k.desc, nulls_first: k.nulls_first, not_null: false })).collect()
+        keys.iter()
+            .map(|k| {
+                Some(OrderKey { col: as_column(&k.expr)?, desc: k.desc, nulls_first: k.nulls_first, not_null: false })
+            })
+            .collect()
     }
 
     fn lower_sort(&mut self, input: &Lp, keys: &[SortKey], up: Option<&Scope<'_>>, ask: &Ask) -> Result<Low> {
         let wanted = self.order_of(keys);
         // The rows asked of a sort are asked of its input only if that comes in order already.
-        let below = Ask { want: Want { order: wanted.clone().unwrap_or_default(), rows: ask.want.rows.filter(|_| wanted.is_some()) }, count: None };
+        let below = Ask {
+            want: Want { order: wanted.clone().unwrap_or_default(), rows: ask.want.rows.filter(|_| wanted.is_some()) },
+            count: None,
+        };
         let low = self.lower(input, up, &below)?;
         if wanted.as_ref().is_some_and(|w| low.order.satisfies(w)) {
             return Ok(low);
@@ -274,16 +372,41 @@ impl Planner<'_> {
         self.sort(low, keys, wanted, ask.count.clone(), up)
     }
 
-    pub(crate) fn sort(&mut self, low: Low, keys: &[SortKey], wanted: Option<Vec<OrderKey>>, limit: Option<Arc<LimitCount>>, up: Option<&Scope<'_>>) -> Result<Low> {
+    pub(crate) fn sort(
+        &mut self,
+        low: Low,
+        keys: &[SortKey],
+        wanted: Option<Vec<OrderKey>>,
+        limit: Option<Arc<LimitCount>>,
+        up: Option<&Scope<'_>>,
+    ) -> Result<Low> {
         let progs = self.key_progs(keys, &Scope { columns: &low.layout, up })?;
         let types = progs.iter().map(|(p, _)| p.expr.ty.ty).collect();
         let (e, width) = (low.node.estimate, low.node.width);
         let total = e.total + e.rows * (1.0 + e.rows.max(2.0).log2()) * 0.2;
-        let node = self.node(NodeKind::Sort(Arc::new(SortNode { input: low.node, keys: progs, types, limit })), width, e.rows, total, total + e.rows * 0.01);
-        Ok(Low { node, layout: low.layout, order: Delivered { keys: wanted.unwrap_or_default(), ..Delivered::default() } })
+        let node = self.node(
+            NodeKind::Sort(Arc::new(SortNode { input: low.node, keys: progs, types, limit })),
+            width,
+            e.rows,
+            total,
+            total + e.rows * 0.01,
+        );
+        Ok(Low {
+            node,
+            layout: low.layout,
+            order: Delivered { keys: wanted.unwrap_or_default(), ..Delivered::default() },
+        })
     }
 
-    fn lower_limit(&mut self, input: &Lp, limit: Option<&Expr>, offset: Option<&Expr>, ties: Option<&[SortKey]>, up: Option<&Scope<'_>>, ask: &Ask) -> Result<Low> {
+    fn lower_limit(
+        &mut self,
+        input: &Lp,
+        limit: Option<&Expr>,
+        offset: Option<&Expr>,
+        ties: Option<&[SortKey]>,
+        up: Option<&Scope<'_>>,
+        ask: &Ask,
+    ) -> Result<Low> {
         let scope = Scope { columns: &[], up };
         let constant = |e: Option<&Expr>| match e.map(|e| &e.kind) {
             Some(ExprKind::Const(d)) => crate::exec::value::integer(d).map(|n| n as f64),
@@ -292,20 +415,34 @@ impl Planner<'_> {
         };
         let rows = constant(limit).map(|n| n + constant(offset).unwrap_or(0.0));
         let mut part = || -> Result<LimitCount> {
-            Ok(LimitCount { limit: limit.map(|e| self.prog(e, &scope)).transpose()?, offset: offset.map(|e| self.prog(e, &scope)).transpose()? })
+            Ok(LimitCount {
+                limit: limit.map(|e| self.prog(e, &scope)).transpose()?,
+                offset: offset.map(|e| self.prog(e, &scope)).transpose()?,
+            })
         };
         let count = Arc::new(part()?);
         // WITH TIES reads on after the last row that counts.
-        let below = Ask { want: Want { order: ask.want.order.clone(), rows }, count: ties.is_none().then(|| count.clone()) };
+        let below =
+            Ask { want: Want { order: ask.want.order.clone(), rows }, count: ties.is_none().then(|| count.clone()) };
         let low = self.lower(input, up, &below)?;
         let ties = match ties {
-            Some(keys) => Some(keys.iter().map(|k| self.prog(&k.expr, &Scope { columns: &low.layout, up })).collect::<Result<Vec<_>>>()?),
+            Some(keys) => Some(
+                keys.iter()
+                    .map(|k| self.prog(&k.expr, &Scope { columns: &low.layout, up }))
+                    .collect::<Result<Vec<_>>>()?,
+            ),
             None => None,
         };
         let (e, width) = (low.node.estimate, low.node.width);
         let given = rows.map_or(e.rows, |n| n.min(e.rows));
         let part = if e.rows > 0.0 { given / e.rows } else { 1.0 };
-        let node = self.node(NodeKind::Limit(Arc::new(LimitNode { input: low.node, count, ties })), width, given, e.startup, e.startup + (e.total - e.startup) * part);
+        let node = self.node(
+            NodeKind::Limit(Arc::new(LimitNode { input: low.node, count, ties })),
+            width,
+            given,
+            e.startup,
+            e.startup + (e.total - e.startup) * part,
+        );
         Ok(Low { node, ..low })
     }
 
@@ -318,7 +455,15 @@ impl Planner<'_> {
         };
         self.dml_on_top = top;
         let types = cte.definition.cols.iter().map(|c| self.ty(*c).ty).collect();
-        Ok(CteNode { id: cte.id, name: cte.name.clone(), definition, recursive, all: cte.all, writes: cte.writes, types })
+        Ok(CteNode {
+            id: cte.id,
+            name: cte.name.clone(),
+            definition,
+            recursive,
+            all: cte.all,
+            writes: cte.writes,
+            types,
+        })
     }
 
     fn lower_aggregate(&mut self, lp: &Lp, up: Option<&Scope<'_>>) -> Result<Low> {
@@ -338,15 +483,32 @@ impl Planner<'_> {
         let plain = sets.len() == 1 && sets[0].len() == keys.len();
         let sorted = plain && (keys.is_empty() || key_cols.as_ref().is_some_and(|cols| low.order.groups(cols)));
         let agg_nodes = aggs.iter().map(|(_, call)| self.agg_node(call, &scope)).collect::<Result<Vec<_>>>()?;
-        let layout: Vec<ColId> = keys.iter().map(|(id, _)| *id).chain(aggs.iter().map(|(id, _)| *id)).chain(grouping.iter().map(|(id, _)| *id)).collect();
+        let layout: Vec<ColId> = keys
+            .iter()
+            .map(|(id, _)| *id)
+            .chain(aggs.iter().map(|(id, _)| *id))
+            .chain(grouping.iter().map(|(id, _)| *id))
+            .collect();
         let order = match (&key_cols, sorted) {
-            (Some(cols), true) => Delivered { keys: low.order.keys.iter().take_while(|k| cols.contains(&k.col)).copied().collect(), constants: low.order.constants.clone(), unique: true },
+            (Some(cols), true) => Delivered {
+                keys: low.order.keys.iter().take_while(|k| cols.contains(&k.col)).copied().collect(),
+                constants: low.order.constants.clone(),
+                unique: true,
+            },
             _ => Delivered::default(),
         };
         let e = low.node.estimate;
         let total = e.total + e.rows * 0.1 * (1 + aggs.len()) as f64;
         let startup = if sorted && !keys.is_empty() { e.startup } else { total };
-        let node = AggregateNode { input: low.node, keys: key_progs, key_types, sets: sets.clone(), grouping: grouping.iter().map(|(_, asked)| asked.clone()).collect(), aggs: agg_nodes, sorted };
+        let node = AggregateNode {
+            input: low.node,
+            keys: key_progs,
+            key_types,
+            sets: sets.clone(),
+            grouping: grouping.iter().map(|(_, asked)| asked.clone()).collect(),
+            aggs: agg_nodes,
+            sorted,
+        };
         let node = self.node(NodeKind::Aggregate(Arc::new(node)), layout.len(), rows, startup, total + rows * 0.01);
         Ok(Low { node, layout, order })
     }
@@ -364,7 +526,14 @@ impl Planner<'_> {
     }
 
     /// min and max of columns that a key orders: the first row of a scan each.
-    fn lower_min_max(&mut self, input: &Lp, keys: &[(ColId, Expr)], sets: &[Vec<usize>], aggs: &[(ColId, AggCall)], up: Option<&Scope<'_>>) -> Result<Option<Low>> {
+    fn lower_min_max(
+        &mut self,
+        input: &Lp,
+        keys: &[(ColId, Expr)],
+        sets: &[Vec<usize>],
+        aggs: &[(ColId, AggCall)],
+        up: Option<&Scope<'_>>,
+    ) -> Result<Option<Low>> {
         let Op::Scan(scan) = &input.op else { return Ok(None) };
         if !keys.is_empty() || sets.len() != 1 || aggs.is_empty() {
             return Ok(None);
@@ -377,14 +546,19 @@ impl Planner<'_> {
                 _ => return Ok(None),
             };
             let col = match call.args.as_slice() {
-                [e] if !call.distinct && call.order_by.is_empty() && call.filter.is_none() => as_column(e).filter(|c| scan.made.contains(c)),
+                [e] if !call.distinct && call.order_by.is_empty() && call.filter.is_none() => {
+                    as_column(e).filter(|c| scan.made.contains(c))
+                }
                 _ => None,
             };
             let Some(col) = col else { return Ok(None) };
             let want = Want { order: vec![OrderKey { col, desc, nulls_first: desc, not_null: true }], rows: Some(1.0) };
             let mut filters = scan.filter.clone();
             if !self.columns[col].not_null {
-                filters.push(Expr { kind: ExprKind::IsNull { input: Box::new(self.column_expr(col)), negated: true }, ty: Type::BOOL.plain() });
+                filters.push(Expr {
+                    kind: ExprKind::IsNull { input: Box::new(self.column_expr(col)), negated: true },
+                    ty: Type::BOOL.plain(),
+                });
             }
             let path = self.choose_path(scan, &filters, &[col], &want);
             if !path.order.satisfies(&want.order) {
@@ -396,11 +570,26 @@ impl Planner<'_> {
         for (id, call, col, want, filters) in firsts {
             let low = self.lower_scan(scan, filters, &[col], up, &want)?;
             let one = Expr::constant(crate::types::Datum::Int8(1), Type::INT8);
-            let count = Arc::new(LimitCount { limit: Some(self.prog(&one, &Scope { columns: &[], up })?), offset: None });
+            let count =
+                Arc::new(LimitCount { limit: Some(self.prog(&one, &Scope { columns: &[], up })?), offset: None });
             let e = low.node.estimate;
-            let node = self.node(NodeKind::Limit(Arc::new(LimitNode { input: low.node, count, ties: None })), low.layout.len(), 1.0, e.startup, e.total);
+            let node = self.node(
+                NodeKind::Limit(Arc::new(LimitNode { input: low.node, count, ties: None })),
+                low.layout.len(),
+                1.0,
+                e.startup,
+                e.total,
+            );
             let agg = self.agg_node(call, &Scope { columns: &low.layout, up })?;
-            let node = AggregateNode { input: node, keys: Vec::new(), key_types: Vec::new(), sets: vec![Vec::new()], grouping: Vec::new(), aggs: vec![agg], sorted: true };
+            let node = AggregateNode {
+                input: node,
+                keys: Vec::new(),
+                key_types: Vec::new(),
+                sets: vec![Vec::new()],
+                grouping: Vec::new(),
+                aggs: vec![agg],
+                sorted: true,
+            };
             let node = self.node(NodeKind::Aggregate(Arc::new(node)), 1, 1.0, e.total, e.total + 0.01);
             let low = Low { node, layout: vec![id], order: Delivered::default() };
             joined = Some(match joined {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::build::Scope;
 use super::compare::comparison;
-use super::expr::{handle, FIRST_SCOPE};
+use super::expr::{FIRST_SCOPE, handle};
 use super::logical::{ColId, Planner};
 use super::node::{Prog, Quantified};
 use crate::error::{Result, SqlError};
-use crate::exec::code::{arith_function, like_function, Call, Code, CompareOp, ConstSet};
+use crate::exec::code::{Call, Code, CompareOp, ConstSet, arith_function, like_function};
 use crate::exec::value::KeyOrder;
 use crate::exec::{Pattern, SubKind, SubPlan};
 use crate::functions::registry::ScalarFn;
@@ -24,12 +24,18 @@ impl Planner<'_> {
         Ok(Prog { code: self.compile(e, scope)?, expr: e.clone() })
     }
 
-    pub(crate) fn progs<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>, scope: &Scope<'_>) -> Result<Vec<Prog>> {
+    pub(crate) fn progs<'e>(
+        &mut self,
+        exprs: impl IntoIterator<Item = &'e Expr>,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<Prog>> {
         exprs.into_iter().map(|e| self.prog(e, scope)).collect()
     }
 
     pub(crate) fn key_progs(&mut self, keys: &[SortKey], scope: &Scope<'_>) -> Result<Vec<(Prog, KeyOrder)>> {
-        keys.iter().map(|k| Ok((self.prog(&k.expr, scope)?, KeyOrder { desc: k.desc, nulls_first: k.nulls_first }))).collect()
+        keys.iter()
+            .map(|k| Ok((self.prog(&k.expr, scope)?, KeyOrder { desc: k.desc, nulls_first: k.nulls_first })))
+            .collect()
     }
 
     pub(crate) fn compile(&mut self, e: &Expr, scope: &Scope<'_>) -> Result<Code> {
@@ -40,28 +46,53 @@ impl Planner<'_> {
             ExprKind::Param(i) => Code::Param(*i),
             ExprKind::CaseOperand => Code::CaseOperand,
             ExprKind::Call { func, args } => self.compile_call(func, args, e.ty, scope)?,
-            ExprKind::CoerceViaIo(input) => Code::ViaIo { from: input.ty.ty, input: self.boxed(input, scope)?, to: e.ty },
+            ExprKind::CoerceViaIo(input) => {
+                Code::ViaIo { from: input.ty.ty, input: self.boxed(input, scope)?, to: e.ty }
+            }
             ExprKind::ArrayCoerce { input, cast } => {
                 let elem = e.ty.ty.element().unwrap_or(cast.ty.ty);
-                Code::ArrayCoerce { input: self.boxed(input, scope)?, cast: Box::new(self.compile(cast, &Scope { columns: FIRST_SCOPE, up: scope.up })?), elem }
+                Code::ArrayCoerce {
+                    input: self.boxed(input, scope)?,
+                    cast: Box::new(self.compile(cast, &Scope { columns: FIRST_SCOPE, up: scope.up })?),
+                    elem,
+                }
             }
             ExprKind::And(args) => Code::And(self.all(args, scope)?),
             ExprKind::Or(args) => Code::Or(self.all(args, scope)?),
             ExprKind::Not(input) => Code::Not(self.boxed(input, scope)?),
             ExprKind::IsNull { input, negated } => Code::IsNull { input: self.boxed(input, scope)?, negated: *negated },
-            ExprKind::IsBool { input, value, negated } => Code::IsBool { input: self.boxed(input, scope)?, value: *value, negated: *negated },
-            ExprKind::Distinct { eq, left, right, negated } => Code::Distinct { eq: call_of(eq, [left.ty.ty, right.ty.ty]), args: self.pair(left, right, scope)?, negated: *negated },
+            ExprKind::IsBool { input, value, negated } => {
+                Code::IsBool { input: self.boxed(input, scope)?, value: *value, negated: *negated }
+            }
+            ExprKind::Distinct { eq, left, right, negated } => Code::Distinct {
+                eq: call_of(eq, [left.ty.ty, right.ty.ty]),
+                args: self.pair(left, right, scope)?,
+                negated: *negated,
+            },
             ExprKind::Case { operand, whens, otherwise } => Code::Case {
                 operand: operand.as_ref().map(|o| self.boxed(o, scope)).transpose()?,
-                whens: whens.iter().map(|(when, then)| Ok((self.compile(when, scope)?, self.compile(then, scope)?))).collect::<Result<_>>()?,
+                whens: whens
+                    .iter()
+                    .map(|(when, then)| Ok((self.compile(when, scope)?, self.compile(then, scope)?)))
+                    .collect::<Result<_>>()?,
                 otherwise: otherwise.as_ref().map(|o| self.boxed(o, scope)).transpose()?,
             },
             ExprKind::Coalesce(args) => Code::Coalesce(self.all(args, scope)?),
-            ExprKind::NullIf { eq, left, right } => Code::NullIf { eq: call_of(eq, [left.ty.ty, right.ty.ty]), args: self.pair(left, right, scope)? },
-            ExprKind::MinMax { args, greatest } => Code::MinMax { args: self.all(args, scope)?, greatest: *greatest, ty: e.ty.ty },
-            ExprKind::ScalarArray { func, left, array, all } => self.compile_scalar_array(func, left, array, *all, scope)?,
+            ExprKind::NullIf { eq, left, right } => {
+                Code::NullIf { eq: call_of(eq, [left.ty.ty, right.ty.ty]), args: self.pair(left, right, scope)? }
+            }
+            ExprKind::MinMax { args, greatest } => {
+                Code::MinMax { args: self.all(args, scope)?, greatest: *greatest, ty: e.ty.ty }
+            }
+            ExprKind::ScalarArray { func, left, array, all } => {
+                self.compile_scalar_array(func, left, array, *all, scope)?
+            }
             ExprKind::Array { elems, nested } => {
-                let of = e.ty.ty.element().or_else(|| elems.first().map(|e| e.ty.ty.element().filter(|_| *nested).unwrap_or(e.ty.ty))).unwrap_or(Type::TEXT);
+                let of =
+                    e.ty.ty
+                        .element()
+                        .or_else(|| elems.first().map(|e| e.ty.ty.element().filter(|_| *nested).unwrap_or(e.ty.ty)))
+                        .unwrap_or(Type::TEXT);
                 Code::Array { elems: self.all(elems, scope)?, nested: *nested, elem: of }
             }
             ExprKind::Row(args) => {
@@ -69,18 +100,31 @@ impl Planner<'_> {
                 Code::Row { fields, values: self.all(args, scope)? }
             }
             ExprKind::Field { input, index } => Code::Field { input: self.boxed(input, scope)?, index: *index },
-            ExprKind::Subscript { input, indexes } => Code::Subscript { input: self.boxed(input, scope)?, indexes: self.all(indexes, scope)? },
+            ExprKind::Subscript { input, indexes } => {
+                Code::Subscript { input: self.boxed(input, scope)?, indexes: self.all(indexes, scope)? }
+            }
             ExprKind::Slice { input, bounds } => {
                 let mut bound = |b: &Option<Expr>| b.as_ref().map(|b| self.compile(b, scope)).transpose();
                 let bounds = bounds.iter().map(|(low, high)| Ok((bound(low)?, bound(high)?))).collect::<Result<_>>()?;
                 Code::Slice { input: self.boxed(input, scope)?, bounds }
             }
-            ExprKind::RowCompare { op, pairs } => {
-                Code::RowCompare { op: *op, pairs: pairs.iter().map(|p| Ok((self.compile(&p.left, scope)?, self.compile(&p.right, scope)?))).collect::<Result<_>>()? }
-            }
+            ExprKind::RowCompare { op, pairs } => Code::RowCompare {
+                op: *op,
+                pairs: pairs
+                    .iter()
+                    .map(|p| Ok((self.compile(&p.left, scope)?, self.compile(&p.right, scope)?)))
+                    .collect::<Result<_>>()?,
+            },
             ExprKind::Subquery(sub) => self.compile_subquery(sub, e.ty, scope)?,
-            ExprKind::SetCall { .. } => return Err(SqlError::new(crate::error::state::FEATURE_NOT_SUPPORTED, "set-valued function called in context that cannot accept a set")),
-            ExprKind::Default => return Err(SqlError::new(crate::error::state::SYNTAX_ERROR, "DEFAULT is not allowed in this context")),
+            ExprKind::SetCall { .. } => {
+                return Err(SqlError::new(
+                    crate::error::state::FEATURE_NOT_SUPPORTED,
+                    "set-valued function called in context that cannot accept a set",
+                ));
+            }
+            ExprKind::Default => {
+                return Err(SqlError::new(crate::error::state::SYNTAX_ERROR, "DEFAULT is not allowed in this context"));
+            }
         })
     }
 
@@ -116,7 +160,14 @@ impl Planner<'_> {
         Ok(Code::Call { call, args: self.all(args, scope)? })
     }
 
-    fn compile_scalar_array(&mut self, func: &'static ScalarFn, left: &Expr, array: &Expr, all: bool, scope: &Scope<'_>) -> Result<Code> {
+    fn compile_scalar_array(
+        &mut self,
+        func: &'static ScalarFn,
+        left: &Expr,
+        array: &Expr,
+        all: bool,
+        scope: &Scope<'_>,
+    ) -> Result<Code> {
         if let ExprKind::Const(Datum::Array(constant)) = &array.kind
             && constant.values.len() >= SET_MIN
             && let Some(c) = comparison(func)
@@ -128,7 +179,12 @@ impl Planner<'_> {
             return Ok(Code::InSet { left: self.boxed(left, scope)?, set, negated: all });
         }
         let elem = array.ty.ty.element().unwrap_or(func.args.get(1).copied().unwrap_or(Type::TEXT));
-        Ok(Code::ScalarArray { call: call_of(func, [left.ty.ty, elem]), left: self.boxed(left, scope)?, array: self.boxed(array, scope)?, all })
+        Ok(Code::ScalarArray {
+            call: call_of(func, [left.ty.ty, elem]),
+            left: self.boxed(left, scope)?,
+            array: self.boxed(array, scope)?,
+            all,
+        })
     }
 
     fn compile_subquery(&mut self, sub: &Subquery, ty: TypeMod, scope: &Scope<'_>) -> Result<Code> {
@@ -144,9 +200,20 @@ impl Planner<'_> {
                 (SubKind::Array { elem: if nested { of.element().unwrap_or(of) } else { of }, nested }, Vec::new())
             }
             SubqueryKind::Quantified { tests, funcs, all } => {
-                let calls: Vec<Call> = tests.iter().zip(funcs).zip(schema.iter()).map(|((t, f), field)| call_of(f, [t.ty.ty, field.ty.ty])).collect();
+                let calls: Vec<Call> = tests
+                    .iter()
+                    .zip(funcs)
+                    .zip(schema.iter())
+                    .map(|((t, f), field)| call_of(f, [t.ty.ty, field.ty.ty]))
+                    .collect();
                 let compares: Option<Vec<_>> = funcs.iter().map(|f| comparison(f).filter(|c| c.hashes())).collect();
-                let hashed = compares.is_some_and(|c| if *all { c.len() == 1 && c[0].op == CompareOp::Ne } else { c.iter().all(|c| c.op == CompareOp::Eq) });
+                let hashed = compares.is_some_and(|c| {
+                    if *all {
+                        c.len() == 1 && c[0].op == CompareOp::Ne
+                    } else {
+                        c.iter().all(|c| c.op == CompareOp::Eq)
+                    }
+                });
                 let types = funcs.iter().map(|f| f.args.first().copied().unwrap_or(Type::NONE)).collect();
                 (SubKind::Quantified(Quantified { calls, all: *all, hashed, types }), tests.clone())
             }

@@ -37,7 +37,17 @@ struct LookUp {
 
 impl Planner<'_> {
     #[allow(clippy::too_many_arguments)] // the parts of a join and its surroundings
-    pub(crate) fn lower_join(&mut self, kind: JoinType, left: &Lp, right: &Lp, on: &[Expr], lateral: bool, rows: f64, up: Option<&Scope<'_>>, ask: &Ask) -> Result<Low> {
+    pub(crate) fn lower_join(
+        &mut self,
+        kind: JoinType,
+        left: &Lp,
+        right: &Lp,
+        on: &[Expr],
+        lateral: bool,
+        rows: f64,
+        up: Option<&Scope<'_>>,
+        ask: &Ask,
+    ) -> Result<Low> {
         if lateral {
             let l = self.lower(left, up, &self.ask_of_outer(left, ask, rows))?;
             let r = self.lower(right, Some(&Scope { columns: &l.layout, up }), &Ask::default())?;
@@ -56,7 +66,13 @@ impl Planner<'_> {
             let (outer, inner) = if look_up.swapped { (right, left) } else { (left, right) };
             let Op::Scan(scan) = &inner.op else { unreachable!("only tables are looked up in") };
             let l = self.lower(outer, up, &self.ask_of_outer(outer, ask, rows))?;
-            let r = self.lower_path(scan, look_up.filters, &inner.cols, Some(&Scope { columns: &l.layout, up }), look_up.path)?;
+            let r = self.lower_path(
+                scan,
+                look_up.filters,
+                &inner.cols,
+                Some(&Scope { columns: &l.layout, up }),
+                look_up.path,
+            )?;
             return self.nested_loop(kind, l, r, &[], true, rows, up);
         }
         if equalities.is_empty() {
@@ -74,7 +90,13 @@ impl Planner<'_> {
         let cols = outer.col_set();
         let passes = ask.want.order.iter().all(|k| cols.contains(&k.col));
         let part = ask.want.rows.map(|n| (n / rows.max(1.0)).min(1.0));
-        Ask { want: Want { order: if passes { ask.want.order.clone() } else { Vec::new() }, rows: part.filter(|_| passes).map(|p| (self.rows(outer) * p).max(1.0)) }, count: None }
+        Ask {
+            want: Want {
+                order: if passes { ask.want.order.clone() } else { Vec::new() },
+                rows: part.filter(|_| passes).map(|p| (self.rows(outer) * p).max(1.0)),
+            },
+            count: None,
+        }
     }
 
     /// The cost of reading a relation, by its plain scans and the rows that pass through.
@@ -92,7 +114,9 @@ impl Planner<'_> {
             return None;
         }
         let plain = match kind {
-            JoinType::Inner | JoinType::Left | JoinType::Semi | JoinType::Anti => self.look_up(left, right, on, part, false),
+            JoinType::Inner | JoinType::Left | JoinType::Semi | JoinType::Anti => {
+                self.look_up(left, right, on, part, false)
+            }
             JoinType::Right | JoinType::Full => None,
         };
         let swapped = if kind == JoinType::Inner { self.look_up(right, left, on, part, true) } else { None };
@@ -139,7 +163,16 @@ impl Planner<'_> {
     }
 
     #[allow(clippy::too_many_arguments)] // the parts of a join and its surroundings
-    fn hash_join(&mut self, kind: JoinType, l: Low, r: Low, on: &[Expr], equalities: Vec<Equality>, rows: f64, up: Option<&Scope<'_>>) -> Result<Low> {
+    fn hash_join(
+        &mut self,
+        kind: JoinType,
+        l: Low,
+        r: Low,
+        on: &[Expr],
+        equalities: Vec<Equality>,
+        rows: f64,
+        up: Option<&Scope<'_>>,
+    ) -> Result<Low> {
         let mut keys = Vec::with_capacity(equalities.len());
         for e in &equalities {
             let left = self.prog(&e.left, &Scope { columns: &l.layout, up })?;
@@ -160,7 +193,16 @@ impl Planner<'_> {
     }
 
     #[allow(clippy::too_many_arguments)] // the parts of a join and its surroundings
-    pub(crate) fn nested_loop(&mut self, kind: JoinType, l: Low, r: Low, on: &[Expr], lateral: bool, rows: f64, up: Option<&Scope<'_>>) -> Result<Low> {
+    pub(crate) fn nested_loop(
+        &mut self,
+        kind: JoinType,
+        l: Low,
+        r: Low,
+        on: &[Expr],
+        lateral: bool,
+        rows: f64,
+        up: Option<&Scope<'_>>,
+    ) -> Result<Low> {
         let pair: Vec<ColId> = l.layout.iter().chain(&r.layout).copied().collect();
         let conditions = self.progs(on, &Scope { columns: &pair, up })?;
         let layout = if matches!(kind, JoinType::Semi | JoinType::Anti) { l.layout.clone() } else { pair };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::access::{index_codec, row_codec, Delivered, KeyEqual, Path, Want};
+use super::access::{Delivered, KeyEqual, Path, Want, index_codec, row_codec};
 use super::build::Scope;
 use super::logical::{ColId, Planner, Scan};
 use super::lower::Low;
@@ -14,7 +14,14 @@ use crate::ir::Expr;
 
 impl Planner<'_> {
     /// A scan giving `cols` of the rows that satisfy `filters`.
-    pub(crate) fn lower_scan(&mut self, scan: &Scan, filters: Vec<Expr>, cols: &[ColId], up: Option<&Scope<'_>>, want: &Want) -> Result<Low> {
+    pub(crate) fn lower_scan(
+        &mut self,
+        scan: &Scan,
+        filters: Vec<Expr>,
+        cols: &[ColId],
+        up: Option<&Scope<'_>>,
+        want: &Want,
+    ) -> Result<Low> {
         if filters.iter().any(super::expr::is_never) {
             let node = self.node(NodeKind::Values(Arc::new(Vec::new())), cols.len(), 0.0, 0.0, 0.0);
             return Ok(Low { node, layout: cols.to_vec(), order: Delivered { unique: true, ..Delivered::default() } });
@@ -23,14 +30,26 @@ impl Planner<'_> {
         self.lower_path(scan, filters, cols, up, path)
     }
 
-    pub(crate) fn lower_path(&mut self, scan: &Scan, filters: Vec<Expr>, cols: &[ColId], up: Option<&Scope<'_>>, path: Path) -> Result<Low> {
-        let rows = if path.unique && path.rows <= 1.0 { 1.0 } else { self.scan_rows(&Scan { filter: filters.clone(), ..scan.clone() }) };
+    pub(crate) fn lower_path(
+        &mut self,
+        scan: &Scan,
+        filters: Vec<Expr>,
+        cols: &[ColId],
+        up: Option<&Scope<'_>>,
+        path: Path,
+    ) -> Result<Low> {
+        let rows = if path.unique && path.rows <= 1.0 {
+            1.0
+        } else {
+            self.scan_rows(&Scan { filter: filters.clone(), ..scan.clone() })
+        };
         let made: BTreeSet<ColId> = scan.made.iter().copied().collect();
         let row_key = scan.row_key.filter(|id| cols.contains(id));
         // Columns given first, then those only the filter reads.
         let mut decoded: Vec<ColId> = cols.iter().copied().filter(|c| Some(*c) != scan.row_key).collect();
         let keep = decoded.len();
-        let residual: Vec<Expr> = filters.iter().enumerate().filter(|(i, _)| !path.dropped.contains(i)).map(|(_, f)| f.clone()).collect();
+        let residual: Vec<Expr> =
+            filters.iter().enumerate().filter(|(i, _)| !path.dropped.contains(i)).map(|(_, f)| f.clone()).collect();
         for f in &residual {
             for id in self.used(f) {
                 if made.contains(&id) && !decoded.contains(&id) {
@@ -49,7 +68,9 @@ impl Planner<'_> {
                 KeyEqual::Null => Equal::Null,
             });
         }
-        let mut sides = |list: &[(CompareOp, Expr)]| list.iter().map(|(op, e)| Ok((*op, bounds_of(self, e)?))).collect::<Result<Vec<(CompareOp, Prog)>>>();
+        let mut sides = |list: &[(CompareOp, Expr)]| {
+            list.iter().map(|(op, e)| Ok((*op, bounds_of(self, e)?))).collect::<Result<Vec<(CompareOp, Prog)>>>()
+        };
         let (lower, upper) = (sides(&path.lower)?, sides(&path.upper)?);
         let position = |id: &ColId| scan.made.iter().position(|m| m == id);
         let (access, key) = match path.index {
@@ -63,7 +84,12 @@ impl Planner<'_> {
                 let key = codec.columns().iter().map(|(_, c)| *c).collect();
                 let covering = path
                     .covering
-                    .then(|| decoded.iter().map(|id| codec.columns().iter().position(|(at, _)| Some(*at) == position(id))).collect::<Option<Vec<usize>>>())
+                    .then(|| {
+                        decoded
+                            .iter()
+                            .map(|id| codec.columns().iter().position(|(at, _)| Some(*at) == position(id)))
+                            .collect::<Option<Vec<usize>>>()
+                    })
                     .flatten();
                 (Access::Index { codec, name: Arc::from(scan.table.indexes[i].name.as_str()), covering }, key)
             }

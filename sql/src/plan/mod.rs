@@ -33,7 +33,7 @@ mod push;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-pub use explain::{explain, ExplainOptions};
+pub use explain::{ExplainOptions, explain};
 pub use logical::{ColumnInfo, ColumnNames};
 pub use node::Physical;
 
@@ -92,7 +92,8 @@ pub fn plan_dml(dml: Arc<Dml>, cx: &PlanCx<'_>) -> Result<Physical> {
 pub(crate) fn compile_single(expr: &Expr, cx: &PlanCx<'_>) -> Result<Code> {
     let mut planner = Planner::new(cx);
     let width = row_width(expr, 0);
-    let columns: Vec<ColId> = (0..width).map(|_| planner.column("?column?", crate::types::Type::NONE.plain())).collect();
+    let columns: Vec<ColId> =
+        (0..width).map(|_| planner.column("?column?", crate::types::Type::NONE.plain())).collect();
     let e = planner.convert(expr.clone(), &columns, None)?;
     planner.compile(&e, &Scope { columns: &columns, up: None })
 }

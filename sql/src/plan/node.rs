@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crate::catalog::schema::{Table, VirtualTable};
 use crate::codec::{IndexCodec, KeyColumn, RowKeyCodec};
+use crate::exec::SubPlan;
 use crate::exec::code::{Call, Code, CompareOp};
 use crate::exec::value::KeyOrder;
-use crate::exec::SubPlan;
 use crate::functions::registry::{AggregateFn, SetFn, WindowFn};
 use crate::ir::{AsOf, Dml, Expr, Field, FrameExclude, FrameUnit, SetOp};
 use crate::types::{Type, TypeMod};
@@ -513,7 +513,12 @@ impl Node {
             NodeKind::SetOp(n) => vec![&n.left, &n.right],
             NodeKind::With(n) => vec![&n.body],
             NodeKind::Dml(n) => vec![&n.source],
-            NodeKind::Values(_) | NodeKind::Scan(_) | NodeKind::Virtual(_) | NodeKind::Function(_) | NodeKind::CteScan { .. } | NodeKind::WorkScan { .. } => vec![],
+            NodeKind::Values(_)
+            | NodeKind::Scan(_)
+            | NodeKind::Virtual(_)
+            | NodeKind::Function(_)
+            | NodeKind::CteScan { .. }
+            | NodeKind::WorkScan { .. } => vec![],
         }
     }
 }

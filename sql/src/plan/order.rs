@@ -32,7 +32,11 @@ impl Planner<'_> {
     pub(crate) fn order_joins(&mut self, left: Lp, right: Lp, lateral: bool, preds: Vec<Expr>) -> Result<Lp> {
         let (mut rels, mut all) = (Vec::new(), preds);
         self.flatten(left, &mut rels, &mut all);
-        if lateral && !self.may_flatten_lateral(&right) { rels.push(right) } else { self.flatten(right, &mut rels, &mut all) }
+        if lateral && !self.may_flatten_lateral(&right) {
+            rels.push(right)
+        } else {
+            self.flatten(right, &mut rels, &mut all)
+        }
         let sets: Vec<BTreeSet<ColId>> = rels.iter().map(Lp::col_set).collect();
         let mut own: Vec<Vec<Expr>> = rels.iter().map(|_| Vec::new()).collect();
         let (mut between, mut above) = (Vec::new(), Vec::new());
@@ -59,7 +63,8 @@ impl Planner<'_> {
         let conditions = between
             .into_iter()
             .map(|(pred, about)| {
-                let selectivity = self.join_selectivity(&pred, about.iter().filter_map(|i| members[*i].as_ref()).map(|m| &m.lp));
+                let selectivity =
+                    self.join_selectivity(&pred, about.iter().filter_map(|i| members[*i].as_ref()).map(|m| &m.lp));
                 Condition { pred: Some(pred), about, selectivity }
             })
             .collect();
@@ -70,14 +75,25 @@ impl Planner<'_> {
         match lp.op {
             Op::Join { kind: JoinType::Inner, left, right, on, lateral } => {
                 self.flatten(*left, rels, preds);
-                if lateral && !self.may_flatten_lateral(&right) { rels.push(*right) } else { self.flatten(*right, rels, preds) }
+                if lateral && !self.may_flatten_lateral(&right) {
+                    rels.push(*right)
+                } else {
+                    self.flatten(*right, rels, preds)
+                }
                 preds.extend(on);
             }
-            Op::Filter { input, preds: own } if matches!(input.op, Op::Join { kind: JoinType::Inner, .. }) && !own.iter().any(|p| self.volatile(p)) => {
+            Op::Filter { input, preds: own }
+                if matches!(input.op, Op::Join { kind: JoinType::Inner, .. })
+                    && !own.iter().any(|p| self.volatile(p)) =>
+            {
                 self.flatten(*input, rels, preds);
                 preds.extend(own);
             }
-            Op::Project { input, exprs } if exprs.is_empty() && matches!(input.op, Op::Join { kind: JoinType::Inner, .. }) => self.flatten(*input, rels, preds),
+            Op::Project { input, exprs }
+                if exprs.is_empty() && matches!(input.op, Op::Join { kind: JoinType::Inner, .. }) =>
+            {
+                self.flatten(*input, rels, preds)
+            }
             op => rels.push(Lp { op, cols: lp.cols }),
         }
     }
@@ -108,7 +124,9 @@ fn join_greedily(mut members: Vec<Option<Member>>, mut conditions: Vec<Condition
                 connected = true;
                 result *= c.selectivity;
             }
-            let better = best.is_none_or(|(was_connected, was_rows, _)| (connected && !was_connected) || (connected == was_connected && result < was_rows));
+            let better = best.is_none_or(|(was_connected, was_rows, _)| {
+                (connected && !was_connected) || (connected == was_connected && result < was_rows)
+            });
             if better {
                 best = Some((connected, result, i));
             }
@@ -121,7 +139,16 @@ fn join_greedily(mut members: Vec<Option<Member>>, mut conditions: Vec<Condition
         rows = result.max(1.0);
         let cols = lp.cols.iter().chain(&member.lp.cols).copied().collect();
         debug_assert!(member.cols.len() <= member.lp.cols.len());
-        lp = Lp { op: Op::Join { kind: JoinType::Inner, left: Box::new(lp), right: Box::new(member.lp), on, lateral: !member.needs.is_empty() }, cols };
+        lp = Lp {
+            op: Op::Join {
+                kind: JoinType::Inner,
+                left: Box::new(lp),
+                right: Box::new(member.lp),
+                on,
+                lateral: !member.needs.is_empty(),
+            },
+            cols,
+        };
     }
     lp
 }

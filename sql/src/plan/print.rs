@@ -6,11 +6,11 @@ use rustc_hash::FxHashMap;
 
 use super::expr::handle;
 use super::logical::ColumnNames;
-use crate::functions::registry::{registry, CastMethod, ScalarFn};
 use crate::functions::SessionCx;
+use crate::functions::registry::{CastMethod, ScalarFn, registry};
 use crate::ir::{AggCall, Expr, ExprKind, RowCompareOp, SortKey, SubqueryKind};
 use crate::types::info::format_type;
-use crate::types::{io, Datum, Type, TypeMod};
+use crate::types::{Datum, Type, TypeMod, io};
 
 /// Prints expressions in planner form.
 pub struct Printer<'a> {
@@ -33,11 +33,15 @@ impl Printer<'_> {
             ExprKind::CaseOperand => "CASE_TEST_EXPR".to_owned(),
             ExprKind::Call { func, args } => self.call(func, args, e.ty),
             ExprKind::CoerceViaIo(input) => format!("({})::{}", self.expr(input), format_type(e.ty.ty, e.ty.typmod)),
-            ExprKind::ArrayCoerce { input, .. } => format!("({})::{}", self.expr(input), format_type(e.ty.ty, e.ty.typmod)),
+            ExprKind::ArrayCoerce { input, .. } => {
+                format!("({})::{}", self.expr(input), format_type(e.ty.ty, e.ty.typmod))
+            }
             ExprKind::And(args) => self.joined(args, " AND "),
             ExprKind::Or(args) => self.joined(args, " OR "),
             ExprKind::Not(input) => format!("(NOT {})", self.expr(input)),
-            ExprKind::IsNull { input, negated } => format!("({} IS {}NULL)", self.expr(input), if *negated { "NOT " } else { "" }),
+            ExprKind::IsNull { input, negated } => {
+                format!("({} IS {}NULL)", self.expr(input), if *negated { "NOT " } else { "" })
+            }
             ExprKind::IsBool { input, value, negated } => {
                 let what = match value {
                     Some(true) => "TRUE",
@@ -46,7 +50,12 @@ impl Printer<'_> {
                 };
                 format!("({} IS {}{what})", self.expr(input), if *negated { "NOT " } else { "" })
             }
-            ExprKind::Distinct { left, right, negated, .. } => format!("({} IS {}DISTINCT FROM {})", self.expr(left), if *negated { "NOT " } else { "" }, self.expr(right)),
+            ExprKind::Distinct { left, right, negated, .. } => format!(
+                "({} IS {}DISTINCT FROM {})",
+                self.expr(left),
+                if *negated { "NOT " } else { "" },
+                self.expr(right)
+            ),
             ExprKind::Case { operand, whens, otherwise } => {
                 let mut text = "CASE".to_owned();
                 if let Some(operand) = operand {
@@ -62,15 +71,27 @@ impl Printer<'_> {
             }
             ExprKind::Coalesce(args) => format!("COALESCE({})", self.list(args)),
             ExprKind::NullIf { left, right, .. } => format!("NULLIF({}, {})", self.expr(left), self.expr(right)),
-            ExprKind::MinMax { args, greatest } => format!("{}({})", if *greatest { "GREATEST" } else { "LEAST" }, self.list(args)),
-            ExprKind::ScalarArray { func, left, array, all } => format!("({} {} {} ({}))", self.expr(left), operator(func).unwrap_or("="), if *all { "ALL" } else { "ANY" }, self.expr(array)),
+            ExprKind::MinMax { args, greatest } => {
+                format!("{}({})", if *greatest { "GREATEST" } else { "LEAST" }, self.list(args))
+            }
+            ExprKind::ScalarArray { func, left, array, all } => format!(
+                "({} {} {} ({}))",
+                self.expr(left),
+                operator(func).unwrap_or("="),
+                if *all { "ALL" } else { "ANY" },
+                self.expr(array)
+            ),
             ExprKind::Array { elems, .. } => format!("ARRAY[{}]", self.list(elems)),
             ExprKind::Row(args) => format!("ROW({})", self.list(args)),
             ExprKind::Field { input, index } => format!("({}).f{}", self.expr(input), index + 1),
-            ExprKind::Subscript { input, indexes } => indexes.iter().fold(self.expr(input), |text, i| format!("{text}[{}]", self.expr(i))),
+            ExprKind::Subscript { input, indexes } => {
+                indexes.iter().fold(self.expr(input), |text, i| format!("{text}[{}]", self.expr(i)))
+            }
             ExprKind::Slice { input, bounds } => {
                 let bound = |b: &Option<Expr>| b.as_ref().map_or(String::new(), |b| self.expr(b));
-                bounds.iter().fold(self.expr(input), |text, (low, high)| format!("{text}[{}:{}]", bound(low), bound(high)))
+                bounds
+                    .iter()
+                    .fold(self.expr(input), |text, (low, high)| format!("{text}[{}:{}]", bound(low), bound(high)))
             }
             ExprKind::RowCompare { op, pairs } => {
                 let op = match op {
@@ -81,7 +102,13 @@ impl Printer<'_> {
                     RowCompareOp::Gt => ">",
                     RowCompareOp::Ge => ">=",
                 };
-                let side = |left: bool| pairs.iter().map(|p| self.expr(if left { &p.left } else { &p.right })).collect::<Vec<_>>().join(", ");
+                let side = |left: bool| {
+                    pairs
+                        .iter()
+                        .map(|p| self.expr(if left { &p.left } else { &p.right }))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                };
                 format!("(ROW({}) {op} ROW({}))", side(true), side(false))
             }
             ExprKind::Subquery(sub) => {
@@ -89,7 +116,12 @@ impl Printer<'_> {
                 match &sub.kind {
                     SubqueryKind::Exists => format!("EXISTS({name})"),
                     SubqueryKind::Quantified { tests, funcs, all } => {
-                        format!("({} {} {} ({name}))", self.list(tests), funcs.first().and_then(|f| operator(f)).unwrap_or("="), if *all { "ALL" } else { "ANY" })
+                        format!(
+                            "({} {} {} ({name}))",
+                            self.list(tests),
+                            funcs.first().and_then(|f| operator(f)).unwrap_or("="),
+                            if *all { "ALL" } else { "ANY" }
+                        )
                     }
                     SubqueryKind::Scalar | SubqueryKind::Array => format!("({name})"),
                 }
@@ -112,7 +144,12 @@ impl Printer<'_> {
     /// An aggregate call.
     pub fn agg(&self, call: &AggCall) -> String {
         let order = |k: &SortKey| self.key(&k.expr, k.desc, k.nulls_first);
-        let mut text = format!("{}({}{}", call.func.name, if call.distinct { "DISTINCT " } else { "" }, if call.args.is_empty() { "*".to_owned() } else { self.list(&call.args) });
+        let mut text = format!(
+            "{}({}{}",
+            call.func.name,
+            if call.distinct { "DISTINCT " } else { "" },
+            if call.args.is_empty() { "*".to_owned() } else { self.list(&call.args) }
+        );
         if !call.order_by.is_empty() {
             text += &format!(" ORDER BY {}", call.order_by.iter().map(order).collect::<Vec<_>>().join(", "));
         }
@@ -160,7 +197,9 @@ impl Printer<'_> {
         match (operator(func), args) {
             (Some(op), [left, right]) => format!("({} {op} {})", self.operand(left), self.operand(right)),
             (Some(op), [operand]) => format!("({op} {})", self.operand(operand)),
-            (_, [input, ..]) if is_cast(func, input.ty.ty, ty.ty) => format!("({})::{}", self.expr(input), format_type(ty.ty, ty.typmod)),
+            (_, [input, ..]) if is_cast(func, input.ty.ty, ty.ty) => {
+                format!("({})::{}", self.expr(input), format_type(ty.ty, ty.typmod))
+            }
             _ => format!("{}({})", identifier(func.name), self.list(args)),
         }
     }
@@ -170,7 +209,9 @@ impl Printer<'_> {
         let text = self.expr(e);
         match &e.kind {
             ExprKind::Column(id) => match self.names.0.get(*id) {
-                Some(column) if column.ty.ty != e.ty.ty && column.ty.ty != Type::NONE => format!("({text})::{}", format_type(e.ty.ty, -1)),
+                Some(column) if column.ty.ty != e.ty.ty && column.ty.ty != Type::NONE => {
+                    format!("({text})::{}", format_type(e.ty.ty, -1))
+                }
                 _ => text,
             },
             _ => text,
@@ -180,7 +221,11 @@ impl Printer<'_> {
 
 /// A name, quoted where it must be.
 pub fn identifier(name: &str) -> String {
-    let plain = name.chars().enumerate().all(|(i, c)| c == '_' || c.is_ascii_lowercase() || (i > 0 && (c.is_ascii_digit() || c == '$'))) && !name.is_empty();
+    let plain = name
+        .chars()
+        .enumerate()
+        .all(|(i, c)| c == '_' || c.is_ascii_lowercase() || (i > 0 && (c.is_ascii_digit() || c == '$')))
+        && !name.is_empty();
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
@@ -200,5 +245,9 @@ pub(crate) fn operator(func: &'static ScalarFn) -> Option<&'static str> {
 }
 
 fn is_cast(func: &'static ScalarFn, from: Type, to: Type) -> bool {
-    from != to && registry().casts.get(&(from, to)).is_some_and(|c| matches!(c.method, CastMethod::Function(f) if std::ptr::eq(f, func)))
+    from != to
+        && registry()
+            .casts
+            .get(&(from, to))
+            .is_some_and(|c| matches!(c.method, CastMethod::Function(f) if std::ptr::eq(f, func)))
 }

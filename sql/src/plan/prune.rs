@@ -15,7 +15,10 @@ impl Planner<'_> {
         match op {
             Op::Values { rows } => {
                 let keep: Vec<bool> = cols.iter().map(|c| needed.contains(c)).collect();
-                let rows = rows.into_iter().map(|row| row.into_iter().zip(&keep).filter(|(_, k)| **k).map(|(e, _)| e).collect()).collect();
+                let rows = rows
+                    .into_iter()
+                    .map(|row| row.into_iter().zip(&keep).filter(|(_, k)| **k).map(|(e, _)| e).collect())
+                    .collect();
                 cols.retain(|c| needed.contains(c));
                 Lp { op: Op::Values { rows }, cols }
             }
@@ -66,13 +69,20 @@ impl Planner<'_> {
                 let mut below = self.with_uses(&Needed::new(), keys.iter().map(|(_, e)| e));
                 aggs.iter().for_each(|(_, call)| super::logical::agg_exprs(call, &mut |e| self.uses(e, &mut below)));
                 let input = self.prune(*input, &below);
-                cols = keys.iter().map(|(id, _)| *id).chain(aggs.iter().map(|(id, _)| *id)).chain(grouping.iter().map(|(id, _)| *id)).collect();
+                cols = keys
+                    .iter()
+                    .map(|(id, _)| *id)
+                    .chain(aggs.iter().map(|(id, _)| *id))
+                    .chain(grouping.iter().map(|(id, _)| *id))
+                    .collect();
                 Lp { op: Op::Aggregate { input: Box::new(input), keys, sets, aggs, grouping }, cols }
             }
             Op::Window { input, mut calls } => {
                 calls.retain(|(id, _)| needed.contains(id));
                 let mut below = needed.clone();
-                calls.iter().for_each(|(_, call)| super::logical::window_exprs(call, &mut |e| self.uses(e, &mut below)));
+                calls
+                    .iter()
+                    .for_each(|(_, call)| super::logical::window_exprs(call, &mut |e| self.uses(e, &mut below)));
                 let input = self.prune(*input, &below);
                 if calls.is_empty() {
                     return input;

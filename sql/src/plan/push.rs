@@ -38,7 +38,11 @@ impl Planner<'_> {
             }
             Op::Project { input, exprs } => {
                 let computed: BTreeSet<ColId> = exprs.iter().map(|(id, _)| *id).collect();
-                let movable: BTreeSet<ColId> = exprs.iter().filter(|(_, e)| !self.volatile(e) && !Self::has_subquery(e)).map(|(id, _)| *id).collect();
+                let movable: BTreeSet<ColId> = exprs
+                    .iter()
+                    .filter(|(_, e)| !self.volatile(e) && !Self::has_subquery(e))
+                    .map(|(id, _)| *id)
+                    .collect();
                 let (mut down, mut up) = (Vec::new(), Vec::new());
                 for mut p in preds {
                     let taken: BTreeSet<ColId> = self.used(&p).intersection(&computed).copied().collect();
@@ -52,7 +56,9 @@ impl Planner<'_> {
                 let input = self.push_filter(*input, down)?;
                 Lp { op: Op::Project { input: Box::new(input), exprs }, cols }.filtered(up)
             }
-            Op::Join { kind, left, right, on, lateral } => return self.push_join(kind, *left, *right, on, lateral, preds, cols),
+            Op::Join { kind, left, right, on, lateral } => {
+                return self.push_join(kind, *left, *right, on, lateral, preds, cols);
+            }
             Op::Aggregate { input, keys, sets, aggs, grouping } => {
                 let plain = sets.len() == 1 && !keys.is_empty();
                 let key_cols: BTreeSet<ColId> = keys.iter().map(|(id, _)| *id).collect();
@@ -62,7 +68,11 @@ impl Planner<'_> {
                     let used = self.used(&p);
                     let local: BTreeSet<ColId> = used.intersection(&made).copied().collect();
                     let is_plain_key = |id: &ColId| keys.iter().any(|(k, e)| k == id && as_column(e) == Some(*id));
-                    if plain && !local.is_empty() && local.is_subset(&key_cols) && (!Self::has_subquery(&p) || local.iter().all(is_plain_key)) {
+                    if plain
+                        && !local.is_empty()
+                        && local.is_subset(&key_cols)
+                        && (!Self::has_subquery(&p) || local.iter().all(is_plain_key))
+                    {
                         substitute(&mut p, &|id| keys.iter().find(|(k, _)| *k == id).map(|(_, e)| e.clone()));
                         down.push(p);
                     } else {
@@ -74,12 +84,15 @@ impl Planner<'_> {
             }
             Op::Window { input, calls } => {
                 // A condition on what all windows are partitioned by drops whole partitions.
-                let in_all = |id: &ColId| calls.iter().all(|(_, c)| c.partition_by.iter().any(|e| as_column(e) == Some(*id)));
+                let in_all =
+                    |id: &ColId| calls.iter().all(|(_, c)| c.partition_by.iter().any(|e| as_column(e) == Some(*id)));
                 let inner = input.col_set();
                 let made: BTreeSet<ColId> = calls.iter().map(|(id, _)| *id).collect();
                 let (down, up): (Vec<_>, Vec<_>) = preds.into_iter().partition(|p| {
                     let used = self.used(p);
-                    used.is_disjoint(&made) && used.iter().any(|id| inner.contains(id)) && used.iter().filter(|id| inner.contains(id)).all(in_all)
+                    used.is_disjoint(&made)
+                        && used.iter().any(|id| inner.contains(id))
+                        && used.iter().filter(|id| inner.contains(id)).all(in_all)
                 });
                 let input = self.push(*input, down)?;
                 Lp { op: Op::Window { input: Box::new(input), calls }, cols }.filtered(up)
@@ -105,14 +118,18 @@ impl Planner<'_> {
             Op::Append { inputs } => {
                 let made = cols.iter().copied().collect();
                 let (down, up): (Vec<_>, Vec<_>) = preds.into_iter().partition(|p| !self.subquery_takes(p, &made));
-                let inputs = inputs.into_iter().map(|input| self.push_by_position(input, &cols, &down)).collect::<Result<_>>()?;
+                let inputs = inputs
+                    .into_iter()
+                    .map(|input| self.push_by_position(input, &cols, &down))
+                    .collect::<Result<_>>()?;
                 Lp { op: Op::Append { inputs }, cols }.filtered(up)
             }
             Op::SetOp { op, all, left, right } => {
                 debug_assert_ne!(op, SetOp::Union);
                 let made = cols.iter().copied().collect();
                 let (down, up): (Vec<_>, Vec<_>) = preds.into_iter().partition(|p| !self.subquery_takes(p, &made));
-                let (left, right) = (self.push_by_position(*left, &cols, &down)?, self.push_by_position(*right, &cols, &down)?);
+                let (left, right) =
+                    (self.push_by_position(*left, &cols, &down)?, self.push_by_position(*right, &cols, &down)?);
                 Lp { op: Op::SetOp { op, all, left: Box::new(left), right: Box::new(right) }, cols }.filtered(up)
             }
             Op::Scan(mut scan) => {
@@ -145,7 +162,9 @@ impl Planner<'_> {
                 let source = self.push(*source, Vec::new())?;
                 Lp { op: Op::Dml { dml, source: Box::new(source) }, cols }.filtered(preds)
             }
-            op @ (Op::Values { .. } | Op::Function { .. } | Op::CteScan { .. } | Op::WorkScan { .. }) => Lp { op, cols }.filtered(preds),
+            op @ (Op::Values { .. } | Op::Function { .. } | Op::CteScan { .. } | Op::WorkScan { .. }) => {
+                Lp { op, cols }.filtered(preds)
+            }
         })
     }
 
@@ -166,7 +185,10 @@ impl Planner<'_> {
         // Plain conditions first, then the joins on what is left; each join's own conditions are pushed by `push_join`.
         let mut lp = input.filtered(rest);
         for (kind, right, on) in joins {
-            lp = Lp { op: Op::Join { kind, left: Box::new(lp), right: Box::new(right), on, lateral: false }, cols: cols.clone() };
+            lp = Lp {
+                op: Op::Join { kind, left: Box::new(lp), right: Box::new(right), on, lateral: false },
+                cols: cols.clone(),
+            };
         }
         self.push(lp, Vec::new())
     }
@@ -184,7 +206,16 @@ impl Planner<'_> {
     }
 
     #[allow(clippy::too_many_arguments)] // the parts of a join and what comes from above
-    fn push_join(&mut self, kind: JoinType, left: Lp, right: Lp, mut on: Vec<Expr>, lateral: bool, mut preds: Vec<Expr>, cols: Vec<ColId>) -> Result<Lp> {
+    fn push_join(
+        &mut self,
+        kind: JoinType,
+        left: Lp,
+        right: Lp,
+        mut on: Vec<Expr>,
+        lateral: bool,
+        mut preds: Vec<Expr>,
+        cols: Vec<ColId>,
+    ) -> Result<Lp> {
         let (left_cols, right_cols) = (left.col_set(), right.col_set());
         let kind = self.strengthen(kind, &preds, &left_cols, &right_cols);
         let touches = |planner: &Self, p: &Expr, cols: &BTreeSet<ColId>| !planner.used(p).is_disjoint(cols);
@@ -197,26 +228,51 @@ impl Planner<'_> {
             JoinType::Left | JoinType::Right => {
                 // `outer` keeps all its rows, `inner` is filled with NULLs.
                 let is_left = kind == JoinType::Left;
-                let (outer_cols, inner_cols) = if is_left { (&left_cols, &right_cols) } else { (&right_cols, &left_cols) };
+                let (outer_cols, inner_cols) =
+                    if is_left { (&left_cols, &right_cols) } else { (&right_cols, &left_cols) };
                 let (mut to_outer, mut above) = (Vec::new(), Vec::new());
                 for p in preds {
-                    if touches(self, &p, inner_cols) { above.push(p) } else if touches(self, &p, outer_cols) { to_outer.push(p) } else { above.push(p) }
+                    if touches(self, &p, inner_cols) {
+                        above.push(p)
+                    } else if touches(self, &p, outer_cols) {
+                        to_outer.push(p)
+                    } else {
+                        above.push(p)
+                    }
                 }
                 let (mut to_inner, mut stay) = (Vec::new(), Vec::new());
                 for p in on {
-                    if is_never(&p) || self.volatile(&p) || touches(self, &p, outer_cols) || !touches(self, &p, inner_cols) { stay.push(p) } else { to_inner.push(p) }
+                    if is_never(&p)
+                        || self.volatile(&p)
+                        || touches(self, &p, outer_cols)
+                        || !touches(self, &p, inner_cols)
+                    {
+                        stay.push(p)
+                    } else {
+                        to_inner.push(p)
+                    }
                 }
-                let (left, right) = if is_left { (self.push_filter(left, to_outer)?, self.push_filter(right, to_inner)?) } else { (self.push_filter(left, to_inner)?, self.push_filter(right, to_outer)?) };
-                Ok(Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on: stay, lateral }, cols }.filtered(above))
+                let (left, right) = if is_left {
+                    (self.push_filter(left, to_outer)?, self.push_filter(right, to_inner)?)
+                } else {
+                    (self.push_filter(left, to_inner)?, self.push_filter(right, to_outer)?)
+                };
+                Ok(Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on: stay, lateral }, cols }
+                    .filtered(above))
             }
             JoinType::Full => {
                 let (left, right) = (self.push(left, Vec::new())?, self.push(right, Vec::new())?);
-                Ok(Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on, lateral }, cols }.filtered(preds))
+                Ok(Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on, lateral }, cols }
+                    .filtered(preds))
             }
             JoinType::Semi | JoinType::Anti => {
                 let (mut to_right, mut stay) = (Vec::new(), Vec::new());
                 for p in on {
-                    if touches(self, &p, &left_cols) || !touches(self, &p, &right_cols) { stay.push(p) } else { to_right.push(p) }
+                    if touches(self, &p, &left_cols) || !touches(self, &p, &right_cols) {
+                        stay.push(p)
+                    } else {
+                        to_right.push(p)
+                    }
                 }
                 let (left, right) = (self.push_filter(left, preds)?, self.push_filter(right, to_right)?);
                 Ok(Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on: stay, lateral }, cols })
@@ -225,7 +281,13 @@ impl Planner<'_> {
     }
 
     /// An outer join above which a condition drops the rows filled with NULLs is a simpler one.
-    fn strengthen(&self, mut kind: JoinType, preds: &[Expr], left: &BTreeSet<ColId>, right: &BTreeSet<ColId>) -> JoinType {
+    fn strengthen(
+        &self,
+        mut kind: JoinType,
+        preds: &[Expr],
+        left: &BTreeSet<ColId>,
+        right: &BTreeSet<ColId>,
+    ) -> JoinType {
         let rejects = |cols: &BTreeSet<ColId>| preds.iter().any(|p| rejects_nulls(p, cols));
         if matches!(kind, JoinType::Full) && rejects(left) {
             kind = JoinType::Left;
@@ -271,7 +333,9 @@ impl Planner<'_> {
         let core = match &sub.kind {
             SubqueryKind::Exists => self.uncorrelate(plan, &outer, &mut on, false),
             SubqueryKind::Quantified { tests, funcs, all: false } => {
-                let equal = funcs.iter().all(|f| super::compare::comparison(f).is_some_and(|c| c.op == crate::exec::code::CompareOp::Eq));
+                let equal = funcs
+                    .iter()
+                    .all(|f| super::compare::comparison(f).is_some_and(|c| c.op == crate::exec::code::CompareOp::Eq));
                 if !equal || tests.iter().any(|t| self.volatile(t) || Self::has_subquery(t)) {
                     return Ok(None);
                 }
@@ -321,7 +385,8 @@ impl Planner<'_> {
                 Some(lp)
             }
             Op::Filter { input, preds } => {
-                let (out, stay): (Vec<_>, Vec<_>) = preds.into_iter().partition(|p| self.used(p).iter().any(|id| outer.contains(id)));
+                let (out, stay): (Vec<_>, Vec<_>) =
+                    preds.into_iter().partition(|p| self.used(p).iter().any(|id| outer.contains(id)));
                 if out.iter().any(|p| self.volatile(p)) {
                     return None;
                 }
@@ -332,7 +397,9 @@ impl Planner<'_> {
                 Some(lp)
             }
             Op::Scan(mut scan) => {
-                let (out, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut scan.filter).into_iter().partition(|p| self.used(p).iter().any(|id| outer.contains(id)));
+                let (out, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut scan.filter)
+                    .into_iter()
+                    .partition(|p| self.used(p).iter().any(|id| outer.contains(id)));
                 if out.iter().any(|p| self.volatile(p)) {
                     return None;
                 }
@@ -358,7 +425,8 @@ impl Planner<'_> {
                 (!takes(self, &lp)).then_some(lp)
             }
             Op::Join { kind: JoinType::Inner, left, right, on: conditions, lateral: false } => {
-                let (out, stay): (Vec<_>, Vec<_>) = conditions.into_iter().partition(|p| self.used(p).iter().any(|id| outer.contains(id)));
+                let (out, stay): (Vec<_>, Vec<_>) =
+                    conditions.into_iter().partition(|p| self.used(p).iter().any(|id| outer.contains(id)));
                 if out.iter().any(|p| self.volatile(p)) {
                     return None;
                 }
@@ -366,7 +434,16 @@ impl Planner<'_> {
                 let right = self.uncorrelate(*right, outer, on, true)?;
                 let cols = left.cols.iter().chain(&right.cols).copied().collect();
                 on.extend(out);
-                Some(Lp { op: Op::Join { kind: JoinType::Inner, left: Box::new(left), right: Box::new(right), on: stay, lateral: false }, cols })
+                Some(Lp {
+                    op: Op::Join {
+                        kind: JoinType::Inner,
+                        left: Box::new(left),
+                        right: Box::new(right),
+                        on: stay,
+                        lateral: false,
+                    },
+                    cols,
+                })
             }
             _ => None,
         }
@@ -406,7 +483,15 @@ pub(crate) fn with_cols(mut lp: Lp, cols: Vec<ColId>) -> Lp {
         return lp;
     }
     match &mut lp.op {
-        Op::Scan(_) | Op::Virtual { .. } | Op::Filter { .. } | Op::Join { .. } | Op::Sort { .. } | Op::Limit { .. } | Op::Window { .. } | Op::Aggregate { .. } | Op::Project { .. } => {
+        Op::Scan(_)
+        | Op::Virtual { .. }
+        | Op::Filter { .. }
+        | Op::Join { .. }
+        | Op::Sort { .. }
+        | Op::Limit { .. }
+        | Op::Window { .. }
+        | Op::Aggregate { .. }
+        | Op::Project { .. } => {
             lp.cols = cols;
             lp
         }

@@ -83,7 +83,11 @@ impl Array {
         let width: usize = self.dims[depth + 1..].iter().map(|d| d.0 as usize).product();
         for i in from..=to {
             let at = base + i * width;
-            if depth + 1 == ranges.len() { out.push(self.values[at].clone()) } else { self.copy_range(depth + 1, at, ranges, out) }
+            if depth + 1 == ranges.len() {
+                out.push(self.values[at].clone())
+            } else {
+                self.copy_range(depth + 1, at, ranges, out)
+            }
         }
     }
     /// Order of arrays: by elements (NULL last), then by how many there are, then by dimensions.
@@ -93,7 +97,11 @@ impl Array {
         let dims = || {
             let lens = |a: &Array| a.dims.iter().map(|d| d.0).collect::<Vec<_>>();
             let lowers = |a: &Array| a.dims.iter().map(|d| d.1).collect::<Vec<_>>();
-            self.dims.len().cmp(&other.dims.len()).then_with(|| lens(self).cmp(&lens(other))).then_with(|| lowers(self).cmp(&lowers(other)))
+            self.dims
+                .len()
+                .cmp(&other.dims.len())
+                .then_with(|| lens(self).cmp(&lens(other)))
+                .then_with(|| lowers(self).cmp(&lowers(other)))
         };
         differing.unwrap_or_else(|| self.values.len().cmp(&other.values.len()).then_with(dims))
     }
@@ -111,7 +119,10 @@ impl Array {
             return Err(too_many_dims(first.dims.len() + 1));
         }
         if parts.iter().any(|p| p.dims != first.dims) {
-            return Err(SqlError::new(state::ARRAY_SUBSCRIPT_ERROR, "multidimensional arrays must have array expressions with matching dimensions"));
+            return Err(SqlError::new(
+                state::ARRAY_SUBSCRIPT_ERROR,
+                "multidimensional arrays must have array expressions with matching dimensions",
+            ));
         }
         let mut dims = vec![(parts.len() as i32, 1)];
         dims.extend(&first.dims);
@@ -125,7 +136,10 @@ fn malformed(s: &str, detail: impl Into<String>) -> SqlError {
 
 /// 54000: a seventh dimension.
 pub fn too_many_dims(n: usize) -> SqlError {
-    SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, format!("number of array dimensions ({n}) exceeds the maximum allowed ({DIMS_MAX})"))
+    SqlError::new(
+        state::PROGRAM_LIMIT_EXCEEDED,
+        format!("number of array dimensions ({n}) exceeds the maximum allowed ({DIMS_MAX})"),
+    )
 }
 
 /// How many elements these lengths make.
@@ -138,11 +152,16 @@ pub fn count_elements(dims: &[(i32, i32)]) -> Result<usize> {
     for (len, _) in dims {
         n = n.saturating_mul(usize::try_from(*len).unwrap_or(usize::MAX));
         if n > ELEMENTS_MAX {
-            return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, format!("array size exceeds the maximum allowed ({ELEMENTS_MAX})")));
+            return Err(SqlError::new(
+                state::PROGRAM_LIMIT_EXCEEDED,
+                format!("array size exceeds the maximum allowed ({ELEMENTS_MAX})"),
+            ));
         }
     }
     match dims.iter().find(|(len, lower)| lower.checked_add(*len).is_none()) {
-        Some((_, lower)) => Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, format!("array lower bound is too large: {lower}"))),
+        Some((_, lower)) => {
+            Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, format!("array lower bound is too large: {lower}")))
+        }
         None => Ok(n),
     }
 }
@@ -166,7 +185,14 @@ enum State {
 pub fn text_in(s: &str, elem: TypeMod, cx: &SessionCx) -> Result<Array> {
     let (declared, body) = read_dimensions(s)?;
     if body.first() != Some(&b'{') {
-        return Err(malformed(s, if declared.is_empty() { "Array value must start with \"{\" or dimension information." } else { "Array contents must start with \"{\"." }));
+        return Err(malformed(
+            s,
+            if declared.is_empty() {
+                "Array value must start with \"{\" or dimension information."
+            } else {
+                "Array contents must start with \"{\"."
+            },
+        ));
     }
     let lens = scan_braces(s, body)?;
     let dims: Vec<(i32, i32)> = if declared.is_empty() {
@@ -214,7 +240,8 @@ fn read_dimensions(s: &str) -> Result<(Dims, &[u8])> {
         if dims.len() >= DIMS_MAX {
             return Err(too_many_dims(dims.len() + 1));
         }
-        let mut upper = number(&mut p).ok_or_else(|| malformed(s, "\"[\" must introduce explicitly-specified array dimensions."))?;
+        let mut upper = number(&mut p)
+            .ok_or_else(|| malformed(s, "\"[\" must introduce explicitly-specified array dimensions."))?;
         let mut lower = 1;
         if let [b':', rest @ ..] = p {
             p = rest;
@@ -252,7 +279,10 @@ fn scan_braces(s: &str, body: &[u8]) -> Result<Vec<i32>> {
             let Some(&c) = body.get(i) else { return Err(malformed(s, "Unexpected end of input.")) };
             match c {
                 b'\\' => {
-                    if !matches!(state, State::LevelStarted | State::ElemStarted | State::QuotedElemStarted | State::ElemDelimited) {
+                    if !matches!(
+                        state,
+                        State::LevelStarted | State::ElemStarted | State::QuotedElemStarted | State::ElemDelimited
+                    ) {
                         return Err(unexpected(c));
                     }
                     if state != State::QuotedElemStarted {
@@ -284,14 +314,18 @@ fn scan_braces(s: &str, body: &[u8]) -> Result<Vec<i32>> {
                     depth = depth.max(level);
                 }
                 b'}' => {
-                    let ends = matches!(state, State::ElemStarted | State::QuotedElemCompleted | State::LevelCompleted) || (level == 1 && state == State::LevelStarted);
+                    let ends = matches!(state, State::ElemStarted | State::QuotedElemCompleted | State::LevelCompleted)
+                        || (level == 1 && state == State::LevelStarted);
                     if !ends {
                         return Err(unexpected(c));
                     }
                     state = State::LevelCompleted;
                     level -= 1;
                     if last_counts[level] != 0 && counts[level] != last_counts[level] {
-                        return Err(malformed(s, "Multidimensional arrays must have sub-arrays with matching dimensions."));
+                        return Err(malformed(
+                            s,
+                            "Multidimensional arrays must have sub-arrays with matching dimensions.",
+                        ));
                     }
                     last_counts[level] = counts[level];
                     counts[level] = 1;
@@ -345,7 +379,11 @@ fn read_elements(s: &str, body: &[u8], elem: TypeMod, cx: &SessionCx) -> Result<
             item.pop();
         }
         let text = std::str::from_utf8(item).map_err(|_| malformed(s, "Unexpected array element."))?;
-        values.push(if !*quoted && text.eq_ignore_ascii_case("null") { Datum::Null } else { io::text_in(text, elem, cx)? });
+        values.push(if !*quoted && text.eq_ignore_ascii_case("null") {
+            Datum::Null
+        } else {
+            io::text_in(text, elem, cx)?
+        });
         item.clear();
         (*firm, *quoted) = (0, false);
         Ok(())
@@ -406,7 +444,13 @@ pub fn text_out(a: &Array, cx: &SessionCx, out: &mut String) {
     write_level(a, 0, &mut values, cx, out);
 }
 
-fn write_level<'a>(a: &Array, depth: usize, values: &mut impl Iterator<Item = &'a Datum>, cx: &SessionCx, out: &mut String) {
+fn write_level<'a>(
+    a: &Array,
+    depth: usize,
+    values: &mut impl Iterator<Item = &'a Datum>,
+    cx: &SessionCx,
+    out: &mut String,
+) {
     out.push('{');
     for i in 0..a.dims[depth].0 {
         if i > 0 {
@@ -431,7 +475,9 @@ fn write_level<'a>(a: &Array, depth: usize, values: &mut impl Iterator<Item = &'
 // Quotes what was appended from `start` if an array literal could not hold it bare.
 fn quote_element(out: &mut String, start: usize) {
     let text = &out[start..];
-    let needed = text.is_empty() || text.eq_ignore_ascii_case("null") || text.bytes().any(|b| matches!(b, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(b));
+    let needed = text.is_empty()
+        || text.eq_ignore_ascii_case("null")
+        || text.bytes().any(|b| matches!(b, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(b));
     if needed {
         let text = out.split_off(start);
         out.push('"');
@@ -481,7 +527,12 @@ pub fn vector_in(s: &str, ty: Type) -> Result<Datum> {
             Type::OIDVECTOR => Datum::Oid(io::oid_in(word, "oid")?),
             _ => {
                 let n: i64 = word.parse().map_err(|_| io::bad_syntax("smallint", word))?;
-                Datum::Int2(i16::try_from(n).map_err(|_| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, format!("value \"{n}\" is out of range for type smallint")))?)
+                Datum::Int2(i16::try_from(n).map_err(|_| {
+                    SqlError::new(
+                        state::NUMERIC_VALUE_OUT_OF_RANGE,
+                        format!("value \"{n}\" is out of range for type smallint"),
+                    )
+                })?)
             }
         });
     }
@@ -525,7 +576,13 @@ pub(super) fn binary_in(r: &mut Reader<'_>, elem: TypeMod) -> Result<Array> {
     }
     let sent = Type(r.i32()?.cast_unsigned());
     if sent != elem.ty {
-        let message = format!("binary data has array element type {} ({}) instead of expected {} ({})", sent.0, sent.sql_name(), elem.ty.0, elem.ty.sql_name());
+        let message = format!(
+            "binary data has array element type {} ({}) instead of expected {} ({})",
+            sent.0,
+            sent.sql_name(),
+            elem.ty.0,
+            elem.ty.sql_name()
+        );
         return Err(SqlError::new(state::DATATYPE_MISMATCH, message));
     }
     let mut dims = Vec::new();

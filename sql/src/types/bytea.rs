@@ -6,7 +6,8 @@ use crate::error::{Result, SqlError, state};
 pub fn parse(s: &str) -> Result<Vec<u8>> {
     match s.strip_prefix("\\x") {
         Some(digits) => parse_hex(digits),
-        None => parse_escape(s).ok_or_else(|| SqlError::new(state::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type bytea")),
+        None => parse_escape(s)
+            .ok_or_else(|| SqlError::new(state::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type bytea")),
     }
 }
 
@@ -20,7 +21,9 @@ pub fn parse_hex(digits: &str) -> Result<Vec<u8>> {
             continue;
         }
         let high = c.to_digit(16).ok_or_else(|| bad(c))?;
-        let c = chars.next().ok_or_else(|| SqlError::new(state::INVALID_PARAMETER_VALUE, "invalid hexadecimal data: odd number of digits"))?;
+        let c = chars.next().ok_or_else(|| {
+            SqlError::new(state::INVALID_PARAMETER_VALUE, "invalid hexadecimal data: odd number of digits")
+        })?;
         let low = c.to_digit(16).ok_or_else(|| bad(c))?;
         out.push((high << 4 | low) as u8);
     }
@@ -92,10 +95,21 @@ mod tests {
 
     #[test]
     fn both_forms_read_and_print() {
-        for (text, bytes) in [("\\x 12 34", &[0x12, 0x34][..]), ("ab\\\\c\\001", b"ab\\c\x01"), ("\\xDEADBEEF", &[0xde, 0xad, 0xbe, 0xef]), ("é", "é".as_bytes())] {
+        for (text, bytes) in [
+            ("\\x 12 34", &[0x12, 0x34][..]),
+            ("ab\\\\c\\001", b"ab\\c\x01"),
+            ("\\xDEADBEEF", &[0xde, 0xad, 0xbe, 0xef]),
+            ("é", "é".as_bytes()),
+        ] {
             assert_eq!(parse(text).as_deref(), Ok(bytes), "{text}");
         }
-        for (text, error) in [("\\xZZ", "invalid hexadecimal digit: \"Z\""), ("\\x1", "invalid hexadecimal data: odd number of digits"), ("\\x1 2", "invalid hexadecimal digit: \" \""), ("a\\9", "invalid input syntax for type bytea"), ("a\\", "invalid input syntax for type bytea")] {
+        for (text, error) in [
+            ("\\xZZ", "invalid hexadecimal digit: \"Z\""),
+            ("\\x1", "invalid hexadecimal data: odd number of digits"),
+            ("\\x1 2", "invalid hexadecimal digit: \" \""),
+            ("a\\9", "invalid input syntax for type bytea"),
+            ("a\\", "invalid input syntax for type bytea"),
+        ] {
             assert_eq!(parse(text).unwrap_err().message(), error);
         }
         let mut out = String::new();

@@ -202,7 +202,9 @@ impl Datum {
 /// [`Datum::compare`] for values of this type: char(n) without trailing blanks, "char" by its byte.
 pub fn compare_typed(a: &Datum, b: &Datum, ty: Type) -> Ordering {
     match (ty, a, b) {
-        (Type::BPCHAR, Datum::Text(a), Datum::Text(b)) => a.trim_end_matches(' ').as_bytes().cmp(b.trim_end_matches(' ').as_bytes()),
+        (Type::BPCHAR, Datum::Text(a), Datum::Text(b)) => {
+            a.trim_end_matches(' ').as_bytes().cmp(b.trim_end_matches(' ').as_bytes())
+        }
         (Type::CHAR, Datum::Text(a), Datum::Text(b)) => super::io::char_byte(a).cmp(&super::io::char_byte(b)),
         _ => a.compare(b),
     }
@@ -279,7 +281,9 @@ mod tests {
     fn order_puts_nan_and_null_last() {
         let mut floats = [Datum::Null, Datum::Float8(f64::NAN), Datum::Float8(f64::INFINITY), Datum::Float8(-1.0)];
         floats.sort_by(Datum::compare);
-        assert!(matches!(floats, [Datum::Float8(a), Datum::Float8(b), Datum::Float8(c), Datum::Null] if a == -1.0 && b.is_infinite() && c.is_nan()));
+        assert!(
+            matches!(floats, [Datum::Float8(a), Datum::Float8(b), Datum::Float8(c), Datum::Null] if a == -1.0 && b.is_infinite() && c.is_nan())
+        );
         assert!(Datum::text("Y").compare(&Datum::text("x")).is_lt());
         assert!(Datum::text("é").compare(&Datum::text("z")).is_gt());
     }

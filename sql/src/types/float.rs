@@ -28,7 +28,8 @@ fn special(s: &str) -> Option<f64> {
 }
 
 fn is_number(s: &str) -> bool {
-    s.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E')) && s.bytes().any(|b| b.is_ascii_digit())
+    s.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'))
+        && s.bytes().any(|b| b.is_ascii_digit())
 }
 
 fn invalid(input: &str, name: &str) -> SqlError {
@@ -85,7 +86,14 @@ pub fn write_f64(out: &mut String, value: f64) {
     let bits = value.to_bits();
     let (raw, mantissa) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
     let (mantissa, exponent) = if raw == 0 { (mantissa, -1074) } else { (mantissa | 1 << 52, raw - 1075) };
-    let text = shortest_strict(&format!("{value:e}"), 15, mantissa, exponent, |precision| format!("{value:.precision$e}"), |s| s.parse() == Ok(value));
+    let text = shortest_strict(
+        &format!("{value:e}"),
+        15,
+        mantissa,
+        exponent,
+        |precision| format!("{value:.precision$e}"),
+        |s| s.parse() == Ok(value),
+    );
     arrange(out, &text, 15);
 }
 
@@ -97,13 +105,27 @@ pub fn write_f32(out: &mut String, value: f32) {
     let bits = value.to_bits();
     let (raw, mantissa) = ((bits >> 23 & 0xff) as i32, u64::from(bits & ((1 << 23) - 1)));
     let (mantissa, exponent) = if raw == 0 { (mantissa, -149) } else { (mantissa | 1 << 23, raw - 150) };
-    let text = shortest_strict(&format!("{value:e}"), 6, mantissa, exponent, |precision| format!("{value:.precision$e}"), |s| s.parse() == Ok(value));
+    let text = shortest_strict(
+        &format!("{value:e}"),
+        6,
+        mantissa,
+        exponent,
+        |precision| format!("{value:.precision$e}"),
+        |s| s.parse() == Ok(value),
+    );
     arrange(out, &text, 6);
 }
 
 /// PostgreSQL's Ryu differs from Rust's shortest form in two ways that only show near the limit of precision: of two equally near candidates it takes the even
 /// one, and it never takes a candidate exactly half way to the neighbouring float. `value` is `mantissa * 2^exponent`.
-fn shortest_strict(rust: &str, checked_from: usize, mantissa: u64, exponent: i32, rounded: impl Fn(usize) -> String, reads_back: impl Fn(&str) -> bool) -> String {
+fn shortest_strict(
+    rust: &str,
+    checked_from: usize,
+    mantissa: u64,
+    exponent: i32,
+    rounded: impl Fn(usize) -> String,
+    reads_back: impl Fn(&str) -> bool,
+) -> String {
     let digits = rust.bytes().take_while(|b| *b != b'e').filter(u8::is_ascii_digit).count();
     if digits < checked_from {
         return rust.to_owned();
@@ -111,7 +133,7 @@ fn shortest_strict(rust: &str, checked_from: usize, mantissa: u64, exponent: i32
     let even = rounded(digits - 1);
     let mut candidate = if reads_back(&even) { even } else { rust.to_owned() };
     let mut precision = digits;
-    while mantissa % 2 == 0 && precision < 18 && is_midpoint(&candidate, mantissa, exponent) {
+    while mantissa.is_multiple_of(2) && precision < 18 && is_midpoint(&candidate, mantissa, exponent) {
         candidate = rounded(precision);
         precision += 1;
     }
@@ -129,8 +151,16 @@ fn is_midpoint(decimal: &str, mantissa: u64, exponent: i32) -> bool {
         return false;
     }
     let (mut left, mut right) = (BigInt::from(digits), BigInt::from(2u8));
-    if power >= 0 { left *= BigInt::from(10u8).pow(power as u32) } else { right = BigInt::from(10u8).pow(power.unsigned_abs()) * right }
-    if exponent >= 0 { right <<= exponent as u64 } else { left <<= exponent.unsigned_abs() as u64 }
+    if power >= 0 {
+        left *= BigInt::from(10u8).pow(power as u32)
+    } else {
+        right = BigInt::from(10u8).pow(power.unsigned_abs()) * right
+    }
+    if exponent >= 0 {
+        right <<= exponent as u64
+    } else {
+        left <<= exponent.unsigned_abs() as u64
+    }
     // |decimal| = left / (right / 2) units of 2^exponent, to be (2 * mantissa +- 1) / 2 of them.
     let left = left * 4u8;
     left == &right * (2 * mantissa + 1) || left == &right * (2 * mantissa - 1)

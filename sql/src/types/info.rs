@@ -46,8 +46,38 @@ pub struct TypeInfo {
 }
 
 #[allow(clippy::too_many_arguments)] // a table row; a struct literal each would bury the table
-const fn row(ty: Type, name: &'static str, sql_name: &'static str, len: i16, by_value: bool, kind: u8, category: u8, preferred: bool, elem: Type, array: Type, align: u8, storage: u8, collation: u32, procs: [&'static str; 6]) -> TypeInfo {
-    TypeInfo { ty, name, sql_name, len, by_value, kind, category, preferred, elem, array, align, storage, collation, procs }
+const fn row(
+    ty: Type,
+    name: &'static str,
+    sql_name: &'static str,
+    len: i16,
+    by_value: bool,
+    kind: u8,
+    category: u8,
+    preferred: bool,
+    elem: Type,
+    array: Type,
+    align: u8,
+    storage: u8,
+    collation: u32,
+    procs: [&'static str; 6],
+) -> TypeInfo {
+    TypeInfo {
+        ty,
+        name,
+        sql_name,
+        len,
+        by_value,
+        kind,
+        category,
+        preferred,
+        elem,
+        array,
+        align,
+        storage,
+        collation,
+        procs,
+    }
 }
 
 /// All types, by oid.
@@ -224,7 +254,9 @@ impl Type {
     /// The type of its elements, if it is an array type (int2vector and oidvector are; name, though it has a `typelem`, is not).
     pub fn element(self) -> Option<Type> {
         // record[] is a pseudo-type, and so of category P.
-        self.info().filter(|t| (t.category == b'A' || t.ty == Type::RECORD_ARRAY) && t.elem != Type::NONE).map(|t| t.elem)
+        self.info()
+            .filter(|t| (t.category == b'A' || t.ty == Type::RECORD_ARRAY) && t.elem != Type::NONE)
+            .map(|t| t.elem)
     }
     /// Category code; `X` (unknown) for a type not in the table.
     pub fn category(self) -> u8 {
@@ -252,7 +284,18 @@ impl Type {
     }
     /// oid and the types that are oids of something.
     pub fn is_oid_like(self) -> bool {
-        matches!(self, Type::OID | Type::REGPROC | Type::REGPROCEDURE | Type::REGOPER | Type::REGOPERATOR | Type::REGCLASS | Type::REGTYPE | Type::REGNAMESPACE | Type::REGROLE)
+        matches!(
+            self,
+            Type::OID
+                | Type::REGPROC
+                | Type::REGPROCEDURE
+                | Type::REGOPER
+                | Type::REGOPERATOR
+                | Type::REGCLASS
+                | Type::REGTYPE
+                | Type::REGNAMESPACE
+                | Type::REGROLE
+        )
     }
     /// What messages and regtype call it: `format_type` without a modifier.
     pub fn sql_name(self) -> &'static str {
@@ -392,7 +435,10 @@ pub fn typmod_in(ty: Type, args: &[i32]) -> Result<i32> {
             let n = n.min(6);
             Ok(if base == Type::INTERVAL { 0x7fff << 16 | n } else { n })
         }
-        other => Err(SqlError::new(state::SYNTAX_ERROR, format!("type modifier is not allowed for type \"{}\"", other.info().map_or("???", |t| t.name)))),
+        other => Err(SqlError::new(
+            state::SYNTAX_ERROR,
+            format!("type modifier is not allowed for type \"{}\"", other.info().map_or("???", |t| t.name)),
+        )),
     }
 }
 
@@ -481,7 +527,11 @@ pub fn parse_type(text: &str) -> Result<TypeMod> {
         interval_fields = words.split_off(1).join(" ");
     }
     let name = words.join(" ");
-    let shown = if words.len() == 1 { schema.as_ref().map_or_else(|| name.clone(), |s| format!("{s}.{name}")) } else { name.clone() };
+    let shown = if words.len() == 1 {
+        schema.as_ref().map_or_else(|| name.clone(), |s| format!("{s}.{name}"))
+    } else {
+        name.clone()
+    };
     let found = match schema.as_deref() {
         None if quoted => Type::by_typname(&name),
         None => Type::by_name(&name),
@@ -540,11 +590,24 @@ mod tests {
 
     #[test]
     fn names_are_found_as_sql_spells_them() {
-        for (name, ty) in [("int", Type::INT4), ("int8[]", Type::INT8_ARRAY), ("_text", Type::TEXT_ARRAY), ("char", Type::BPCHAR), ("\"char\"", Type::CHAR), ("pg_catalog.char", Type::CHAR), ("double precision", Type::FLOAT8), ("character varying", Type::VARCHAR), ("timestamp with time zone", Type::TIMESTAMPTZ), ("dec", Type::NUMERIC)] {
+        for (name, ty) in [
+            ("int", Type::INT4),
+            ("int8[]", Type::INT8_ARRAY),
+            ("_text", Type::TEXT_ARRAY),
+            ("char", Type::BPCHAR),
+            ("\"char\"", Type::CHAR),
+            ("pg_catalog.char", Type::CHAR),
+            ("double precision", Type::FLOAT8),
+            ("character varying", Type::VARCHAR),
+            ("timestamp with time zone", Type::TIMESTAMPTZ),
+            ("dec", Type::NUMERIC),
+        ] {
             assert_eq!(Type::by_name(name), Some(ty), "{name}");
         }
         assert_eq!(Type::by_name("json"), None);
-        for name in ["json", "jsonb", "inet", "bit varying", "_json", "json[]", "time with time zone", "point", "xml", "money"] {
+        for name in
+            ["json", "jsonb", "inet", "bit varying", "_json", "json[]", "time with time zone", "point", "xml", "money"]
+        {
             assert!(unsupported_name(name), "{name}");
         }
         assert!(!unsupported_name("nosuch") && !unsupported_name("int4"));
@@ -591,6 +654,9 @@ mod tests {
         }
         assert_eq!(parse_type("nosuch").unwrap_err().state(), state::UNDEFINED_OBJECT);
         assert_eq!(parse_type("json").unwrap_err().state(), state::FEATURE_NOT_SUPPORTED);
-        assert_eq!(parse_type("numeric(1001)").unwrap_err().message(), "NUMERIC precision 1001 must be between 1 and 1000");
+        assert_eq!(
+            parse_type("numeric(1001)").unwrap_err().message(),
+            "NUMERIC precision 1001 must be between 1 and 1000"
+        );
     }
 }

@@ -54,14 +54,31 @@ pub fn text_in(s: &str, ty: TypeMod, cx: &SessionCx) -> Result<Datum> {
         Type::REGOPER | Type::REGOPERATOR => Datum::Oid(reg::operator_in(s)?),
         Type::TID => Datum::text(tid_in(s)?),
         Type::INT2VECTOR | Type::OIDVECTOR => array::vector_in(s, ty.ty)?,
-        Type::RECORD => return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "input of anonymous composite types is not implemented")),
+        Type::RECORD => {
+            return Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                "input of anonymous composite types is not implemented",
+            ));
+        }
         Type::VOID => Datum::text(""),
         // pg_node_tree: only the catalog's own columns have it, shown as text.
-        Type(194) => return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "cannot accept a value of type pg_node_tree")),
+        Type(194) => {
+            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "cannot accept a value of type pg_node_tree"));
+        }
         other => match other.element() {
-            Some(elem) if elem == Type::RECORD => return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "input of anonymous composite types is not implemented")),
+            Some(elem) if elem == Type::RECORD => {
+                return Err(SqlError::new(
+                    state::FEATURE_NOT_SUPPORTED,
+                    "input of anonymous composite types is not implemented",
+                ));
+            }
             Some(elem) => Datum::Array(Arc::new(array::text_in(s, TypeMod { ty: elem, typmod: ty.typmod }, cx)?)),
-            None => return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("cannot accept a value of type {}", other.sql_name()))),
+            None => {
+                return Err(SqlError::new(
+                    state::FEATURE_NOT_SUPPORTED,
+                    format!("cannot accept a value of type {}", other.sql_name()),
+                ));
+            }
         },
     })
 }
@@ -152,16 +169,28 @@ pub fn binary_in(bytes: &[u8], ty: TypeMod) -> Result<Datum> {
         Type::TIMESTAMPTZ => return Ok(Datum::TimestampTz(datetime::timestamp_recv(bytes, ty.typmod)?)),
         Type::INTERVAL => return Ok(Datum::Interval(datetime::interval_recv(bytes, ty.typmod)?)),
         Type::UUID => Datum::Uuid(Box::new(r.take()?)),
-        other if other.is_oid_like() || other == Type::XID || other == Type::CID => Datum::Oid(r.i32()?.cast_unsigned()),
+        other if other.is_oid_like() || other == Type::XID || other == Type::CID => {
+            Datum::Oid(r.i32()?.cast_unsigned())
+        }
         Type::TID => {
             let (block, offset) = (r.i32()?.cast_unsigned(), u16::from_be_bytes(r.take()?));
             Datum::text(format!("({block},{offset})"))
         }
         Type::VOID => return Ok(Datum::text("")),
-        Type::RECORD => return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "input of anonymous composite types is not implemented")),
+        Type::RECORD => {
+            return Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                "input of anonymous composite types is not implemented",
+            ));
+        }
         other => match other.element() {
             Some(elem) => Datum::Array(Arc::new(array::binary_in(&mut r, TypeMod { ty: elem, typmod: ty.typmod })?)),
-            None => return Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("no binary input function available for type {}", other.sql_name()))),
+            None => {
+                return Err(SqlError::new(
+                    state::UNDEFINED_FUNCTION,
+                    format!("no binary input function available for type {}", other.sql_name()),
+                ));
+            }
         },
     };
     if !r.0.is_empty() {
@@ -192,7 +221,12 @@ pub fn binary_out(d: &Datum, ty: Type, out: &mut Vec<u8>) -> Result<()> {
                 out.extend_from_slice(&block.to_be_bytes());
                 out.extend_from_slice(&offset.to_be_bytes());
             }
-            Type(1033) => return Err(SqlError::new(state::UNDEFINED_FUNCTION, "no binary output function available for type aclitem")),
+            Type(1033) => {
+                return Err(SqlError::new(
+                    state::UNDEFINED_FUNCTION,
+                    "no binary output function available for type aclitem",
+                ));
+            }
             _ => out.extend_from_slice(s.as_bytes()),
         },
         Datum::Bytea(b) => out.extend_from_slice(b),
@@ -301,7 +335,10 @@ pub fn cut_bytes(s: &str, max: usize) -> &str {
 pub fn utf8(bytes: &[u8]) -> Result<&str> {
     let invalid = |bad: &[u8]| {
         let hex: Vec<String> = bad.iter().map(|b| format!("0x{b:02x}")).collect();
-        SqlError::new(state::CHARACTER_NOT_IN_REPERTOIRE, format!("invalid byte sequence for encoding \"UTF8\": {}", hex.join(" ")))
+        SqlError::new(
+            state::CHARACTER_NOT_IN_REPERTOIRE,
+            format!("invalid byte sequence for encoding \"UTF8\": {}", hex.join(" ")),
+        )
     };
     let zero = bytes.iter().position(|b| *b == 0);
     match std::str::from_utf8(&bytes[..zero.unwrap_or(bytes.len())]) {
@@ -345,8 +382,12 @@ fn int_in<T: TryFrom<i128>>(s: &str, ty: &str) -> Result<T> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(bad_syntax(ty, s));
     }
-    let out_of_range = || SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, format!("value \"{s}\" is out of range for type {ty}"));
-    let magnitude: i128 = digits.trim_start_matches('0').parse().or_else(|_| if digits.trim_start_matches('0').is_empty() { Ok(0) } else { Err(out_of_range()) })?;
+    let out_of_range =
+        || SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, format!("value \"{s}\" is out of range for type {ty}"));
+    let magnitude: i128 = digits
+        .trim_start_matches('0')
+        .parse()
+        .or_else(|_| if digits.trim_start_matches('0').is_empty() { Ok(0) } else { Err(out_of_range()) })?;
     T::try_from(if negative { -magnitude } else { magnitude }).map_err(|_| out_of_range())
 }
 
@@ -355,7 +396,10 @@ pub(super) fn oid_in(s: &str, ty: &str) -> Result<u32> {
     match int_in::<i64>(s, ty) {
         Ok(n) if (-i64::from(u32::MAX)..=i64::from(u32::MAX)).contains(&n) => Ok(n as u32),
         Err(e) if e.state() == state::INVALID_TEXT_REPRESENTATION => Err(e),
-        _ => Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, format!("value \"{s}\" is out of range for type {ty}"))),
+        _ => Err(SqlError::new(
+            state::NUMERIC_VALUE_OUT_OF_RANGE,
+            format!("value \"{s}\" is out of range for type {ty}"),
+        )),
     }
 }
 
@@ -380,7 +424,9 @@ fn bool_in(s: &str) -> Result<bool> {
 fn char_in(s: &str) -> String {
     let b = s.as_bytes();
     match b {
-        [b'\\', x @ b'0'..=b'3', y @ b'0'..=b'7', z @ b'0'..=b'7'] => char_text((x - b'0') << 6 | (y - b'0') << 3 | (z - b'0')),
+        [b'\\', x @ b'0'..=b'3', y @ b'0'..=b'7', z @ b'0'..=b'7'] => {
+            char_text((x - b'0') << 6 | (y - b'0') << 3 | (z - b'0'))
+        }
         [] => String::new(),
         [first, ..] => char_text(*first),
     }
@@ -445,7 +491,10 @@ pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     pub fn bytes(&mut self, n: usize) -> Result<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(n).ok_or_else(|| SqlError::new(state::PROTOCOL_VIOLATION, "insufficient data left in message"))?;
+        let (head, rest) = self
+            .0
+            .split_at_checked(n)
+            .ok_or_else(|| SqlError::new(state::PROTOCOL_VIOLATION, "insufficient data left in message"))?;
         self.0 = rest;
         Ok(head)
     }
@@ -470,8 +519,16 @@ mod tests {
 
     /// Text, type and what PostgreSQL 15's send function makes of it.
     const BINARY: &[(&str, Type, &str)] = &[
-        ("{1,NULL,3}", Type::INT4_ARRAY, "00000001000000010000001700000003000000010000000400000001ffffffff0000000400000003"),
-        ("[0:1][2:2]={{a},{b}}", Type::TEXT_ARRAY, "0000000200000000000000190000000200000000000000010000000200000001610000000162"),
+        (
+            "{1,NULL,3}",
+            Type::INT4_ARRAY,
+            "00000001000000010000001700000003000000010000000400000001ffffffff0000000400000003",
+        ),
+        (
+            "[0:1][2:2]={{a},{b}}",
+            Type::TEXT_ARRAY,
+            "0000000200000000000000190000000200000000000000010000000200000001610000000162",
+        ),
         ("{}", Type::INT4_ARRAY, "000000000000000000000017"),
         ("{1.5}", Type::NUMERIC_ARRAY, "0000000100000000000006a400000001000000010000000c000200000000000100011388"),
         ("1 2", Type::INT2VECTOR, "0000000100000000000000150000000200000000000000020001000000020002"),
@@ -516,12 +573,30 @@ mod tests {
     fn rows_print_and_send_as_postgresql() {
         let cx = session();
         let inner = record(&[("1", Type::INT4), ("q", Type::TEXT)], &cx);
-        let Datum::Record(mut outer) = record(&[("1", Type::INT4), ("a b", Type::TEXT), ("", Type::TEXT), ("x\"y", Type::TEXT), ("x\\y", Type::TEXT), ("(z)", Type::TEXT), ("a,b", Type::TEXT), ("t", Type::BOOL), ("{1,2}", Type::INT4_ARRAY)], &cx) else {
+        let Datum::Record(mut outer) = record(
+            &[
+                ("1", Type::INT4),
+                ("a b", Type::TEXT),
+                ("", Type::TEXT),
+                ("x\"y", Type::TEXT),
+                ("x\\y", Type::TEXT),
+                ("(z)", Type::TEXT),
+                ("a,b", Type::TEXT),
+                ("t", Type::BOOL),
+                ("{1,2}", Type::INT4_ARRAY),
+            ],
+            &cx,
+        ) else {
             panic!("a record")
         };
         let r = Arc::make_mut(&mut outer);
         r.values.extend([Datum::Null, inner]);
-        r.fields = r.fields.iter().cloned().chain([(Arc::from("n"), Type::INT4.plain()), (Arc::from("r"), Type::RECORD.plain())]).collect();
+        r.fields = r
+            .fields
+            .iter()
+            .cloned()
+            .chain([(Arc::from("n"), Type::INT4.plain()), (Arc::from("r"), Type::RECORD.plain())])
+            .collect();
         let text = to_text(&Datum::Record(outer), Type::RECORD, &cx);
         assert_eq!(text, r#"(1,"a b","","x""y","x\\y","(z)","a,b",t,"{1,2}",,"(1,q)")"#);
         let mut sent = Vec::new();
@@ -531,7 +606,10 @@ mod tests {
 
     fn record(fields: &[(&str, Type)], cx: &SessionCx) -> Datum {
         let values = fields.iter().map(|(text, ty)| text_in(text, ty.plain(), cx).expect(text)).collect();
-        Datum::Record(Arc::new(Record { fields: fields.iter().map(|(_, ty)| (Arc::from("f"), ty.plain())).collect(), values }))
+        Datum::Record(Arc::new(Record {
+            fields: fields.iter().map(|(_, ty)| (Arc::from("f"), ty.plain())).collect(),
+            values,
+        }))
     }
 
     #[test]
@@ -539,22 +617,36 @@ mod tests {
         let cx = session();
         let varchar2 = TypeMod { ty: Type::VARCHAR, typmod: 6 };
         let char3 = TypeMod { ty: Type::BPCHAR, typmod: 7 };
-        assert_eq!(text_in("abc", varchar2, &cx).unwrap_err().message(), "value too long for type character varying(2)");
+        assert_eq!(
+            text_in("abc", varchar2, &cx).unwrap_err().message(),
+            "value too long for type character varying(2)"
+        );
         assert_eq!(text_in("abcd", char3, &cx).unwrap_err().message(), "value too long for type character(3)");
         let text = |d: Result<Datum>| to_text(&d.expect("fits"), Type::TEXT, &cx);
         assert_eq!(text(text_in("ab   ", varchar2, &cx)), "ab");
         assert_eq!(text(text_in("é", char3, &cx)), "é  ");
         assert_eq!(text(coerce_length(Datum::text("éàü"), varchar2, true)), "éà");
-        assert_eq!(coerce_length(Datum::text("éàü"), varchar2, false).unwrap_err().state(), state::STRING_DATA_RIGHT_TRUNCATION);
+        assert_eq!(
+            coerce_length(Datum::text("éàü"), varchar2, false).unwrap_err().state(),
+            state::STRING_DATA_RIGHT_TRUNCATION
+        );
         let array = text_in("{abc,d}", Type::VARCHAR_ARRAY.plain(), &cx).expect("an array");
         assert_eq!(text(coerce_length(array, TypeMod { ty: Type::VARCHAR_ARRAY, typmod: 6 }, true)), "{ab,d}");
     }
 
     #[test]
     fn bytes_that_are_no_text_are_named() {
-        for (bytes, error) in [(&b"\xc3\x28"[..], "0xc3 0x28"), (b"\xe2\x28\xa1", "0xe2 0x28 0xa1"), (b"a\0b", "0x00"), (b"ok\xff", "0xff")] {
+        for (bytes, error) in [
+            (&b"\xc3\x28"[..], "0xc3 0x28"),
+            (b"\xe2\x28\xa1", "0xe2 0x28 0xa1"),
+            (b"a\0b", "0x00"),
+            (b"ok\xff", "0xff"),
+        ] {
             let e = utf8(bytes).unwrap_err();
-            assert_eq!((e.state(), e.message()), ("22021", format!("invalid byte sequence for encoding \"UTF8\": {error}").as_str()));
+            assert_eq!(
+                (e.state(), e.message()),
+                ("22021", format!("invalid byte sequence for encoding \"UTF8\": {error}").as_str())
+            );
         }
         assert_eq!(utf8("é".as_bytes()), Ok("é"));
     }

@@ -6,8 +6,8 @@
 
 pub mod array;
 pub mod bytea;
-pub mod datum;
 pub mod datetime;
+pub mod datum;
 pub mod float;
 pub mod info;
 pub mod interval;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use num_bigint::{BigInt, BigUint, Sign};
 
-use crate::error::{state, Result, SqlError};
+use crate::error::{Result, SqlError, state};
 
 /// An exact decimal number, NaN, or an infinity.
 #[derive(Clone)]
@@ -179,7 +179,12 @@ impl Numeric {
     /// # Errors
     /// 22P02 for anything else, 22003 beyond the format's limits.
     pub fn parse(input: &str) -> Result<Numeric> {
-        let invalid = || SqlError::new(state::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type numeric: \"{input}\""));
+        let invalid = || {
+            SqlError::new(
+                state::INVALID_TEXT_REPRESENTATION,
+                format!("invalid input syntax for type numeric: \"{input}\""),
+            )
+        };
         let s = input.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
         let (negative, body) = match s.as_bytes().first() {
             Some(b'-') => (true, &s[1..]),
@@ -282,7 +287,9 @@ impl Numeric {
             }
         }
         match (&self.0, &other.0) {
-            (Repr::NaN, _) | (_, Repr::NaN) | (Repr::PosInf, Repr::NegInf) | (Repr::NegInf, Repr::PosInf) => Ok(Numeric::NAN),
+            (Repr::NaN, _) | (_, Repr::NaN) | (Repr::PosInf, Repr::NegInf) | (Repr::NegInf, Repr::PosInf) => {
+                Ok(Numeric::NAN)
+            }
             (Repr::PosInf | Repr::NegInf, _) => Ok(self.clone()),
             (_, Repr::PosInf | Repr::NegInf) => Ok(other.clone()),
             _ => {
@@ -413,7 +420,11 @@ impl Numeric {
         let ((a, sa), (b, sb)) = (self.big(), other.big());
         // a/10^sa / (b/10^sb) * 10^scale = a * 10^(scale + sb - sa) / b
         let shift = scale + i32::from(sb) - i32::from(sa);
-        let quotient = if shift >= 0 { div_round(&(a * pow10(shift as u32)), &b) } else { div_round(&a, &(b * pow10((-shift) as u32))) };
+        let quotient = if shift >= 0 {
+            div_round(&(a * pow10(shift as u32)), &b)
+        } else {
+            div_round(&a, &(b * pow10((-shift) as u32)))
+        };
         Numeric::checked(quotient, scale as u16)
     }
 
@@ -464,7 +475,11 @@ impl Numeric {
         }
         let unit = pow10((own - scale) as u32);
         let shortened = divide(&self.big().0, &unit);
-        if scale >= 0 { Numeric::from_big(shortened, scale as u16) } else { Numeric::from_big(shortened * pow10((-scale) as u32), 0) }
+        if scale >= 0 {
+            Numeric::from_big(shortened, scale as u16)
+        } else {
+            Numeric::from_big(shortened * pow10((-scale) as u32), 0)
+        }
     }
     /// Without trailing zeros after the point.
     #[must_use]
@@ -486,7 +501,10 @@ impl Numeric {
     /// 22003 when the value needs more digits than the precision allows.
     pub fn apply_typmod(&self, typmod: i32) -> Result<Numeric> {
         let Some((precision, scale)) = unpack_typmod(typmod) else { return Ok(self.clone()) };
-        let too_large = |what: String| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow").detail(format!("A field with precision {precision}, scale {scale} {what}"));
+        let too_large = |what: String| {
+            SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow")
+                .detail(format!("A field with precision {precision}, scale {scale} {what}"))
+        };
         if self.is_infinite() {
             return Err(too_large("cannot hold an infinite value.".into()));
         }
@@ -503,7 +521,8 @@ impl Numeric {
         let rounded = self.round(scale);
         let limit = precision - scale;
         // |rounded| < 10^(precision - scale)
-        let digits_before = if rounded.is_zero() { i64::MIN } else { rounded.digits().len() as i64 - i64::from(rounded.scale()) };
+        let digits_before =
+            if rounded.is_zero() { i64::MIN } else { rounded.digits().len() as i64 - i64::from(rounded.scale()) };
         if digits_before > i64::from(limit) {
             let bound = if limit == 0 { "1".to_owned() } else { format!("10^{limit}") };
             return Err(too_large(format!("must round to an absolute value less than {bound}.")));
@@ -535,7 +554,10 @@ impl Numeric {
     pub fn to_f64(&self) -> Result<f64> {
         let value = self.to_f64_lossy();
         if value.is_infinite() && !self.is_infinite() {
-            return Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, format!("\"{self}\" is out of range for type double precision")));
+            return Err(SqlError::new(
+                state::NUMERIC_VALUE_OUT_OF_RANGE,
+                format!("\"{self}\" is out of range for type double precision"),
+            ));
         }
         Ok(value)
     }
@@ -577,7 +599,11 @@ fn rescale_i128(mantissa: i64, from: u16, to: u16) -> Option<i128> {
 }
 
 fn decimal_digits(magnitude: &BigUint) -> u64 {
-    if magnitude.bits() < 200_000 { magnitude.to_string().len() as u64 } else { ((magnitude.bits() as f64) * std::f64::consts::LOG10_2) as u64 + 1 }
+    if magnitude.bits() < 200_000 {
+        magnitude.to_string().len() as u64
+    } else {
+        ((magnitude.bits() as f64) * std::f64::consts::LOG10_2) as u64 + 1
+    }
 }
 
 /// a / b rounded half away from zero.

@@ -15,7 +15,9 @@ pub const SUPERUSER: u32 = 10;
 
 /// An identifier, in quotes if it would not be read back the same: `quote_ident`.
 pub fn quote_identifier(name: &str) -> String {
-    let safe = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_') && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') && keywords::find(name).is_none_or(|k| k.1 == b'U');
+    let safe = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && keywords::find(name).is_none_or(|k| k.1 == b'U');
     if safe { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
@@ -93,18 +95,34 @@ pub fn find_relation<'a>(parts: &[String], cx: &'a SessionCx) -> Result<&'a Rela
         [name] => (None, name),
         [schema, name] => (Some(schema), name),
         [database, schema, name] if *database == cx.database => (Some(schema), name),
-        [_, _, _] => return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("cross-database references are not implemented: \"{}\"", parts.join(".")))),
-        _ => return Err(SqlError::new(state::SYNTAX_ERROR, format!("improper relation name (too many dotted names): {}", parts.join(".")))),
+        [_, _, _] => {
+            return Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                format!("cross-database references are not implemented: \"{}\"", parts.join(".")),
+            ));
+        }
+        _ => {
+            return Err(SqlError::new(
+                state::SYNTAX_ERROR,
+                format!("improper relation name (too many dotted names): {}", parts.join(".")),
+            ));
+        }
     };
     let Some(schema) = schema else {
-        return catalog.find(&cx.search_path, name).ok_or_else(|| SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist")));
+        return catalog
+            .find(&cx.search_path, name)
+            .ok_or_else(|| SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist")));
     };
     let oid = schema_oid(catalog, schema)?;
-    catalog.relation(oid, name).ok_or_else(|| SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist")))
+    catalog
+        .relation(oid, name)
+        .ok_or_else(|| SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist")))
 }
 
 fn schema_oid(catalog: &Catalog, name: &str) -> Result<u32> {
-    catalog.schema_oid(name).ok_or_else(|| SqlError::new(state::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")))
+    catalog
+        .schema_oid(name)
+        .ok_or_else(|| SqlError::new(state::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")))
 }
 
 /// Whether an unqualified use of its name would find this relation.
@@ -155,8 +173,16 @@ pub fn proc_in(s: &str, ty: Type) -> Result<u32> {
     }
     let undefined = || SqlError::new(state::UNDEFINED_FUNCTION, format!("function \"{s}\" does not exist"));
     let (name, args) = match s.split_once('(') {
-        Some((name, args)) if ty == Type::REGPROCEDURE => (name, Some(args.strip_suffix(')').ok_or_else(|| SqlError::new(state::INVALID_TEXT_REPRESENTATION, "expected a right parenthesis"))?)),
-        None if ty == Type::REGPROCEDURE => return Err(SqlError::new(state::INVALID_TEXT_REPRESENTATION, "expected a left parenthesis")),
+        Some((name, args)) if ty == Type::REGPROCEDURE => (
+            name,
+            Some(
+                args.strip_suffix(')')
+                    .ok_or_else(|| SqlError::new(state::INVALID_TEXT_REPRESENTATION, "expected a right parenthesis"))?,
+            ),
+        ),
+        None if ty == Type::REGPROCEDURE => {
+            return Err(SqlError::new(state::INVALID_TEXT_REPRESENTATION, "expected a left parenthesis"));
+        }
         _ => (s, None),
     };
     let parts = split_name(name).ok_or_else(invalid_name)?;
@@ -167,7 +193,11 @@ pub fn proc_in(s: &str, ty: Type) -> Result<u32> {
     };
     let mut found = procs::named(name);
     if let Some(args) = args {
-        let wanted: Vec<Type> = args.split(',').filter(|a| !a.trim().is_empty()).map(|a| parse_type(a).map(|t| t.ty)).collect::<Result<_>>()?;
+        let wanted: Vec<Type> = args
+            .split(',')
+            .filter(|a| !a.trim().is_empty())
+            .map(|a| parse_type(a).map(|t| t.ty))
+            .collect::<Result<_>>()?;
         return found.find(|p| p.args().eq(wanted.iter().copied())).map(|p| p.oid).ok_or_else(undefined);
     }
     match (found.next(), found.next()) {
@@ -269,8 +299,19 @@ mod tests {
         let mut cx = session();
         let mut catalog = Catalog::clone(&cx.catalog);
         catalog.schemas.insert(16384, Arc::new(Schema { oid: 16384, name: "S x".into(), comment: None }));
-        for (oid, schema, name) in [(16385, PUBLIC, "t"), (16386, 16384, "t"), (16387, 16384, "Odd"), (16388, PUBLIC, "Odd one")] {
-            let table = Table { oid, schema, name: name.into(), slots: vec![], primary_key: None, indexes: vec![], checks: vec![], comment: None };
+        for (oid, schema, name) in
+            [(16385, PUBLIC, "t"), (16386, 16384, "t"), (16387, 16384, "Odd"), (16388, PUBLIC, "Odd one")]
+        {
+            let table = Table {
+                oid,
+                schema,
+                name: name.into(),
+                slots: vec![],
+                primary_key: None,
+                indexes: vec![],
+                checks: vec![],
+                comment: None,
+            };
             catalog.relations.insert(oid, Relation::Table(Arc::new(table)));
             catalog.names.insert((schema, name.to_owned()), oid);
         }
@@ -303,7 +344,17 @@ mod tests {
 
     #[test]
     fn identifiers_are_quoted_when_needed() {
-        for (name, quoted) in [("a_1", "a_1"), ("A b", "\"A b\""), ("select", "\"select\""), ("1a", "\"1a\""), ("é", "\"é\""), ("x\"y", "\"x\"\"y\""), ("", "\"\""), ("name", "name"), ("int", "\"int\"")] {
+        for (name, quoted) in [
+            ("a_1", "a_1"),
+            ("A b", "\"A b\""),
+            ("select", "\"select\""),
+            ("1a", "\"1a\""),
+            ("é", "\"é\""),
+            ("x\"y", "\"x\"\"y\""),
+            ("", "\"\""),
+            ("name", "name"),
+            ("int", "\"int\""),
+        ] {
             assert_eq!(quote_identifier(name), quoted);
         }
     }

@@ -21,7 +21,10 @@ fn scan(s: &[u8]) -> Option<[u8; 16]> {
         let [high, low, tail @ ..] = rest else { return None };
         *byte = digit(*high)? << 4 | digit(*low)?;
         rest = tail;
-        if i % 2 == 1 && i < 15 && let [b'-', tail @ ..] = rest {
+        if i % 2 == 1
+            && i < 15
+            && let [b'-', tail @ ..] = rest
+        {
             rest = tail;
         }
     }
@@ -47,13 +50,23 @@ mod tests {
     #[test]
     fn postgresql_forms() {
         let plain = parse("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11").unwrap();
-        for other in ["{a0eebc99-9c0b4ef8-bb6d6bb9-bd380a11}", "A0EEBC999C0B4EF8BB6D6BB9BD380A11", "a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11"] {
+        for other in [
+            "{a0eebc99-9c0b4ef8-bb6d6bb9-bd380a11}",
+            "A0EEBC999C0B4EF8BB6D6BB9BD380A11",
+            "a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11",
+        ] {
             assert_eq!(parse(other), Ok(plain), "{other}");
         }
         let mut out = String::new();
         write(&plain, &mut out);
         assert_eq!(out, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
-        for bad in ["not-uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11 ", "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0e-ebc99-9c0b-4ef8-bb6d-6bb9bd380a11", ""] {
+        for bad in [
+            "not-uuid",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11 ",
+            "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "a0e-ebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "",
+        ] {
             assert_eq!(parse(bad).unwrap_err().message(), format!("invalid input syntax for type uuid: \"{bad}\""));
         }
     }

@@ -124,7 +124,8 @@ impl VirtualTable for Tags {
         self.columns.clone()
     }
     fn rows<'a>(&'a self, _: &[Datum], _: &[(usize, Datum)], cx: &'a ExecCx) -> Result<Rows<'a>> {
-        let row = |tag: &Arc<crate::catalog::Tag>| Ok(vec![Datum::text(&tag.name), Datum::Int8(tag.version.cast_signed())]);
+        let row =
+            |tag: &Arc<crate::catalog::Tag>| Ok(vec![Datum::text(&tag.name), Datum::Int8(tag.version.cast_signed())]);
         Ok(Box::new(cx.session.catalog.tags.values().map(row)))
     }
 }

@@ -38,7 +38,11 @@ impl Reader {
             let old = then.columns().nth(at)?.type_mod();
             Some((at, (old.ty != Type(c.ty)).then(|| (old.ty, c.type_mod()))))
         };
-        Reader { decoder: Decoder::all(then), columns: now.columns().map(column).collect(), key: wanted_key(then, keys) }
+        Reader {
+            decoder: Decoder::all(then),
+            columns: now.columns().map(column).collect(),
+            key: wanted_key(then, keys),
+        }
     }
     fn read(&self, bytes: &[u8]) -> Result<Row> {
         let old = self.decoder.decode(bytes)?;
@@ -46,7 +50,9 @@ impl Reader {
             None => Datum::Null,
             Some((at, None)) => old[*at].clone(),
             Some((at, Some(_))) if old[*at].is_null() => Datum::Null,
-            Some((at, Some((from, to)))) => io::text_in(&io::to_text(&old[*at], *from, storage_cx()), *to, storage_cx()).unwrap_or_default(),
+            Some((at, Some((from, to)))) => {
+                io::text_in(&io::to_text(&old[*at], *from, storage_cx()), *to, storage_cx()).unwrap_or_default()
+            }
         };
         Ok(self.columns.iter().map(value).collect())
     }
@@ -132,14 +138,25 @@ pub(super) struct History<'a> {
 }
 
 impl<'a> History<'a> {
-    pub fn new(table: &Arc<Table>, from: u64, to: u64, keys: Vec<(i16, Type, Datum)>, cx: &'a ExecCx) -> Result<History<'a>> {
+    pub fn new(
+        table: &Arc<Table>,
+        from: u64,
+        to: u64,
+        keys: Vec<(i16, Type, Datum)>,
+        cx: &'a ExecCx,
+    ) -> Result<History<'a>> {
         let (from, to) = (check_range(from, cx)?, check_range(to, cx)?);
         // Both must be ends of commits, else half a commit would be told as one. Version 0 is before all.
         for version in [from, to] {
             cx.database.snapshot_at(version)?;
         }
         let items = cx.view.snapshot().history(table_range(table.oid), from, to)?;
-        Ok(History { session: &cx.session, items: Some(items), readers: Readers::new(cx.database.clone(), table.clone(), keys), seen: 0 })
+        Ok(History {
+            session: &cx.session,
+            items: Some(items),
+            readers: Readers::new(cx.database.clone(), table.clone(), keys),
+            seen: 0,
+        })
     }
 
     /// The row an item is shown as; None if it is not wanted.
@@ -147,7 +164,8 @@ impl<'a> History<'a> {
         let (_, after) = self.readers.at(item.version)?;
         let (base, before) = self.readers.at(item.base)?;
         // A key may be of a row wanted only by one of the two definitions, when the primary key changed.
-        let unwanted = |r: &Option<Arc<Reader>>| r.as_ref().is_none_or(|r| r.key.as_ref().is_some_and(|k| k[..] != item.key[..]));
+        let unwanted =
+            |r: &Option<Arc<Reader>>| r.as_ref().is_none_or(|r| r.key.as_ref().is_some_and(|k| k[..] != item.key[..]));
         if unwanted(&after) && unwanted(&before) {
             return Ok(None);
         }
@@ -159,7 +177,11 @@ impl<'a> History<'a> {
             (None, None) => return Ok(None),
         };
         let Some(reader) = reader else { return Ok(None) };
-        let mut row = vec![Datum::Int8(item.version.0.cast_signed()), item.time_micros.map_or(Datum::Null, committed_at), Datum::text(op)];
+        let mut row = vec![
+            Datum::Int8(item.version.0.cast_signed()),
+            item.time_micros.map_or(Datum::Null, committed_at),
+            Datum::text(op),
+        ];
         row.extend(reader.read(&bytes)?);
         Ok(Some(row))
     }
@@ -211,7 +233,15 @@ impl<'a> Diff<'a> {
         let backward = from > to;
         let (older, newer) = if backward { (&to_snapshot, &from_snapshot) } else { (&from_snapshot, &to_snapshot) };
         let differences = newer.diff(older, table_range(table.oid));
-        Ok(Diff { session: &cx.session, differences: Some(differences), backward, width: table.width(), old, new, seen: 0 })
+        Ok(Diff {
+            session: &cx.session,
+            differences: Some(differences),
+            backward,
+            width: table.width(),
+            old,
+            new,
+            seen: 0,
+        })
     }
 
     fn find(&mut self) -> Result<Option<Row>> {
@@ -222,7 +252,8 @@ impl<'a> Diff<'a> {
             }
             let Some(differences) = &mut self.differences else { return Ok(None) };
             let Some(difference) = differences.next()? else { return Ok(None) };
-            let (old, new) = if self.backward { (difference.left, difference.right) } else { (difference.right, difference.left) };
+            let (old, new) =
+                if self.backward { (difference.left, difference.right) } else { (difference.right, difference.left) };
             let value = |e: bee::Entry| e.value.unwrap_or_default();
             let (old, new) = (old.map(value), new.map(value));
             if old == new {

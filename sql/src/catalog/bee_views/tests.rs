@@ -17,7 +17,19 @@ use crate::functions::testing;
 use crate::types::io;
 
 fn column(attnum: i16, name: &str, ty: Type) -> Column {
-    Column { attnum, name: name.into(), ty: ty.0, typmod: -1, not_null: attnum == 1, default: None, identity: None, sequence: None, missing: None, dropped: false, comment: None }
+    Column {
+        attnum,
+        name: name.into(),
+        ty: ty.0,
+        typmod: -1,
+        not_null: attnum == 1,
+        default: None,
+        identity: None,
+        sequence: None,
+        missing: None,
+        dropped: false,
+        comment: None,
+    }
 }
 
 fn table() -> Table {
@@ -64,7 +76,10 @@ fn show(cx: &ExecCx, function: &str, args: &[Datum], equals: &[(usize, Datum)]) 
     let text = |row: Row| {
         assert_eq!(row.len(), columns.len());
         let values = row.iter().zip(columns.iter()).filter(|(_, f)| &*f.name != "_committed_at");
-        values.map(|(v, f)| if v.is_null() { "-".into() } else { io::to_text(v, f.ty.ty, &cx.session) }).collect::<Vec<String>>().join(" ")
+        values
+            .map(|(v, f)| if v.is_null() { "-".into() } else { io::to_text(v, f.ty.ty, &cx.session) })
+            .collect::<Vec<String>>()
+            .join(" ")
     };
     special.rows(args, equals, cx)?.map(|r| r.map(text)).collect()
 }
@@ -81,24 +96,44 @@ fn history_and_differences() {
     let mut second = table();
     second.slots[1] = column(2, "w", Type::INT4);
     second.slots.push(column(3, "n", Type::BOOL));
-    let v3 = commit(&db, Some(&second), &second, &[(1, Some(vec![Datum::Int4(1), Datum::Int4(12), Datum::Bool(true)]))]);
+    let v3 =
+        commit(&db, Some(&second), &second, &[(1, Some(vec![Datum::Int4(1), Datum::Int4(12), Datum::Bool(true)]))]);
 
     let snapshot = db.snapshot();
     let catalog = load::load(&ReadView::from(snapshot.clone()), load::stamp(&snapshot).unwrap()).unwrap();
     let mut session = testing::session();
     session.catalog = Arc::new(catalog);
-    let cx = ExecCx { session: Arc::new(session), database: db.clone(), view: ReadView::from(snapshot), params: Vec::new(), writer: None };
+    let cx = ExecCx {
+        session: Arc::new(session),
+        database: db.clone(),
+        view: ReadView::from(snapshot),
+        params: Vec::new(),
+        writer: None,
+        shared: Default::default(),
+    };
 
     let name = Datum::text("t");
     let at = |v: Version| Datum::Int8(v.0.cast_signed());
-    let all = [format!("{v1} insert 1 10 -"), format!("{v1} insert 2 - -"), format!("{v2} update 1 11 -"), format!("{v2} delete 2 - -"), format!("{v3} update 1 12 t")];
+    let all = [
+        format!("{v1} insert 1 10 -"),
+        format!("{v1} insert 2 - -"),
+        format!("{v2} update 1 11 -"),
+        format!("{v2} delete 2 - -"),
+        format!("{v3} update 1 12 t"),
+    ];
     assert_eq!(show(&cx, "bee_history", std::slice::from_ref(&name), &[]).unwrap(), all);
     assert_eq!(show(&cx, "bee_history", &[Datum::Oid(16384), at(v1), at(v2)], &[]).unwrap(), all[2..4]);
     let of_one = [all[0].clone(), all[2].clone(), all[4].clone()];
     assert_eq!(show(&cx, "bee_history", std::slice::from_ref(&name), &[(3, Datum::Int4(1))]).unwrap(), of_one);
 
-    assert_eq!(show(&cx, "bee_diff", &[name.clone(), at(v1), at(v3)], &[]).unwrap(), ["update 1 10 - 1 12 t", "delete 2 - - - - -"]);
-    assert_eq!(show(&cx, "bee_diff", &[name.clone(), at(v3), at(v1)], &[]).unwrap(), ["update 1 12 t 1 10 -", "insert - - - 2 - -"]);
+    assert_eq!(
+        show(&cx, "bee_diff", &[name.clone(), at(v1), at(v3)], &[]).unwrap(),
+        ["update 1 10 - 1 12 t", "delete 2 - - - - -"]
+    );
+    assert_eq!(
+        show(&cx, "bee_diff", &[name.clone(), at(v3), at(v1)], &[]).unwrap(),
+        ["update 1 12 t 1 10 -", "insert - - - 2 - -"]
+    );
     assert_eq!(show(&cx, "bee_diff", &[name.clone(), Datum::Int4(0)], &[]).unwrap(), ["insert - - - 1 12 t"]);
 
     let state_of = |args: &[Datum]| show(&cx, "bee_history", args, &[]).unwrap_err();
@@ -111,7 +146,14 @@ fn history_and_differences() {
     }
 
     let commits = tables().remove(0);
-    let versions = |equals: &[(usize, Datum)]| commits.rows(&[], equals, &cx).unwrap().map(|r| r.unwrap()[0].clone()).map(|d| if let Datum::Int8(n) = d { n } else { 0 }).collect::<Vec<_>>();
+    let versions = |equals: &[(usize, Datum)]| {
+        commits
+            .rows(&[], equals, &cx)
+            .unwrap()
+            .map(|r| r.unwrap()[0].clone())
+            .map(|d| if let Datum::Int8(n) = d { n } else { 0 })
+            .collect::<Vec<_>>()
+    };
     assert_eq!(versions(&[]), [v3, v2, v1].map(|v| v.0.cast_signed()));
     assert_eq!(versions(&[(0, at(v2))]), [v2.0.cast_signed()]);
     assert!(versions(&[(0, Datum::Int8(v2.0.cast_signed() - 1))]).is_empty());

@@ -76,7 +76,15 @@ pub(super) fn classes(ask: &Ask<'_>) -> Result<Vec<Row>> {
 }
 
 fn class(relation: &Relation) -> Row {
-    let plain = Class { kind: 'r', access_method: 0, natts: 0, checks: 0, has_index: false, has_rules: false, replica_identity: 'n' };
+    let plain = Class {
+        kind: 'r',
+        access_method: 0,
+        natts: 0,
+        checks: 0,
+        has_index: false,
+        has_rules: false,
+        replica_identity: 'n',
+    };
     let c = match relation {
         Relation::Table(t) => Class {
             access_method: HEAP,
@@ -88,7 +96,9 @@ fn class(relation: &Relation) -> Row {
         },
         Relation::View(v) => Class { kind: 'v', natts: v.columns.len(), has_rules: true, ..plain },
         Relation::Sequence(_) => Class { kind: 'S', natts: 3, ..plain },
-        Relation::Index(t, index) => Class { kind: 'i', access_method: BTREE, natts: index_attnums(t, *index).len(), ..plain },
+        Relation::Index(t, index) => {
+            Class { kind: 'i', access_method: BTREE, natts: index_attnums(t, *index).len(), ..plain }
+        }
         Relation::Virtual(v) => match system(v.oid()) {
             Some(d) if d.kind == 'r' => Class { access_method: HEAP, natts: d.fields.len(), ..plain },
             _ => Class { kind: 'v', natts: v.columns().len(), ..plain },
@@ -136,7 +146,11 @@ fn class(relation: &Relation) -> Row {
 pub(super) fn index_attnums(table: &Table, index: u32) -> Vec<i16> {
     match &table.primary_key {
         Some(key) if key.oid == index => key.columns.clone(),
-        _ => table.indexes.iter().find(|i| i.oid == index).map_or_else(Vec::new, |i| i.columns.iter().map(|c| c.attnum).collect()),
+        _ => table
+            .indexes
+            .iter()
+            .find(|i| i.oid == index)
+            .map_or_else(Vec::new, |i| i.columns.iter().map(|c| c.attnum).collect()),
     }
 }
 
@@ -185,7 +199,7 @@ impl<'a> Attribute<'a> {
             int2(info.map_or(-1, |i| i.len)),
             int2(self.attnum),
             int4(i32::from(ty.is_array() && !matches!(ty, Type::INT2VECTOR | Type::OIDVECTOR))), // attndims
-            int4(-1),                                                                           // attcacheoff
+            int4(-1),                                                                            // attcacheoff
             int4(self.typmod),
             bool(info.is_some_and(|i| i.by_value)),
             char(info.map_or('i', |i| char::from(i.align))),
@@ -212,7 +226,9 @@ impl<'a> Attribute<'a> {
 fn system_attributes(relation: u32) -> Vec<Row> {
     let attributes = |d: &Definition| -> Vec<Row> {
         let fields = d.fields.iter().zip(&d.not_null);
-        fields.map(|(f, not_null)| Attribute::plain(&f.name, f.ty.ty, f.ty.typmod, f.attnum, *not_null).row(d.oid)).collect()
+        fields
+            .map(|(f, not_null)| Attribute::plain(&f.name, f.ty.ty, f.ty.typmod, f.attnum, *not_null).row(d.oid))
+            .collect()
     };
     system(relation).map_or_else(Vec::new, attributes)
 }
@@ -230,7 +246,9 @@ pub(super) fn attributes(ask: &Ask<'_>) -> Result<Vec<Row>> {
             })),
             Relation::View(v) => rows.extend(v.columns.iter().map(|c| Attribute::of(c).row(id))),
             Relation::Sequence(_) => {
-                for (attnum, (name, ty)) in (1..).zip([("last_value", Type::INT8), ("log_cnt", Type::INT8), ("is_called", Type::BOOL)]) {
+                for (attnum, (name, ty)) in
+                    (1..).zip([("last_value", Type::INT8), ("log_cnt", Type::INT8), ("is_called", Type::BOOL)])
+                {
                     rows.push(Attribute::plain(name, ty, -1, attnum, true).row(id));
                 }
             }
@@ -243,14 +261,20 @@ pub(super) fn attributes(ask: &Ask<'_>) -> Result<Vec<Row>> {
             }
             Relation::Virtual(v) if system(v.oid()).is_none() => {
                 let columns = v.columns();
-                rows.extend((1..).zip(columns.iter()).map(|(n, f)| Attribute::plain(&f.name, f.ty.ty, f.ty.typmod, n, false).row(id)));
+                rows.extend(
+                    (1..)
+                        .zip(columns.iter())
+                        .map(|(n, f)| Attribute::plain(&f.name, f.ty.ty, f.ty.typmod, n, false).row(id)),
+                );
             }
             Relation::Virtual(_) if one => rows.extend(system_attributes(id)),
             Relation::Virtual(_) => {}
         }
     }
     if !one {
-        rows.extend_from_slice(SYSTEM.get_or_init(|| definitions().iter().flat_map(|d| system_attributes(d.oid)).collect()));
+        rows.extend_from_slice(
+            SYSTEM.get_or_init(|| definitions().iter().flat_map(|d| system_attributes(d.oid)).collect()),
+        );
     }
     Ok(rows)
 }
@@ -263,7 +287,11 @@ pub(crate) fn attrdef_oid(table: u32, attnum: i16) -> u32 {
 pub(super) fn defaults(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let of_table = |t: &Arc<Table>| -> Vec<Row> {
         let columns = t.columns().filter(|c| c.identity.is_none());
-        columns.filter_map(|c| Some(vec![oid(attrdef_oid(t.oid, c.attnum)), oid(t.oid), int2(c.attnum), text(c.default.as_ref()?)])).collect()
+        columns
+            .filter_map(|c| {
+                Some(vec![oid(attrdef_oid(t.oid, c.attnum)), oid(t.oid), int2(c.attnum), text(c.default.as_ref()?)])
+            })
+            .collect()
     };
     Ok(tables(ask, "adrelid").flat_map(of_table).collect())
 }
@@ -276,7 +304,18 @@ fn of_sequences<'a>(ask: &Ask<'a>, column: &str) -> impl Iterator<Item = &'a Arc
 }
 
 pub(super) fn sequences(ask: &Ask<'_>) -> Result<Vec<Row>> {
-    let row = |s: &Arc<Sequence>| vec![oid(s.oid), oid(s.ty), int8(s.start), int8(s.increment), int8(s.max), int8(s.min), int8(s.cache), bool(s.cycle)];
+    let row = |s: &Arc<Sequence>| {
+        vec![
+            oid(s.oid),
+            oid(s.ty),
+            int8(s.start),
+            int8(s.increment),
+            int8(s.max),
+            int8(s.min),
+            int8(s.cache),
+            bool(s.cycle),
+        ]
+    };
     Ok(of_sequences(ask, "seqrelid").map(row).collect())
 }
 
@@ -343,9 +382,16 @@ fn rewrite_oid(view: u32) -> u32 {
 /// The rule of each view. Its action is told as the query's text.
 pub(super) fn rewrites(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let row = |r: &Relation| match r {
-        Relation::View(v) => {
-            Some(vec![oid(rewrite_oid(v.oid)), text("_RETURN"), oid(v.oid), char('1'), char('O'), bool(true), text("<>"), text(&v.query)])
-        }
+        Relation::View(v) => Some(vec![
+            oid(rewrite_oid(v.oid)),
+            text("_RETURN"),
+            oid(v.oid),
+            char('1'),
+            char('O'),
+            bool(true),
+            text("<>"),
+            text(&v.query),
+        ]),
         _ => None,
     };
     Ok(relations(ask, "ev_class").into_iter().filter_map(row).collect())
@@ -354,9 +400,18 @@ pub(super) fn rewrites(ask: &Ask<'_>) -> Result<Vec<Row>> {
 /// Who owns or reads whom: sequences of columns, defaults, indexes and constraints of tables, what views read.
 pub(super) fn dependencies(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let mut add = |(class, object, sub): (u32, u32, i16), (ref_class, ref_object, ref_sub): (u32, u32, i16), kind: char| {
-        rows.push(vec![oid(class), oid(object), int4(sub.into()), oid(ref_class), oid(ref_object), int4(ref_sub.into()), char(kind)]);
-    };
+    let mut add =
+        |(class, object, sub): (u32, u32, i16), (ref_class, ref_object, ref_sub): (u32, u32, i16), kind: char| {
+            rows.push(vec![
+                oid(class),
+                oid(object),
+                int4(sub.into()),
+                oid(ref_class),
+                oid(ref_object),
+                int4(ref_sub.into()),
+                char(kind),
+            ]);
+        };
     for relation in sorted(ask.cx) {
         match relation {
             Relation::Table(t) => {
@@ -388,7 +443,11 @@ pub(super) fn dependencies(ask: &Ask<'_>) -> Result<Vec<Row>> {
             Relation::Sequence(s) => {
                 add((PG_CLASS, s.oid, 0), (PG_NAMESPACE, s.schema, 0), 'n');
                 if let Some((table, attnum)) = s.owner {
-                    add((PG_CLASS, s.oid, 0), (PG_CLASS, table, attnum), if is_identity(ask.cx, table, attnum) { 'i' } else { 'a' });
+                    add(
+                        (PG_CLASS, s.oid, 0),
+                        (PG_CLASS, table, attnum),
+                        if is_identity(ask.cx, table, attnum) { 'i' } else { 'a' },
+                    );
                 }
             }
             Relation::Index(..) | Relation::Virtual(_) => {}
@@ -412,7 +471,16 @@ pub(super) fn tables_view(ask: &Ask<'_>) -> Result<Vec<Row>> {
             _ => return None,
         };
         let schema = schema_name(ask.cx, r.schema());
-        Some(vec![text(schema), text(r.name()), text(&ask.cx.user), NULL, bool(has_index), bool(false), bool(false), bool(false)])
+        Some(vec![
+            text(schema),
+            text(r.name()),
+            text(&ask.cx.user),
+            NULL,
+            bool(has_index),
+            bool(false),
+            bool(false),
+            bool(false),
+        ])
     };
     Ok(sorted(ask.cx).into_iter().filter_map(row).collect())
 }

@@ -57,11 +57,34 @@ pub(super) fn roles(ask: &Ask<'_>) -> Result<Vec<Row>> {
 /// The same, without a password: it is not kept in the database.
 pub(super) fn authids(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let yes = || bool(true);
-    Ok(vec![vec![oid(SUPERUSER), text(&ask.cx.user), yes(), yes(), yes(), yes(), yes(), bool(false), yes(), int4(-1), NULL, NULL]])
+    Ok(vec![vec![
+        oid(SUPERUSER),
+        text(&ask.cx.user),
+        yes(),
+        yes(),
+        yes(),
+        yes(),
+        yes(),
+        bool(false),
+        yes(),
+        int4(-1),
+        NULL,
+        NULL,
+    ]])
 }
 
 pub(super) fn users(ask: &Ask<'_>) -> Result<Vec<Row>> {
-    Ok(vec![vec![text(&ask.cx.user), oid(SUPERUSER), bool(true), bool(true), bool(false), bool(true), text("********"), NULL, NULL]])
+    Ok(vec![vec![
+        text(&ask.cx.user),
+        oid(SUPERUSER),
+        bool(true),
+        bool(true),
+        bool(false),
+        bool(true),
+        text("********"),
+        NULL,
+        NULL,
+    ]])
 }
 
 /// Settings that tools look for, with the type and category pg_settings files them under. Values come from the session; a name it

@@ -23,7 +23,13 @@ pub(super) fn index_shape(table: &Table, index: u32) -> Option<IndexShape<'_>> {
         return Some(IndexShape { name: &key.name, columns, unique: true, primary: true, constraint: true });
     }
     let i = table.indexes.iter().find(|i| i.oid == index)?;
-    Some(IndexShape { name: &i.name, columns: i.columns.clone(), unique: i.unique, primary: false, constraint: i.constraint })
+    Some(IndexShape {
+        name: &i.name,
+        columns: i.columns.clone(),
+        unique: i.unique,
+        primary: false,
+        constraint: i.constraint,
+    })
 }
 
 /// Oids of a table's indexes, the primary key's first.
@@ -39,12 +45,18 @@ pub(super) fn indexes(ask: &Ask<'_>) -> Result<Vec<Row>> {
         };
         return Ok(relations(ask, "indexrelid").into_iter().filter_map(one).collect());
     }
-    Ok(tables(ask, "indrelid").flat_map(|t| index_oids(t).filter_map(|i| index_row(t, i)).collect::<Vec<_>>()).collect())
+    Ok(tables(ask, "indrelid")
+        .flat_map(|t| index_oids(t).filter_map(|i| index_row(t, i)).collect::<Vec<_>>())
+        .collect())
 }
 
 fn index_row(table: &Table, index: u32) -> Option<Row> {
     let shape = index_shape(table, index)?;
-    let types: Vec<Type> = shape.columns.iter().map(|c| table.slots.iter().find(|s| s.attnum == c.attnum).map_or(Type::NONE, |s| Type(s.ty))).collect();
+    let types: Vec<Type> = shape
+        .columns
+        .iter()
+        .map(|c| table.slots.iter().find(|s| s.attnum == c.attnum).map_or(Type::NONE, |s| Type(s.ty)))
+        .collect();
     let option = |c: &IndexColumn| Datum::Int2(i16::from(c.desc) | i16::from(c.nulls_first) << 1);
     Some(vec![
         oid(index),
@@ -77,7 +89,15 @@ pub(super) fn constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
         for index in index_oids(t) {
             if let Some(shape) = index_shape(t, index).filter(|s| s.constraint) {
                 let attnums = shape.columns.iter().map(|c| c.attnum).collect();
-                rows.push(constraint_row(t, index, shape.name, if shape.primary { 'p' } else { 'u' }, index, attnums, NULL));
+                rows.push(constraint_row(
+                    t,
+                    index,
+                    shape.name,
+                    if shape.primary { 'p' } else { 'u' },
+                    index,
+                    attnums,
+                    NULL,
+                ));
             }
         }
         for check in &t.checks {
@@ -128,8 +148,16 @@ pub(super) fn indexes_view(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for t in tables(ask, "") {
         for index in index_oids(t) {
-            let (Some(shape), Some(definition)) = (index_shape(t, index), index_def(t, index, ask.cx, false)) else { continue };
-            rows.push(vec![text(schema_name(ask.cx, t.schema)), text(&t.name), text(shape.name), NULL, text(definition)]);
+            let (Some(shape), Some(definition)) = (index_shape(t, index), index_def(t, index, ask.cx, false)) else {
+                continue;
+            };
+            rows.push(vec![
+                text(schema_name(ask.cx, t.schema)),
+                text(&t.name),
+                text(shape.name),
+                NULL,
+                text(definition),
+            ]);
         }
     }
     Ok(rows)

@@ -58,7 +58,12 @@ pub(crate) struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    pub(crate) fn new(cx: &'a SessionCx, exec: Option<&'a ExecCx>, fields: &'a [Field], equals: &'a [(usize, Datum)]) -> Ask<'a> {
+    pub(crate) fn new(
+        cx: &'a SessionCx,
+        exec: Option<&'a ExecCx>,
+        fields: &'a [Field],
+        equals: &'a [(usize, Datum)],
+    ) -> Ask<'a> {
         Ask { cx, exec, fields, equals }
     }
     /// The value this column must have, if the query says so.
@@ -164,7 +169,12 @@ impl VirtualTable for Made {
     fn columns(&self) -> Arc<[Field]> {
         self.definition.fields.clone()
     }
-    fn rows<'a>(&'a self, _: &[Datum], equals: &[(usize, Datum)], cx: &'a ExecCx) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send + 'a>> {
+    fn rows<'a>(
+        &'a self,
+        _: &[Datum],
+        equals: &[(usize, Datum)],
+        cx: &'a ExecCx,
+    ) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send + 'a>> {
         let rows = self.collect(&Ask::new(&cx.session, Some(cx), &self.definition.fields, equals))?;
         Ok(Box::new(rows.into_iter().map(Ok)))
     }
@@ -197,7 +207,9 @@ pub(crate) fn fits(value: &Datum, ty: Type) -> bool {
 
 /// Rows of COPY text. A value that our input functions refuse is a mistake in the data file: the tests read all of them.
 pub(crate) fn recorded(tsv: &str, fields: &[Field]) -> Vec<Row> {
-    tsv.lines().map(|line| fields.iter().zip(line.split('\t')).map(|(field, text)| value(text, field)).collect()).collect()
+    tsv.lines()
+        .map(|line| fields.iter().zip(line.split('\t')).map(|(field, text)| value(text, field)).collect())
+        .collect()
 }
 
 fn value(text: &str, field: &Field) -> Datum {

@@ -46,7 +46,15 @@ fn callables() -> Vec<Callable> {
     let mut add = |name, args: &[Type], optional: usize, variadic, ret, strict, volatility, kind| {
         // One row for each number of arguments it can be called with: that is how PostgreSQL declares most of them.
         for left_out in 0..=optional.min(args.len()) {
-            all.push(Callable { name, args: args[..args.len() - left_out].to_vec(), variadic, ret, strict, volatility, kind });
+            all.push(Callable {
+                name,
+                args: args[..args.len() - left_out].to_vec(),
+                variadic,
+                ret,
+                strict,
+                volatility,
+                kind,
+            });
         }
     };
     for f in r.scalars.values().flatten() {
@@ -111,7 +119,8 @@ fn all() -> &'static Procs {
     static PROCS: OnceLock<Procs> = OnceLock::new();
     PROCS.get_or_init(|| {
         let known = recorded(include_str!("../data/pg_proc.tsv"), definition_fields("pg_proc"));
-        let known: FxHashMap<Signature, Row> = known.into_iter().map(|r| ((text_at(&r, 1).to_owned(), oids_at(&r, 19)), r)).collect();
+        let known: FxHashMap<Signature, Row> =
+            known.into_iter().map(|r| ((text_at(&r, 1).to_owned(), oids_at(&r, 19)), r)).collect();
         let mut rows: FxHashMap<u32, Row> = FxHashMap::default();
         for f in callables() {
             let signature = (f.name.to_owned(), declared(&f.args, f.variadic));
@@ -225,7 +234,8 @@ fn proc_oid(f: &ScalarFn) -> u32 {
 
 pub(super) fn operators() -> Vec<Row> {
     let known = recorded(include_str!("../data/pg_operator.tsv"), definition_fields("pg_operator"));
-    let known: FxHashMap<(String, u32, u32), Row> = known.into_iter().map(|r| ((text_at(&r, 1).to_owned(), oid_at(&r, 7), oid_at(&r, 8)), r)).collect();
+    let known: FxHashMap<(String, u32, u32), Row> =
+        known.into_iter().map(|r| ((text_at(&r, 1).to_owned(), oid_at(&r, 7), oid_at(&r, 8)), r)).collect();
     let mut rows = Vec::new();
     for op in registry().operators.values().flatten() {
         if let Some(row) = known.get(&(op.name.to_owned(), op.left.0, op.right.0)) {

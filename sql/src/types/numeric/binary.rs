@@ -57,7 +57,8 @@ impl Numeric {
         let padded_fraction = format!("{:0<width$}", fraction, width = fraction.len().div_ceil(4) * 4);
         let all = padded_whole.clone() + &padded_fraction;
         let mut weight = (padded_whole.len() / 4) as i32 - 1;
-        let mut digits: Vec<i16> = all.as_bytes().chunks(4).map(|c| c.iter().fold(0, |v, b| v * 10 + i16::from(b - b'0'))).collect();
+        let mut digits: Vec<i16> =
+            all.as_bytes().chunks(4).map(|c| c.iter().fold(0, |v, b| v * 10 + i16::from(b - b'0'))).collect();
         while digits.last() == Some(&0) {
             digits.pop();
         }
@@ -71,9 +72,13 @@ impl Numeric {
     /// # Errors
     /// 22P03 for anything malformed.
     pub fn recv(bytes: &[u8]) -> Result<Numeric> {
-        let invalid = |what: &str| SqlError::new(state::INVALID_BINARY_REPRESENTATION, format!("invalid {what} in external \"numeric\" value"));
+        let invalid = |what: &str| {
+            SqlError::new(state::INVALID_BINARY_REPRESENTATION, format!("invalid {what} in external \"numeric\" value"))
+        };
         let word = |i: usize| bytes.get(i * 2..i * 2 + 2).map(|b| u16::from_be_bytes([b[0], b[1]]));
-        let (Some(count), Some(weight), Some(sign), Some(scale)) = (word(0), word(1), word(2), word(3)) else { return Err(invalid("length")) };
+        let (Some(count), Some(weight), Some(sign), Some(scale)) = (word(0), word(1), word(2), word(3)) else {
+            return Err(invalid("length"));
+        };
         match sign {
             SIGN_NAN => return Ok(Numeric::NAN),
             SIGN_POS_INF => return Ok(Numeric::INFINITY),
@@ -150,7 +155,8 @@ impl Numeric {
         };
         let flip = if negative { 0xff } else { 0 };
         let head = bytes.get(1..5)?;
-        let exponent = i64::from(u32::from_be_bytes([head[0] ^ flip, head[1] ^ flip, head[2] ^ flip, head[3] ^ flip])) - (1 << 31);
+        let exponent =
+            i64::from(u32::from_be_bytes([head[0] ^ flip, head[1] ^ flip, head[2] ^ flip, head[3] ^ flip])) - (1 << 31);
         let body = &bytes[5..];
         let length = body.iter().position(|b| b ^ flip == 0)?;
         let mut text = String::with_capacity(length * 2);
@@ -163,7 +169,11 @@ impl Numeric {
         let mantissa = BigInt::parse_bytes(digits.as_bytes(), 10)?;
         let mantissa = if negative { -mantissa } else { mantissa };
         let scale = digits.len() as i64 - 1 - exponent;
-        let value = if scale >= 0 { Numeric::from_big(mantissa, u16::try_from(scale).ok()?) } else { Numeric::from_big(mantissa * pow10(u32::try_from(-scale).ok().filter(|s| *s <= 200_000)?), 0) };
+        let value = if scale >= 0 {
+            Numeric::from_big(mantissa, u16::try_from(scale).ok()?)
+        } else {
+            Numeric::from_big(mantissa * pow10(u32::try_from(-scale).ok().filter(|s| *s <= 200_000)?), 0)
+        };
         Some((value, 5 + length + 1))
     }
 }

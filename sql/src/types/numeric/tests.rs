@@ -57,7 +57,11 @@ fn results_are_postgresqls() {
 
 #[test]
 fn byte_forms_keep_value_and_order() {
-    let mut values: Vec<Numeric> = CASES.lines().filter(|l| !l.starts_with('f')).filter_map(|l| Numeric::parse(l.split('|').nth(1)?).ok()).collect();
+    let mut values: Vec<Numeric> = CASES
+        .lines()
+        .filter(|l| !l.starts_with('f'))
+        .filter_map(|l| Numeric::parse(l.split('|').nth(1)?).ok())
+        .collect();
     for value in &values {
         let mut wire = Vec::new();
         value.send(&mut wire);
@@ -78,7 +82,13 @@ fn byte_forms_keep_value_and_order() {
 #[test]
 fn modifiers_round_or_refuse() {
     let typmod = super::pack_typmod(5, 2);
-    assert_eq!(Numeric::parse("123.456").and_then(|n| n.apply_typmod(typmod)).map(|n| n.to_string()), Ok("123.46".to_owned()));
+    assert_eq!(
+        Numeric::parse("123.456").and_then(|n| n.apply_typmod(typmod)).map(|n| n.to_string()),
+        Ok("123.46".to_owned())
+    );
     assert_eq!(Numeric::parse("12345.6").and_then(|n| n.apply_typmod(typmod)).map_err(|e| e.state()), Err("22003"));
-    assert_eq!(Numeric::parse("123456").and_then(|n| n.apply_typmod(super::pack_typmod(4, -2))).map(|n| n.to_string()), Ok("123500".to_owned()));
+    assert_eq!(
+        Numeric::parse("123456").and_then(|n| n.apply_typmod(super::pack_typmod(4, -2))).map(|n| n.to_string()),
+        Ok("123500".to_owned())
+    );
 }

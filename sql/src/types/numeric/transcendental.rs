@@ -270,7 +270,11 @@ impl Numeric {
             return Numeric::checked(div_round(&pow10(shift as u32), &result.mantissa), scale as u16);
         }
         let shift = i64::from(scale) - result.scale;
-        let mantissa = if shift >= 0 { result.mantissa * pow10(shift as u32) } else { div_round(&result.mantissa, &pow10((-shift) as u32)) };
+        let mantissa = if shift >= 0 {
+            result.mantissa * pow10(shift as u32)
+        } else {
+            div_round(&result.mantissa, &pow10((-shift) as u32))
+        };
         Numeric::checked(mantissa, scale as u16)
     }
 }
@@ -346,7 +350,7 @@ mod fixed {
             m = (m << work2).sqrt();
         }
         let one = BigInt::from(1) << work2;
-        let ln_m: BigInt = atanh(&((&m - &one) << work2), &(&m + &one), work2) * 2 << rounds as usize;
+        let ln_m: BigInt = (atanh(&((&m - &one) << work2), &(&m + &one), work2) * 2) << rounds as usize;
         let total = ln_m + ln2(work2) * k;
         total >> (work2 - bits)
     }
