@@ -98,7 +98,9 @@ impl Session {
                 command("ANALYZE")
             }
             // What it asks for is so: one snapshot reads the table as it was, whatever becomes of it. pg_dump asks.
-            StatementKind::Lock { tables, mode, .. } if mode.eq_ignore_ascii_case("access share") && self.block.isolation.is_fixed() => {
+            StatementKind::Lock { tables, mode, .. }
+                if mode.eq_ignore_ascii_case("access share") && self.block.isolation.is_fixed() =>
+            {
                 if self.block.status != Status::Explicit {
                     let message = "LOCK TABLE can only be used in transaction blocks";
                     return Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, message));
