@@ -38,6 +38,7 @@ pub fn serve(config: Config) -> Result<(), Failure> {
 }
 
 async fn run(config: Config) -> Result<(), Failure> {
+    refuse_strange_directory(&config.data)?;
     let instance = Instance::open(&config.data, config.instance_options()).map_err(|e| failed(describe(&e)))?;
     if !config.listen.ip().is_loopback() && instance.password_verifier("postgres").is_none() {
         return Err(failed(format!(
@@ -73,6 +74,17 @@ async fn run(config: Config) -> Result<(), Failure> {
         .map_err(|e| failed(describe(&e)))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A directory that holds something, but no store of ours, is somebody else's: nothing is put into it.
+fn refuse_strange_directory(data: &std::path::Path) -> Result<(), Failure> {
+    let Ok(entries) = std::fs::read_dir(data) else { return Ok(()) };
+    let names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let ours = |name: &String| name == "pgbee.toml" || name.ends_with(".log");
+    if names.iter().any(|n| n == "store") || names.iter().all(ours) {
+        return Ok(());
+    }
+    Err(failed(format!("{} is not empty and holds no pgbee data", data.display())))
 }
 
 /// An error with its detail and hint, on one line.

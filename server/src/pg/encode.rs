@@ -80,6 +80,7 @@ fn report_fields(severity: &str, error: &SqlError) -> Vec<(u8, String)> {
     let more = [
         (b'D', &report.detail),
         (b'H', &report.hint),
+        (b'W', &report.context),
         (b's', &report.schema),
         (b't', &report.table),
         (b'c', &report.column),

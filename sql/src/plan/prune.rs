@@ -135,8 +135,8 @@ impl Planner<'_> {
                         cte
                     })
                     .collect();
-                let body = self.prune(*body, needed);
-                let cols = body.cols.clone();
+                retain(&mut cols, needed);
+                let body = exactly(self.prune(*body, needed), cols.clone());
                 Lp { op: Op::With { ctes, body: Box::new(body) }, cols }
             }
             Op::Dml { dml, source } => {

@@ -31,6 +31,7 @@ use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::functions::context::CancelFlag;
 use crate::write::RowIds;
+use crate::write::locks::LockTable;
 use crate::write::sequence::Sequences;
 
 /// The database every instance has from the start.
@@ -98,6 +99,7 @@ pub(super) struct Db {
     pub database: Arc<Database>,
     pub row_ids: Arc<RowIds>,
     pub sequences: Sequences,
+    pub locks: Arc<LockTable>,
     /// Held by a statement that is run again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
     catalogs: load::Cache,
@@ -345,6 +347,7 @@ impl Instance {
             database: self.open_core(&core)?,
             row_ids: Arc::default(),
             sequences: Sequences::default(),
+            locks: Arc::default(),
             turn: Mutex::default(),
             catalogs: load::Cache::default(),
             newest: Mutex::default(),

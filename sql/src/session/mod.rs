@@ -124,7 +124,7 @@ impl Session {
         let presence = instance.enter(&db, &cancel);
         let catalog = db.catalog(&db.database.snapshot())?;
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(db.row_ids.clone()),
+            txn: TxnHandle::new(db.database.clone(), db.row_ids.clone(), db.locks.clone(), cancel.clone()),
             settings: Mutex::new(settings),
             sequences: Mutex::new(SequenceUse::default()),
             notices: Mutex::default(),

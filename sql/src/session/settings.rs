@@ -94,6 +94,8 @@ pub struct Derived {
     pub work_mem_bytes: usize,
     /// statement_timeout.
     pub statement_timeout: Option<Duration>,
+    /// lock_timeout.
+    pub lock_timeout: Option<Duration>,
     /// synchronous_commit is not off.
     pub synchronous: bool,
     /// search_path, name by name; `$user` not resolved.
@@ -327,13 +329,14 @@ impl Settings {
     fn derive(&mut self) -> Result<()> {
         let text = |name: &str| self.raw(name).map_or_else(|| default_of(name), str::to_owned);
         let number = |name: &str| text(name).parse::<i64>().unwrap_or(0);
-        let timeout = number("statement_timeout");
+        let milliseconds = |name: &str| u64::try_from(number(name)).ok().filter(|n| *n > 0).map(Duration::from_millis);
         let derived = Derived {
             time_zone: TimeZone::setting(&text("timezone")).unwrap_or_else(TimeZone::utc),
             date_order: value::date_order(&text("datestyle")),
             bytea_hex: text("bytea_output") == "hex",
             work_mem_bytes: number("work_mem").max(64) as usize * 1024,
-            statement_timeout: (timeout > 0).then(|| Duration::from_millis(timeout as u64)),
+            statement_timeout: milliseconds("statement_timeout"),
+            lock_timeout: milliseconds("lock_timeout"),
             synchronous: text("synchronous_commit") != "off",
             search_path: value::split_list(&text("search_path")),
             min_severity: value::severity(&text("client_min_messages")),
@@ -357,6 +360,7 @@ impl Derived {
             bytea_hex: true,
             work_mem_bytes: 4 << 20,
             statement_timeout: None,
+            lock_timeout: None,
             synchronous: true,
             search_path: Vec::new(),
             min_severity: 0,

@@ -2,6 +2,7 @@
 
 mod protocol;
 mod scripts;
+mod speed;
 
 use std::sync::Arc;
 

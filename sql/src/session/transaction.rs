@@ -8,8 +8,10 @@
 //! ```
 //!
 //! The engine's transaction is opened by the first statement that writes; one that only reads needs a snapshot and no more. READ COMMITTED takes
-//! a snapshot a statement; two transactions that wrote the same key cannot both commit: the later one gets 40001. A statement that is a
-//! transaction of its own is run again instead, on a new snapshot, so that it sees what stood in its way as PostgreSQL's would after waiting.
+//! a snapshot a statement. Who writes a row another transaction wrote waits for its end; if the row has changed then, the statement is undone and
+//! run again on a newer snapshot (READ COMMITTED; PostgreSQL looks at the one row again, we at the whole statement) or fails with 40001
+//! (REPEATABLE READ). What is not ordered by locks (definitions, loads of very many rows) is decided at the commit: of two transactions that
+//! wrote a key, or relied on it, the later one gets 40001; a statement that is a transaction of its own is run again instead.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -188,6 +190,7 @@ impl Session {
             _ => self.shared.db.catalog(&snapshot)?,
         };
         let search_path = self.search_path(&catalog, &derived.search_path);
+        self.shared.txn.set_lock_timeout(derived.lock_timeout);
         let read_only = self.block.read_only || past.is_some();
         {
             let mut current = self.shared.current.lock();
@@ -308,9 +311,29 @@ impl Session {
         }
     }
 
+    /// Runs a statement that changes rows, again on a newer snapshot whenever a row it waited for had changed.
+    pub(super) fn with_locks<T>(
+        &mut self,
+        statement: &StatementCx,
+        mut run: impl FnMut(&mut Session, &StatementCx) -> Result<T>,
+    ) -> Result<T> {
+        let mut result = run(self, statement);
+        for _ in 0..ATTEMPTS {
+            let is_stale = self.shared.txn.take_stale();
+            if result.is_ok() || !is_stale || self.block.isolation.is_fixed() {
+                break;
+            }
+            self.abort_writes();
+            let newer = self.statement()?;
+            result = run(self, &newer);
+        }
+        result
+    }
+
     /// An error ends the statement: an implicit transaction is over, an explicit one is failed.
     pub(super) fn fail(&mut self) {
         self.abort_writes();
+        self.shared.txn.take_stale();
         match self.block.status {
             Status::Implicit => self.rollback(),
             Status::Explicit => self.block.status = Status::Failed,
@@ -321,6 +344,7 @@ impl Session {
     pub(super) fn rollback(&mut self) {
         self.block = Block::idle();
         self.shared.txn.take();
+        self.shared.txn.unlock();
         self.shared.settings.lock().rollback();
         self.shared.sequences.lock().own.clear();
         self.end_of_transaction();
@@ -347,13 +371,15 @@ impl Session {
                 rows_changed: block.rows,
                 durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
             };
-            if let Err(error) = self.shared.db.database.commit(txn, info) {
+            let committed = self.shared.db.database.commit(txn, info);
+            if let Err(error) = committed {
                 self.rollback();
                 let conflict = matches!(error, EngineError::Conflict { .. });
                 let error = SqlError::from(error);
                 return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
             }
         }
+        self.shared.txn.unlock();
         self.shared.settings.lock().commit();
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);

@@ -97,6 +97,17 @@ impl Session {
                 self.check_tables(tables)?;
                 command("ANALYZE")
             }
+            // What it asks for is so: one snapshot reads the table as it was, whatever becomes of it. pg_dump asks.
+            StatementKind::Lock { tables, mode, .. }
+                if mode.eq_ignore_ascii_case("access share") && self.block.isolation.is_fixed() =>
+            {
+                if self.block.status != Status::Explicit {
+                    let message = "LOCK TABLE can only be used in transaction blocks";
+                    return Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, message));
+                }
+                self.check_tables(tables)?;
+                command("LOCK TABLE")
+            }
             StatementKind::Checkpoint => command("CHECKPOINT"),
             StatementKind::Reindex => command("REINDEX"),
             // There is nothing these could find, so there is nothing to do.
@@ -362,6 +373,9 @@ impl Session {
         let writes = options.analyze && !matches!(&inner.kind, StatementKind::Query(_));
         let lines = if own && writes && self.block.status == Status::Idle {
             self.retrying(|s| s.explain_lines(inner, options))?
+        } else if writes {
+            let cx = self.statement()?;
+            self.with_locks(&cx, |s, _| s.explain_lines(inner, options))?
         } else {
             self.explain_lines(inner, options)?
         };

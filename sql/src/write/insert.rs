@@ -30,7 +30,9 @@ impl<'a> Inserter<'a> {
     pub fn bulk(table: &Arc<Table>, txn: &TxnHandle, session: &'a SessionCx) -> Result<Inserter<'a>> {
         let target = Target::new(table);
         target.depend(txn)?;
-        Ok(Inserter { rows: RowPutter::new(&target, txn)?, target, session })
+        // Loads of any size: what they collide with is found at the commit.
+        let rows = RowPutter { locks: false, ..RowPutter::new(&target, txn)? };
+        Ok(Inserter { rows, target, session })
     }
     /// Puts a row: NOT NULL and unique keys are looked after, CHECKs are the caller's.
     pub fn insert(&mut self, row: &[Datum]) -> Result<()> {
@@ -43,12 +45,13 @@ impl<'a> Inserter<'a> {
 pub(super) struct RowPutter {
     txn: TxnHandle,
     ids: Option<Arc<AtomicI64>>,
+    locks: bool,
 }
 
 impl RowPutter {
     pub(super) fn new(target: &Target, txn: &TxnHandle) -> Result<RowPutter> {
         let ids = if target.keys.by_row_id() { Some(txn.row_ids().of(target.table.oid, txn)?) } else { None };
-        Ok(RowPutter { txn: txn.clone(), ids })
+        Ok(RowPutter { txn: txn.clone(), ids, locks: true })
     }
     /// Puts a row with its index entries and returns its key. 23505 if a unique key of it is taken.
     pub(super) fn put(&self, target: &Target, row: &[Datum], session: &SessionCx) -> Result<Vec<u8>> {
@@ -57,6 +60,9 @@ impl RowPutter {
             None => target.keys.encode(row),
         };
         let bytes = target.encode(row);
+        if self.locks {
+            target.lock_new(row, &self.txn)?;
+        }
         self.txn.with(|t| {
             for (at, index) in target.indexes.iter().map(Some).chain([None]).enumerate() {
                 if at == target.primary_after && self.ids.is_none() && t.get(&key)?.is_some() {
@@ -81,6 +87,7 @@ impl RowPutter {
     /// Key of the row that stands in the way of this one by the arbiter, or by any unique key.
     fn conflicting(&self, target: &Target, row: &[Datum], arbiter: Option<u32>) -> Result<Option<Vec<u8>>> {
         let primary = target.table.primary_key.as_ref().map(|k| k.oid);
+        target.lock_new(row, &self.txn)?;
         self.txn.with(|t| {
             if primary.is_some() && (arbiter.is_none() || arbiter == primary) {
                 let key = target.keys.encode(row);
@@ -174,6 +181,7 @@ impl<'a> Conflicts<'a> {
                 "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
             ));
         }
+        writer.txn.lock(&key)?;
         let stored = writer.txn.with(|t| Ok(t.get(&key)?))?;
         let stored = stored.ok_or_else(|| SqlError::new(state::DATA_CORRUPTED, "an index entry leads to no row"))?;
         let width = target.width();

@@ -4,6 +4,7 @@
 //! target       one table made ready to be written: its keys, its indexes, what must hold
 //! constraints  NOT NULL, CHECK, unique keys, and the errors PostgreSQL reports for them
 //! insert       rows in, ON CONFLICT;  update   rows changed and removed
+//! locks        writers of one row wait for each other
 //! sequence     nextval and setval, durable ahead of use
 //! copy         COPY in its three formats
 //! ```
@@ -14,56 +15,142 @@
 pub mod constraints;
 pub mod copy;
 pub mod insert;
+pub mod locks;
 pub mod sequence;
 pub mod target;
 pub mod update;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pgbee_engine::bee::Direction;
-use pgbee_engine::txn::Transaction;
+use pgbee_engine::txn::{Database, Snapshot, Transaction};
 use rustc_hash::FxHashMap;
 
 use crate::codec::keyspace;
-use crate::error::{Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::exec::{DmlRunner, ExecCx};
+use crate::functions::context::CancelFlag;
 use crate::ir::{Dml, DmlKind};
 use crate::types::Row;
 
+use locks::{LockTable, Owner};
+
 /// The session's transaction, shared with what runs inside its statement.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct TxnHandle {
-    txn: Arc<Mutex<Option<Transaction>>>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    txn: Mutex<Option<Transaction>>,
+    database: Arc<Database>,
     row_ids: Arc<RowIds>,
+    locks: Arc<LockTable>,
+    owner: Owner,
+    held: Mutex<Vec<Box<[u8]>>>,
+    cancel: Arc<CancelFlag>,
+    /// lock_timeout, in microseconds; 0: none.
+    lock_timeout: AtomicU64,
+    /// A lock was got and its key had changed: the statement needs a newer snapshot.
+    is_stale: AtomicBool,
 }
 
 impl TxnHandle {
-    /// A handle without transaction, on a database whose row ids these are.
-    pub fn new(row_ids: Arc<RowIds>) -> TxnHandle {
-        TxnHandle { txn: Arc::default(), row_ids }
+    /// A session's handle, without transaction.
+    pub fn new(
+        database: Arc<Database>,
+        row_ids: Arc<RowIds>,
+        locks: Arc<LockTable>,
+        cancel: Arc<CancelFlag>,
+    ) -> TxnHandle {
+        static OWNERS: AtomicU64 = AtomicU64::new(1);
+        TxnHandle {
+            inner: Arc::new(Inner {
+                txn: Mutex::default(),
+                database,
+                row_ids,
+                locks,
+                owner: OWNERS.fetch_add(1, Ordering::Relaxed),
+                held: Mutex::default(),
+                cancel,
+                lock_timeout: AtomicU64::new(0),
+                is_stale: AtomicBool::new(false),
+            }),
+        }
     }
     /// Works with the transaction. Keep it short, and do not evaluate expressions inside: they may want it too.
     pub fn with<R>(&self, f: impl FnOnce(&mut Transaction) -> Result<R>) -> Result<R> {
-        f(self.txn.lock().as_mut().ok_or_else(|| SqlError::internal("there is no transaction to write to"))?)
+        f(self.inner.txn.lock().as_mut().ok_or_else(|| SqlError::internal("there is no transaction to write to"))?)
     }
     /// Sets the transaction.
     pub fn set(&self, txn: Transaction) {
-        *self.txn.lock() = Some(txn);
+        *self.inner.txn.lock() = Some(txn);
     }
-    /// Takes the transaction away.
+    /// Takes the transaction away. Its locks stay until [`TxnHandle::unlock`].
     pub fn take(&self) -> Option<Transaction> {
-        self.txn.lock().take()
+        self.inner.txn.lock().take()
     }
     /// Whether there is one.
     pub fn is_open(&self) -> bool {
-        self.txn.lock().is_some()
+        self.inner.txn.lock().is_some()
     }
     /// Row ids of the database.
     pub fn row_ids(&self) -> &RowIds {
-        &self.row_ids
+        &self.inner.row_ids
+    }
+
+    /// Locks a key to be written, waiting for whoever has it.
+    ///
+    /// # Errors
+    /// 40001 if the key was changed since the transaction's snapshot; [`TxnHandle::take_stale`] then tells that a newer snapshot would
+    /// help. 40P01, 55P03 and cancels while waiting.
+    pub fn lock(&self, key: &[u8]) -> Result<()> {
+        let inner = &*self.inner;
+        if inner.held.lock().len() >= locks::HELD_MAX {
+            return Ok(());
+        }
+        let timeout = match inner.lock_timeout.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        };
+        if !inner.locks.acquire(inner.owner, key, &inner.cancel, timeout)? {
+            return Ok(());
+        }
+        inner.held.lock().push(key.into());
+        let is_stale = self.with(|t| {
+            if inner.database.head() == t.base().version() {
+                return Ok(false);
+            }
+            let written_in = |s: &Snapshot| Ok::<_, SqlError>(s.get_entry(key)?.map(|e| e.seq));
+            Ok(written_in(&inner.database.snapshot())? != written_in(t.base())?)
+        })?;
+        if is_stale {
+            inner.is_stale.store(true, Ordering::Relaxed);
+            return Err(SqlError::new(
+                state::SERIALIZATION_FAILURE,
+                "could not serialize access due to concurrent update",
+            ));
+        }
+        Ok(())
+    }
+    /// Whether a statement failed because its snapshot was too old for a row it locked.
+    pub fn take_stale(&self) -> bool {
+        self.inner.is_stale.swap(false, Ordering::Relaxed)
+    }
+    /// The transaction is over: others may have its rows.
+    pub fn unlock(&self) {
+        let held = std::mem::take(&mut *self.inner.held.lock());
+        if !held.is_empty() {
+            self.inner.locks.release(self.inner.owner, held);
+        }
+    }
+    /// lock_timeout.
+    pub fn set_lock_timeout(&self, timeout: Option<Duration>) {
+        self.inner.lock_timeout.store(timeout.map_or(0, |t| t.as_micros() as u64), Ordering::Relaxed);
     }
 }
 

@@ -87,6 +87,22 @@ impl Target {
         self.encoder.encode(row, &mut bytes);
         bytes
     }
+    /// Locks what a new row claims: its key, if it is not a row id, and its unique keys.
+    pub fn lock_new(&self, row: &[Datum], txn: &TxnHandle) -> Result<()> {
+        if !self.keys.by_row_id() {
+            txn.lock(&self.keys.encode(row))?;
+        }
+        self.lock_unique(row, txn)
+    }
+    /// Locks the unique keys of a row.
+    pub fn lock_unique(&self, row: &[Datum], txn: &TxnHandle) -> Result<()> {
+        for index in &self.indexes {
+            if let Some(key) = index.codec.unique_key(row) {
+                txn.lock(&key)?;
+            }
+        }
+        Ok(())
+    }
     /// Name of the primary key's constraint.
     pub fn primary_name(&self) -> &str {
         self.table.primary_key.as_ref().map_or("", |k| &k.name)

@@ -38,6 +38,7 @@ fn each_target(
             if row.len() > width + 1 && !reached.insert(key.to_vec()) || writer.is_touched(key) {
                 continue;
             }
+            writer.txn.lock(key)?;
             change(key, row)?;
             count += 1;
         }
@@ -76,6 +77,7 @@ pub(super) fn delete(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
     let mut returned = Vec::new();
     let count = each_target(writer, dml, width, cx, |key, source| {
         let old = &source[..width];
+        prepared.target.lock_unique(old, &writer.txn)?;
         writer.txn.with(|t| {
             for index in &prepared.target.indexes {
                 t.delete(index.codec.entry(old, key).0)?;
@@ -102,6 +104,17 @@ pub(super) fn replace(
 ) -> Result<Vec<u8>> {
     let new_key = if target.keys.by_row_id() { old_key.to_vec() } else { target.keys.encode(new) };
     let bytes = target.encode(new);
+    if new_key != old_key {
+        txn.lock(&new_key)?;
+    }
+    for index in &target.indexes {
+        let (old_unique, new_unique) = (index.codec.unique_key(old), index.codec.unique_key(new));
+        if old_unique != new_unique {
+            for key in old_unique.iter().chain(&new_unique) {
+                txn.lock(key)?;
+            }
+        }
+    }
     txn.with(|t| {
         if new_key != old_key {
             if t.get(&new_key)?.is_some() {

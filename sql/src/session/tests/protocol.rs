@@ -114,26 +114,23 @@ fn a_pipeline_in_conflict_is_made_again_if_nobody_can_tell() {
     let instance = instance();
     let (mut a, mut b) = (connect(&instance), connect(&instance));
     show(&mut a, "create table t (id int primary key, n int); insert into t values (1, 0)");
-    a.parse("up", "update t set n = n + 1 where id = 1", &[]).unwrap();
+    a.parse("up", "update t set n = n + 1 where id = 1 returning n", &[]).unwrap();
     a.bind("", "up", vec![], &[], &[]).unwrap();
     assert_eq!(execute(&mut a, "", 0).unwrap().1, "UPDATE 1");
-    assert_eq!(show(&mut b, "update t set n = n + 10 where id = 1"), "UPDATE 1");
+    assert_eq!(show(&mut b, "alter table t add column m int default 5"), "ALTER TABLE");
     a.sync().unwrap();
-    assert_eq!(show(&mut a, "select n from t"), "11");
-    // With RETURNING the client has seen a value that would be another now.
-    a.parse("ret", "update t set n = n + 1 where id = 1 returning n", &[]).unwrap();
-    a.bind("", "ret", vec![], &[], &[]).unwrap();
+    assert_eq!(show(&mut a, "select * from t"), "1|1|5");
+    // The client has seen a row that is not there any more.
+    a.bind("", "up", vec![], &[], &[]).unwrap();
     execute(&mut a, "", 0).unwrap();
-    show(&mut b, "update t set n = 100");
+    show(&mut b, "truncate t");
     assert_eq!(a.sync().unwrap_err().state(), "40001");
-    assert_eq!(show(&mut a, "select n from t"), "100");
-    // A key that another inserted first is a duplicate, not a conflict.
-    a.parse("ins", "insert into t values (2, 2)", &[]).unwrap();
-    a.bind("", "ins", vec![], &[], &[]).unwrap();
-    execute(&mut a, "", 0).unwrap();
-    show(&mut b, "insert into t values (2, 3)");
-    assert_eq!(a.sync().unwrap_err().state(), "23505");
     assert_eq!(a.transaction_status(), b'I');
+    // A load cannot be run again: its data is gone.
+    b.simple("copy t from stdin").unwrap();
+    b.next_result().unwrap();
+    show(&mut a, "insert into t values (2, 2)");
+    assert_eq!(b.copy_data(b"2\t3\t4\n").unwrap_err().state(), "40001");
 }
 
 #[test]
@@ -170,17 +167,85 @@ fn statements_of_their_own_wait_their_turn() {
     assert_eq!(show(&mut connect(&instance), "select n from t"), (SESSIONS * EACH).to_string());
 }
 
+/// Runs a statement in another thread and waits until it has had time to wait for a lock.
+fn waiting<'s>(
+    scope: &'s std::thread::Scope<'s, '_>,
+    session: &'s mut Session,
+    sql: &'s str,
+) -> std::thread::ScopedJoinHandle<'s, String> {
+    let thread = scope.spawn(|| show(session, sql));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(!thread.is_finished(), "{sql} did not wait");
+    thread
+}
+
 #[test]
-fn explicit_transactions_conflict() {
+fn writers_of_a_row_wait_for_each_other() {
+    let instance = instance();
+    let (mut a, mut b) = (connect(&instance), connect(&instance));
+    show(&mut a, "create table t (id int primary key, n int unique); insert into t values (1, 10), (2, 20)");
+    // READ COMMITTED goes on with what was committed meanwhile.
+    show(&mut a, "begin; update t set n = n + 1 where id = 1");
+    show(&mut b, "begin");
+    std::thread::scope(|scope| {
+        let update = waiting(scope, &mut b, "update t set n = n + 100 where n < 20");
+        assert_eq!(show(&mut a, "commit"), "COMMIT");
+        assert_eq!(update.join().unwrap(), "UPDATE 1");
+    });
+    assert_eq!(show(&mut b, "commit; select n from t where id = 1"), "COMMIT\n111");
+    // A row that no longer fits is left alone; one rolled back is as it was.
+    show(&mut a, "begin; update t set n = 99 where id = 2");
+    std::thread::scope(|scope| {
+        let delete = waiting(scope, &mut b, "delete from t where n = 20");
+        show(&mut a, "commit");
+        assert_eq!(delete.join().unwrap(), "DELETE 0");
+    });
+    show(&mut a, "begin; delete from t where id = 2");
+    std::thread::scope(|scope| {
+        let update = waiting(scope, &mut b, "update t set n = 98 where id = 2");
+        show(&mut a, "rollback");
+        assert_eq!(update.join().unwrap(), "UPDATE 1");
+    });
+    // Inserts of one key wait too, and then know.
+    show(&mut a, "begin; insert into t values (3, 30)");
+    std::thread::scope(|scope| {
+        let insert = waiting(scope, &mut b, "insert into t values (4, 30)");
+        show(&mut a, "commit");
+        assert!(insert.join().unwrap().starts_with("ERROR:  23505"));
+    });
+    show(&mut a, "begin; insert into t values (5, 50)");
+    std::thread::scope(|scope| {
+        let insert =
+            waiting(scope, &mut b, "insert into t values (5, 51) on conflict (id) do update set n = excluded.n");
+        show(&mut a, "rollback");
+        assert_eq!(insert.join().unwrap(), "INSERT 0 1");
+    });
+    assert_eq!(show(&mut a, "select * from t order by id"), "1|111\n2|98\n3|30\n5|51");
+    show(&mut a, "begin; update t set n = 0 where id = 1");
+    assert!(show(&mut b, "set lock_timeout = 50; update t set n = 1 where id = 1").contains("ERROR:  55P03"));
+}
+
+#[test]
+fn deadlocks_are_found() {
     let instance = instance();
     let (mut a, mut b) = (connect(&instance), connect(&instance));
     show(&mut a, "create table t (id int primary key, n int); insert into t values (1, 0), (2, 0)");
-    show(&mut a, "begin");
-    show(&mut a, "update t set n = 1 where id = 1");
-    show(&mut b, "update t set n = 2 where id = 1");
-    assert!(show(&mut a, "commit").starts_with("ERROR:  40001"));
-    assert_eq!(show(&mut a, "select n from t where id = 1"), "2");
-    // READ COMMITTED sees what was committed before each statement, REPEATABLE READ does not.
+    show(&mut a, "begin; update t set n = 1 where id = 1");
+    show(&mut b, "begin; update t set n = 2 where id = 2");
+    std::thread::scope(|scope| {
+        let update = waiting(scope, &mut b, "update t set n = 2 where id = 1");
+        assert!(show(&mut a, "update t set n = 1 where id = 2").starts_with("ERROR:  40P01"));
+        show(&mut a, "rollback");
+        assert_eq!(update.join().unwrap(), "UPDATE 1");
+    });
+    assert_eq!(show(&mut b, "commit; select n from t"), "COMMIT\n2\n2");
+}
+
+#[test]
+fn one_snapshot_or_one_a_statement() {
+    let instance = instance();
+    let (mut a, mut b) = (connect(&instance), connect(&instance));
+    show(&mut a, "create table t (id int primary key, n int); insert into t values (1, 2), (2, 0)");
     show(&mut a, "begin");
     show(&mut b, "update t set n = 3 where id = 1");
     assert_eq!(show(&mut a, "select n from t where id = 1"), "3");
@@ -191,6 +256,11 @@ fn explicit_transactions_conflict() {
     show(&mut a, "update t set n = 9 where id = 2");
     assert_eq!(show(&mut a, "commit"), "COMMIT");
     assert_eq!(show(&mut a, "select id, n from t order by id"), "1|4\n2|9");
+    // The first to change a row wins.
+    show(&mut a, "begin isolation level repeatable read; select 1 from t");
+    show(&mut b, "update t set n = 5 where id = 1");
+    assert!(show(&mut a, "update t set n = 6 where id = 1").starts_with("ERROR:  40001"));
+    assert_eq!(show(&mut a, "commit"), "ROLLBACK");
 }
 
 #[test]
