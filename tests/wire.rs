@@ -383,7 +383,6 @@ fn psql_describes_our_objects() {
         ("\\dv", "cheap"),
         ("\\dn", "shop"),
         ("\\l", "postgres"),
-        ("\\df bee_key", "bee_key"),
         ("\\ds shop.*", "item_id_seq"),
         ("\\d cheap", "View \"public.cheap\""),
         ("\\d shop.item_id_seq", "Sequence \"shop.item_id_seq\""),

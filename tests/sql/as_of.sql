@@ -15,8 +15,8 @@ SELECT count(*) FROM item AS OF SYSTEM TIME '-0s';
 SELECT _op, id, name, price FROM bee_history('item') ORDER BY _version, id;
 SELECT bee_version() > 0 AS versioned, length(bee_key()) AS key_characters, length(bee_key('hex')) AS hex_digits;
 SELECT count(*) = (SELECT count(DISTINCT version) FROM bee_commits) AS distinct_versions, bool_and(committed_at <= now()) AS in_the_past FROM bee_commits;
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT version AS opened FROM bee_tags WHERE name = 'opening' \gset
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SET TRANSACTION SNAPSHOT :'opened';
 SELECT * FROM item ORDER BY id;
 INSERT INTO item VALUES (9, 'x', 1);
