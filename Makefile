@@ -20,7 +20,9 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
+# The tests start the server's binary, which `cargo test` alone would not build.
 unit:
+	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace --no-fail-fast
 
 bench: tools-build tools-run

@@ -245,12 +245,8 @@ fn a_data_directory_has_one_server_and_one_format() {
     // A directory that holds something else is left alone.
     std::fs::create_dir(&copy).expect("made");
     std::fs::write(copy.join("letters.txt"), "dear").expect("written");
-    let refused = Command::new(binary())
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(&copy)
-        .output()
-        .expect("it runs");
-    assert_eq!(refused.status.code(), Some(1));
+    let refused = Server::open(&copy, &[]).err().expect("it is not ours");
+    assert!(refused.contains("letters.txt"), "{refused}");
     assert_eq!(std::fs::read_to_string(copy.join("letters.txt")).expect("still there"), "dear");
 }
 
@@ -383,6 +379,7 @@ fn psql_describes_our_objects() {
         ("\\dv", "cheap"),
         ("\\dn", "shop"),
         ("\\l", "postgres"),
+        ("\\df bee_key", "bee_key"),
         ("\\ds shop.*", "item_id_seq"),
         ("\\d cheap", "View \"public.cheap\""),
         ("\\d shop.item_id_seq", "Sequence \"shop.item_id_seq\""),

@@ -35,7 +35,7 @@ for p in $pg $bee; do
     for _ in $(seq 100); do psql -h 127.0.0.1 -p "$p" -U postgres -c 'SELECT 1' >/dev/null 2>&1 && break; sleep 0.1; done
 done
 on() { local p=$1; shift; psql -h 127.0.0.1 -p "$p" -U postgres -v ON_ERROR_STOP=1 -At "$@"; }
-median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+median() { grep . | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 row() { # name unit higher-is-better pg-figures bee-figures
     local a b
     a=$(median <<<"$4"); b=$(median <<<"$5")

@@ -94,10 +94,16 @@ fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// Opens the data directory, which must be there.
 fn open_existing(config: &Config) -> Result<std::sync::Arc<Instance>, Failure> {
-    if !config.data.is_dir() {
-        return Err(failed(format!("there is no data directory {}", config.data.display())));
+    node::refuse_strange_directory(&config.data)?;
+    if !config.data.join("store").join("FORMAT").is_file() {
+        return Err(failed(format!("there is no pgbee data in {}", config.data.display())));
     }
+    open(config)
+}
+
+fn open(config: &Config) -> Result<std::sync::Arc<Instance>, Failure> {
     Instance::open(&config.data, config.instance_options()).map_err(|e| failed(node::describe(&e)))
 }
 
@@ -128,8 +134,13 @@ fn verify(config: &Config, database: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Also before the server's first start, so that it may listen beyond loopback from the beginning.
 fn set_password(config: &Config, role: &str) -> Result<(), Failure> {
-    let instance = open_existing(config)?;
+    if role != "postgres" {
+        return Err(failed(format!("role \"{role}\" does not exist: the only role is postgres")));
+    }
+    node::refuse_strange_directory(&config.data)?;
+    let instance = open(config)?;
     if std::io::stdin().is_terminal() {
         eprint!("new password for {role}: ");
     }

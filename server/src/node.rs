@@ -3,6 +3,7 @@
 //! Start: data directory (locked, recovered), then the listener, then the line that says so. Stop, on SIGTERM or Ctrl-C: no new connections, idle ones are told
 //! 57P01, running statements are cancelled once [`DRAIN`] is over, commits under way finish, the store is flushed, exit code 0. A second signal exits at once.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,14 +78,22 @@ async fn run(config: Config) -> Result<(), Failure> {
 }
 
 /// A directory that holds something, but no store of ours, is somebody else's: nothing is put into it.
-fn refuse_strange_directory(data: &std::path::Path) -> Result<(), Failure> {
+///
+/// # Errors
+/// It is such a directory; what it holds is named.
+pub fn refuse_strange_directory(data: &Path) -> Result<(), Failure> {
     let Ok(entries) = std::fs::read_dir(data) else { return Ok(()) };
-    let names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    let ours = |name: &String| name == "pgbee.toml" || name.ends_with(".log");
-    if names.iter().any(|n| n == "store") || names.iter().all(ours) {
+    let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    // A store that was begun and not even named yet is as good as none.
+    let store = data.join("store");
+    let begun = || std::fs::read_dir(&store).is_ok_and(|mut entries| entries.next().is_none());
+    let ours = |name: &String| name == "pgbee.toml" || name.ends_with(".log") || (name == "store" && begun());
+    if store.join("FORMAT").is_file() || names.iter().all(ours) {
         return Ok(());
     }
-    Err(failed(format!("{} is not empty and holds no pgbee data", data.display())))
+    names.sort();
+    names.truncate(3);
+    Err(failed(format!("{} is not empty and holds no pgbee data (it has {})", data.display(), names.join(", "))))
 }
 
 /// An error with its detail and hint, on one line.

@@ -51,3 +51,8 @@ INSERT INTO gone VALUES (1);
 SELECT * FROM gone;
 ROLLBACK;
 SELECT * FROM gone;
+CREATE TABLE twice (a int PRIMARY KEY, b int PRIMARY KEY);
+CREATE TABLE always (id int GENERATED ALWAYS AS IDENTITY, v text);
+INSERT INTO always (id, v) VALUES (1, 'a');
+UPDATE always SET id = 5;
+DROP TABLE always;

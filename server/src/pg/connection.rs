@@ -1,10 +1,15 @@
 //! A socket with its two buffers: messages are cut out of one, answers gathered in the other.
 //!
+//! An idle socket is waited for by its task, together with all others. One whose client is busy is read and written by a thread that blocks on it
+//! ([`Connection::begin_blocking`]), as a PostgreSQL backend does: no statement then pays for waking another thread, and a statement that takes long or waits
+//! for the disk holds up nobody.
+//!
 //! A message is cut off by its length word before `pgwire` reads it, so a lying length or a garbled body can neither reach into the next message nor
 //! make us reserve more than was sent.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pgbee_sql::SqlError;
@@ -20,13 +25,43 @@ const BUFFER_BYTES_KEPT: usize = 256 << 10;
 /// Longest packet before a session is there. Source: MAX_STARTUP_PACKET_LENGTH of PostgreSQL.
 const STARTUP_BYTES_MAX: usize = 10_000;
 
+/// How long a busy thread waits for the client's next message before the task waits instead.
+const LINGER: Duration = Duration::from_millis(50);
+/// Bytes read at once by a busy thread.
+const READ_BYTES: usize = 32 << 10;
+
 /// A socket and its buffers.
 pub struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     input: BytesMut,
     /// Answers not written yet.
     pub out: BytesMut,
     max_message_bytes: usize,
+}
+
+/// Who waits for the socket.
+enum Socket {
+    /// The task.
+    Idle(TcpStream),
+    /// A thread, with the buffer it reads into.
+    Busy(std::net::TcpStream, Vec<u8>),
+    /// Nobody: it broke on its way from one to the other.
+    Broken,
+}
+
+/// What a read of a busy socket found.
+#[derive(PartialEq, Eq)]
+pub enum Arrived {
+    /// Bytes.
+    Some,
+    /// Nothing for a while.
+    Nothing,
+    /// The end of the stream.
+    End,
+}
+
+fn not_now() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket is not in this state")
 }
 
 /// A message cut out of the input.
@@ -45,13 +80,18 @@ fn violation(what: impl Into<String>) -> SqlError {
 impl Connection {
     /// Nothing read or written yet.
     pub fn new(socket: TcpStream, max_message_bytes: usize) -> Connection {
+        let socket = Socket::Idle(socket);
         Connection { socket, input: BytesMut::new(), out: BytesMut::with_capacity(8 << 10), max_message_bytes }
     }
     /// Address of the client.
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
-        self.socket.peer_addr().ok()
+        match &self.socket {
+            Socket::Idle(socket) => socket.peer_addr().ok(),
+            Socket::Busy(socket, _) => socket.peer_addr().ok(),
+            Socket::Broken => None,
+        }
     }
-    /// Waits for more bytes; false at the end of the stream.
+    /// Waits for more bytes; false at the end of the stream. The socket is idle.
     ///
     /// # Errors
     /// The socket broke.
@@ -59,14 +99,62 @@ impl Connection {
         if self.input.is_empty() && self.input.capacity() > BUFFER_BYTES_KEPT {
             self.input = BytesMut::new();
         }
+        let Socket::Idle(socket) = &self.socket else { return Err(not_now()) };
         loop {
-            self.socket.readable().await?;
+            socket.readable().await?;
             self.input.reserve(16 << 10);
-            match self.socket.try_read_buf(&mut self.input) {
+            match socket.try_read_buf(&mut self.input) {
                 Ok(0) => return Ok(false),
                 Ok(_) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
+            }
+        }
+    }
+    /// From now on the calling thread reads and writes, and may block.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub fn begin_blocking(&mut self) -> io::Result<()> {
+        if let Socket::Idle(_) = self.socket {
+            let Socket::Idle(socket) = std::mem::replace(&mut self.socket, Socket::Broken) else { return Ok(()) };
+            let socket = socket.into_std()?;
+            socket.set_nonblocking(false)?;
+            socket.set_read_timeout(Some(LINGER))?;
+            self.socket = Socket::Busy(socket, vec![0; READ_BYTES]);
+        }
+        Ok(())
+    }
+    /// From now on the task waits again.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub fn end_blocking(&mut self) -> io::Result<()> {
+        if let Socket::Busy(..) = self.socket {
+            let Socket::Busy(socket, _) = std::mem::replace(&mut self.socket, Socket::Broken) else { return Ok(()) };
+            socket.set_nonblocking(true)?;
+            self.socket = Socket::Idle(TcpStream::from_std(socket)?);
+        }
+        Ok(())
+    }
+    /// Waits [`LINGER`] for more bytes. The socket is busy.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub fn read_blocking(&mut self) -> io::Result<Arrived> {
+        let Socket::Busy(socket, buffer) = &mut self.socket else { return Err(not_now()) };
+        loop {
+            match socket.read(buffer) {
+                Ok(0) => return Ok(Arrived::End),
+                Ok(n) => {
+                    self.input.extend_from_slice(&buffer[..n]);
+                    return Ok(Arrived::Some);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Ok(Arrived::Nothing),
+                    io::ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
             }
         }
     }
@@ -77,38 +165,31 @@ impl Connection {
             tracing::error!("an answer could not be written: {error}");
         }
     }
-    /// Writes what is buffered.
+    /// Writes what is buffered. The socket is idle.
     ///
     /// # Errors
     /// The socket broke.
     pub async fn flush(&mut self) -> io::Result<()> {
-        self.socket.write_all(&self.out).await?;
-        self.out.clear();
-        if self.out.capacity() > BUFFER_BYTES_KEPT {
-            self.out = BytesMut::with_capacity(8 << 10);
-        }
+        let Socket::Idle(socket) = &mut self.socket else { return Err(not_now()) };
+        socket.write_all(&self.out).await?;
+        self.written();
         Ok(())
     }
-    /// [`Connection::flush`] for code that may block its thread.
+    /// Writes what is buffered. The socket is busy.
     ///
     /// # Errors
     /// The socket broke.
     pub fn flush_blocking(&mut self) -> io::Result<()> {
-        // Nearly always the socket takes it all at once.
-        while !self.out.is_empty() {
-            match self.socket.try_write(&self.out) {
-                Ok(n) => self.out.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return tokio::runtime::Handle::current().block_on(self.flush());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if self.out.capacity() > BUFFER_BYTES_KEPT || self.out.capacity() < 1 << 10 {
+        let Socket::Busy(socket, _) = &mut self.socket else { return Err(not_now()) };
+        socket.write_all(&self.out)?;
+        self.written();
+        Ok(())
+    }
+    fn written(&mut self) {
+        self.out.clear();
+        if self.out.capacity() > BUFFER_BYTES_KEPT {
             self.out = BytesMut::with_capacity(8 << 10);
         }
-        self.out.clear();
-        Ok(())
     }
     /// Writes if much is buffered.
     ///

@@ -1,4 +1,4 @@
-//! PostgreSQL's wire protocol: one task a connection, messages by `pgwire`, statements by a [`pgbee_sql::session::Session`].
+//! PostgreSQL's wire protocol: one task a connection, which takes a thread while its client is busy, messages by `pgwire`, statements by a [`pgbee_sql::session::Session`].
 //!
 //! ```text
 //! accept       takes sockets, counts them, gives each a task

@@ -1,6 +1,6 @@
 //! A connected client: what each message does to its session.
 //!
-//! All messages that have arrived are handled in one go on a thread that may block; then the connection waits for more. In the extended protocol an error
+//! All messages that have arrived are handled in one go on a thread that may block, which stays with the client as long as it keeps asking. In the extended protocol an error
 //! makes the client's further messages void up to its Sync; in the simple one ReadyForQuery follows at once.
 
 use std::io;
@@ -15,8 +15,9 @@ use pgwire::messages::extendedquery::{Bind, BindComplete, CloseComplete, ParseCo
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use tokio::sync::watch;
 
-use super::connection::{Connection, Message};
+use super::connection::{Arrived, Connection, Message};
 use super::{Place, encode};
 
 /// A client with its session.
@@ -81,7 +82,7 @@ impl Client {
         self.connection.flush().await?;
         loop {
             // What came with the startup packet is handled before the first wait.
-            if tokio::task::block_in_place(|| self.handle_all())? == Next::Close {
+            if tokio::task::block_in_place(|| self.handle_while_busy(&stopping))? == Next::Close {
                 return Ok(());
             }
             tokio::select! {
@@ -94,6 +95,26 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Handles what has arrived and what keeps arriving, until the client is silent for a while or the server stops.
+    fn handle_while_busy(&mut self, stopping: &watch::Receiver<bool>) -> io::Result<Next> {
+        self.connection.begin_blocking()?;
+        loop {
+            if self.handle_all()? == Next::Close {
+                return Ok(Next::Close);
+            }
+            if *stopping.borrow() {
+                break;
+            }
+            match self.connection.read_blocking()? {
+                Arrived::Some => {}
+                Arrived::Nothing => break,
+                Arrived::End => return Ok(Next::Close),
+            }
+        }
+        self.connection.end_blocking()?;
+        Ok(Next::Wait)
     }
 
     /// Handles every whole message that has arrived.

@@ -24,7 +24,7 @@ pub(super) const GROUPINGS: usize = 1 << 41;
 pub(super) const WINDOWS: usize = 1 << 42;
 
 /// Levels of expressions and queries the binder goes into. The parser bounds trees more tightly; this bounds what views and defaults add.
-const DEPTH_MAX: u32 = 4000;
+pub(super) const DEPTH_MAX: u32 = 4000;
 
 /// Names and types of a row value's fields.
 pub(super) type Fields = Arc<[(Arc<str>, TypeMod)]>;

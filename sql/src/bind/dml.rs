@@ -469,8 +469,7 @@ impl Binder<'_> {
                 GENERATED_ALWAYS,
                 format!("column \"{}\" can only be updated to DEFAULT", column.name),
             )
-            .detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name))
-            .at(Some(value.pos + 1)));
+            .detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name)));
         }
         let val = self.expr(value)?;
         Ok(self.assign(val, column.type_mod(), &column.name)?.e)

@@ -15,7 +15,7 @@ impl Binder<'_> {
     /// Binds an expression in the innermost level.
     pub fn expr(&mut self, e: &ast::Expr) -> Result<Val> {
         self.depth += 1;
-        if self.depth > 4000 {
+        if self.depth > DEPTH_MAX {
             return Err(SqlError::new(state::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded"));
         }
         let made = self.dispatch(e);
@@ -223,7 +223,9 @@ impl Binder<'_> {
         let vals = self.row_fields(e)?;
         let mut parts = Vec::with_capacity(vals.len());
         for val in vals {
-            parts.push(self.resolve_unknown(val)?.e);
+            // A parameter stays unknown here: in a row nothing says what it should be.
+            let is_param = matches!(val.e.kind, ExprKind::Param(_));
+            parts.push(if is_param { val.e } else { self.resolve_unknown(val)?.e });
         }
         let fields = parts.iter().enumerate().map(|(i, p)| (format!("f{}", i + 1).into(), p.ty)).collect();
         Ok(Val { e: Expr { kind: ExprKind::Row(parts), ty: Type::RECORD.plain() }, pos, fields: Some(fields) })

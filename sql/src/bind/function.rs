@@ -551,11 +551,23 @@ impl Binder<'_> {
             return error(state::TOO_MANY_ARGUMENTS, pos, "GROUPING must have fewer than 32 arguments");
         }
         let mut bound = Vec::with_capacity(args.len());
+        let mut nearest: Option<usize> = None;
         for arg in args {
-            bound.push((self.expr(arg)?.e, arg.pos));
+            let mut e = self.expr(arg)?.e;
+            if let Some(level) = nearest_level(&mut e) {
+                nearest = Some(nearest.map_or(level, |n| n.min(level)));
+            }
+            bound.push((e, arg.pos));
         }
-        let level = self.level();
-        if !level.clause.allows_aggregates() {
+        // As an aggregate, it belongs to the query its columns are of.
+        let depth = nearest.unwrap_or(0);
+        let owner = self.levels.len() - 1 - depth;
+        if depth > 0 {
+            bound.iter_mut().for_each(|(e, _)| lower(e, depth));
+            self.note_read(owner);
+        }
+        let level = &mut self.levels[owner];
+        if level.lateral || !level.clause.allows_aggregates() {
             return error(
                 state::GROUPING_ERROR,
                 pos,
@@ -564,7 +576,7 @@ impl Binder<'_> {
         }
         level.groupings.push(bound);
         let index = GROUPINGS + level.groupings.len() - 1;
-        Ok(Val::new(ExprKind::Column(index), Type::INT4, pos))
+        Ok(Val::new(stand_in(index, depth), Type::INT4, pos))
     }
 }
 

@@ -37,7 +37,7 @@ pub use env::{AsOfResolver, BindEnv, Bound, ParamTypes};
 use crate::catalog::schema::{Relation, View};
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::CastContext;
-use crate::ir::{Expr, Field, Rel, RelKind};
+use crate::ir::{Expr, Field, Rel};
 use crate::parse::{ast, with_char_position};
 use crate::types::{Type, TypeMod};
 use binder::{Binder, Clause, Level, Val};
@@ -158,54 +158,4 @@ pub fn find_relation(name: &ast::QName, env: &BindEnv<'_>) -> Result<Option<Rela
 pub fn assignment_cast(from: TypeMod, to: TypeMod, env: &BindEnv<'_>) -> Result<Option<Expr>> {
     let val = Val { e: Expr::column(0, from), pos: 0, fields: None };
     Ok(Binder::new(env).coerce_to(val, to, CastContext::Assignment)?.map(|v| v.e))
-}
-
-/// Oids of the tables, views and made relations that a bound query reads: what a view depends on. Views inside it are expanded already, so their
-/// tables are named; a caller that wants the views themselves looks at the names in the query.
-pub fn relations_read(rel: &Rel) -> Vec<u32> {
-    let mut found = Vec::new();
-    let mut rel = rel.clone();
-    collect_relations(&mut rel, &mut found);
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-fn collect_relations(rel: &mut Rel, found: &mut Vec<u32>) {
-    match &mut rel.kind {
-        RelKind::Scan { table, .. } => found.push(table.oid),
-        RelKind::Virtual { table, .. } => found.push(table.oid()),
-        RelKind::Filter { input, .. }
-        | RelKind::Project { input, .. }
-        | RelKind::ProjectSet { input, .. }
-        | RelKind::Aggregate { input, .. }
-        | RelKind::Window { input, .. }
-        | RelKind::Sort { input, .. }
-        | RelKind::Limit { input, .. }
-        | RelKind::Distinct { input, .. } => collect_relations(input, found),
-        RelKind::Join { left, right, .. } | RelKind::SetOp { left, right, .. } => {
-            collect_relations(left, found);
-            collect_relations(right, found);
-        }
-        RelKind::With { ctes, body } => {
-            for cte in ctes {
-                collect_relations(&mut cte.definition, found);
-                if let Some((term, _)) = &mut cte.recursive {
-                    collect_relations(term, found);
-                }
-            }
-            collect_relations(body, found);
-        }
-        RelKind::Values(_) | RelKind::Function { .. } | RelKind::CteScan { .. } | RelKind::Dml(_) => {}
-    }
-    let mut plans = Vec::new();
-    let _ = walk::walk_rel(rel, 0, &mut |e, _| {
-        if let crate::ir::ExprKind::Subquery(sub) = &e.kind {
-            plans.push(sub.plan.clone());
-        }
-        Ok(false)
-    });
-    for mut plan in plans {
-        collect_relations(&mut plan, found);
-    }
 }

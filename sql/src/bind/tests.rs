@@ -7,6 +7,7 @@ use crate::catalog::schema::{CheckDef, Column, Index, IndexColumn, Key, Schema, 
 use crate::catalog::{Catalog, PG_CATALOG, PUBLIC};
 use crate::functions::context::{CancelFlag, DateOrder};
 use crate::functions::{Services, SessionCx};
+use crate::ir::{DmlKind, RelKind};
 use crate::types::info::format_type;
 use crate::types::timezone::TimeZone;
 
@@ -216,15 +217,26 @@ pub(super) fn describe(sql: &str) -> String {
     })
 }
 
-/// Reads statements from a file, one a line, and prints what became of each: for comparing with PostgreSQL by hand.
+/// Statements and expectations of a file: a line of SQL, then an indented line of what PostgreSQL says.
+fn cases(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).collect();
+    assert_eq!(lines.len() % 2, 0, "every statement has its answer");
+    lines.chunks(2).map(|pair| (pair[0], pair[1].trim_start())).collect::<Vec<_>>().into_iter()
+}
+
+fn check(text: &'static str, answer: fn(&str) -> String) {
+    let wrong: Vec<String> = cases(text)
+        .filter_map(|(sql, expected)| {
+            let got = answer(sql);
+            (got != expected).then(|| format!("{sql}\n    wants {expected}\n    got   {got}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
 #[test]
-#[ignore = "a tool: set BIND_FILE"]
-fn describe_file() {
-    let Ok(path) = std::env::var("BIND_FILE") else { return };
-    let text = std::fs::read_to_string(path).expect("readable");
-    for line in text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
-        println!("{line}\n\t{}", describe(line));
-    }
+fn labels_types_and_errors_are_postgresqls() {
+    check(include_str!("cases.txt"), describe);
 }
 
 /// The parameter types PREPARE infers: `{integer,text}`, or the error.
@@ -238,15 +250,131 @@ fn infer(sql: &str) -> String {
 }
 
 #[test]
-#[ignore = "a tool: set PARAM_FILE to lines of statement, tab, expectation"]
-fn infer_file() {
-    let Ok(path) = std::env::var("PARAM_FILE") else { return };
-    for line in std::fs::read_to_string(path).expect("readable").lines() {
-        let (sql, expected) = line.split_once('\t').expect("a tab");
-        let got = infer(sql);
-        let same = got.replace([' ', '"'], "") == expected.replace([' ', '"'], "");
-        println!("{} {sql}\n    pg   {expected}\n    mine {got}", if same { "ok  " } else { "DIFF" });
+fn parameter_types_are_inferred_as_prepare_does() {
+    check(include_str!("parameters.txt"), infer);
+}
+
+#[test]
+fn declared_parameter_types_win() {
+    let infer = |declared: Vec<Type>, sql: &str| {
+        let params = ParamTypes::declared(declared);
+        with_bound(sql, &params, |bound| bound.map(|_| ())).and_then(|()| params.finish())
+    };
+    assert_eq!(infer(vec![Type::INT8], "SELECT id FROM emp WHERE id = $1").expect("binds"), [Type::INT8]);
+    assert_eq!(infer(vec![Type::NONE, Type::TEXT], "SELECT $1 + 1, $2").expect("binds"), [Type::INT4, Type::TEXT]);
+    assert_eq!(infer(vec![Type::TEXT], "SELECT $1 + 1").expect_err("text + integer").state(), "42883");
+    let fixed = ParamTypes::none();
+    let error = with_bound("SELECT $1", &fixed, |bound| bound.map(|_| ())).expect_err("none is allowed");
+    assert_eq!((error.state(), error.message(), error.0.position), ("42P02", "there is no parameter $1", Some(8)));
+}
+
+/// The version and columns that a table is read at.
+fn version_read(sql: &str) -> String {
+    with_bound(sql, &ParamTypes::declared(vec![]), |bound| {
+        let bound = match bound {
+            Ok(bound) => bound,
+            Err(e) => return format!("{} {}", e.state(), e.message()),
+        };
+        let mut rel = bound.rel().cloned().expect("a query");
+        loop {
+            rel = match rel.kind {
+                RelKind::Project { input, .. } | RelKind::Filter { input, .. } => *input,
+                RelKind::Scan { at, table, .. } => {
+                    return format!("{:?} {}", at.map(|a| a.version), table.width());
+                }
+                other => return format!("{other:?}"),
+            };
+        }
+    })
+}
+
+#[test]
+fn as_of_reads_a_version_and_its_columns() {
+    for (sql, expected) in [
+        ("SELECT * FROM emp", "None 4"),
+        ("SELECT * FROM emp AS OF VERSION 6", "Some(6) 4"),
+        ("SELECT * FROM emp AS OF 3 e", "Some(3) 1"),
+        ("SELECT name FROM emp AS OF 3", "42703 column \"name\" does not exist"),
+        ("SELECT * FROM emp AS OF VERSION 2 + 1", "Some(3) 1"),
+        ("SELECT * FROM emp AS OF VERSION 99", "22023 version 99 does not exist"),
+        ("SELECT * FROM emp AS OF VERSION -1", "22023 version -1 does not exist"),
+        ("SELECT * FROM emp AS OF VERSION 'x'", "22P02 invalid input syntax for type bigint: \"x\""),
+        ("SELECT * FROM emp AS OF TAG audit", "Some(5) 1"),
+        ("SELECT * FROM emp AS OF TAG 'nosuch'", "42704 tag \"nosuch\" does not exist"),
+        ("SELECT * FROM emp AS OF TIMESTAMP '2000-01-01 00:00:06+00'", "Some(6) 4"),
+        ("SELECT * FROM emp FOR SYSTEM_TIME AS OF timestamptz '2000-01-01 00:00:04+00'", "Some(4) 1"),
+        ("SELECT * FROM emp FOR SYSTEM_VERSION AS OF 7", "Some(7) 4"),
+        ("SELECT * FROM emp AS OF SYSTEM TIME '-5s'", "Some(5) 1"),
+        ("SELECT * FROM emp AS OF SYSTEM TIME interval '-4 seconds'", "Some(6) 4"),
+        ("SELECT * FROM emp AS OF TIMESTAMP now() - interval '6 s'", "Some(4) 1"),
+        ("SELECT * FROM emp AS OF TIMESTAMP '2000-01-01'", "22023 no version is that old"),
+        ("SELECT * FROM emp AS OF $1", "0A000 a parameter in AS OF is not supported"),
+        ("SELECT * FROM rich AS OF VERSION 6", "Some(6) 4"),
+        ("SELECT * FROM rich AS OF VERSION 3", "42703 column \"sal\" does not exist"),
+        ("SELECT id AS of FROM emp AS of", "None 4"),
+    ] {
+        assert_eq!(version_read(sql), expected, "{sql}");
     }
+}
+
+#[test]
+fn an_insert_brings_defaults_checks_and_its_arbiter() {
+    let sql = "INSERT INTO item (id, sku) VALUES (1, DEFAULT) ON CONFLICT (sku) DO UPDATE SET price = DEFAULT WHERE excluded.id > item.id";
+    with_bound(sql, &ParamTypes::none(), |bound| {
+        let bound = bound.expect("binds");
+        let dml = bound.dml().expect("an INSERT").clone();
+        let DmlKind::Insert { columns, defaults, checks, on_conflict, .. } = &dml.kind else { panic!("no INSERT") };
+        assert_eq!(columns, &[0, 1]);
+        assert_eq!(defaults.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, true, false, true]);
+        assert_eq!(checks.iter().map(|c| &*c.name).collect::<Vec<_>>(), ["item_price_check"]);
+        let conflict = on_conflict.as_ref().expect("ON CONFLICT");
+        assert_eq!(conflict.arbiter, Some(20005));
+        assert!(matches!(&conflict.update, Some((sets, Some(_))) if sets.len() == 1 && sets[0].0 == 2));
+    });
+}
+
+#[test]
+fn stored_expressions_and_arguments_are_bound_without_positions() {
+    let catalog = Arc::new(catalog());
+    let session = session(&catalog);
+    let past = Past { now: catalog.clone() };
+    let params = ParamTypes::none();
+    let env = BindEnv {
+        catalog: catalog.clone(),
+        search_path: vec![PG_CATALOG, PUBLIC],
+        params: &params,
+        resolver: &past,
+        session: &session,
+    };
+    let Some(Relation::Table(item)) = catalog.by_oid(20003) else { panic!("no item") };
+    assert_eq!(bind_check("price > 0 AND note IS NOT NULL", &item.fields(), &env).expect("binds").ty.ty, Type::BOOL);
+    let error = bind_check("price > nosuch", &item.fields(), &env).expect_err("no such column");
+    assert_eq!((error.state(), error.0.position), ("42703", None));
+    let price = item.columns().nth(2).expect("price").type_mod();
+    assert_eq!(bind_default("'1.25'", "price", price, &env).expect("binds").ty, price);
+    assert_eq!(bind_default("now()", "price", price, &env).expect_err("no assignment").state(), "42804");
+    assert_eq!(bind_scalar("id", &[], &env).expect_err("no columns").state(), "42703");
+    assert!(assignment_cast(Type::INT4.plain(), price, &env).expect("binds").is_some());
+    assert!(assignment_cast(Type::DATE.plain(), price, &env).expect("binds").is_none());
+    let args = |sql: &str| match crate::parse::parse(sql).expect("parses").remove(0).kind {
+        ast::StatementKind::Execute { args, .. } => args,
+        other => panic!("{other:?}"),
+    };
+    let bound = bind_arguments("p", &args("EXECUTE p('5', 2)"), &[Type::INT4, Type::TEXT], "EXECUTE p('5', 2)", &env);
+    assert_eq!(bound.expect("binds").iter().map(|e| e.ty.ty).collect::<Vec<_>>(), [Type::INT4, Type::TEXT]);
+    let few =
+        bind_arguments("p", &args("EXECUTE p(1)"), &[Type::INT4, Type::TEXT], "", &env).expect_err("one is missing");
+    assert_eq!((few.state(), few.0.detail.as_deref()), ("42601", Some("Expected 2 parameters but got 1.")));
+}
+
+#[test]
+fn a_long_statement_is_bound_in_linear_time() {
+    let started = std::time::Instant::now();
+    let rows = "(1, 2, 'some text', 3.5), ".repeat(30_000);
+    assert_eq!(describe(&format!("INSERT INTO emp VALUES {rows}(1, 2, 'x', 3)")), "");
+    let list = "1, ".repeat(100_000);
+    assert_eq!(describe(&format!("SELECT id IN ({list}2) FROM emp")), "?column?:boolean");
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }
 
 /// Whatever the parser lets through is bound on the stack a session has, in a build without optimisation.

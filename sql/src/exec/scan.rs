@@ -33,6 +33,8 @@ struct State {
     /// Ranges not yet begun, the next one last.
     ranges: Vec<KeyRange>,
     scan: Option<ViewScan>,
+    /// Entries read so far.
+    seen: u64,
 }
 
 impl Scan {
@@ -58,7 +60,20 @@ impl Scan {
         if !self.node.reverse {
             ranges.reverse();
         }
-        Ok(State { view, ranges, scan: None })
+        Ok(State { view, ranges, scan: None, seen: 0 })
+    }
+
+    /// A whole table was read: the planner may know how many rows it has.
+    fn note_rows(&self, env: &Env<'_>) {
+        let node = &*self.node;
+        let bounds = &node.bounds;
+        let whole = matches!(node.access, Access::Rows(_))
+            && bounds.equals.is_empty()
+            && bounds.lower.is_empty()
+            && bounds.upper.is_empty();
+        if let (true, None, Some(state)) = (whole, &node.at, &self.state) {
+            crate::plan::note_rows(env.cx.session.services.key(), node.table.oid, state.seen);
+        }
     }
 
     /// Whether rows are counted and keys looked at, but no value is needed.
@@ -185,7 +200,11 @@ impl Operator for Scan {
                 self.ask = (self.ask * 2).min(BATCH_ROWS);
             }
             if !self.read(env, count)? {
+                self.note_rows(env);
                 return Ok(false);
+            }
+            if let Some(state) = &mut self.state {
+                state.seen += self.entries.len() as u64;
             }
             self.decode(env, out)?;
             if !out.is_empty() {

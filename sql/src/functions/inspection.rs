@@ -5,9 +5,9 @@
 
 use super::FnCx;
 use super::args;
-use super::procs;
 use super::registry::{Registry, ScalarImpl};
 use crate::catalog::Relation;
+use crate::catalog::pg_catalog::proc_row;
 use crate::error::{Result, SqlError, state};
 use crate::types::reg::{self, SUPERUSER, quote_identifier};
 use crate::types::{Datum, Numeric, Type, io};
@@ -98,7 +98,7 @@ fn visibility(r: &mut Registry) {
         Ok(Type(args::oid(a, 0)?).info().map_or(Datum::Null, |_| Datum::Bool(true)))
     });
     r.stable("pg_function_is_visible", &[O], B, |a, _| {
-        Ok(procs::by_oid(args::oid(a, 0)?).map_or(Datum::Null, |_| Datum::Bool(true)))
+        Ok(proc_row(args::oid(a, 0)?).map_or(Datum::Null, |_| Datum::Bool(true)))
     });
     // All of these stand in pg_catalog, which is always searched.
     for name in [

@@ -325,3 +325,15 @@ fn tokens_are_postgresqls() {
     assert_eq!(parse(&format!("SELECT {}1", "E'\\u0041', ".repeat(50_000))).expect("parses").len(), 1);
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
+
+#[test]
+fn select_into_makes_a_table() {
+    let StatementKind::CreateTableAs(made) = one("SELECT a, b INTO TABLE s.t FROM u WHERE a > 1") else {
+        panic!("no CREATE TABLE AS")
+    };
+    assert_eq!(made.name.to_string(), "s.t");
+    assert!(
+        matches!(&made.statement, StatementKind::Query(q) if matches!(&q.body, Body::Select(s) if s.into.is_none()))
+    );
+    assert_eq!(error("SELECT 1 INTO TEMP t").0, "0A000");
+}

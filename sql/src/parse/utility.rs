@@ -16,7 +16,9 @@ impl Parser<'_> {
             _ => return Err(self.unexpected()),
         };
         match word.as_str() {
-            "select" | "values" | "table" | "with" | "insert" | "update" | "delete" => return self.preparable(),
+            "select" | "values" | "table" | "with" | "insert" | "update" | "delete" => {
+                return Ok(select_into(self.preparable()?));
+            }
             "merge" => {
                 self.skip_statement()?;
                 return Ok(StatementKind::Unsupported("MERGE".into()));
@@ -723,5 +725,27 @@ impl Parser<'_> {
         self.expect_kw("is")?;
         let text = if self.eat_kw("null") { None } else { Some(self.string()?) };
         Ok(StatementKind::Comment { on, text })
+    }
+}
+
+/// SELECT .. INTO t is CREATE TABLE t AS SELECT ..
+fn select_into(kind: StatementKind) -> StatementKind {
+    let StatementKind::Query(mut query) = kind else { return kind };
+    let into = match &mut query.body {
+        Body::Select(select) => select.into.take(),
+        _ => None,
+    };
+    match into {
+        None => StatementKind::Query(query),
+        Some(name) => StatementKind::CreateTableAs(Box::new(CreateTableAs {
+            name,
+            columns: vec![],
+            if_not_exists: false,
+            temporary: false,
+            materialized_view: false,
+            unsupported: None,
+            statement: StatementKind::Query(query),
+            with_data: true,
+        })),
     }
 }

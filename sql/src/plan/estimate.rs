@@ -1,9 +1,11 @@
 //! Guesses at how many rows there will be.
 //!
-//! We keep no statistics of columns. What is known: unique keys, which conditions compare by equality and which by range, and, where the
-//! session can say, how many rows a table has.
+//! We keep no statistics of columns. What is known: unique keys, which conditions compare by equality and which by range, and how many
+//! rows a table had when it was last read or loaded whole in this process ([`note_rows`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use parking_lot::Mutex;
 
 use super::compare::comparison;
 use super::expr::as_column;
@@ -12,6 +14,28 @@ use super::node::JoinType;
 use crate::exec::code::CompareOp;
 use crate::ir::{Expr, ExprKind, SetOp, SubqueryKind};
 use crate::types::Datum;
+
+/// A table of a database: its public key and the table's oid.
+type TableKey = ([u8; 32], u32);
+
+/// Row counts seen in this process.
+static SEEN: Mutex<BTreeMap<TableKey, u64>> = Mutex::new(BTreeMap::new());
+
+/// Tables remembered; beyond that all are forgotten.
+const SEEN_MAX: usize = 100_000;
+
+/// Remembers how many rows a table has: after reading or loading all of it.
+pub fn note_rows(database: [u8; 32], table: u32, rows: u64) {
+    let mut seen = SEEN.lock();
+    if seen.len() >= SEEN_MAX {
+        seen.clear();
+    }
+    seen.insert((database, table), rows);
+}
+
+fn seen_rows(database: [u8; 32], table: u32) -> Option<u64> {
+    SEEN.lock().get(&(database, table)).copied()
+}
 
 /// Rows of a table nobody has counted.
 pub(crate) const UNKNOWN_ROWS: f64 = 1000.0;
@@ -23,7 +47,9 @@ const OTHER: f64 = 0.5;
 impl Planner<'_> {
     /// Rows of a stored table.
     pub(crate) fn table_rows(&self, scan: &Scan) -> f64 {
-        self.cx.statistics.and_then(|s| s.table_rows(scan.table.oid)).map_or(UNKNOWN_ROWS, |n| n.max(1) as f64)
+        let told = self.cx.statistics.and_then(|s| s.table_rows(scan.table.oid));
+        let known = told.or_else(|| seen_rows(self.cx.session.services.key(), scan.table.oid));
+        known.map_or(UNKNOWN_ROWS, |n| n.max(10) as f64)
     }
 
     /// Rows of a relation.

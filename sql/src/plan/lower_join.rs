@@ -75,6 +75,11 @@ impl Planner<'_> {
             )?;
             return self.nested_loop(kind, l, r, &[], true, rows, up);
         }
+        if let Some((distinct, cost)) = self.distinct_partners(kind, left, right, on, &equalities)
+            && cost < best_other
+        {
+            return self.lower_join(JoinType::Inner, &distinct, left, on, false, rows, up, ask);
+        }
         if equalities.is_empty() {
             let l = self.lower(left, up, &Ask::default())?;
             let r = self.lower(right, up, &Ask::default())?;
@@ -83,6 +88,32 @@ impl Planner<'_> {
         let l = self.lower(left, up, &Ask::default())?;
         let r = self.lower(right, up, &Ask::default())?;
         self.hash_join(kind, l, r, on, equalities, rows, up)
+    }
+
+    /// For a semi join by nothing but equalities with columns of the right side: those columns' different values, to look left rows up by, and
+    /// what that costs. Each left row then has at most one partner among them.
+    fn distinct_partners(
+        &self,
+        kind: JoinType,
+        left: &Lp,
+        right: &Lp,
+        on: &[Expr],
+        equalities: &[Equality],
+    ) -> Option<(Lp, f64)> {
+        if kind != JoinType::Semi || equalities.is_empty() || equalities.len() != on.len() {
+            return None;
+        }
+        let mut cols = Vec::with_capacity(equalities.len());
+        for e in equalities {
+            let id = super::expr::as_column(&e.right)?;
+            if !cols.contains(&id) {
+                cols.push(id);
+            }
+        }
+        let input = Lp { op: Op::Project { input: Box::new(right.clone()), exprs: Vec::new() }, cols: cols.clone() };
+        let distinct = Lp { op: Op::Distinct { input: Box::new(input), on: None }, cols };
+        let look_up = self.look_up(&distinct, left, on, 1.0, true)?;
+        Some((distinct, look_up.cost))
     }
 
     /// What is asked of the outer side of a loop, whose order is the join's.
@@ -100,7 +131,7 @@ impl Planner<'_> {
     }
 
     /// The cost of reading a relation, by its plain scans and the rows that pass through.
-    fn cost(&self, lp: &Lp) -> f64 {
+    pub(crate) fn cost(&self, lp: &Lp) -> f64 {
         if let Op::Scan(scan) = &lp.op {
             return self.choose_path(scan, &scan.filter, &lp.cols, &Want::default()).cost;
         }

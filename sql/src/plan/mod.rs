@@ -33,6 +33,7 @@ mod push;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use estimate::note_rows;
 pub use explain::{ExplainOptions, explain};
 pub use logical::{ColumnInfo, ColumnNames};
 pub use node::Physical;

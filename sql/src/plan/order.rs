@@ -18,6 +18,8 @@ struct Member {
     /// Members whose rows it must see (LATERAL).
     needs: BTreeSet<usize>,
     rows: f64,
+    /// Cost of making its rows once.
+    cost: f64,
 }
 
 /// A condition of a cluster and the members it is about.
@@ -31,12 +33,9 @@ impl Planner<'_> {
     /// Joins two relations (and all that are inner joins below them) under conditions.
     pub(crate) fn order_joins(&mut self, left: Lp, right: Lp, lateral: bool, preds: Vec<Expr>) -> Result<Lp> {
         let (mut rels, mut all) = (Vec::new(), preds);
+        debug_assert!(lateral || self.free(&right).is_disjoint(&left.col_set()));
         self.flatten(left, &mut rels, &mut all);
-        if lateral && !self.may_flatten_lateral(&right) {
-            rels.push(right)
-        } else {
-            self.flatten(right, &mut rels, &mut all)
-        }
+        self.flatten(right, &mut rels, &mut all);
         let sets: Vec<BTreeSet<ColId>> = rels.iter().map(Lp::col_set).collect();
         let mut own: Vec<Vec<Expr>> = rels.iter().map(|_| Vec::new()).collect();
         let (mut between, mut above) = (Vec::new(), Vec::new());
@@ -58,28 +57,25 @@ impl Planner<'_> {
             let needs = (0..sets.len()).filter(|i| &sets[*i] != cols && !free.is_disjoint(&sets[*i])).collect();
             let lp = self.push_filter(rel, preds)?;
             let rows = self.rows(&lp);
-            members.push(Some(Member { lp, cols: cols.clone(), needs, rows }));
+            let cost = self.cost(&lp);
+            members.push(Member { lp, cols: cols.clone(), needs, rows, cost });
         }
         let conditions = between
             .into_iter()
             .map(|(pred, about)| {
-                let selectivity =
-                    self.join_selectivity(&pred, about.iter().filter_map(|i| members[*i].as_ref()).map(|m| &m.lp));
+                let selectivity = self.join_selectivity(&pred, about.iter().map(|i| &members[*i].lp));
                 Condition { pred: Some(pred), about, selectivity }
             })
             .collect();
         Ok(join_greedily(members, conditions).filtered(above))
     }
 
-    fn flatten(&self, lp: Lp, rels: &mut Vec<Lp>, preds: &mut Vec<Expr>) {
+    fn flatten(&mut self, lp: Lp, rels: &mut Vec<Lp>, preds: &mut Vec<Expr>) {
         match lp.op {
-            Op::Join { kind: JoinType::Inner, left, right, on, lateral } => {
+            Op::Join { kind: JoinType::Inner, left, right, mut on, lateral } => {
+                let right = if lateral { self.unlateral(&left, *right, &mut on).0 } else { *right };
                 self.flatten(*left, rels, preds);
-                if lateral && !self.may_flatten_lateral(&right) {
-                    rels.push(*right)
-                } else {
-                    self.flatten(*right, rels, preds)
-                }
+                self.flatten(right, rels, preds);
                 preds.extend(on);
             }
             Op::Filter { input, preds: own }
@@ -97,26 +93,56 @@ impl Planner<'_> {
             op => rels.push(Lp { op, cols: lp.cols }),
         }
     }
-
-    /// Whether the members of a lateral right side may be joined one by one: yes, dependencies are found for each.
-    fn may_flatten_lateral(&self, right: &Lp) -> bool {
-        matches!(right.op, Op::Join { kind: JoinType::Inner, .. })
-    }
 }
 
-fn join_greedily(mut members: Vec<Option<Member>>, mut conditions: Vec<Condition>) -> Lp {
-    let first = (0..members.len())
-        .filter(|i| members[*i].as_ref().is_some_and(|m| m.needs.is_empty()))
-        .min_by(|a, b| rows_of(&members, *a).total_cmp(&rows_of(&members, *b)).then(a.cmp(b)))
-        .unwrap_or(0);
-    let Some(start) = members[first].take() else { unreachable!("a cluster has members") };
-    let (mut lp, mut rows) = (start.lp, start.rows);
-    let mut joined = BTreeSet::from([first]);
+/// Members beyond which not every one is tried as the first.
+const STARTS_MAX: usize = 10;
+
+fn join_greedily(members: Vec<Member>, mut conditions: Vec<Condition>) -> Lp {
+    let mut starts: Vec<usize> = (0..members.len()).filter(|i| members[*i].needs.is_empty()).collect();
+    starts.sort_by(|a, b| members[*a].rows.total_cmp(&members[*b].rows).then(a.cmp(b)));
+    if members.len() > STARTS_MAX {
+        starts.truncate(1);
+    }
+    let mut best: Option<(f64, Vec<usize>)> = None;
+    for start in starts {
+        let (cost, sequence) = grow(start, &members, &conditions);
+        if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+            best = Some((cost, sequence));
+        }
+    }
+    // Someone needs no other: each member only needs those left of it in FROM.
+    let sequence = best.map_or_else(|| (0..members.len()).collect(), |(_, sequence)| sequence);
+    let mut left: Vec<Option<Member>> = members.into_iter().map(Some).collect();
+    let mut joined = BTreeSet::new();
+    let mut whole: Option<Lp> = None;
+    for next in sequence {
+        let Some(member) = left[next].take() else { continue };
+        debug_assert!(member.cols.len() <= member.lp.cols.len());
+        whole = Some(match whole {
+            None => member.lp,
+            Some(lp) => {
+                let on =
+                    conditions.iter_mut().filter(|c| applies(c, &joined, next)).filter_map(|c| c.pred.take()).collect();
+                let cols = lp.cols.iter().chain(&member.lp.cols).copied().collect();
+                let lateral = !member.needs.is_empty();
+                let (left, right) = (Box::new(lp), Box::new(member.lp));
+                Lp { op: Op::Join { kind: JoinType::Inner, left, right, on, lateral }, cols }
+            }
+        });
+        joined.insert(next);
+    }
+    whole.unwrap_or_else(|| Lp::empty(Vec::new()))
+}
+
+/// The order grown from a member, and its cost: the rows that pass between the joins, and what lateral members cost for each row.
+fn grow(start: usize, members: &[Member], conditions: &[Condition]) -> (f64, Vec<usize>) {
+    let (mut rows, mut cost) = (members[start].rows, 0.0);
+    let (mut joined, mut sequence) = (BTreeSet::from([start]), vec![start]);
     while joined.len() < members.len() {
         let mut best: Option<(bool, f64, usize)> = None;
         for (i, member) in members.iter().enumerate() {
-            let Some(member) = member else { continue };
-            if !member.needs.is_subset(&joined) {
+            if joined.contains(&i) || !member.needs.is_subset(&joined) {
                 continue;
             }
             let (mut connected, mut result) = (!member.needs.is_empty(), rows * member.rows);
@@ -131,33 +157,21 @@ fn join_greedily(mut members: Vec<Option<Member>>, mut conditions: Vec<Condition
                 best = Some((connected, result, i));
             }
         }
-        // Dependencies cannot be circular: each member only needs those left of it in FROM.
         let Some((_, result, next)) = best else { break };
-        let Some(member) = members[next].take() else { break };
-        let on = conditions.iter_mut().filter(|c| applies(c, &joined, next)).filter_map(|c| c.pred.take()).collect();
-        joined.insert(next);
+        if !members[next].needs.is_empty() {
+            cost += rows * members[next].cost;
+        }
         rows = result.max(1.0);
-        let cols = lp.cols.iter().chain(&member.lp.cols).copied().collect();
-        debug_assert!(member.cols.len() <= member.lp.cols.len());
-        lp = Lp {
-            op: Op::Join {
-                kind: JoinType::Inner,
-                left: Box::new(lp),
-                right: Box::new(member.lp),
-                on,
-                lateral: !member.needs.is_empty(),
-            },
-            cols,
-        };
+        cost += rows;
+        joined.insert(next);
+        sequence.push(next);
     }
-    lp
+    // What could not be placed comes last, in the order of FROM.
+    sequence.extend((0..members.len()).filter(|i| !joined.contains(i)));
+    (cost, sequence)
 }
 
 /// Whether a condition, not used yet, is about `next` and otherwise only about members already joined.
 fn applies(c: &Condition, joined: &BTreeSet<usize>, next: usize) -> bool {
     c.pred.is_some() && c.about.contains(&next) && c.about.iter().all(|i| *i == next || joined.contains(i))
-}
-
-fn rows_of(members: &[Option<Member>], index: usize) -> f64 {
-    members[index].as_ref().map_or(f64::INFINITY, |m| m.rows)
 }

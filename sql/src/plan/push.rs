@@ -216,6 +216,10 @@ impl Planner<'_> {
         mut preds: Vec<Expr>,
         cols: Vec<ColId>,
     ) -> Result<Lp> {
+        let (right, lateral) = match kind {
+            JoinType::Inner | JoinType::Left if lateral => self.unlateral(&left, right, &mut on),
+            _ => (right, lateral),
+        };
         let (left_cols, right_cols) = (left.col_set(), right.col_set());
         let kind = self.strengthen(kind, &preds, &left_cols, &right_cols);
         let touches = |planner: &Self, p: &Expr, cols: &BTreeSet<ColId>| !planner.used(p).is_disjoint(cols);
@@ -331,7 +335,7 @@ impl Planner<'_> {
         let outer = input.col_set();
         let mut on = Vec::new();
         let core = match &sub.kind {
-            SubqueryKind::Exists => self.uncorrelate(plan, &outer, &mut on, false),
+            SubqueryKind::Exists => self.uncorrelate(plan, &outer, &mut on, Keep::Nothing),
             SubqueryKind::Quantified { tests, funcs, all: false } => {
                 let equal = funcs
                     .iter()
@@ -340,7 +344,7 @@ impl Planner<'_> {
                     return Ok(None);
                 }
                 let values = plan.cols.clone();
-                let core = self.uncorrelate(plan, &outer, &mut on, true);
+                let core = self.uncorrelate(plan, &outer, &mut on, Keep::Values);
                 for ((test, func), value) in tests.iter().zip(funcs).zip(values) {
                     let args = vec![test.clone(), self.column_expr(value)];
                     on.push(Expr { kind: ExprKind::Call { func, args }, ty: crate::types::Type::BOOL.plain() });
@@ -368,18 +372,34 @@ impl Planner<'_> {
         eq && ((only(a, left, right) && only(b, right, left)) || (only(b, left, right) && only(a, right, left)))
     }
 
-    /// Takes the conditions that refer to `outer` out of a subquery, if they stand at its top and nothing else refers there. Its rows may come in any
-    /// order and number of copies then. With `keep` its own columns are kept.
-    fn uncorrelate(&mut self, plan: Lp, outer: &BTreeSet<ColId>, on: &mut Vec<Expr>, keep: bool) -> Option<Lp> {
+    /// A lateral right side as a plain one, its conditions on the left row joining the others, if that gives the same rows.
+    pub(crate) fn unlateral(&mut self, left: &Lp, right: Lp, on: &mut Vec<Expr>) -> (Lp, bool) {
+        if self.volatile_rel(&right) {
+            return (right, true);
+        }
+        let mut taken = Vec::new();
+        match self.uncorrelate(right.clone(), &left.col_set(), &mut taken, Keep::Rows) {
+            Some(core) => {
+                on.append(&mut taken);
+                (core, false)
+            }
+            None => (right, true),
+        }
+    }
+
+    /// Takes the conditions that refer to `outer` out of a subquery, if they stand at its top and nothing else refers there. Its rows may come in
+    /// any order then.
+    fn uncorrelate(&mut self, plan: Lp, outer: &BTreeSet<ColId>, on: &mut Vec<Expr>, keep: Keep) -> Option<Lp> {
         let takes = |planner: &Self, lp: &Lp| planner.free(lp).iter().any(|id| outer.contains(id));
         if !takes(self, &plan) {
             return Some(plan);
         }
         let Lp { op, mut cols } = plan;
         match op {
+            Op::Distinct { on: None, .. } if keep == Keep::Rows => None,
             Op::Sort { input, .. } | Op::Distinct { input, on: None } => {
                 let mut lp = self.uncorrelate(*input, outer, on, keep)?;
-                if keep {
+                if keep != Keep::Nothing {
                     add_cols(&mut lp, &cols);
                 }
                 Some(lp)
@@ -410,8 +430,12 @@ impl Planner<'_> {
                 Some(lp)
             }
             Op::Project { input, exprs } => {
+                // They would be computed for rows that the conditions drop, and might fail there.
+                if keep != Keep::Nothing && !exprs.iter().all(|(_, e)| cannot_fail(e)) {
+                    return None;
+                }
                 let before = on.len();
-                let inner = self.uncorrelate(*input, outer, on, true)?;
+                let inner = self.uncorrelate(*input, outer, on, keep.columns())?;
                 // The columns the conditions need must come through.
                 let made = inner.col_set();
                 let mut needed = BTreeSet::new();
@@ -430,8 +454,8 @@ impl Planner<'_> {
                 if out.iter().any(|p| self.volatile(p)) {
                     return None;
                 }
-                let left = self.uncorrelate(*left, outer, on, true)?;
-                let right = self.uncorrelate(*right, outer, on, true)?;
+                let left = self.uncorrelate(*left, outer, on, keep.columns())?;
+                let right = self.uncorrelate(*right, outer, on, keep.columns())?;
                 let cols = left.cols.iter().chain(&right.cols).copied().collect();
                 on.extend(out);
                 Some(Lp {
@@ -466,6 +490,45 @@ impl Planner<'_> {
             _ => {}
         }
     }
+}
+
+/// What matters of a subquery that becomes the side of a join.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// Whether there is a row.
+    Nothing,
+    /// Which different rows there are.
+    Values,
+    /// Each row.
+    Rows,
+}
+
+impl Keep {
+    /// The same for what is below a node that reads columns.
+    fn columns(self) -> Keep {
+        if self == Keep::Nothing { Keep::Values } else { self }
+    }
+}
+
+/// Whether an expression has a value for every row.
+fn cannot_fail(e: &Expr) -> bool {
+    !super::expr::any(e, &mut |e| {
+        !matches!(
+            e.kind,
+            ExprKind::Column(_)
+                | ExprKind::Const(_)
+                | ExprKind::Param(_)
+                | ExprKind::CaseOperand
+                | ExprKind::IsNull { .. }
+                | ExprKind::IsBool { .. }
+                | ExprKind::And(_)
+                | ExprKind::Or(_)
+                | ExprKind::Not(_)
+                | ExprKind::Coalesce(_)
+                | ExprKind::Case { .. }
+                | ExprKind::Row(_)
+        )
+    })
 }
 
 /// Adds columns to those a relation gives; it must be able to.

@@ -242,7 +242,7 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
         add_unique(current(table.oid, cx)?, name.clone(), vec![new.column.attnum], cx)?;
     }
     match new.primary {
-        Some(name) => add_primary(&current(table.oid, cx)?, name, vec![new.column.attnum], cx),
+        Some((name, _)) => add_primary(&current(table.oid, cx)?, name, vec![new.column.attnum], cx),
         None => Ok(()),
     }
 }

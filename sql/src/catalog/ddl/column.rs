@@ -1,5 +1,6 @@
 //! What a column's definition means, for CREATE TABLE and ALTER TABLE ADD COLUMN alike.
 
+use super::index::multiple_primary_keys;
 use super::names::regclass_literal;
 use super::rename::identifiers;
 use super::table::visit;
@@ -8,7 +9,7 @@ use crate::bind;
 use crate::catalog::schema::Column;
 use crate::error::{Result, SqlError, state};
 use crate::ir::{Expr, ExprKind};
-use crate::parse::ast::{ColumnConstraintKind, ColumnDef, QName, SequenceOption, TextExpr};
+use crate::parse::ast::{ColumnConstraintKind, ColumnDef, Pos, QName, SequenceOption, TextExpr};
 use crate::types::{Datum, Type};
 
 /// A column as defined, with what its constraints ask of the table.
@@ -17,8 +18,8 @@ pub(super) struct NewColumn {
     pub column: Column,
     /// serial or identity: the options of the sequence to make.
     pub sequence: Option<Vec<SequenceOption>>,
-    /// PRIMARY KEY, with its name if given.
-    pub primary: Option<Option<String>>,
+    /// PRIMARY KEY: its name if given, and where it stands.
+    pub primary: Option<(Option<String>, Pos)>,
     /// UNIQUE, with their names if given.
     pub uniques: Vec<Option<String>>,
     /// CHECK.
@@ -85,10 +86,9 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
             ColumnConstraintKind::Check(check) => new.checks.push((given, check.clone())),
             ColumnConstraintKind::PrimaryKey => {
                 if new.primary.is_some() {
-                    let message = format!("multiple primary keys for table \"{table}\" are not allowed");
-                    return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message));
+                    return Err(multiple_primary_keys(table).at(Some(constraint.pos + 1)));
                 }
-                new.primary = Some(given);
+                new.primary = Some((given, constraint.pos));
             }
             ColumnConstraintKind::Unique { nulls_not_distinct: true } => {
                 return Err(SqlError::unsupported("NULLS NOT DISTINCT"));

@@ -10,6 +10,12 @@ use crate::parse::ast::{CreateIndex, ExprKind, IndexElement};
 use crate::types::Type;
 use crate::types::info::format_type;
 
+/// A table has one primary key.
+pub(super) fn multiple_primary_keys(table: &str) -> SqlError {
+    let message = format!("multiple primary keys for table \"{table}\" are not allowed");
+    SqlError::new(state::INVALID_TABLE_DEFINITION, message)
+}
+
 /// Gives a table its primary key; its columns become NOT NULL. Rows are the caller's matter.
 pub(super) fn add_primary(
     table: &mut Table,
@@ -18,8 +24,7 @@ pub(super) fn add_primary(
     cx: &mut DdlCx<'_>,
 ) -> Result<()> {
     if table.primary_key.is_some() {
-        let message = format!("multiple primary keys for table \"{}\" are not allowed", table.name);
-        return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message));
+        return Err(multiple_primary_keys(&table.name));
     }
     for attnum in &columns {
         check_key_type(table, *attnum)?;

@@ -13,7 +13,7 @@ use crate::error::{Result, SqlError, state};
 use crate::exec;
 use crate::ir::{Expr, ExprKind};
 use crate::parse::ast::{
-    Constraint, ConstraintKind, CreateTable, CreateTableAs, Name, QName, StatementKind, TableElement, TextExpr,
+    Constraint, ConstraintKind, CreateTable, CreateTableAs, Name, Pos, QName, StatementKind, TableElement, TextExpr,
 };
 use crate::plan::{self, PlanCx};
 use crate::types::Type;
@@ -232,27 +232,26 @@ fn add_keys<'c>(
     constraints: impl Iterator<Item = &'c Constraint>,
     cx: &mut DdlCx<'_>,
 ) -> Result<()> {
-    let mut primary: Vec<(Option<String>, Vec<i16>)> = Vec::new();
+    let mut primary: Vec<(Option<String>, Vec<i16>, Pos)> = Vec::new();
     let mut uniques: Vec<(Option<String>, Vec<i16>)> = Vec::new();
     for new in columns {
-        primary.extend(new.primary.iter().map(|name| (name.clone(), vec![new.column.attnum])));
+        primary.extend(new.primary.iter().map(|(name, pos)| (name.clone(), vec![new.column.attnum], *pos)));
         uniques.extend(new.uniques.iter().map(|name| (name.clone(), vec![new.column.attnum])));
     }
     for constraint in constraints {
         let given = constraint.name.as_ref().map(|n| n.text.clone());
         match &constraint.kind {
             ConstraintKind::PrimaryKey { columns, .. } => {
-                primary.push((given, key_columns(table, columns, "primary key")?))
+                primary.push((given, key_columns(table, columns, "primary key")?, constraint.pos));
             }
             ConstraintKind::Unique { columns, .. } => uniques.push((given, key_columns(table, columns, "unique")?)),
             _ => {}
         }
     }
-    if primary.len() > 1 {
-        let message = format!("multiple primary keys for table \"{}\" are not allowed", table.name);
-        return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message));
+    if let Some((_, _, second)) = primary.get(1) {
+        return Err(index::multiple_primary_keys(&table.name).at(Some(second + 1)));
     }
-    for (name, columns) in primary {
+    for (name, columns, _) in primary {
         index::add_primary(table, name, columns, cx)?;
     }
     for (name, columns) in uniques {

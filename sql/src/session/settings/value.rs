@@ -120,6 +120,7 @@ pub(super) fn check(d: &Definition, given: Given<'_>) -> Result<String> {
         "standard_conforming_strings" | "array_nulls" => kept == "on",
         "transform_null_equals" => kept == "off",
         "IntervalStyle" => kept == "postgres",
+        "default_transaction_isolation" => kept != "serializable",
         "extra_float_digits" => kept.parse::<i64>().is_ok_and(|n| n > 0),
         _ => true,
     };
