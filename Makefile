@@ -1,14 +1,10 @@
 # make run    build, start a server, load the flights, end in psql        make test   every test        make bench   the comparisons
-# Only what Debian calls these packages is assumed; on another system install the tools named by `make tools` by hand.
+# Debian's packages are installed when root; otherwise, and on another system, what is missing is named. Rust itself is never installed (server/decisions/0002).
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-BUILD_TOOLS := clang libclang-dev g++ make
-RUN_TOOLS   := xz-utils pv postgresql-client
-TEST_TOOLS  := nodejs npm python3 python3-venv
-
-.PHONY: run test bench tools-build tools-run tools-test lint unit
+.PHONY: run test bench tools-build tools-run tools-test tools-bench lint unit
 
 run: tools-build tools-run
 	$(CARGO) build --release -p pgbee-server --bin pgbee
@@ -25,14 +21,14 @@ unit:
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace --no-fail-fast
 
-bench: tools-build tools-run
+bench: tools-build tools-run tools-test tools-bench
 	bash benches/run.sh
 
 # Installs what is missing when root, and otherwise says what to install.
 define need
 	@missing=""; \
 	for pair in $(2); do command -v $${pair%%:*} >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; done; \
-	if [ "$(1)" = build ] && ! ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; then missing="$$missing libclang-dev"; fi; \
+	if [ "$(1)" = build ] && [ -z "$$LIBCLANG_PATH" ] && [ -z "$$(ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* 2>/dev/null)" ]; then missing="$$missing libclang-dev"; fi; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	  echo "installing$$missing"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
@@ -48,3 +44,7 @@ tools-run:
 
 tools-test:
 	$(call need,test,node:nodejs npm:npm python3:python3)
+
+# pgbench is in the server's package.
+tools-bench:
+	$(call need,bench,pgbench:postgresql)

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -108,12 +109,9 @@ fn more_clients_than_places_are_refused() {
     panic!("a place did not become free");
 }
 
-#[test]
-fn passwords_are_checked() {
-    let mut server = Server::start();
-    works(&server);
-    server.kill();
-    let data = server.data.clone();
+/// A server whose superuser has had this password from before its first start.
+fn with_password(directory: &Path, secret: &str) -> Server {
+    let data = directory.join("data");
     let mut set = Command::new(binary())
         .args(["password", "postgres", "--data"])
         .arg(&data)
@@ -121,9 +119,15 @@ fn passwords_are_checked() {
         .stdout(Stdio::null())
         .spawn()
         .expect("it runs");
-    set.stdin.take().expect("piped").write_all(b"right\n").expect("written");
+    set.stdin.take().expect("piped").write_all(format!("{secret}\n").as_bytes()).expect("written");
     assert!(set.wait().expect("it ends").success());
-    let again = Server::open(&data, &[]).expect("it starts");
+    Server::open(&data, &[]).expect("it starts")
+}
+
+#[test]
+fn passwords_are_checked() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let again = with_password(directory.path(), "right");
     let login = |password: &str| {
         let output = Command::new("psql")
             .args([
@@ -231,23 +235,127 @@ fn long_and_deep_statements_are_answered() {
     works(&server);
 }
 
+/// A message of the extended protocol: its kind, then its body.
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The kinds of the answers up to one of kind `last`.
+fn kinds_up_to(c: &mut Client, last: u8) -> String {
+    let mut kinds = String::new();
+    loop {
+        let (kind, _) = c.receive().expect("an answer");
+        kinds.push(kind as char);
+        if kind == last {
+            return kinds;
+        }
+    }
+}
+
+#[test]
+fn an_error_is_told_to_who_waits_by_flush() {
+    let server = Server::start();
+    let mut c = server.client();
+    c.send_raw(&[message(b'P', b"\0SELECT nosuch\0\0\0"), message(b'D', b"S\0"), message(b'H', b"")].concat())
+        .expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'E'), "E");
+    c.send(b'S', b"").expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'Z'), "Z");
+}
+
+#[test]
+fn a_garbled_statement_fails_and_nothing_runs_in_its_place() {
+    let server = Server::start();
+    let mut c = server.client();
+    c.query("CREATE TABLE t (a int)");
+    let run = [message(b'B', b"\0\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat();
+    let parse = message(b'P', b"\0INSERT INTO t VALUES (1)\0\0\0");
+    c.send_raw(&[parse.clone(), run.clone()].concat()).expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'Z'), "12CZ");
+    c.send_raw(&[message(b'P', b"\0SELECT '\xff'\0\0\0"), run.clone()].concat()).expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'Z'), "EZ");
+    assert_eq!(c.query("SELECT count(*) FROM t").text(), "1");
+    // A block is failed by it, whichever protocol it came by.
+    c.query("BEGIN; INSERT INTO t VALUES (2)");
+    c.send(b'Q', b"SELECT '\xff'\0").expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'Z'), "EZ");
+    c.query("COMMIT");
+    assert_eq!(c.query("SELECT count(*) FROM t").text(), "1");
+}
+
+#[test]
+fn answers_do_not_pile_up_for_who_never_reads() {
+    let server = Server::start();
+    let columns = (0..1600).map(|i| format!("column_{i} int")).collect::<Vec<_>>().join(", ");
+    server.client().query(&format!("CREATE TABLE wide ({columns})"));
+    let mut c = server.client();
+    c.send_raw(&message(b'P', b"w\0SELECT * FROM wide\0\0\0")).expect("sent");
+    // Each asks for some 60 KB, and no Sync asks for any to be sent.
+    let describe = message(b'D', b"Sw\0").repeat(1000);
+    let resident = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux");
+        let line = status.lines().find(|l| l.starts_with("VmHWM")).expect("its peak").to_owned();
+        line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("kilobytes")
+    };
+    let before = resident(server.pid());
+    let mut socket = c.into_socket();
+    socket.set_write_timeout(Some(Duration::from_secs(2))).expect("set");
+    for _ in 0..20 {
+        if socket.write_all(&describe).is_err() {
+            break;
+        }
+    }
+    let grown = resident(server.pid()) - before;
+    assert!(grown < 200 << 10, "{grown} KiB more");
+    works(&server);
+}
+
+#[test]
+fn who_has_not_authenticated_may_say_little() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = with_password(directory.path(), "secret");
+    let body = b"\0\x03\0\0user\0postgres\0\0";
+    let mut socket = TcpStream::connect(("127.0.0.1", server.port)).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+    socket.write_all(&(body.len() as u32 + 4).to_be_bytes()).expect("sent");
+    socket.write_all(body).expect("sent");
+    // A password message of 16 MB is announced: refused before it comes.
+    socket.write_all(&[b'p', 1, 0, 0, 0]).expect("sent");
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    assert!(String::from_utf8_lossy(&answer).contains("08P01"), "{}", String::from_utf8_lossy(&answer));
+}
+
 #[test]
 fn a_data_directory_has_one_server_and_one_format() {
     let server = Server::start();
     let second = Server::open(&server.data, &[]).err().expect("the directory is taken");
     assert!(second.contains("is in use by process"), "{second}");
     works(&server);
-    let data = server.data.clone();
     let directory = tempfile::tempdir().expect("a directory");
-    let copy = directory.path().join("copy");
-    assert!(server.stop().success());
-    drop(data);
-    // A directory that holds something else is left alone.
-    std::fs::create_dir(&copy).expect("made");
-    std::fs::write(copy.join("letters.txt"), "dear").expect("written");
-    let refused = Server::open(&copy, &[]).err().expect("it is not ours");
-    assert!(refused.contains("letters.txt"), "{refused}");
-    assert_eq!(std::fs::read_to_string(copy.join("letters.txt")).expect("still there"), "dear");
+    let moved = directory.path().join("data");
+    let mut server = server;
+    server.kill();
+    std::fs::rename(&server.data, &moved).expect("moved");
+    // Data of another version is left alone.
+    let format = moved.join("store").join("FORMAT");
+    let ours = std::fs::read(&format).expect("a format");
+    std::fs::write(&format, "pgbee 99\n").expect("written");
+    let refused = Server::open(&moved, &[]).err().expect("it is too new");
+    assert!(refused.contains("99"), "{refused}");
+    std::fs::write(&format, ours).expect("written");
+    works(&Server::open(&moved, &[]).expect("it starts"));
+    // So is a directory that holds something else, even a folder of that name.
+    let strange = directory.path().join("strange");
+    std::fs::create_dir_all(strange.join("store")).expect("made");
+    std::fs::write(strange.join("store").join("letters.txt"), "dear").expect("written");
+    let refused = Server::open(&strange, &[]).err().expect("it is not ours");
+    assert!(refused.contains("holds no pgbee data"), "{refused}");
+    let entries = std::fs::read_dir(strange.join("store")).expect("read").count();
+    assert_eq!(entries, 1, "nothing was put there");
 }
 
 #[test]
@@ -268,13 +376,7 @@ fn stopping_is_graceful() {
     let (kind, body) = c.receive().expect("a farewell");
     assert_eq!(kind, b'E');
     assert!(String::from_utf8_lossy(&body).contains("57P01"));
-    for _ in 0..500 {
-        if !server.is_running() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(!server.is_running());
+    assert!(server.wait(Duration::from_secs(10)).expect("it ends").success());
     std::fs::rename(&data, &moved).expect("moved");
     let again = Server::open(&moved, &[]).expect("it starts");
     assert_eq!(again.client().query("SELECT count(*), sum(a) FROM t").text(), "20|190");

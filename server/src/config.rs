@@ -1,6 +1,6 @@
 //! Settings of the program: one struct, its defaults beside its fields; flags win over the environment, that over `pgbee.toml`.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use pgbee_sql::session::InstanceOptions;
@@ -127,14 +127,20 @@ impl Config {
         match name {
             "data" => self.data = PathBuf::from(value),
             "listen" => {
-                self.listen = value.parse().map_err(|_| Problem(format!("--listen wants ADDRESS:PORT, not {value}")))?
+                let wrong = || Problem(format!("--listen wants HOST:PORT, not {value}"));
+                self.listen = value.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(wrong)?;
             }
             "max-connections" => self.max_connections = number()?,
             "cache-mb" => self.cache_mb = number()?,
             "block-cache-mb" => self.block_cache_mb = number()?,
             "write-set-mb" => self.write_set_mb = number()?,
             "work-mem-mb" => self.work_mem_mb = number()?,
-            "max-message-mb" => self.max_message_mb = number()?.min(1023),
+            "max-message-mb" => {
+                self.max_message_mb = number()?;
+                if !(1..=1023).contains(&self.max_message_mb) {
+                    return Err(Problem(format!("--max-message-mb wants 1 to 1023, not {value}")));
+                }
+            }
             "log-format" => {
                 self.log_json = match value {
                     "json" => true,

@@ -113,6 +113,17 @@ impl Server {
         assert!(told.success());
         self.child.wait().expect("it ends")
     }
+    /// How it ended, if it does within this time.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let end = std::time::Instant::now() + limit;
+        while std::time::Instant::now() < end {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
     /// SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

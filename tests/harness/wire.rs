@@ -106,6 +106,10 @@ impl Client {
             }
         }
     }
+    /// The socket, to do with it what no client should.
+    pub fn into_socket(self) -> TcpStream {
+        self.socket
+    }
     /// Sends raw bytes.
     ///
     /// # Errors

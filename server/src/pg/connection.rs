@@ -17,6 +17,9 @@ use pgbee_sql::error::state;
 use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::Stopping;
 
 /// Answers beyond this are written even if nobody waits for them yet.
 const OUT_BYTES_MAX: usize = 64 << 10;
@@ -24,6 +27,10 @@ const OUT_BYTES_MAX: usize = 64 << 10;
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 /// Longest packet before a session is there. Source: MAX_STARTUP_PACKET_LENGTH of PostgreSQL.
 const STARTUP_BYTES_MAX: usize = 10_000;
+/// Longest message of who has not authenticated. Source: PG_MAX_AUTH_TOKEN_LENGTH of PostgreSQL.
+const AUTHENTICATION_BYTES_MAX: usize = 65_535;
+/// How often a thread whose client does not read looks whether the server stops.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a busy thread waits for the client's next message before the task waits instead.
 const LINGER: Duration = Duration::from_millis(50);
@@ -37,6 +44,7 @@ pub struct Connection {
     /// Answers not written yet.
     pub out: BytesMut,
     max_message_bytes: usize,
+    stopping: watch::Receiver<Stopping>,
 }
 
 /// Who waits for the socket.
@@ -68,6 +76,11 @@ fn not_now() -> io::Error {
 pub enum Message {
     /// COPY data, which needs no decoding.
     CopyData(BytesMut),
+    /// A statement (Query, or Parse of the extended protocol) whose text is not UTF-8: it fails, and nothing else does.
+    Garbled {
+        /// It is a Parse.
+        extended: bool,
+    },
     /// Anything else.
     Other(PgWireFrontendMessage),
 }
@@ -79,9 +92,9 @@ fn violation(what: impl Into<String>) -> SqlError {
 
 impl Connection {
     /// Nothing read or written yet.
-    pub fn new(socket: TcpStream, max_message_bytes: usize) -> Connection {
-        let socket = Socket::Idle(socket);
-        Connection { socket, input: BytesMut::new(), out: BytesMut::with_capacity(8 << 10), max_message_bytes }
+    pub fn new(socket: TcpStream, max_message_bytes: usize, stopping: watch::Receiver<Stopping>) -> Connection {
+        let (socket, out) = (Socket::Idle(socket), BytesMut::with_capacity(8 << 10));
+        Connection { socket, input: BytesMut::new(), out, max_message_bytes, stopping }
     }
     /// Address of the client.
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
@@ -121,6 +134,7 @@ impl Connection {
             let socket = socket.into_std()?;
             socket.set_nonblocking(false)?;
             socket.set_read_timeout(Some(LINGER))?;
+            socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
             self.socket = Socket::Busy(socket, vec![0; READ_BYTES]);
         }
         Ok(())
@@ -178,18 +192,31 @@ impl Connection {
     /// Writes what is buffered. The socket is busy.
     ///
     /// # Errors
-    /// The socket broke.
+    /// The socket broke, or the server cannot wait any longer for a client that does not read.
     pub fn flush_blocking(&mut self) -> io::Result<()> {
         let Socket::Busy(socket, _) = &mut self.socket else { return Err(not_now()) };
-        socket.write_all(&self.out)?;
+        while !self.out.is_empty() {
+            match socket.write(&self.out) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => self.out.advance(n),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if *self.stopping.borrow() != Stopping::Now => {
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
         self.written();
         Ok(())
     }
     fn written(&mut self) {
         self.out.clear();
+        // What was written from the front is given back by reserving; one that grew large is given up.
         if self.out.capacity() > BUFFER_BYTES_KEPT {
-            self.out = BytesMut::with_capacity(8 << 10);
+            self.out = BytesMut::new();
         }
+        self.out.reserve(8 << 10);
     }
     /// Writes if much is buffered.
     ///
@@ -204,21 +231,7 @@ impl Connection {
     /// # Errors
     /// 08P01 for a length or body that cannot be right: the stream is out of step and must be closed.
     pub fn next_message(&mut self) -> Result<Option<Message>, SqlError> {
-        let Some(head) = self.input.get(..5) else { return Ok(None) };
-        let (kind, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize);
-        if !b"QPBDECHSXFdcfp".contains(&kind) {
-            return Err(violation(format!("invalid frontend message type {kind}")));
-        }
-        if length < 4 || length > self.max_message_bytes {
-            return Err(violation(format!(
-                "invalid message length {length}: at most {} bytes are taken",
-                self.max_message_bytes
-            )));
-        }
-        if self.input.len() <= length {
-            return Ok(None);
-        }
-        let mut bytes = self.input.split_to(length + 1);
+        let Some((kind, mut bytes)) = self.cut(b"QPBDECHSXFdcfp", self.max_message_bytes)? else { return Ok(None) };
         if kind == b'd' {
             bytes.advance(5);
             return Ok(Some(Message::CopyData(bytes)));
@@ -227,12 +240,28 @@ impl Connection {
             && std::str::from_utf8(&bytes[5..bytes.len()]).is_err()
             && !only_types_are_binary(kind, &bytes[5..])
         {
-            return Err(SqlError::new(
-                state::CHARACTER_NOT_IN_REPERTOIRE,
-                "invalid byte sequence for encoding \"UTF8\"",
-            ));
+            return Ok(Some(Message::Garbled { extended: kind == b'P' }));
         }
         decode(&mut bytes, false).map(|message| Some(Message::Other(message)))
+    }
+    /// Cuts the next message of an authentication off the input; None: more bytes are needed.
+    ///
+    /// # Errors
+    /// 08P01, as above.
+    pub fn next_password(&mut self) -> Result<Option<PgWireFrontendMessage>, SqlError> {
+        let Some((_, mut bytes)) = self.cut(b"p", AUTHENTICATION_BYTES_MAX)? else { return Ok(None) };
+        decode(&mut bytes, false).map(Some)
+    }
+    fn cut(&mut self, kinds: &[u8], longest: usize) -> Result<Option<(u8, BytesMut)>, SqlError> {
+        let Some(head) = self.input.get(..5) else { return Ok(None) };
+        let (kind, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize);
+        if !kinds.contains(&kind) {
+            return Err(violation(format!("invalid frontend message type {kind}")));
+        }
+        if length < 4 || length > longest {
+            return Err(violation(format!("invalid message length {length}: at most {longest} bytes are taken")));
+        }
+        Ok((self.input.len() > length).then(|| (kind, self.input.split_to(length + 1))))
     }
     /// Cuts the next packet before a session is there; None: more bytes are needed.
     ///

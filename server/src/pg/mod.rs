@@ -27,8 +27,12 @@ use pgbee_sql::SqlError;
 use pgbee_sql::error::state;
 use pgbee_sql::functions::context::CancelFlag;
 use pgbee_sql::session::Instance;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// Sockets that may wait for their startup packet or authenticate at a time; further ones wait to be accepted.
+const STRANGERS_MAX: usize = 128;
 
 /// All connections: how many there may be, how to cancel one, how to end all.
 pub struct Clients {
@@ -37,7 +41,20 @@ pub struct Clients {
     count: AtomicUsize,
     next_pid: AtomicI32,
     sessions: Mutex<HashMap<i32, (u32, Arc<CancelFlag>)>>,
-    stopping: watch::Sender<bool>,
+    stopping: watch::Sender<Stopping>,
+    /// One for each socket without a session: they hold a file descriptor, which the store needs too.
+    strangers: Arc<Semaphore>,
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stopping {
+    /// None was asked for.
+    Not,
+    /// Idle clients leave, statements go on.
+    Draining,
+    /// Everyone leaves.
+    Now,
 }
 
 impl Clients {
@@ -49,7 +66,8 @@ impl Clients {
             count: AtomicUsize::new(0),
             next_pid: AtomicI32::new(1),
             sessions: Mutex::new(HashMap::new()),
-            stopping: watch::Sender::new(false),
+            stopping: watch::Sender::new(Stopping::Not),
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
         }
     }
     /// A place for one more, or None when all are taken.
@@ -66,8 +84,9 @@ impl Clients {
     }
     /// Tells idle connections to end, gives running statements `drain`, then cancels them and waits a little for their tasks.
     pub async fn stop(&self, drain: Duration) {
-        self.stopping.send_replace(true);
+        self.stopping.send_replace(Stopping::Draining);
         if !self.empty_within(drain).await {
+            self.stopping.send_replace(Stopping::Now);
             for (_, flag) in self.sessions.lock().values() {
                 flag.raise(SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command"));
             }
@@ -109,9 +128,10 @@ impl Drop for Place {
 /// Takes connections for ever.
 pub async fn accept(listener: TcpListener, instance: Arc<Instance>, clients: Arc<Clients>) {
     loop {
+        let Ok(stranger) = clients.strangers.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, _)) => {
-                tokio::spawn(serve(socket, instance.clone(), clients.clone()));
+                tokio::spawn(serve(socket, stranger, instance.clone(), clients.clone()));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: waiting beats spinning.
@@ -122,15 +142,17 @@ pub async fn accept(listener: TcpListener, instance: Arc<Instance>, clients: Arc
     }
 }
 
-async fn serve(socket: TcpStream, instance: Arc<Instance>, clients: Arc<Clients>) {
+async fn serve(socket: TcpStream, stranger: OwnedSemaphorePermit, instance: Arc<Instance>, clients: Arc<Clients>) {
     let peer = socket.peer_addr().map_or_else(|_| "unknown".to_owned(), |a| a.to_string());
-    if let Err(error) = socket.set_nodelay(true) {
+    // A client whose machine vanished is noticed by the operating system's probes; until then it holds its locks.
+    if let Err(error) = socket.set_nodelay(true).and_then(|()| SockRef::from(&socket).set_keepalive(true)) {
         tracing::debug!("{peer}: {error}");
         return;
     }
-    let connection = connection::Connection::new(socket, clients.max_message_bytes);
+    let connection = connection::Connection::new(socket, clients.max_message_bytes, clients.stopping.subscribe());
     match startup::start(connection, instance, clients).await {
         Ok(Some(client)) => {
+            drop(stranger);
             tracing::debug!("{peer}: connected");
             if let Err(error) = client.run().await {
                 tracing::debug!("{peer}: {error}");

@@ -18,7 +18,7 @@ use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::sync::watch;
 
 use super::connection::{Arrived, Connection, Message};
-use super::{Place, encode};
+use super::{Place, Stopping, encode};
 
 /// A client with its session.
 pub struct Client {
@@ -85,10 +85,11 @@ impl Client {
             if tokio::task::block_in_place(|| self.handle_while_busy(&stopping))? == Next::Close {
                 return Ok(());
             }
+            // A statement that waits for data may go on for a while; an idle client, also one in a transaction block, is told at once.
+            let last = if let Mode::CopyIn { .. } = self.mode { Stopping::Now } else { Stopping::Draining };
             tokio::select! {
                 read = self.connection.read_some() => if !read? { return Ok(()) },
-                // A transaction block is let finish until its statements are cancelled; an idle client is told at once.
-                () = async { let _ = stopping.wait_for(|stop| *stop).await; } => {
+                () = async { let _ = stopping.wait_for(|stop| *stop >= last).await; } => {
                     let error = SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
                     self.connection.put(encode::error_response("FATAL", &error));
                     return self.connection.flush().await;
@@ -98,13 +99,13 @@ impl Client {
     }
 
     /// Handles what has arrived and what keeps arriving, until the client is silent for a while or the server stops.
-    fn handle_while_busy(&mut self, stopping: &watch::Receiver<bool>) -> io::Result<Next> {
+    fn handle_while_busy(&mut self, stopping: &watch::Receiver<Stopping>) -> io::Result<Next> {
         self.connection.begin_blocking()?;
         loop {
             if self.handle_all()? == Next::Close {
                 return Ok(Next::Close);
             }
-            if *stopping.borrow() {
+            if *stopping.borrow() != Stopping::Not {
                 break;
             }
             match self.connection.read_blocking()? {
@@ -123,20 +124,21 @@ impl Client {
             let message = match self.connection.next_message() {
                 Ok(None) => return Ok(Next::Wait),
                 Ok(Some(message)) => message,
-                // Bytes that are no text fail one statement; anything else means that the stream is out of step.
-                Err(error) if error.state() == state::CHARACTER_NOT_IN_REPERTOIRE => {
-                    self.fail(&error, false)?;
-                    continue;
-                }
+                // The stream is out of step.
                 Err(error) => {
                     self.connection.put(encode::error_response("FATAL", &error));
                     self.connection.flush_blocking()?;
                     return Ok(Next::Close);
                 }
             };
-            let extended = matches!(&message, Message::Other(m) if m.is_extended_query());
+            let extended = match &message {
+                Message::Other(message) => message.is_extended_query(),
+                Message::Garbled { extended } => *extended,
+                Message::CopyData(_) => false,
+            };
             match self.handle(message) {
-                Ok(Next::Wait) => {}
+                // However much is asked at once, and whether or not anybody reads the answers.
+                Ok(Next::Wait) => self.connection.flush_if_full()?,
                 Ok(Next::Close) => return Ok(Next::Close),
                 Err(Stop::Connection(error)) => return Err(error),
                 Err(Stop::Statement(error)) => {
@@ -157,6 +159,8 @@ impl Client {
 
     /// Tells an error and sets what comes next.
     fn fail(&mut self, error: &SqlError, extended: bool) -> io::Result<()> {
+        // Also what failed here and not there: a value that could not be sent, a message out of place.
+        self.session.abort();
         self.news();
         if error.state() == state::INTERNAL_ERROR {
             tracing::error!("internal error told to a client: {error}");
@@ -165,12 +169,12 @@ impl Client {
         self.connection.put(encode::error_response(severity, error));
         if extended {
             self.mode = Mode::SkipToSync;
-            Ok(())
         } else {
             self.mode = Mode::Ready;
             self.ready();
-            self.connection.flush_blocking()
         }
+        // Not only at Sync: there are clients that ask by Flush, and Flush is void now.
+        self.connection.flush_blocking()
     }
 
     fn handle(&mut self, message: Message) -> Handled<Next> {
@@ -181,6 +185,14 @@ impl Client {
                     self.session.copy_data(&data)?;
                 }
                 return Ok(Next::Wait);
+            }
+            Message::Garbled { .. } if self.mode == Mode::SkipToSync => return Ok(Next::Wait),
+            Message::Garbled { .. } => {
+                return Err(SqlError::new(
+                    state::CHARACTER_NOT_IN_REPERTOIRE,
+                    "invalid byte sequence for encoding \"UTF8\"",
+                )
+                .into());
             }
             Message::Other(message) => message,
         };
@@ -300,8 +312,8 @@ impl Client {
                                     &mut self.scratch,
                                     &mut self.connection.out,
                                 )?;
+                                self.connection.flush_if_full()?;
                             }
-                            self.connection.flush_if_full()?;
                         }
                         Step::Suspended => {
                             self.connection.put(PgWireBackendMessage::PortalSuspended(PortalSuspended::new()));

@@ -20,9 +20,9 @@ use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::startup::{Authentication, BackendKeyData, ParameterStatus, SecretKey, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage, SslNegotiationMetaMessage};
 
-use super::connection::{Connection, Message};
+use super::connection::Connection;
 use super::query::Client;
-use super::{Clients, Place, encode};
+use super::{Clients, Place, Stopping, encode};
 use crate::password;
 
 /// Who has not authenticated by then is dropped. Source: PostgreSQL's authentication_timeout.
@@ -107,7 +107,7 @@ async fn greet(
     if parameter("replication").is_some_and(|v| !matches!(v.as_str(), "0" | "false" | "off" | "no")) {
         return Err(SqlError::unsupported("PostgreSQL's replication protocol").into());
     }
-    if *clients.stopping.borrow() {
+    if *clients.stopping.borrow() != Stopping::Not {
         return Err(SqlError::new(state::CANNOT_CONNECT_NOW, "the database system is shutting down").into());
     }
     let Some(place) = clients.enter() else {
@@ -225,7 +225,7 @@ async fn authenticate(connection: &mut Connection, instance: &Arc<Instance>, use
     let wrong =
         || SqlError::new(state::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""));
     let verifier = instance.password_verifier(user);
-    // There is one role so far; another name is told so only where it could have been trusted.
+    // There is one role so far, which is no secret: another name is told so.
     if verifier.is_none() && user != "postgres" {
         return Err(SqlError::new(
             state::INVALID_AUTHORIZATION_SPECIFICATION,
@@ -234,7 +234,9 @@ async fn authenticate(connection: &mut Connection, instance: &Arc<Instance>, use
         .into());
     }
     let Some(verifier) = verifier else { return Ok(()) };
-    let Some(peer) = connection.peer() else { return Ok(()) };
+    let Some(peer) = connection.peer() else {
+        return Err(io::Error::from(io::ErrorKind::NotConnected).into());
+    };
     let client: DefaultClient<()> = DefaultClient::new(peer, false);
     let mut mechanism = ScramAuth::new(Arc::new(Verifier(verifier))).create();
     let mut answer = mechanism.begin(&client).await;
@@ -251,8 +253,8 @@ async fn authenticate(connection: &mut Connection, instance: &Arc<Instance>, use
         }
         connection.flush().await?;
         let message = loop {
-            match connection.next_message()? {
-                Some(Message::Other(PgWireFrontendMessage::PasswordMessageFamily(message))) => break message,
+            match connection.next_password()? {
+                Some(PgWireFrontendMessage::PasswordMessageFamily(message)) => break message,
                 Some(_) => return Err(SqlError::new(state::PROTOCOL_VIOLATION, "expected a password message").into()),
                 None if connection.read_some().await? => {}
                 None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),

@@ -232,12 +232,17 @@ impl Session {
         }
     }
 
+    /// An error outside the session ends what was going on in it, as an error of its own does: a result could not be told, the client spoke out of turn.
+    pub fn abort(&mut self) {
+        self.active = Active::None;
+        self.script = None;
+        self.fail();
+    }
+
     /// An error ends what was going on.
     fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
         if result.is_err() {
-            self.active = Active::None;
-            self.script = None;
-            self.fail();
+            self.abort();
         }
         result
     }
