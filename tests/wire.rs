@@ -359,6 +359,18 @@ fn a_data_directory_has_one_server_and_one_format() {
 }
 
 #[test]
+fn who_sleeps_in_a_transaction_is_woken() {
+    let server = Server::start();
+    let mut c = server.client();
+    c.query("SET idle_in_transaction_session_timeout = 200; SET idle_session_timeout = 100000");
+    c.query("BEGIN");
+    let (kind, body) = c.receive().expect("a farewell");
+    assert_eq!(kind, b'E');
+    assert!(String::from_utf8_lossy(&body).contains("25P03"));
+    works(&server);
+}
+
+#[test]
 fn stopping_is_graceful() {
     let server = Server::start();
     let mut c = server.client();

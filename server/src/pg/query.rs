@@ -4,6 +4,7 @@
 //! makes the client's further messages void up to its Sync; in the simple one ReadyForQuery follows at once.
 
 use std::io;
+use std::time::Duration;
 
 use pgbee_sql::SqlError;
 use pgbee_sql::error::state;
@@ -66,6 +67,17 @@ enum Next {
     Close,
 }
 
+/// What a client is told that has been silent for longer than it may; never, if there is no limit.
+async fn idle_too_long(limit: Option<(Duration, SqlError)>) -> SqlError {
+    match limit {
+        Some((limit, error)) => {
+            tokio::time::sleep(limit).await;
+            error
+        }
+        None => std::future::pending().await,
+    }
+}
+
 impl Client {
     /// A client that has just been told who it is.
     pub fn new(connection: Connection, session: Session, place: Place) -> Client {
@@ -91,11 +103,16 @@ impl Client {
                 read = self.connection.read_some() => if !read? { return Ok(()) },
                 () = async { let _ = stopping.wait_for(|stop| *stop >= last).await; } => {
                     let error = SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
-                    self.connection.put(encode::error_response("FATAL", &error));
-                    return self.connection.flush().await;
+                    return self.farewell(&error).await;
                 }
+                error = idle_too_long(self.session.idle_limit()) => return self.farewell(&error).await,
             }
         }
+    }
+
+    async fn farewell(&mut self, error: &SqlError) -> io::Result<()> {
+        self.connection.put(encode::error_response("FATAL", error));
+        self.connection.flush().await
     }
 
     /// Handles what has arrived and what keeps arriving, until the client is silent for a while or the server stops.

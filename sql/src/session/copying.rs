@@ -26,6 +26,10 @@ impl Session {
             }
             CopyEndpoint::Program(_) => return Err(SqlError::unsupported("COPY with a program")),
         }
+        if !copy.from && copy.filter.is_some() {
+            return Err(SqlError::new(state::SYNTAX_ERROR, "WHERE clause not allowed with COPY TO")
+                .hint("Try the COPY (SELECT ... WHERE ...) TO variant."));
+        }
         let options = CopyOptions::new(&copy.options, copy.from)?;
         let cx = self.statement()?;
         match (&copy.source, copy.from) {

@@ -269,7 +269,7 @@ impl Session {
         let cx = self.statement()?;
         let planned = self.planned(prepared, &cx)?;
         let kept = (pipelined && planned.writes && self.block.status == Status::Implicit).then(|| params.clone());
-        let ran = self.run_planned(&planned, params, &cx)?;
+        let ran = self.run_planned(&planned, params, &cx, &mut |session, cx| session.planned(prepared, cx))?;
         if let Some(params) = kept {
             let rerun = match &ran {
                 Ran::Tag(tag) => Some(Rerun { prepared: prepared.clone(), params, tag: tag.clone(), rows: Vec::new() }),

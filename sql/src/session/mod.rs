@@ -40,6 +40,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -60,7 +61,7 @@ use instance::{Db, Presence};
 use query::{Ran, Rows};
 use settings::{IsolationLevel, Settings};
 use shared::{Current, SequenceUse, Shared};
-use transaction::{Block, Status};
+use transaction::{Block, StatementCx, Status};
 
 /// One client in one database.
 pub struct Session {
@@ -270,6 +271,8 @@ impl Session {
         let params = crate::bind::ParamTypes::none();
         let cx = self.statement()?;
         let planned = self.plan(statement, &params, &cx)?;
+        let mut plan_again =
+            |session: &mut Session, cx: &StatementCx| session.plan(statement, &params, cx).map(Arc::new);
         let ran = if planned.writes && own && self.block.status == Status::Implicit {
             let mut first = Some((planned, cx));
             self.retrying(|session| {
@@ -281,10 +284,10 @@ impl Session {
                         (session.plan(statement, &params, &cx)?, cx)
                     }
                 };
-                session.run_planned(&planned, Vec::new(), &cx)
+                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
             })?
         } else {
-            self.run_planned(&planned, Vec::new(), &cx)?
+            self.run_planned(&planned, Vec::new(), &cx, &mut plan_again)?
         };
         Ok(self.give(ran, None))
     }
@@ -310,6 +313,15 @@ impl Session {
             Status::Explicit => b'T',
             Status::Failed => b'E',
         }
+    }
+    /// How long the client may be silent now, and what it is told after that.
+    pub fn idle_limit(&self) -> Option<(Duration, SqlError)> {
+        let derived = self.shared.settings.lock().derived().clone();
+        let (limit, code, what) = match self.transaction_status() {
+            b'I' => (derived.idle_session_timeout, "57P05", "idle-session"),
+            _ => (derived.idle_in_transaction_session_timeout, "25P03", "idle-in-transaction"),
+        };
+        limit.map(|limit| (limit, SqlError::new(code, format!("terminating connection due to {what} timeout"))))
     }
     /// What a cancel request or a shutdown raises.
     pub fn cancel_flag(&self) -> Arc<CancelFlag> {

@@ -7,7 +7,7 @@ use super::Session;
 use super::outcome::{Outcome, Step};
 use super::transaction::{StatementCx, resolver};
 use crate::bind::{self, BindEnv, Bound, ParamTypes};
-use crate::error::{Result, SqlError, state};
+use crate::error::Result;
 use crate::exec::{self, Cursor};
 use crate::ir::{Field, Rel, RelKind};
 use crate::parse::ast::{self, StatementKind};
@@ -211,22 +211,31 @@ impl Session {
         })
     }
 
-    /// Runs a planned statement; a change to its end, a query only when its rows are fetched.
-    pub(super) fn run_planned(&mut self, planned: &Planned, params: Vec<Datum>, cx: &StatementCx) -> Result<Ran> {
+    /// Runs a planned statement; a change to its end, a query only when its rows are fetched. `plan_again` is for a change that waited for a row while
+    /// someone changed definitions.
+    pub(super) fn run_planned(
+        &mut self,
+        planned: &Planned,
+        params: Vec<Datum>,
+        cx: &StatementCx,
+        plan_again: &mut dyn FnMut(&mut Session, &StatementCx) -> Result<Arc<Planned>>,
+    ) -> Result<Ran> {
         if !planned.writes {
             let exec_cx = self.exec_cx(cx, params, None)?;
             let cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
             return Ok(Ran::Rows(Rows::running(cursor, planned.fields.clone())));
         }
-        self.with_locks(cx, |session, cx| session.change(planned, params.clone(), cx))
+        self.with_locks(cx, |session, cx| {
+            if planned.is_current(cx) {
+                return session.change(planned, params.clone(), cx);
+            }
+            let planned = plan_again(session, cx)?;
+            session.change(&planned, params.clone(), cx)
+        })
     }
 
     /// Runs a change to its end.
     fn change(&mut self, planned: &Planned, params: Vec<Datum>, cx: &StatementCx) -> Result<Ran> {
-        if !planned.is_current(cx) {
-            let message = "could not serialize access due to a concurrent change of definitions";
-            return Err(SqlError::new(state::SERIALIZATION_FAILURE, message));
-        }
         self.begin_writes(cx, planned.tag.command())?;
         let writer = Arc::new(Writer::new(self.shared.txn.clone(), planned.dml.clone(), planned.several));
         let exec_cx = self.exec_cx(cx, params, Some(writer.clone()))?;

@@ -96,6 +96,10 @@ pub struct Derived {
     pub statement_timeout: Option<Duration>,
     /// lock_timeout.
     pub lock_timeout: Option<Duration>,
+    /// idle_session_timeout.
+    pub idle_session_timeout: Option<Duration>,
+    /// idle_in_transaction_session_timeout.
+    pub idle_in_transaction_session_timeout: Option<Duration>,
     /// synchronous_commit is not off.
     pub synchronous: bool,
     /// search_path, name by name; `$user` not resolved.
@@ -337,6 +341,8 @@ impl Settings {
             work_mem_bytes: number("work_mem").max(64) as usize * 1024,
             statement_timeout: milliseconds("statement_timeout"),
             lock_timeout: milliseconds("lock_timeout"),
+            idle_session_timeout: milliseconds("idle_session_timeout"),
+            idle_in_transaction_session_timeout: milliseconds("idle_in_transaction_session_timeout"),
             synchronous: text("synchronous_commit") != "off",
             search_path: value::split_list(&text("search_path")),
             min_severity: value::severity(&text("client_min_messages")),
@@ -361,6 +367,8 @@ impl Derived {
             work_mem_bytes: 4 << 20,
             statement_timeout: None,
             lock_timeout: None,
+            idle_session_timeout: None,
+            idle_in_transaction_session_timeout: None,
             synchronous: true,
             search_path: Vec::new(),
             min_severity: 0,

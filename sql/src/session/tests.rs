@@ -1,5 +1,6 @@
 //! Sessions over a store in memory: scripts against what psql shows of PostgreSQL, protocols, conflicts, restarts, failing disks.
 
+mod concurrency;
 mod faults;
 mod protocol;
 mod scripts;

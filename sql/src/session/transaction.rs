@@ -65,6 +65,8 @@ pub(super) struct Block {
     queried: bool,
     /// The engine's transaction is inside a statement.
     in_statement: bool,
+    /// SET TRANSACTION SNAPSHOT named an old version.
+    is_past: bool,
 }
 
 /// What a savepoint goes back to.
@@ -74,6 +76,8 @@ struct Save {
     settings: usize,
     own_sequences: usize,
     rows: u64,
+    /// Locks held when it was made.
+    locks: usize,
 }
 
 impl Block {
@@ -90,6 +94,7 @@ impl Block {
             rows: 0,
             queried: false,
             in_statement: false,
+            is_past: false,
         }
     }
 }
@@ -336,7 +341,17 @@ impl Session {
         self.shared.txn.take_stale();
         match self.block.status {
             Status::Implicit => self.rollback(),
-            Status::Explicit => self.block.status = Status::Failed,
+            Status::Explicit => {
+                self.block.status = Status::Failed;
+                // What can only be rolled back holds up nobody.
+                match self.block.saves.last() {
+                    Some(save) => self.shared.txn.unlock_from(save.locks),
+                    None => {
+                        self.shared.txn.take();
+                        self.shared.txn.unlock();
+                    }
+                }
+            }
             Status::Idle | Status::Failed => {}
         }
     }
@@ -488,11 +503,26 @@ impl Session {
                 "SET TRANSACTION ISOLATION LEVEL must be called before any query",
             ));
         }
-        if self.block.read_only && !read_only && self.block.queried {
-            return Err(SqlError::new(
-                state::ACTIVE_SQL_TRANSACTION,
-                "transaction read-write mode must be set before any query",
-            ));
+        if self.block.read_only && !read_only {
+            let refuse = |code, message: &str| Err(SqlError::new(code, message));
+            if self.block.is_past {
+                return refuse(
+                    state::READ_ONLY_SQL_TRANSACTION,
+                    "cannot set transaction read-write mode in a transaction that reads the past",
+                );
+            }
+            if !self.block.saves.is_empty() {
+                return refuse(
+                    state::ACTIVE_SQL_TRANSACTION,
+                    "cannot set transaction read-write mode inside a read-only transaction",
+                );
+            }
+            if self.block.queried {
+                return refuse(
+                    state::ACTIVE_SQL_TRANSACTION,
+                    "transaction read-write mode must be set before any query",
+                );
+            }
         }
         (self.block.read_only, self.block.isolation) = (read_only, isolation);
         self.tell_current();
@@ -531,7 +561,8 @@ impl Session {
         let invalid =
             |_| SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid snapshot identifier: \"{id}\""));
         let snapshot = self.shared.snapshot_at(id.parse().map_err(invalid)?)?;
-        self.block.read_only |= snapshot.version() != self.shared.db.database.head();
+        self.block.is_past = snapshot.version() != self.shared.db.database.head();
+        self.block.read_only |= self.block.is_past;
         self.block.fixed = Some(snapshot);
         self.tell_current();
         Ok(())
@@ -590,6 +621,7 @@ impl Session {
             settings: self.shared.settings.lock().mark(),
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
+            locks: self.shared.txn.locks_held(),
         });
         Ok("SAVEPOINT")
     }
@@ -618,6 +650,7 @@ impl Session {
             self.shared.txn.with(|t| Ok(t.rollback_to(name)?))?;
         }
         let save = &self.block.saves[at];
+        self.shared.txn.unlock_from(save.locks);
         self.block.catalog = save.catalog.clone();
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);

@@ -131,10 +131,13 @@ impl Session {
         if self.block.status == Status::Idle {
             self.begin(Status::Implicit);
         }
+        // A second run of the pipeline would not set it again.
+        self.can_rerun = false;
     }
 
     fn refuse_in_block(&mut self, what: &str) -> Result<()> {
-        if self.block.status == Status::Explicit || self.shared.txn.is_open() {
+        let in_string = self.script.as_ref().is_some_and(|script| !script.single);
+        if self.block.status == Status::Explicit || self.shared.txn.is_open() || in_string {
             return Err(SqlError::new(
                 state::ACTIVE_SQL_TRANSACTION,
                 format!("{what} cannot run inside a transaction block"),

@@ -136,7 +136,7 @@ pub(super) fn run(
             prepared.check(&row, cx)?;
             let row = match &mut conflicts {
                 None => {
-                    putter.put(&prepared.target, &row, &cx.session)?;
+                    writer.touch(&putter.put(&prepared.target, &row, &cx.session)?);
                     Some(row)
                 }
                 Some(conflicts) => conflicts.put(writer, &putter, row, cx)?,
@@ -169,13 +169,15 @@ impl<'a> Conflicts<'a> {
         let target = &self.prepared.target;
         let Some(key) = putter.conflicting(target, &row, self.clause.arbiter)? else {
             let key = putter.put(target, &row, &cx.session)?;
+            writer.touch(&key);
             if self.prepared.conflict.is_some() {
                 self.own.insert(key);
             }
             return Ok(Some(row));
         };
         let Some((assignments, filter)) = &self.prepared.conflict else { return Ok(None) };
-        if self.own.contains(&key) {
+        // Its own row, or one that another change of the statement was at.
+        if self.own.contains(&key) || writer.is_touched(&key) {
             let message = "ON CONFLICT DO UPDATE command cannot affect row a second time";
             return Err(SqlError::new(state::CARDINALITY_VIOLATION, message).hint(
                 "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
@@ -198,6 +200,7 @@ impl<'a> Conflicts<'a> {
         }
         self.prepared.check(&new, cx)?;
         let new_key = update::replace(&writer.txn, target, &both[..width], &key, &new, &cx.session)?;
+        writer.touch(&new_key);
         self.own.insert(new_key);
         Ok(Some(new))
     }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pgbee_engine::bee::Direction;
-use pgbee_engine::txn::{Database, Snapshot, Transaction};
+use pgbee_engine::txn::{Database, ReadView, Snapshot, Transaction};
 use rustc_hash::FxHashMap;
 
 use crate::codec::keyspace;
@@ -57,6 +57,22 @@ struct Inner {
     lock_timeout: AtomicU64,
     /// A lock was got and its key had changed: the statement needs a newer snapshot.
     is_stale: AtomicBool,
+}
+
+impl Inner {
+    fn release(&self, held: Vec<Box<[u8]>>) {
+        if !held.is_empty() {
+            self.locks.release(self.owner, held);
+        }
+    }
+}
+
+impl Drop for Inner {
+    // A session may end anywhere: its client is gone, or it panicked.
+    fn drop(&mut self) {
+        let held = std::mem::take(self.held.get_mut());
+        self.release(held);
+    }
 }
 
 impl TxnHandle {
@@ -141,12 +157,19 @@ impl TxnHandle {
     pub fn take_stale(&self) -> bool {
         self.inner.is_stale.swap(false, Ordering::Relaxed)
     }
+    /// How many locks the transaction holds: a mark for [`TxnHandle::unlock_from`].
+    pub fn locks_held(&self) -> usize {
+        self.inner.held.lock().len()
+    }
+    /// What was locked since the mark is as it was before: others may have it.
+    pub fn unlock_from(&self, mark: usize) {
+        let mut held = self.inner.held.lock();
+        let since = mark.min(held.len());
+        self.inner.release(held.split_off(since));
+    }
     /// The transaction is over: others may have its rows.
     pub fn unlock(&self) {
-        let held = std::mem::take(&mut *self.inner.held.lock());
-        if !held.is_empty() {
-            self.inner.locks.release(self.inner.owner, held);
-        }
+        self.unlock_from(0);
     }
     /// lock_timeout.
     pub fn set_lock_timeout(&self, timeout: Option<Duration>) {
@@ -154,7 +177,8 @@ impl TxnHandle {
     }
 }
 
-/// Counters that give rows of tables without primary key their ids. They live in memory only: each starts from the greatest id stored.
+/// Counters that give rows of tables without primary key their ids. They live in memory only: each starts from the greatest id there is, in the
+/// newest version or in the transaction that asks first.
 #[derive(Default)]
 pub struct RowIds {
     last: Mutex<FxHashMap<u32, Arc<AtomicI64>>>,
@@ -167,9 +191,12 @@ impl RowIds {
         if let Some(counter) = last.get(&table) {
             return Ok(counter.clone());
         }
-        // Whatever was inserted since this transaction began went through a counter, so if there is none its snapshot has all.
-        let newest = txn.with(|t| Ok(t.scan(keyspace::table_range(table), Direction::Backward)?.next()?))?;
-        let id = newest.and_then(|(key, _)| keyspace::parse_row_id(&key)).unwrap_or(0);
+        // The transaction may read an older version, and may have put rows of its own into a table it made.
+        let rows = keyspace::table_range(table);
+        let own = txn.with(|t| Ok(t.scan(rows.clone(), Direction::Backward)?.next()?))?;
+        let newest = ReadView::from(txn.inner.database.snapshot()).scan(rows, Direction::Backward)?.next()?;
+        let ids = [own, newest].into_iter().flatten().filter_map(|(key, _)| keyspace::parse_row_id(&key));
+        let id = ids.max().unwrap_or(0);
         let counter = Arc::new(AtomicI64::new(id));
         last.insert(table, counter.clone());
         Ok(counter)
@@ -221,6 +248,10 @@ impl Writer {
     /// Rows changed so far, by all changes of the statement.
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
+    }
+    /// From now on a row was changed by this statement.
+    fn touch(&self, key: &[u8]) {
+        self.is_touched(key);
     }
     /// Whether a row was changed by this statement before; from now on it was.
     fn is_touched(&self, key: &[u8]) -> bool {

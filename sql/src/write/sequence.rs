@@ -222,7 +222,8 @@ fn write(
         })?;
         let to = f(found)?;
         to.put(oid, &mut txn)?;
-        match database.commit(txn, CommitInfo { durability: Durability::NoSync, ..CommitInfo::at(now_micros) }) {
+        // Durable before a value is told: after a power cut none may come again.
+        match database.commit(txn, CommitInfo { durability: Durability::Sync, ..CommitInfo::at(now_micros) }) {
             Ok(_) => return Ok(to),
             Err(pgbee_engine::Error::Conflict { .. }) if attempt < Sequences::ATTEMPTS => {}
             Err(e) => return Err(e.into()),

@@ -8,7 +8,7 @@ use crate::codec::{IndexCodec, RowEncoder, RowKeyCodec};
 use crate::error::Result;
 use crate::exec::{self, ExecCx};
 use crate::functions::SessionCx;
-use crate::ir::{Dml, DmlKind, Expr};
+use crate::ir::{Dml, DmlKind, Expr, Rel, RelKind};
 use crate::plan::PlanCx;
 use crate::types::{Datum, Row};
 
@@ -117,6 +117,15 @@ impl Target {
     }
 }
 
+/// Whether each row of a relation is one of a table's.
+fn reads_one_table(rel: &Rel) -> bool {
+    match &rel.kind {
+        RelKind::Scan { .. } => true,
+        RelKind::Filter { input, .. } | RelKind::Project { input, .. } => reads_one_table(input),
+        _ => false,
+    }
+}
+
 /// ON CONFLICT DO UPDATE: assignments, and WHERE.
 pub type ConflictUpdate = (Vec<(usize, exec::Prepared)>, Option<exec::Prepared>);
 
@@ -130,6 +139,8 @@ pub struct Prepared {
     pub assignments: Vec<(usize, exec::Prepared)>,
     /// ON CONFLICT DO UPDATE: assignments and WHERE.
     pub conflict: Option<ConflictUpdate>,
+    /// UPDATE and DELETE: no FROM or USING can bring a row more than once.
+    pub reaches_once: bool,
     checks: Vec<(Arc<str>, exec::Prepared)>,
     returning: Option<Vec<exec::Prepared>>,
 }
@@ -157,13 +168,16 @@ impl Prepared {
                 }
                 prepared
             }
-            DmlKind::Update { table, assignments, checks, .. } => {
+            DmlKind::Update { table, source, assignments, checks } => {
                 let mut prepared = Prepared::bare(table);
+                prepared.reaches_once = reads_one_table(source);
                 prepared.assignments = each(assignments)?;
                 prepared.checks = checked(checks)?;
                 prepared
             }
-            DmlKind::Delete { table, .. } => Prepared::bare(table),
+            DmlKind::Delete { table, source } => {
+                Prepared { reaches_once: reads_one_table(source), ..Prepared::bare(table) }
+            }
         };
         prepared.returning = returning;
         Ok(prepared)
@@ -175,6 +189,7 @@ impl Prepared {
             defaults: vec![],
             assignments: vec![],
             conflict: None,
+            reaches_once: true,
             checks: vec![],
             returning: None,
         }

@@ -23,10 +23,11 @@ fn row_key(source: &[Datum], width: usize) -> Result<&[u8]> {
 fn each_target(
     writer: &Writer,
     dml: &Dml,
-    width: usize,
+    prepared: &Prepared,
     cx: &ExecCx,
     mut change: impl FnMut(&[u8], &[Datum]) -> Result<()>,
 ) -> Result<u64> {
+    let width = prepared.target.width();
     let mut source = exec::dml_source(dml, cx)?;
     let mut reached: HashSet<Vec<u8>> = HashSet::new();
     let mut count = 0;
@@ -34,8 +35,7 @@ fn each_target(
         cx.session.check_cancel()?;
         for row in &batch {
             let key = row_key(row, width)?;
-            // Without FROM or USING every row comes once.
-            if row.len() > width + 1 && !reached.insert(key.to_vec()) || writer.is_touched(key) {
+            if !prepared.reaches_once && !reached.insert(key.to_vec()) || writer.is_touched(key) {
                 continue;
             }
             writer.txn.lock(key)?;
@@ -55,14 +55,17 @@ fn with_others(target: &[Datum], source: &[Datum], width: usize) -> Row {
 pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(Vec<Row>, u64)> {
     let width = prepared.target.width();
     let mut returned = Vec::new();
-    let count = each_target(writer, dml, width, cx, |key, source| {
+    let count = each_target(writer, dml, prepared, cx, |key, source| {
         let old = &source[..width];
         let mut new = old.to_vec();
         for (position, value) in &prepared.assignments {
             new[*position] = value.eval(source, cx)?;
         }
         prepared.check(&new, cx)?;
-        replace(&writer.txn, &prepared.target, old, key, &new, &cx.session)?;
+        let new_key = replace(&writer.txn, &prepared.target, old, key, &new, &cx.session)?;
+        if new_key != key {
+            writer.touch(&new_key);
+        }
         if prepared.returns() {
             prepared.return_row(&with_others(&new, source, width), cx, &mut returned)?;
         }
@@ -75,7 +78,7 @@ pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
 pub(super) fn delete(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(Vec<Row>, u64)> {
     let width = prepared.target.width();
     let mut returned = Vec::new();
-    let count = each_target(writer, dml, width, cx, |key, source| {
+    let count = each_target(writer, dml, prepared, cx, |key, source| {
         let old = &source[..width];
         prepared.target.lock_unique(old, &writer.txn)?;
         writer.txn.with(|t| {

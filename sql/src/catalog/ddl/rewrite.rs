@@ -1,8 +1,7 @@
 //! All rows of a table under a new definition: new keys, new indexes, new values, and checks of what is there.
 
-use std::collections::HashSet;
-
 use pgbee_engine::bee::Direction;
+use pgbee_engine::txn::ReadView;
 
 use super::DdlCx;
 use crate::bind;
@@ -18,9 +17,17 @@ use crate::write::constraints::{duplicated, is_true_or_null};
 const CANCEL_ROWS: usize = 512;
 
 /// Calls back with the key and values of every row the transaction sees.
-pub(super) fn each_row(table: &Table, cx: &DdlCx<'_>, mut f: impl FnMut(&[u8], Row) -> Result<()>) -> Result<()> {
+pub(super) fn each_row(table: &Table, cx: &DdlCx<'_>, f: impl FnMut(&[u8], Row) -> Result<()>) -> Result<()> {
+    each_row_of(&cx.txn.with(|t| Ok(t.view()))?, table, cx, f)
+}
+
+fn each_row_of(
+    view: &ReadView,
+    table: &Table,
+    cx: &DdlCx<'_>,
+    mut f: impl FnMut(&[u8], Row) -> Result<()>,
+) -> Result<()> {
     let decoder = Decoder::all(table);
-    let view = cx.txn.with(|t| Ok(t.view()))?;
     let mut scan = view.scan(keyspace::table_range(table.oid), Direction::Forward)?;
     let mut batch = Vec::with_capacity(CANCEL_ROWS);
     while scan.next_batch(&mut batch, CANCEL_ROWS)? > 0 {
@@ -107,12 +114,17 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
         cx.txn.row_ids().forget(old.oid);
     }
     let mut next_id = 0;
-    let mut written: HashSet<Vec<u8>> = HashSet::new();
-    each_row(old, cx, |old_key, row| {
+    // Rows whose keys may change go first, all of them, so that a new key that is taken is taken by a new row.
+    let moves = !(keeps_keys && new_keys.by_row_id());
+    let view = cx.txn.with(|t| Ok(t.view()))?;
+    if moves {
+        each_row_of(&view, old, cx, |old_key, _| cx.txn.with(|t| Ok(t.delete(old_key.to_vec())?)))?;
+    }
+    each_row_of(&view, old, cx, |old_key, row| {
         let old_entries: Vec<(u32, Vec<u8>)> =
             old_indexes.iter().map(|(oid, c)| (*oid, c.entry(&row, old_key).0)).collect();
         let row = map(row)?;
-        let new_key = if keeps_keys && new_keys.by_row_id() {
+        let new_key = if !moves {
             old_key.to_vec()
         } else if new_keys.by_row_id() {
             next_id += 1;
@@ -120,15 +132,10 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
         } else {
             new_keys.encode(&row)
         };
-        if new_key != old_key {
-            if !written.contains(old_key) {
-                cx.txn.with(|t| Ok(t.delete(old_key.to_vec())?))?;
-            }
-            if !written.insert(new_key.clone()) {
-                let name = new.primary_key.as_ref().map_or("", |k| &k.name);
-                let positions = new_keys.columns().iter().map(|(p, _)| *p);
-                return Err(duplicated(new, name, positions, &row, cx.session));
-            }
+        if moves && cx.txn.with(|t| Ok(t.get(&new_key)?))?.is_some() {
+            let name = new.primary_key.as_ref().map_or("", |k| &k.name);
+            let positions = new_keys.columns().iter().map(|(p, _)| *p);
+            return Err(duplicated(new, name, positions, &row, cx.session));
         }
         let mut bytes = Vec::with_capacity(64);
         encoder.encode(&row, &mut bytes);
