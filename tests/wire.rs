@@ -278,6 +278,11 @@ fn a_garbled_statement_fails_and_nothing_runs_in_its_place() {
     c.send_raw(&[message(b'P', b"\0SELECT '\xff'\0\0\0"), run.clone()].concat()).expect("sent");
     assert_eq!(kinds_up_to(&mut c, b'Z'), "EZ");
     assert_eq!(c.query("SELECT count(*) FROM t").text(), "1");
+    // So is what we do not speak: the function call protocol, a description of neither statement nor portal.
+    c.send(b'F', &[0; 12]).expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'Z'), "EZ");
+    c.send_raw(&[message(b'D', b"X\0"), message(b'S', b"")].concat()).expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'Z'), "EZ");
     // A block is failed by it, whichever protocol it came by.
     c.query("BEGIN; INSERT INTO t VALUES (2)");
     c.send(b'Q', b"SELECT '\xff'\0").expect("sent");
@@ -356,6 +361,26 @@ fn a_data_directory_has_one_server_and_one_format() {
     assert!(refused.contains("holds no pgbee data"), "{refused}");
     let entries = std::fs::read_dir(strange.join("store")).expect("read").count();
     assert_eq!(entries, 1, "nothing was put there");
+}
+
+#[test]
+fn each_row_of_a_copy_is_a_message() {
+    let server = Server::start();
+    let mut c = server.client();
+    c.send(b'Q', b"COPY (SELECT g FROM generate_series(1, 3) g) TO STDOUT (FORMAT csv, HEADER)\0").expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'Z'), "HddddcCZ");
+    c.send(b'Q', b"COPY (SELECT g FROM generate_series(1, 3) g) TO STDOUT (FORMAT binary)\0").expect("sent");
+    assert_eq!(kinds_up_to(&mut c, b'Z'), "HddddcCZ");
+}
+
+#[test]
+fn a_store_that_lost_its_passwords_lets_nobody_in() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut server = with_password(directory.path(), "secret");
+    server.kill();
+    std::fs::remove_file(server.data.join("instance.json")).expect("removed");
+    let refused = Server::open(&server.data, &[]).err().expect("who may come in?");
+    assert!(refused.contains("instance.json"), "{refused}");
 }
 
 #[test]

@@ -76,10 +76,12 @@ fn not_now() -> io::Error {
 pub enum Message {
     /// COPY data, which needs no decoding.
     CopyData(BytesMut),
-    /// A statement (Query, or Parse of the extended protocol) whose text is not UTF-8: it fails, and nothing else does.
-    Garbled {
-        /// It is a Parse.
+    /// A whole message that cannot be followed, such as a statement whose text is not UTF-8: it fails, and nothing else does.
+    Unfit {
+        /// It is one of the extended protocol.
         extended: bool,
+        /// Why.
+        error: SqlError,
     },
     /// Anything else.
     Other(PgWireFrontendMessage),
@@ -240,7 +242,23 @@ impl Connection {
             && std::str::from_utf8(&bytes[5..bytes.len()]).is_err()
             && !only_types_are_binary(kind, &bytes[5..])
         {
-            return Ok(Some(Message::Garbled { extended: kind == b'P' }));
+            let message = "invalid byte sequence for encoding \"UTF8\"";
+            let error = SqlError::new(state::CHARACTER_NOT_IN_REPERTOIRE, message);
+            return Ok(Some(Message::Unfit { extended: kind == b'P', error }));
+        }
+        match kind {
+            b'F' => {
+                let error = SqlError::unsupported("the function call protocol");
+                return Ok(Some(Message::Unfit { extended: false, error }));
+            }
+            b'Q' if bytes.last() != Some(&0) => return Err(violation("invalid string in message")),
+            b'D' | b'C' if !matches!(bytes.get(5), Some(b'S' | b'P')) => {
+                let what = if kind == b'D' { "DESCRIBE" } else { "CLOSE" };
+                let subtype = bytes.get(5).copied().unwrap_or(0);
+                let error = violation(format!("invalid {what} message subtype {subtype}"));
+                return Ok(Some(Message::Unfit { extended: true, error }));
+            }
+            _ => {}
         }
         decode(&mut bytes, false).map(|message| Some(Message::Other(message)))
     }

@@ -49,6 +49,13 @@ pub fn data_row(
     Ok(())
 }
 
+/// Appends a CopyData.
+pub fn copy_data(data: &[u8], out: &mut BytesMut) {
+    out.put_u8(b'd');
+    out.put_u32(data.len() as u32 + 4);
+    out.put_slice(data);
+}
+
 /// A RowDescription.
 pub fn row_description(fields: &[Field], binary: Option<&[bool]>) -> PgWireBackendMessage {
     let describe = |(i, field): (usize, &Field)| {

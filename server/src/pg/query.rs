@@ -10,7 +10,7 @@ use pgbee_sql::SqlError;
 use pgbee_sql::error::state;
 use pgbee_sql::session::{CopyShape, CopyStep, Outcome, Session, Step};
 use pgbee_sql::types::Type;
-use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
+use pgwire::messages::copy::{CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{Bind, BindComplete, CloseComplete, ParseComplete, PortalSuspended};
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus};
@@ -150,7 +150,7 @@ impl Client {
             };
             let extended = match &message {
                 Message::Other(message) => message.is_extended_query(),
-                Message::Garbled { extended } => *extended,
+                Message::Unfit { extended, .. } => *extended,
                 Message::CopyData(_) => false,
             };
             match self.handle(message) {
@@ -203,14 +203,8 @@ impl Client {
                 }
                 return Ok(Next::Wait);
             }
-            Message::Garbled { .. } if self.mode == Mode::SkipToSync => return Ok(Next::Wait),
-            Message::Garbled { .. } => {
-                return Err(SqlError::new(
-                    state::CHARACTER_NOT_IN_REPERTOIRE,
-                    "invalid byte sequence for encoding \"UTF8\"",
-                )
-                .into());
-            }
+            Message::Unfit { .. } if self.mode == Mode::SkipToSync => return Ok(Next::Wait),
+            Message::Unfit { error, .. } => return Err(error.into()),
             Message::Other(message) => message,
         };
         if let PgWireFrontendMessage::Terminate(_) = message {
@@ -366,8 +360,10 @@ impl Client {
                 )));
                 loop {
                     match self.session.copy_out()? {
-                        CopyStep::Data(data) => {
-                            self.connection.put(PgWireBackendMessage::CopyData(CopyData::new(data.into())));
+                        CopyStep::Data(piece) => {
+                            for row in piece.messages() {
+                                encode::copy_data(row, &mut self.connection.out);
+                            }
                             self.connection.flush_if_full()?;
                         }
                         CopyStep::Done { tag } => {

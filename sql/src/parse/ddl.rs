@@ -5,6 +5,25 @@ use super::lexer::Tok;
 use super::parser::Parser;
 use crate::error::{Result, SqlError, state};
 
+/// Storage parameters of PostgreSQL's tables, indexes and views that change no answer here; those of autovacuum are known by how they begin.
+const STORAGE_PARAMETERS: [&str; 15] = [
+    "fillfactor",
+    "parallel_workers",
+    "toast_tuple_target",
+    "log_autovacuum_min_duration",
+    "user_catalog_table",
+    "vacuum_index_cleanup",
+    "vacuum_truncate",
+    "deduplicate_items",
+    "buffering",
+    "fastupdate",
+    "gin_pending_list_limit",
+    "pages_per_range",
+    "autosummarize",
+    "security_barrier",
+    "security_invoker",
+];
+
 impl Parser<'_> {
     /// After CREATE.
     pub fn create(&mut self) -> Result<StatementKind> {
@@ -200,14 +219,21 @@ impl Parser<'_> {
     fn reloptions(&mut self) -> Result<()> {
         self.expect_op("(")?;
         self.comma_list(|p| {
-            p.col_label()?;
-            while p.eat_op(".") {
-                p.col_label()?;
+            let mut name = p.col_label()?;
+            if p.eat_op(".") {
+                name = p.col_label()?;
             }
             if p.eat_op("=") {
                 p.option_value()?;
             }
-            Ok(())
+            match name.text.as_str() {
+                "oids" => p.unsupported(name.pos, "WITH (oids)"),
+                known if STORAGE_PARAMETERS.contains(&known) || known.starts_with("autovacuum_") => Ok(()),
+                other => {
+                    let message = format!("unrecognized parameter \"{other}\"");
+                    Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message))
+                }
+            }
         })?;
         self.expect_op(")")
     }
@@ -353,7 +379,7 @@ impl Parser<'_> {
 
     fn index_element(&mut self) -> Result<IndexElement> {
         let expr = self.text_expr(|p| p.index_value())?;
-        let collation = if self.eat_kw("collate") { Some(self.qname()?) } else { None };
+        let collation = self.collate()?;
         let opclass = if self.is_col_id() && self.one_of(&["nulls"]).is_none() { Some(self.qname()?) } else { None };
         if opclass.is_some() && self.is_op("(") {
             return self.unsupported(self.pos(), "operator class parameters");
@@ -424,6 +450,15 @@ impl Parser<'_> {
         Ok(TableElement::Column(Box::new(self.column_def()?)))
     }
 
+    /// COLLATE name, where errors point at the word COLLATE.
+    fn collate(&mut self) -> Result<Option<QName>> {
+        let pos = self.pos();
+        if !self.eat_kw("collate") {
+            return Ok(None);
+        }
+        Ok(Some(QName { pos, ..self.qname()? }))
+    }
+
     /// columnDef.
     pub fn column_def(&mut self) -> Result<ColumnDef> {
         let name = self.col_id()?;
@@ -450,8 +485,8 @@ impl Parser<'_> {
             return self.unsupported(self.pos(), "STORAGE and COMPRESSION");
         }
         loop {
-            if self.eat_kw("collate") {
-                column.collation = Some(self.qname()?);
+            if let Some(collation) = self.collate()? {
+                column.collation = Some(collation);
                 continue;
             }
             match self.column_constraint()? {
@@ -892,7 +927,7 @@ impl Parser<'_> {
             }
             self.advance();
             let ty = self.type_name()?;
-            let collation = if self.eat_kw("collate") { Some(self.qname()?) } else { None };
+            let collation = self.collate()?;
             let using = if self.eat_kw("using") { Some(self.expr()?) } else { None };
             return Ok(AlterAction::SetType { column, ty, collation, using });
         }

@@ -155,6 +155,9 @@ impl Session {
         result_formats: &[i16],
     ) -> Result<()> {
         let prepared = self.find_statement(name)?;
+        if let Some(code) = param_formats.iter().chain(result_formats).find(|code| !matches!(code, 0 | 1)) {
+            return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("unsupported format code: {code}")));
+        }
         let protocol = |message: String| SqlError::new(state::PROTOCOL_VIOLATION, message);
         if params.len() != prepared.params.len() {
             let (given, wanted) = (params.len(), prepared.params.len());

@@ -157,14 +157,22 @@ impl Instance {
     /// 55000 when another process uses it, XX000 when it is not ours or of another format, 58030 when the disk fails.
     pub fn open(dir: &Path, options: InstanceOptions) -> Result<Arc<Instance>> {
         std::fs::create_dir_all(dir).map_err(|e| io_error("create", dir, &e))?;
-        let rocks = RocksOptions { block_cache_bytes: options.block_cache_bytes, ..RocksOptions::default() };
-        let backend: Arc<dyn Backend> = Arc::new(Rocks::open(dir.join("store"), &rocks)?);
         let path = dir.join("instance.json");
         let private = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice::<Private>(&bytes)
                 .map_err(|e| SqlError::internal(format!("{}: {e}", path.display())))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Private { format: PRIVATE_FORMAT, ..Private::default() }
+                // It is written before the store is begun: a store without it has lost its passwords and the names of its databases.
+                if dir.join("store").join("FORMAT").exists() {
+                    return Err(SqlError::new(
+                        state::DATA_CORRUPTED,
+                        format!("\"{}\" is missing: without it nobody knows who may come in", path.display()),
+                    )
+                    .hint("Restore it from a backup of the data directory."));
+                }
+                let private = Private { format: PRIVATE_FORMAT, ..Private::default() };
+                write_private(dir, &private)?;
+                private
             }
             Err(e) => return Err(io_error("read", &path, &e)),
         };
@@ -175,6 +183,8 @@ impl Instance {
                 private.format
             )));
         }
+        let rocks = RocksOptions { block_cache_bytes: options.block_cache_bytes, ..RocksOptions::default() };
+        let backend: Arc<dyn Backend> = Arc::new(Rocks::open(dir.join("store"), &rocks)?);
         Instance::start(Some(dir.to_owned()), backend, private, options)
     }
     /// An instance that keeps nothing: for tests.
@@ -362,10 +372,13 @@ impl Instance {
         Ok(Database::open(core, self.cache.clone(), options)?)
     }
     fn save(&self, private: &Private) -> Result<()> {
-        let Some(dir) = &self.dir else { return Ok(()) };
-        let json = serde_json::to_vec_pretty(private).map_err(|e| SqlError::internal(e.to_string()))?;
-        replace_file(dir, "instance.json", &json).map_err(|e| io_error("write", &dir.join("instance.json"), &e))
+        self.dir.as_ref().map_or(Ok(()), |dir| write_private(dir, private))
     }
+}
+
+fn write_private(dir: &Path, private: &Private) -> Result<()> {
+    let json = serde_json::to_vec_pretty(private).map_err(|e| SqlError::internal(e.to_string()))?;
+    replace_file(dir, "instance.json", &json).map_err(|e| io_error("write", &dir.join("instance.json"), &e))
 }
 
 /// Counts a session among its database's as long as it lives.

@@ -54,6 +54,7 @@ use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
 use crate::parse::{self, ast};
 use crate::write::TxnHandle;
+pub use crate::write::copy::CopyPiece;
 use crate::write::copy::{CopyIn, CopyOut};
 
 use extended::{Portal, Prepared, Rerun};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error::SqlError;
 use crate::ir::Field;
 use crate::types::{Row, Type};
+use crate::write::copy::CopyPiece;
 
 /// What one statement turned out to give. After [`Outcome::Rows`] call `Session::fetch` until it is done; after the copies their calls.
 #[derive(Clone, Debug)]
@@ -55,8 +56,8 @@ pub enum Step {
 /// The next piece of COPY TO STDOUT.
 #[derive(Clone, Debug)]
 pub enum CopyStep {
-    /// For one CopyData message: whole lines, or pieces of the binary format.
-    Data(Vec<u8>),
+    /// Some lines, or rows of the binary format.
+    Data(CopyPiece),
     /// All was given: CopyDone and CommandComplete.
     Done {
         /// For CommandComplete.

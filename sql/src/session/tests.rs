@@ -8,7 +8,7 @@ mod speed;
 
 use std::sync::Arc;
 
-use super::{ConnectOptions, CopyStep, Instance, InstanceOptions, Outcome, Session, Step};
+use super::{ConnectOptions, CopyPiece, CopyStep, Instance, InstanceOptions, Outcome, Session, Step};
 use crate::SqlError;
 use crate::functions::SessionCx;
 use crate::types::io;
@@ -83,7 +83,7 @@ fn run(session: &mut Session, sql: &str, data: &str, out: &mut Vec<String>) -> c
                 out.push(session.copy_done()?);
             }
             Outcome::CopyOut(_) => {
-                while let CopyStep::Data(bytes) = session.copy_out()? {
+                while let CopyStep::Data(CopyPiece { bytes, .. }) = session.copy_out()? {
                     out.extend(String::from_utf8_lossy(&bytes).lines().map(str::to_owned));
                 }
             }

@@ -88,7 +88,8 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
             Ok(())
         }),
         AlterAction::SetType { column, ty, collation, using } => {
-            check_collation(collation.as_ref())?;
+            let to = cx.bind(|env| bind::resolve_type(ty, cx.source, env))?.ty;
+            check_collation(collation.as_ref(), to)?;
             set_type(table, column, ty, using.as_ref(), cx)
         }
         AlterAction::AddIdentity { column, always, options } => {
@@ -208,11 +209,11 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
     if empty {
         cx.depend_rows(&old)?;
     }
-    let default = match (&new.column.default, new.column.sequence.filter(|_| new.column.identity.is_some())) {
-        _ if empty => None,
-        (Some(text), _) => Some(cx.bind(|env| bind::bind_default(text, &new.column.name, new.column.type_mod(), env))?),
-        (None, Some(_)) => return Err(SqlError::unsupported("adding an identity column to a table with rows")),
-        (None, None) => None,
+    let identity = new.column.sequence.filter(|_| new.column.identity.is_some());
+    let next_value = identity.map(|sequence| format!("nextval({sequence}::oid::regclass)"));
+    let default = match new.column.default.as_ref().or(next_value.as_ref()).filter(|_| !empty) {
+        Some(text) => Some(cx.bind(|env| bind::bind_default(text, &new.column.name, new.column.type_mod(), env))?),
+        None => None,
     };
     let volatile = default.as_ref().is_some_and(is_volatile);
     if let Some(expr) = default.as_ref().filter(|_| !volatile) {

@@ -39,7 +39,7 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
     }
     let ty = cx.bind(|env| bind::resolve_type(&def.ty, cx.source, env))?;
     check_type(name, ty.ty)?;
-    check_collation(def.collation.as_ref())?;
+    check_collation(def.collation.as_ref(), ty.ty)?;
     let mut new = NewColumn {
         column: Column {
             attnum,
@@ -164,10 +164,16 @@ pub(super) fn check_type(column: &str, ty: Type) -> Result<()> {
 }
 
 /// C is the one collation we have; its other names are accepted.
-pub(super) fn check_collation(collation: Option<&QName>) -> Result<()> {
-    match collation.map(QName::last) {
-        None | Some("C" | "POSIX" | "default" | "ucs_basic") => Ok(()),
-        Some(other) => Err(SqlError::unsupported(format!("collation \"{other}\""))),
+pub(super) fn check_collation(collation: Option<&QName>, ty: Type) -> Result<()> {
+    let Some(name) = collation else { return Ok(()) };
+    let pos = Some(name.pos + 1);
+    match name.last() {
+        _ if ty.element().unwrap_or(ty).category() != b'S' => {
+            let message = format!("collations are not supported by type {}", crate::types::info::format_type(ty, -1));
+            Err(SqlError::new(state::DATATYPE_MISMATCH, message).at(pos))
+        }
+        "C" | "POSIX" | "default" | "ucs_basic" => Ok(()),
+        other => Err(SqlError::unsupported(format!("collation \"{other}\"")).at(pos)),
     }
 }
 

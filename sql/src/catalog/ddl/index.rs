@@ -155,7 +155,7 @@ fn index_column(table: &Table, element: &IndexElement) -> Result<IndexColumn> {
     let [name] = &names[..] else { return Err(SqlError::unsupported("an index on an expression")) };
     let missing = || SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{}\" does not exist", name.text));
     let (_, slot) = table.column(&name.text).ok_or_else(missing)?;
-    column::check_collation(element.collation.as_ref())?;
+    column::check_collation(element.collation.as_ref(), Type(slot.ty))?;
     if let Some(class) = &element.opclass
         && !is_default_class(class.last(), Type(slot.ty))
     {

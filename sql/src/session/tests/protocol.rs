@@ -467,7 +467,7 @@ fn a_copy_that_is_left_is_undone() {
     assert!(shape.binary);
     let mut data = Vec::new();
     while let CopyStep::Data(piece) = s.copy_out().unwrap() {
-        data.extend(piece);
+        data.extend(piece.bytes);
     }
     s.simple("copy t from stdin (format binary)").unwrap();
     s.next_result().unwrap();

@@ -19,4 +19,4 @@ mod tests;
 
 pub use from::{CopyIn, CopyRules};
 pub use options::{CopyOptions, Format, Header};
-pub use to::CopyOut;
+pub use to::{CopyOut, CopyPiece};

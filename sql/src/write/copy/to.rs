@@ -1,5 +1,6 @@
 //! COPY TO: rows become bytes, a piece at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::binary::{SIGNATURE, TRAILER};
@@ -9,6 +10,26 @@ use crate::exec::Cursor;
 use crate::functions::SessionCx;
 use crate::ir::Field;
 use crate::types::{Datum, Row, io};
+
+/// A piece ends with the row that makes it as long as this.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Some rows of COPY TO STDOUT, each for a CopyData message of its own: clients take a message for a row.
+#[derive(Clone, Debug, Default)]
+pub struct CopyPiece {
+    /// The messages' contents, one after the other.
+    pub bytes: Vec<u8>,
+    /// Where each ends.
+    pub ends: Vec<usize>,
+}
+
+impl CopyPiece {
+    /// The messages' contents.
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+}
 
 /// A COPY TO in progress.
 pub struct CopyOut {
@@ -20,6 +41,8 @@ pub struct CopyOut {
     begun: bool,
     ended: bool,
     rows: u64,
+    /// Rows of a batch not given yet.
+    waiting: VecDeque<Row>,
     scratch: Vec<u8>,
 }
 
@@ -37,6 +60,7 @@ impl CopyOut {
             begun: false,
             ended: false,
             rows: 0,
+            waiting: VecDeque::new(),
             scratch: Vec::new(),
         })
     }
@@ -54,30 +78,41 @@ impl CopyOut {
     }
 
     /// The next piece; None at the end.
-    pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut out = Vec::new();
+    pub fn next_piece(&mut self) -> Result<Option<CopyPiece>> {
+        let mut piece = CopyPiece::default();
         if !self.begun {
             self.begun = true;
-            self.head(&mut out);
+            self.head(&mut piece.bytes);
+            // The binary form's head comes with the first row, a header line by itself.
+            if !self.is_binary() && !piece.bytes.is_empty() {
+                piece.ends.push(piece.bytes.len());
+            }
         }
-        while out.is_empty() && !self.ended {
-            self.session.check_cancel()?;
-            match self.cursor.next_batch()? {
-                Some(rows) => {
-                    for row in &rows {
-                        self.row(row, &mut out)?;
-                    }
-                    self.rows += rows.len() as u64;
+        while piece.bytes.len() < PIECE_BYTES && !self.ended {
+            if self.waiting.is_empty() {
+                if !piece.ends.is_empty() {
+                    break;
                 }
-                None => {
-                    self.ended = true;
-                    if self.is_binary() {
-                        out.extend_from_slice(&TRAILER);
+                self.session.check_cancel()?;
+                match self.cursor.next_batch()? {
+                    Some(rows) => self.waiting = rows.into_iter().collect(),
+                    None => {
+                        self.ended = true;
+                        if self.is_binary() {
+                            piece.bytes.extend_from_slice(&TRAILER);
+                            piece.ends.push(piece.bytes.len());
+                        }
+                        break;
                     }
                 }
             }
+            if let Some(row) = self.waiting.pop_front() {
+                self.row(&row, &mut piece.bytes)?;
+                piece.ends.push(piece.bytes.len());
+                self.rows += 1;
+            }
         }
-        Ok((!out.is_empty()).then_some(out))
+        Ok((!piece.ends.is_empty()).then_some(piece))
     }
 
     fn head(&mut self, out: &mut Vec<u8>) {
