@@ -13,7 +13,7 @@ for part in $parts; do
         cargo build --release -p pgbee-benches
         "$target/release/bee" ${BENCH_SIZES:-10000 100000 1000000 10000000}
         if command -v npm >/dev/null 2>&1; then
-            (cd tests/interop && npm ci --no-audit --no-fund --silent && echo "hyperbee (JavaScript), ${BENCH_JS_ENTRIES:-100000} keys" && node ../../benches/compare/hyperbee.mjs "${BENCH_JS_ENTRIES:-100000}")
+            (cd tests/interop && npm ci --no-audit --no-fund --silent && echo "hyperbee (JavaScript), ${BENCH_JS_ENTRIES:-1000000} keys" && node ../../benches/compare/hyperbee.mjs "${BENCH_JS_ENTRIES:-1000000}")
         else
             echo "node and npm are not installed: no JavaScript peer"
         fi

@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use pgbee_engine::bee::{Cache, Direction, KeyRange};
+use pgbee_engine::bee::{Cache, Direction, KeyRange, Operation};
 use pgbee_engine::corestore::{Options, Store};
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::txn::{self, CommitInfo, Database};
@@ -122,11 +122,14 @@ fn hyperbee_reads_our_blocks_as_we_do() {
         let ours = head.bee().get(key).expect("readable").map_or(Value::Null, |e| entry(&e));
         assert_eq!(found["gets"][i], ours, "key {}", hex(key));
     }
-    assert_eq!(
-        found["history"].as_array().expect("a list").len() as u64,
-        core.len().0 - 1,
-        "every block but the header is an entry"
-    );
+    let mut history = Vec::new();
+    let mut ours = head.bee().history(BlockIndex(0)..BlockIndex(core.len().0), Direction::Forward);
+    while let Some(change) = ours.next().expect("readable") {
+        let kind = if change.operation == Operation::Put { "put" } else { "del" };
+        history.push(json!([kind, change.seq.0, hex(&change.key), change.value.as_ref().map(|v| hex(v))]));
+    }
+    assert_eq!(history.len() as u64, core.len().0 - 1, "every block but the header is an entry");
+    assert_eq!(found["history"], Value::from(history));
     for (i, (left, right)) in pairs.iter().enumerate() {
         let (left, right) =
             (database.snapshot_at(*left).expect("a version"), database.snapshot_at(*right).expect("a version"));
