@@ -528,3 +528,27 @@ fn psql_describes_our_objects() {
         assert!(printed.contains(part) && !printed.contains("ERROR"), "{command} printed:\n{printed}");
     }
 }
+
+/// What psql's \password sends for the password "new"; made by a PostgreSQL 15.
+const VERIFIER_OF_NEW: &str = "SCRAM-SHA-256$4096:rEMsa1HQncoK07c/15l7FQ==$QGFNU4UBaUw+RJcbVhSTNZAr8IOj5hadSuRh7Y4QERk=:+pFxOuaplY3Gka82WP6389LEWJzCkpnOvGOJjSzo2Ms=";
+
+#[test]
+fn a_password_can_be_set_from_psql() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = with_password(directory.path(), "old");
+    let psql = |password: &str, words: &[&str]| {
+        let output = Command::new("psql")
+            .args(["-X", "-At", "-h", "127.0.0.1", "-U", "postgres", "-p", &server.port.to_string()])
+            .args(words)
+            .arg("postgres")
+            .env("PGPASSWORD", password)
+            .output()
+            .expect("psql is installed");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned() + String::from_utf8_lossy(&output.stderr).trim()
+    };
+    let plain = psql("old", &["-c", "ALTER ROLE postgres PASSWORD 'new'"]);
+    assert!(plain.contains("hashed by the client"), "{plain}");
+    assert_eq!(psql("old", &["-c", &format!("ALTER USER postgres PASSWORD '{VERIFIER_OF_NEW}'")]), "ALTER ROLE");
+    assert!(psql("old", &["-c", "SELECT 1"]).contains("password authentication failed"));
+    assert_eq!(psql("new", &["-c", "SELECT 1"]), "1");
+}

@@ -34,6 +34,11 @@ pub enum StatementKind {
         if_exists: bool,
         options: Vec<SequenceOption>,
     },
+    /// ALTER ROLE name PASSWORD 'text' | NULL.
+    SetPassword {
+        role: Name,
+        password: Option<String>,
+    },
     CreateDatabase {
         name: Name,
         options: Vec<(String, DefValue)>,

@@ -459,6 +459,21 @@ impl Parser<'_> {
         Ok(Some(QName { pos, ..self.qname()? }))
     }
 
+    /// ALTER ROLE: only its password can be changed.
+    fn alter_role(&mut self, word: &str) -> Result<StatementKind> {
+        let role = self.role()?;
+        self.eat_kw("with");
+        self.eat_kw("encrypted");
+        if !self.eat_kw("password") {
+            return self.skip_unsupported("ALTER", word);
+        }
+        let password = if self.eat_kw("null") { None } else { Some(self.string()?) };
+        if !self.at_end() {
+            return self.skip_unsupported("ALTER", word);
+        }
+        Ok(StatementKind::SetPassword { role, password })
+    }
+
     /// columnDef.
     pub fn column_def(&mut self) -> Result<ColumnDef> {
         let name = self.col_id()?;
@@ -760,6 +775,7 @@ impl Parser<'_> {
         };
         self.advance();
         let kind = match word.as_str() {
+            "role" | "user" if !self.is_kw("mapping") => return self.alter_role(&word),
             "table" => ObjectKind::Table,
             "view" => ObjectKind::View,
             "index" => ObjectKind::Index,

@@ -36,6 +36,8 @@ use crate::write::sequence::Sequences;
 
 /// The database every instance has from the start.
 const FIRST_DATABASE: &str = "postgres";
+/// The one role.
+pub(super) const SUPERUSER_NAME: &str = "postgres";
 /// SQLSTATE of what is in use.
 const OBJECT_IN_USE: &str = "55006";
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::instance::SUPERUSER_NAME;
 use super::query::{Rows, is_query};
 use super::settings::IsolationLevel;
 use super::transaction::{StatementCx, Status, resolver};
@@ -23,6 +24,18 @@ use crate::write::{DmlPlans, Writer};
 /// Columns of the rows these statements give.
 fn text_fields(names: &[&str]) -> Arc<[Field]> {
     names.iter().map(|n| Field { name: Arc::from(*n), ty: Type::TEXT.plain(), table_oid: 0, attnum: 0 }).collect()
+}
+
+/// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, the latter three in base64. Source: PostgreSQL's parse_scram_secret.
+fn is_scram_verifier(text: &str) -> bool {
+    let is_base64 = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+    };
+    let pairs = text.strip_prefix("SCRAM-SHA-256$").and_then(|rest| rest.split_once('$'));
+    let halves = pairs.and_then(|(salt, keys)| Some((salt.split_once(':')?, keys.split_once(':')?)));
+    halves.is_some_and(|((iterations, salt), (stored, server))| {
+        iterations.parse::<u32>().is_ok_and(|n| n > 0) && [salt, stored, server].into_iter().all(is_base64)
+    })
 }
 
 fn command(tag: &str) -> Result<Outcome> {
@@ -79,6 +92,7 @@ impl Session {
             StatementKind::Deallocate(name) => self.deallocate(name.as_ref().map(|n| n.text.as_str())),
             StatementKind::Explain(explain) => self.explain(explain, own),
             StatementKind::Copy(copy) => self.copy(copy, &statement.source),
+            StatementKind::SetPassword { role, password } => self.set_password(&role.text, password.as_deref()),
             StatementKind::CreateDatabase { name, options } => {
                 self.refuse_in_block("CREATE DATABASE")?;
                 check_database_options(options, &self.user)?;
@@ -124,6 +138,20 @@ impl Session {
             },
             other => Err(SqlError::unsupported(unsupported_words(other))),
         }
+    }
+
+    /// ALTER ROLE .. PASSWORD. The password itself never comes here: it would stand in logs and in the client's history.
+    fn set_password(&mut self, role: &str, password: Option<&str>) -> Result<Outcome> {
+        self.refuse_in_block("ALTER ROLE .. PASSWORD")?;
+        if role != SUPERUSER_NAME {
+            return Err(SqlError::new(state::UNDEFINED_OBJECT, format!("role \"{role}\" does not exist")));
+        }
+        if password.is_some_and(|p| !is_scram_verifier(p)) {
+            return Err(SqlError::unsupported("a password that is not hashed by the client")
+                .hint("psql's \\password hashes it before it is sent."));
+        }
+        self.instance.set_password_verifier(role, password)?;
+        command("ALTER ROLE")
     }
 
     /// SET outside of a block lasts: its transaction is the statement.
