@@ -118,6 +118,35 @@ fn a_core_never_looks_inside_a_block_and_a_bee_never_knows_where_blocks_come_fro
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// The map in lib.rs names the engine's modules in reading order, each built on those above it.
+#[test]
+fn engine_modules_use_only_those_above_them() {
+    let lib = std::fs::read_to_string(repository().join("engine/src/lib.rs")).expect("a text");
+    let map = lib.split("//! ```").nth(1).expect("a map of the modules");
+    let order: Vec<&str> = map.lines().skip(1).filter_map(|l| l.strip_prefix("//! ")?.split(' ').next()).collect();
+    let declared = lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';'));
+    assert_eq!(
+        declared.collect::<std::collections::BTreeSet<_>>(),
+        order.iter().copied().collect(),
+        "the map is whole"
+    );
+    let mut found = Vec::new();
+    for (path, text) in rust_files("engine/src") {
+        let inside = path.strip_prefix(repository().join("engine/src")).expect("a file of the engine");
+        let module = inside.components().next().map(|c| c.as_os_str().to_string_lossy().replace(".rs", ""));
+        let Some(at) = order.iter().position(|m| module.as_deref() == Some(m)) else { continue };
+        for (number, line) in code_lines(&text) {
+            for below in order[at + 1..].iter().filter(|m| names(line, &format!("crate::{m}"))) {
+                // An error names the core it is about.
+                if (order[at], *below) != ("error", "crypto") {
+                    found.push(format!("{}:{number}: {below}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 #[test]
 fn sql_knows_no_socket_and_the_server_no_store() {
     let found =

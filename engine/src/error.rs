@@ -11,7 +11,7 @@
 //! Errors are `Clone`, for one failed append is reported to every transaction of its group.
 
 use crate::crypto::key::CoreKey;
-use crate::hypercore::position::{BlockIndex, Version};
+use crate::position::{BlockIndex, Version};
 
 /// The engine's result.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -16,7 +16,7 @@
 //!
 //! Source: mafintosh/flat-tree.
 
-use crate::hypercore::position::{BlockIndex, Length, NodeIndex};
+use crate::position::{BlockIndex, Length, NodeIndex};
 
 /// How far the node is above the leaves.
 pub fn depth(node: NodeIndex) -> u32 {

@@ -13,9 +13,8 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use pgbee_engine::bee::{
-    Batch, Bee, BlockSource, Cache, Direction, Entry, KeyRange, Metadata, Operation, Snapshot, Sub, Writer,
-};
+use pgbee_engine::bee::{Batch, Bee, Cache, Direction, Entry, KeyRange, Metadata, Operation, Snapshot, Sub, Writer};
+use pgbee_engine::hypercore::BlockSource;
 use pgbee_engine::{BlockIndex, Error, Length, Result, Version};
 use serde_json::Value;
 

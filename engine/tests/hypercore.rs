@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pgbee_engine::bee::BlockSource;
 use pgbee_engine::corestore::{Options, Store};
+use pgbee_engine::hypercore::BlockSource;
 use pgbee_engine::hypercore::Core;
 use pgbee_engine::hypercore::append::BLOCK_BYTES_MAX;
 use pgbee_engine::storage::faulty::{Fault, Faulty, Plan};

@@ -66,7 +66,8 @@ mod tests;
 
 use bytes::Bytes;
 
-use crate::{BlockIndex, Error, Result};
+use crate::hypercore::BlockSource;
+use crate::{BlockIndex, Error};
 
 pub use audit::AuditReport;
 pub use batch::Batch;
@@ -79,36 +80,6 @@ pub use range::KeyRange;
 pub use sub::{Sub, SubCursor, SubSnapshot};
 pub use tree::{Bee, Snapshot};
 pub use writer::Writer;
-
-/// Where a bee's blocks are: a core, blocks staged on top of one, or a `Vec` in a test.
-pub trait BlockSource: Send + Sync {
-    /// One block.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MissingBlock`] when it exists but is not held here, [`Error::Invalid`] when there is no
-    /// such block.
-    fn block(&self, index: BlockIndex) -> Result<Bytes>;
-
-    /// The blocks from `first` on, at most `count` of them, by one sequential read where the source has
-    /// such a thing. Only a missing `first` is an error: a missing block further on ends the answer
-    /// early, for readers ask for more than they may need.
-    fn blocks(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
-        let mut blocks = Vec::with_capacity(count.min(1024));
-        for index in first.0..first.0.saturating_add(count as u64) {
-            match self.block(BlockIndex(index)) {
-                Ok(block) => blocks.push(block),
-                Err(error) if blocks.is_empty() => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(blocks)
-    }
-
-    /// Told after a read met a missing block: everything else that the node at hand points to, so that a
-    /// cold descent on a replica asks its peers for all of it at once. May name blocks that are held.
-    fn want(&self, _blocks: &[BlockIndex]) {}
-}
 
 /// A key and its value, as one block holds them. Both are slices of memory shared with the cache: cheap
 /// to clone, never copied.

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::block::Encoder;
 use super::*;
+use crate::Result;
 use crate::{Length, Version};
 
 /// A log in memory. With `sparse`, every block is missing the first time it is asked for.

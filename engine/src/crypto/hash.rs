@@ -16,7 +16,7 @@ use blake2::digest::consts::U32;
 use blake2::digest::{FixedOutput, KeyInit, Update};
 use blake2::{Blake2b, Blake2bMac, Digest};
 
-use crate::hypercore::merkle::TreeNode;
+use crate::crypto::merkle::TreeNode;
 
 /// A BLAKE2b-256 digest.
 pub type Hash = [u8; 32];

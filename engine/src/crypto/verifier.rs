@@ -16,10 +16,10 @@ use std::collections::HashMap;
 use crate::crypto::hash::{Hash, TREE};
 use crate::crypto::key::{CoreKey, KeyPair, PublicKey};
 use crate::crypto::manifest::Manifest;
+use crate::crypto::merkle::{Roots, TreeNode};
 use crate::encoding::compact::{self, DecodeError, Decoder};
 use crate::error::{Error, Result};
-use crate::hypercore::merkle::{Roots, TreeNode};
-use crate::hypercore::position::{Fork, Length, NodeIndex};
+use crate::position::{Fork, Length, NodeIndex};
 
 /// Checks and makes the signatures of one core.
 #[derive(Clone, Debug)]

@@ -16,11 +16,11 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Core, Head};
+use crate::crypto::merkle::Roots;
 use crate::error::{Error, Result};
 use crate::hypercore::bitfield::Bitfield;
-use crate::hypercore::merkle::Roots;
-use crate::hypercore::position::{BlockIndex, Length};
 use crate::hypercore::watch::Position;
+use crate::position::{BlockIndex, Length};
 use crate::storage::key::{self, MetaKey};
 use crate::storage::record::{self, CHUNK_BLOCKS_MAX, Chunk};
 use crate::storage::{Durability, Space, WriteBatch};

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::hypercore::position::{BlockIndex, Length};
+use crate::position::{BlockIndex, Length};
 
 /// Bits of a page.
 pub const PAGE_BITS: u64 = 32768;

@@ -21,12 +21,13 @@
 
 pub mod append;
 pub mod bitfield;
-pub mod merkle;
-pub mod position;
+mod source;
 pub mod stage;
 mod tree;
 pub mod verify_log;
 pub mod watch;
+
+pub use source::BlockSource;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,17 +36,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use crate::bee::BlockSource;
 use crate::crypto::hash::Hash;
 use crate::crypto::key::{CoreKey, DiscoveryKey, KeyPair};
 use crate::crypto::manifest::Manifest;
+use crate::crypto::merkle::{Roots, TreeNode};
 use crate::crypto::verifier::Verifier;
 use crate::error::{Error, Result};
 use crate::hypercore::append::WriterLock;
 use crate::hypercore::bitfield::Bitfield;
-use crate::hypercore::merkle::{Roots, TreeNode};
-use crate::hypercore::position::{BlockIndex, Fork, Length, NodeIndex};
 use crate::hypercore::watch::{Position, Watch};
+use crate::position::{BlockIndex, Fork, Length, NodeIndex};
 use crate::storage::key::{self, CoreId, MetaKey};
 use crate::storage::record::{self, CoreRecord, HeadRecord};
 use crate::storage::{Backend, Durability, Space, WriteBatch};

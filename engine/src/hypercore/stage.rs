@@ -20,10 +20,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::append::{Writer, check_sizes};
-use super::{Core, Head};
-use crate::bee::BlockSource;
+use super::{BlockSource, Core, Head};
 use crate::error::{Error, Result};
-use crate::hypercore::position::{BlockIndex, Length};
+use crate::position::{BlockIndex, Length};
 use crate::storage::{Durability, WriteBatch};
 
 /// Bytes of blocks that are written as one batch; what a push holds in memory besides its input.

@@ -1,9 +1,9 @@
 //! Reading packed Merkle nodes; how they are packed is told in [`crate::storage::record`].
 
+use crate::crypto::merkle::TreeNode;
 use crate::error::{Error, Result};
 use crate::flat_tree;
-use crate::hypercore::merkle::TreeNode;
-use crate::hypercore::position::NodeIndex;
+use crate::position::NodeIndex;
 use crate::storage::key::{self, CoreId};
 use crate::storage::record;
 use crate::storage::{Backend, Space};

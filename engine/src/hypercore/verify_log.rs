@@ -13,11 +13,11 @@
 //! ```
 
 use super::{Core, name};
+use crate::crypto::merkle::{Roots, TreeNode};
 use crate::crypto::verifier::Verifier;
 use crate::error::{Error, Result};
 use crate::flat_tree;
-use crate::hypercore::merkle::{Roots, TreeNode};
-use crate::hypercore::position::{BlockIndex, Length};
+use crate::position::{BlockIndex, Length};
 use crate::storage::record::{self, CHUNK_BLOCKS_MAX};
 use crate::storage::{Space, key};
 

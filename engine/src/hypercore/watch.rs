@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::hypercore::position::{Fork, Length};
+use crate::position::{Fork, Length};
 
 /// Where a core stands: what is waited for. A truncation shows as a new fork.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

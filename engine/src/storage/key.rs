@@ -18,7 +18,7 @@
 //! were made.
 
 use crate::crypto::key::DiscoveryKey;
-use crate::hypercore::position::BlockIndex;
+use crate::position::BlockIndex;
 use crate::storage::Range;
 
 /// A core's number within one store.

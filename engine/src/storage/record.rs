@@ -29,11 +29,11 @@ use bytes::Bytes;
 
 use crate::crypto::hash::Hash;
 use crate::crypto::key::CoreKey;
+use crate::crypto::merkle::TreeNode;
 use crate::encoding::compact::{self, DecodeError, Decoder};
 use crate::error::{Error, Result};
 use crate::flat_tree;
-use crate::hypercore::merkle::TreeNode;
-use crate::hypercore::position::{BlockIndex, Fork, Length, NodeIndex};
+use crate::position::{BlockIndex, Fork, Length, NodeIndex};
 use crate::storage::checksum::crc32c;
 
 /// Bytes of the checksum in front of every value.
@@ -259,7 +259,7 @@ impl Chunk {
         }
     }
 
-    /// The next node, in the order in which [`Roots::append`](crate::hypercore::merkle::Roots::append)
+    /// The next node, in the order in which [`Roots::append`](crate::crypto::merkle::Roots::append)
     /// completes them.
     pub fn push(&mut self, node: &TreeNode) {
         self.payload.extend_from_slice(&node.size.to_le_bytes());
@@ -314,7 +314,7 @@ fn completed_before(block: BlockIndex) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypercore::merkle::Roots;
+    use crate::crypto::merkle::Roots;
 
     #[test]
     fn every_node_is_found_in_its_chunk() {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::spill::Run;
 use crate::bee::{Direction, KeyRange};
 use crate::error::Result;
-use crate::hypercore::position::Version;
+use crate::position::Version;
 
 /// What a map entry costs beside the bytes of key and value, about: two `Bytes`, their allocations, and
 /// a share of the tree.

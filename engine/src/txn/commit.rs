@@ -29,9 +29,10 @@ use super::database::Options;
 use super::log::Log;
 use super::record::{self, CommitRecord, Trail};
 use super::transaction::Transaction;
-use crate::bee::{self, Batch, Bee, BlockSource, Cache, KeyRange, Writer};
+use crate::bee::{self, Batch, Bee, Cache, KeyRange, Writer};
 use crate::error::Result;
-use crate::hypercore::position::{BlockIndex, Version};
+use crate::hypercore::BlockSource;
+use crate::position::{BlockIndex, Version};
 use crate::storage::Durability;
 
 /// What a commit is told beside its writes.

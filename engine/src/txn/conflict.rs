@@ -23,7 +23,7 @@ use super::chunk::as_slice;
 use super::transaction::Transaction;
 use crate::bee::{Bee, KeyRange, Snapshot};
 use crate::error::{Error, Result};
-use crate::hypercore::position::Version;
+use crate::position::Version;
 
 /// What a transaction relied on without writing it. Bounded: beyond [`Relied::MOST`] keys or ranges it
 /// remembers the one range that covers them all, which can only find more conflicts.

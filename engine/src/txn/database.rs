@@ -18,7 +18,7 @@ use crate::bee::{Bee, Cache, Direction};
 use crate::crypto::key::CoreKey;
 use crate::error::{Error, Result};
 use crate::hypercore::Core;
-use crate::hypercore::position::Version;
+use crate::position::Version;
 
 /// The most bytes user, application and message of a commit can have together.
 const INFO_BYTES_MAX: usize = 1 << 20;

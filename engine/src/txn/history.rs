@@ -10,7 +10,7 @@ use super::log::Log;
 use super::record::{self, CommitRecord};
 use crate::bee::{Direction, KeyRange};
 use crate::error::Result;
-use crate::hypercore::position::{BlockIndex, Version};
+use crate::position::{BlockIndex, Version};
 
 /// Commits in order, newest first or oldest first. Made by
 /// [`Database::commits`](super::Database::commits).

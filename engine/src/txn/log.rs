@@ -8,7 +8,7 @@ use super::record::{self, CommitRecord};
 use crate::bee::block::Block;
 use crate::error::Result;
 use crate::hypercore::Core;
-use crate::hypercore::position::{BlockIndex, Version};
+use crate::position::{BlockIndex, Version};
 
 /// Reads commit records. A version found here may lie anywhere up to the core's length.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::hypercore::position::Version;
+use crate::position::Version;
 
 type Callback = Arc<dyn Fn(Version) + Send + Sync>;
 

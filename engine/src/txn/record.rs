@@ -38,7 +38,7 @@
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
-use crate::hypercore::position::{BlockIndex, Version};
+use crate::position::{BlockIndex, Version};
 
 /// The reserved key that ends every transaction. It sorts after all other keys of a pgbee database.
 pub const KEY: &[u8] = &[0x06];

@@ -17,7 +17,7 @@ use super::{CommitInfo, CommitRecord, Database, Options, ReadView, Snapshot, Tra
 use crate::bee::{Cache, Direction, KeyRange};
 use crate::corestore::{self, Store};
 use crate::error::Result;
-use crate::hypercore::position::Version;
+use crate::position::Version;
 use crate::storage::memory::Memory;
 
 #[test]

@@ -6,7 +6,7 @@ use super::history::History;
 use super::log::Log;
 use crate::bee::{self, Cursor, Direction, Entry, KeyRange};
 use crate::error::{Error, Result};
-use crate::hypercore::position::Version;
+use crate::position::Version;
 
 /// An ordered read of a [`Snapshot`]: the bee's own cursor.
 pub type Scan = Cursor;

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use super::chunk::{Batch, Write};
 use crate::bee::{Direction, KeyRange};
 use crate::error::{Error, Result};
-use crate::hypercore::position::Version;
+use crate::position::Version;
 use crate::storage::{Backend, Durability, Range, Space, WriteBatch, after_prefix};
 
 /// Bytes of one batch written to the scratch space.

@@ -12,7 +12,7 @@ use super::writes::WriteSet;
 use crate::bee::{Direction, KeyRange};
 use crate::error::{Error, Result};
 use crate::hypercore::append::BLOCK_BYTES_MAX;
-use crate::hypercore::position::Version;
+use crate::position::Version;
 
 /// The most bytes a key and its value can have together: what a block can, less its tree nodes.
 pub const ENTRY_BYTES_MAX: usize = BLOCK_BYTES_MAX - (64 << 10);

@@ -9,7 +9,7 @@ use super::chunk::{Chunk, WriteScan};
 use super::snapshot::{Scan, Snapshot, value_of};
 use crate::bee::{Direction, Entry, KeyRange};
 use crate::error::Result;
-use crate::hypercore::position::Version;
+use crate::position::Version;
 
 /// A snapshot with some uncommitted writes laid over it. It never changes: what the transaction writes
 /// after the view was taken is not in it, so a statement that reads through a view taken at its start

@@ -28,7 +28,7 @@ use super::chunk::{self, Chunk, Memory, Write, WriteScan};
 use super::spill::Scratch;
 use crate::bee::{Direction, KeyRange};
 use crate::error::{Error, Result};
-use crate::hypercore::position::Version;
+use crate::position::Version;
 
 /// So many neighbouring runs of one tier are merged into one of the next.
 const RUNS_MERGED: usize = 16;

@@ -12,7 +12,7 @@
 
 use crate::crypto::hash::{self, Hash};
 use crate::flat_tree;
-use crate::hypercore::position::{Length, NodeIndex};
+use crate::position::{Length, NodeIndex};
 
 /// One Merkle node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

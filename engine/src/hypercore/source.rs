@@ -1,0 +1,36 @@
+//! Reading blocks without knowing where they lie: [`BlockSource`], all that a bee sees of the log beneath it.
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::position::BlockIndex;
+
+/// Where the blocks of one log are read: a core, blocks staged on top of one, or a `Vec` in a test.
+pub trait BlockSource: Send + Sync {
+    /// One block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingBlock`] when it exists but is not held here, [`Error::Invalid`] when there is no
+    /// such block.
+    fn block(&self, index: BlockIndex) -> Result<Bytes>;
+
+    /// The blocks from `first` on, at most `count` of them, by one sequential read where the source has
+    /// such a thing. Only a missing `first` is an error: a missing block further on ends the answer
+    /// early, for readers ask for more than they may need.
+    fn blocks(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
+        let mut blocks = Vec::with_capacity(count.min(1024));
+        for index in first.0..first.0.saturating_add(count as u64) {
+            match self.block(BlockIndex(index)) {
+                Ok(block) => blocks.push(block),
+                Err(error) if blocks.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Told after a read met a missing block: all others that the reader will ask for next, so that a replica
+    /// asks its peers for them at once. May name blocks that are held.
+    fn want(&self, _blocks: &[BlockIndex]) {}
+}
