@@ -262,14 +262,14 @@ impl Store {
 
     fn create(&self, state: &mut State, core: CoreRecord) -> Result<Arc<Core>> {
         let id = CoreId(state.record.next_core);
-        let next = StoreRecord { next_core: id.0 + 1, ..state.record.clone() };
+        // Before the write: were it said to have failed and yet there, the next core must not get the same id.
+        state.record.next_core += 1;
         let mut batch = WriteBatch::new();
         let at = MetaKey::Store.encode();
-        batch.put(Space::Meta, &at, &record::encode(&at, &next));
+        batch.put(Space::Meta, &at, &record::encode(&at, &state.record));
         let at = MetaKey::Discovery(core.key.discovery_key()).encode();
         batch.put(Space::Meta, &at, &record::encode(&at, &CoreLink(id.0)));
         self.write_core(batch, id, &core)?;
-        state.record = next;
         self.open_core(state, id)
     }
 
@@ -364,6 +364,7 @@ fn clear_scratch(backend: &dyn Backend) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::faulty::{Fault, Faulty, Plan};
     use crate::storage::memory::Memory;
     use bytes::Bytes;
 
@@ -422,6 +423,28 @@ mod tests {
         let core = store.get_by_key_pair(&pair).unwrap();
         assert!(core.is_writable());
         core.append(&[Bytes::from("x")], Durability::Sync).unwrap();
+    }
+
+    #[test]
+    fn a_core_id_is_not_used_twice_whatever_a_failed_write_did() {
+        for fault in [Fault::FailBefore, Fault::FailAfter] {
+            let faulty = Arc::new(Faulty::new(Arc::new(Memory::new()), Plan::none()));
+            let backend: Arc<dyn Backend> = faulty.clone();
+            let store = open(&backend, None).unwrap();
+            faulty.set_plan(Plan::at(faulty.writes() + 1, fault));
+            assert!(matches!(store.get_by_name("one"), Err(Error::Storage(_))), "{fault:?}");
+            let names = ["two", "one"];
+            for name in names {
+                let core = store.get_by_name(name).unwrap();
+                core.append(&[Bytes::from(name)], Durability::Sync).unwrap();
+            }
+            drop(store);
+            let store = open(&backend, None).unwrap();
+            for name in names {
+                let core = store.get_by_name(name).unwrap();
+                assert_eq!((core.len().0, core.get(crate::BlockIndex(0)).unwrap().as_ref()), (1, name.as_bytes()));
+            }
+        }
     }
 
     #[test]
