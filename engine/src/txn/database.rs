@@ -412,6 +412,11 @@ mod tests {
         let mut txn = db.begin();
         let huge = vec![0; crate::txn::ENTRY_BYTES_MAX];
         assert!(matches!(txn.put("k", huge.clone()), Err(Error::Invalid(_))));
+        assert!(matches!(txn.delete([&huge[..], b"k"].concat()), Err(Error::Invalid(_))));
+        let reserved = crate::txn::COMMIT_RECORD_KEY;
+        assert!(matches!(txn.put(reserved, "no commit"), Err(Error::Invalid(_))));
+        assert!(matches!(txn.delete(reserved), Err(Error::Invalid(_))));
+        assert!(txn.is_read_only());
         txn.put("k", huge[1..].to_vec()).unwrap();
         assert_eq!(db.commit(txn, CommitInfo::at(0)), Ok(Version(3)));
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::conflict::Relied;
+use super::record;
 use super::snapshot::Snapshot;
 use super::spill::Scratch;
 use super::view::{ReadView, ViewScan};
@@ -78,15 +79,12 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when key and value together exceed [`ENTRY_BYTES_MAX`]. [`Error::Storage`] when
-    /// the writes outgrow memory and cannot be put aside; the transaction is still sound.
+    /// [`Error::Invalid`] when key and value together exceed [`ENTRY_BYTES_MAX`], or the key is the commit
+    /// record's. [`Error::Storage`] when the writes outgrow memory and cannot be put aside; the transaction
+    /// is still sound.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
         let (key, value) = (key.into(), value.into());
-        let bytes = key.len() + value.len();
-        if bytes > ENTRY_BYTES_MAX {
-            let most = format!("an entry of {bytes} bytes; at most {ENTRY_BYTES_MAX} are possible");
-            return Err(Error::Invalid(most));
-        }
+        check(&key, value.len())?;
         self.writes.put(key, Some(value), self.base.version())
     }
 
@@ -96,7 +94,9 @@ impl Transaction {
     ///
     /// As [`put`](Transaction::put).
     pub fn delete(&mut self, key: impl Into<Bytes>) -> Result<()> {
-        self.writes.put(key.into(), None, self.base.version())
+        let key = key.into();
+        check(&key, 0)?;
+        self.writes.put(key, None, self.base.version())
     }
 
     /// Whether there is nothing to commit.
@@ -190,4 +190,17 @@ impl Transaction {
     pub(crate) fn is_of(&self, scratch: &Arc<Scratch>) -> bool {
         Arc::ptr_eq(&self.scratch, scratch)
     }
+}
+
+/// What cannot be committed is refused where it is written, for at the commit it would fail others, too.
+fn check(key: &[u8], value_bytes: usize) -> Result<()> {
+    let bytes = key.len() + value_bytes;
+    if bytes > ENTRY_BYTES_MAX {
+        return Err(Error::Invalid(format!("an entry of {bytes} bytes; at most {ENTRY_BYTES_MAX} are possible")));
+    }
+    // A block with this key ends a version, wherever it stands.
+    if key == record::KEY {
+        return Err(Error::invalid("key 06 is kept for commit records"));
+    }
+    Ok(())
 }
