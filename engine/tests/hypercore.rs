@@ -2,19 +2,21 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use pgbee_engine::corestore::{Options, Store};
-use pgbee_engine::hypercore::BlockSource;
-use pgbee_engine::hypercore::Core;
+use pgbee_engine::crypto::key::KeyPair;
+use pgbee_engine::crypto::manifest::Manifest;
 use pgbee_engine::hypercore::append::BLOCK_BYTES_MAX;
+use pgbee_engine::hypercore::{BlockSource, Core};
 use pgbee_engine::storage::faulty::{Fault, Faulty, Plan};
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::storage::rocks::{Rocks, RocksOptions};
-use pgbee_engine::storage::{Backend, Durability, Range, Space, WriteBatch};
+use pgbee_engine::storage::{Backend, Durability, Range, Scan, Space, Statistics, WriteBatch};
 use pgbee_engine::{BlockIndex, Error, Fork, Length, StorageErrorKind};
 
 fn block(n: u64) -> Bytes {
@@ -325,6 +327,16 @@ fn damaged_nodes_and_heads_are_found() {
         // The roots 63, 159 and 197 are in both; opening needs all of them.
         assert_eq!(corrupt_block(open(&backend)), None);
     }
+    // One chunk that says it is both, with all their nodes.
+    let (backend, core) = fresh();
+    let chunks: Vec<_> = backend.scan(Space::Tree, Range::all(), false).map(Result::unwrap).collect();
+    let forged = [&[100], &chunks[0].1[5..], &chunks[1].1[5..]].concat();
+    let checksum = pgbee_engine::storage::record::seal(&chunks[1].0, &forged);
+    let mut batch = WriteBatch::new();
+    batch.delete(Space::Tree, &chunks[0].0);
+    batch.put_parts(Space::Tree, &chunks[1].0, &[&checksum, &forged]);
+    backend.write(batch, Durability::Sync).unwrap();
+    assert_eq!(corrupt_block(core.verify(|_, _| ())), Some(BlockIndex(0)));
     // The head: found at open, wherever the bit is.
     let (backend, core) = fresh();
     let meta: Vec<_> = backend.scan(Space::Meta, Range::all(), false).map(Result::unwrap).collect();
@@ -353,4 +365,53 @@ fn a_store_that_lost_its_newest_block_does_not_open() {
     drop(core);
     alter(&*backend, Space::Block, 7, |value| value[9] ^= 1);
     assert_eq!(corrupt_block(open(&backend)), Some(BlockIndex(7)));
+}
+
+/// Calls something before each write.
+struct Watched<F> {
+    inner: Memory,
+    before_write: F,
+}
+
+impl<F: Fn() + Send + Sync> Backend for Watched<F> {
+    fn get(&self, space: Space, key: &[u8]) -> pgbee_engine::Result<Option<Bytes>> {
+        self.inner.get(space, key)
+    }
+
+    fn scan(&self, space: Space, range: Range, reverse: bool) -> Scan<'_> {
+        self.inner.scan(space, range, reverse)
+    }
+
+    fn write(&self, batch: WriteBatch, durability: Durability) -> pgbee_engine::Result<()> {
+        (self.before_write)();
+        self.inner.write(batch, durability)
+    }
+
+    fn sync(&self) -> pgbee_engine::Result<()> {
+        self.inner.sync()
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.inner.statistics()
+    }
+}
+
+#[test]
+fn nobody_waits_for_the_disk_while_a_manifest_is_learnt() {
+    let manifest = Manifest::single(KeyPair::from_seed(&[5; 32]).public_key());
+    let watched: Arc<Mutex<Option<Arc<Core>>>> = Arc::default();
+    let seen = watched.clone();
+    let before_write = move || {
+        let Some(core) = seen.lock().unwrap().clone() else { return };
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || tell.send(core.verifier().is_some()));
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(false), "a reader waits for the write");
+    };
+    let backend = Arc::new(Watched { inner: Memory::new(), before_write });
+    let store = Store::open(backend, Options::default()).unwrap();
+    let core = store.get_by_key(manifest.key()).unwrap();
+    *watched.lock().unwrap() = Some(core.clone());
+    core.learn_manifest(manifest.clone()).unwrap();
+    assert_eq!(core.manifest(), Some(manifest));
+    *watched.lock().unwrap() = None;
 }

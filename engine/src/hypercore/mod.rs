@@ -151,8 +151,7 @@ impl Core {
     ///
     /// [`Error::InvalidManifest`] unless it belongs to this core's key; [`Error::Storage`].
     pub fn learn_manifest(&self, manifest: Manifest) -> Result<()> {
-        let mut known = self.verifier.write();
-        if known.is_some() {
+        if self.verifier.read().is_some() {
             return Ok(());
         }
         let verifier = Verifier::new(self.key, manifest)?;
@@ -163,8 +162,10 @@ impl Core {
         core.manifest = Some(verifier.manifest().encode());
         let mut batch = WriteBatch::new();
         batch.put(Space::Meta, &at, &record::encode(&at, &core));
+        // Not under the lock, for readers would wait for the disk. Two who learn at a time write the same:
+        // one key has one manifest.
         self.backend.write(batch, Durability::Sync)?;
-        *known = Some(Arc::new(verifier));
+        self.verifier.write().get_or_insert_with(|| Arc::new(verifier));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Waiting for a core to grow, without a runtime: a condition variable for threads, a plain `std` future
 //! for tasks. Replication and `bee_wait_for` wait here.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,13 +32,15 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct State {
     position: Position,
-    wakers: Vec<Waker>,
+    /// Of those who wait, each under its number.
+    wakers: BTreeMap<u64, Waker>,
+    next_waiter: u64,
 }
 
 impl Watch {
     /// At a position.
     pub fn new(position: Position) -> Arc<Watch> {
-        let state = State { position, wakers: Vec::new() };
+        let state = State { position, ..State::default() };
         Arc::new(Watch { state: Mutex::new(state), grown: Condvar::new() })
     }
 
@@ -58,7 +61,7 @@ impl Watch {
         };
         self.grown.notify_all();
         // Outside of the lock: a waker may run anything, also code that asks for the position.
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
     }
 
     /// Block this thread until the core stands elsewhere than `seen`, or the time is over. Where it
@@ -78,30 +81,43 @@ impl Watch {
 
     /// A future that is ready once the core stands elsewhere than `seen`.
     pub fn changed(self: &Arc<Self>, seen: Position) -> Changed {
-        Changed { watch: self.clone(), seen }
+        Changed { watch: self.clone(), seen, waiter: None }
     }
 }
 
-/// Ready once a core stands elsewhere; see [`Watch::changed`].
+/// Ready once a core stands elsewhere; see [`Watch::changed`]. Dropped before that, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Changed {
     watch: Arc<Watch>,
     seen: Position,
+    /// Its number among those who wait, once it has waited.
+    waiter: Option<u64>,
 }
 
 impl Future for Changed {
     type Output = Position;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Position> {
-        let mut state = self.watch.state.lock();
-        if state.position != self.seen {
+        let this = self.get_mut();
+        let mut state = this.watch.state.lock();
+        if state.position != this.seen {
             return Poll::Ready(state.position);
         }
-        // A task that is polled again without having been woken must not pile up here.
-        if !state.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            state.wakers.push(context.waker().clone());
-        }
+        let waiter = *this.waiter.get_or_insert_with(|| {
+            state.next_waiter += 1;
+            state.next_waiter
+        });
+        let before = state.wakers.insert(waiter, context.waker().clone());
+        drop(state);
+        drop(before); // a waker may own a task, and that anything
         Poll::Pending
+    }
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        let waker = self.waiter.and_then(|waiter| self.watch.state.lock().wakers.remove(&waiter));
+        drop(waker); // not under the lock, as above
     }
 }
 
@@ -128,14 +144,33 @@ mod tests {
         assert_eq!(watch.wait(at(1), Duration::from_secs(60)), at(3));
     }
 
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_waits_no_more_is_forgotten() {
+        let watch = Watch::new(at(0));
+        let (left, stays) = (Arc::new(Count(AtomicUsize::new(0))), Arc::new(Count(AtomicUsize::new(0))));
+        let mut waiting = watch.changed(at(0));
+        let waker = Waker::from(stays.clone());
+        assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker)).is_pending());
+        for _ in 0..100 {
+            let waker = Waker::from(left.clone());
+            let mut changed = watch.changed(at(0));
+            assert!(Pin::new(&mut changed).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!((watch.state.lock().wakers.len(), Arc::strong_count(&left)), (1, 1));
+        watch.publish(at(1));
+        assert_eq!((left.0.load(Ordering::Relaxed), stays.0.load(Ordering::Relaxed)), (0, 1));
+    }
+
     #[test]
     fn tasks_are_woken_once() {
-        struct Count(AtomicUsize);
-        impl Wake for Count {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
         let count = Arc::new(Count(AtomicUsize::new(0)));
         let waker = Waker::from(count.clone());
         let mut context = Context::from_waker(&waker);

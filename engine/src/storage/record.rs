@@ -42,6 +42,9 @@ pub const CHECKSUM_BYTES: usize = 4;
 /// How many blocks' nodes share a record at most: about 5 KB, read for one node.
 pub const CHUNK_BLOCKS_MAX: usize = 64;
 
+/// More blocks than any core has; the arithmetic of their nodes does not overflow below it.
+const BLOCKS_MAX: u64 = 1 << 62;
+
 /// Bytes of one packed node.
 const NODE_BYTES: usize = 40;
 
@@ -276,7 +279,10 @@ impl Chunk {
 pub fn chunk_first(last: BlockIndex, payload: &[u8]) -> std::result::Result<BlockIndex, &'static str> {
     let broken = "a chunk of Merkle nodes has an impossible length";
     let blocks = u64::from(*payload.first().ok_or(broken)?);
-    let first = (last.0 + 1).checked_sub(blocks).filter(|_| blocks > 0).ok_or(broken)?;
+    if !(1..=CHUNK_BLOCKS_MAX as u64).contains(&blocks) || last.0 >= BLOCKS_MAX {
+        return Err(broken);
+    }
+    let first = (last.0 + 1).checked_sub(blocks).ok_or(broken)?;
     let nodes = completed_before(last.next()) - completed_before(BlockIndex(first));
     if payload.len() as u64 != 1 + nodes * NODE_BYTES as u64 {
         return Err(broken);
@@ -341,6 +347,18 @@ mod tests {
             let short = &chunk.payload()[..chunk.payload().len() - 1];
             assert!(chunk_first(last, short).is_err() && chunk_first(last, &[]).is_err());
         }
+    }
+
+    #[test]
+    fn chunks_that_nobody_writes_are_refused() {
+        let most = CHUNK_BLOCKS_MAX as u64;
+        for (last, blocks, is_sound) in [(300, most, true), (300, most + 1, false), (300, 0, false), (9, 11, false)] {
+            let nodes = completed_before(BlockIndex(last + 1))
+                - completed_before(BlockIndex((last + 1).saturating_sub(blocks)));
+            let payload = [vec![blocks as u8], vec![0; nodes as usize * NODE_BYTES]].concat();
+            assert_eq!(chunk_first(BlockIndex(last), &payload).is_ok(), is_sound, "{blocks} blocks up to {last}");
+        }
+        assert!(chunk_first(BlockIndex(u64::MAX), &[1]).is_err());
     }
 
     #[test]
