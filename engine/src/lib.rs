@@ -10,7 +10,7 @@
 //! ```text
 //! position    what a number counts: block, node, length, fork, version
 //! error       what can go wrong, sorted by what the caller does next
-//! encoding    compact-encoding and protobuf: the bytes of the JavaScript stack
+//! encoding    compact-encoding and protobuf: the bytes of the JavaScript stack; the order of bytes
 //! flat_tree   arithmetic of the numbering of Merkle nodes
 //! crypto      hashes, Merkle trees, keys, manifests: who may sign a log and what exactly is signed
 //! storage     one ordered, atomic, crash-safe key-value store for all logs (RocksDB, memory, faulty)

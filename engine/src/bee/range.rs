@@ -5,6 +5,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::Direction;
+use crate::encoding::order::after_prefix;
 
 /// The keys between two bounds. Keys compare as unsigned bytes, a prefix before what it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,8 @@ impl KeyRange {
     pub fn prefix(prefix: &[u8]) -> KeyRange {
         KeyRange {
             start: Bound::Included(Bytes::copy_from_slice(prefix)),
-            end: match successor(prefix) {
-                Some(next) => Bound::Excluded(next),
+            end: match after_prefix(prefix) {
+                Some(next) => Bound::Excluded(next.into()),
                 None => Bound::Unbounded,
             },
         }
@@ -98,25 +99,14 @@ impl Default for KeyRange {
     }
 }
 
-/// The smallest bytes greater than everything that begins with `prefix`; `None` when nothing is (no
-/// bytes, or all of them ff).
-pub(crate) fn successor(prefix: &[u8]) -> Option<Bytes> {
-    let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
-    let mut next = prefix[..=last].to_vec();
-    next[last] += 1;
-    Some(next.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_ends_where_its_successor_begins() {
-        assert_eq!(successor(b"ab").as_deref(), Some(&b"ac"[..]));
-        assert_eq!(successor(&[1, 0xff, 0xff]).as_deref(), Some(&[2][..]));
-        assert_eq!(successor(&[0xff]), None);
-        assert_eq!(successor(b""), None);
+    fn a_prefix_ends_where_the_next_begins() {
+        assert_eq!(KeyRange::prefix(b"ab").end, Bound::Excluded(Bytes::from_static(b"ac")));
+        assert_eq!(KeyRange::prefix(&[0xff]).end, Bound::Unbounded);
         let range = KeyRange::prefix(&[7, 0xff]);
         assert!(range.contains(&[7, 0xff]) && range.contains(&[7, 0xff, 0xff, 9]));
         assert!(!range.contains(&[8]) && !range.contains(&[7, 0xfe, 0xff]));

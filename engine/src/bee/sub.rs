@@ -15,9 +15,9 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::range::successor;
 use super::{Cursor, Direction, Entry, KeyRange, Snapshot};
 use crate::Result;
+use crate::encoding::order::after_prefix;
 
 /// A prefix, and how keys are put behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,8 +62,8 @@ impl Sub {
                 Bound::Unbounded => Bound::Excluded(self.key(&[0])),
                 start => start,
             },
-            end: match (bound(&range.end), successor(&self.prefix)) {
-                (Bound::Unbounded, Some(next)) => Bound::Excluded(next),
+            end: match (bound(&range.end), after_prefix(&self.prefix)) {
+                (Bound::Unbounded, Some(next)) => Bound::Excluded(next.into()),
                 (end, _) => end,
             },
         }

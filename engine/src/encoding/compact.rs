@@ -116,10 +116,16 @@ impl<'a> Decoder<'a> {
 
     /// A variable-length number. Values above 2^53 - 1, which no JavaScript peer can write, are refused.
     pub fn uint(&mut self) -> Result<u64> {
+        let n = self.wide_uint()?;
+        if n > SAFE_INTEGER_MAX { Err(DecodeError::TooLarge) } else { Ok(n) }
+    }
+
+    /// A variable-length number of any size: for what no JavaScript peer has to read.
+    pub fn wide_uint(&mut self) -> Result<u64> {
         match self.uint8()? {
             0xfd => self.fixed().map(|bytes| u16::from_le_bytes(bytes).into()),
             0xfe => self.fixed().map(|bytes| u32::from_le_bytes(bytes).into()),
-            0xff => self.uint64(),
+            0xff => self.fixed().map(u64::from_le_bytes),
             n => Ok(n.into()),
         }
     }
@@ -131,8 +137,12 @@ impl<'a> Decoder<'a> {
 
     /// A zig-zag number.
     pub fn int(&mut self) -> Result<i64> {
-        let n = self.uint()?;
-        Ok((n >> 1) as i64 ^ -((n & 1) as i64))
+        self.uint().map(unzigzag)
+    }
+
+    /// A zig-zag number of any size: see [`wide_uint`](Decoder::wide_uint).
+    pub fn wide_int(&mut self) -> Result<i64> {
+        self.wide_uint().map(unzigzag)
     }
 
     /// Bytes behind their length.
@@ -205,6 +215,10 @@ impl<'a> Decoder<'a> {
             }
         }
     }
+}
+
+fn unzigzag(n: u64) -> i64 {
+    (n >> 1) as i64 ^ -((n & 1) as i64)
 }
 
 /// Append a variable-length number in its shortest form.
@@ -337,6 +351,16 @@ mod tests {
             let mut out = Vec::new();
             int(&mut out, n as i64 / -2);
             prop_assert_eq!(Decoder::new(&out).int(), Ok(n as i64 / -2));
+        }
+
+        #[test]
+        fn wide_numbers_round_trip(n: u64, signed: i64) {
+            let mut out = Vec::new();
+            uint(&mut out, n);
+            int(&mut out, signed);
+            let mut d = Decoder::new(&out);
+            prop_assert_eq!((d.wide_uint(), d.wide_int(), d.finish()), (Ok(n), Ok(signed), Ok(())));
+            prop_assert_eq!(Decoder::new(&out).uint().is_ok(), n <= SAFE_INTEGER_MAX);
         }
 
         #[test]

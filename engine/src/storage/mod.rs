@@ -32,6 +32,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::encoding::order::after_prefix;
 use crate::error::Result;
 
 /// The store's format: keys, records, spaces. Raised when an older pgbee could not read what we write.
@@ -103,14 +104,6 @@ impl Range {
     pub fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
-}
-
-/// The first key after all that begin with `prefix`; `None` if there is none.
-pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
-    let mut end = prefix[..=last].to_vec();
-    end[last] += 1;
-    Some(end)
 }
 
 /// Keys and values in order; each may fail to be read.
@@ -345,13 +338,5 @@ mod tests {
                 Change::DeleteRange { space: Space::Tree, start: b"a", end: b"b" },
             ]
         );
-    }
-
-    #[test]
-    fn the_end_of_a_prefix() {
-        assert_eq!(after_prefix(b"a"), Some(b"b".to_vec()));
-        assert_eq!(after_prefix(&[1, 0xff, 0xff]), Some(vec![2]));
-        assert_eq!(after_prefix(&[0xff]), None);
-        assert_eq!(after_prefix(b""), None);
     }
 }

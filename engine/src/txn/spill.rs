@@ -24,9 +24,10 @@ use bytes::Bytes;
 
 use super::chunk::{Batch, Write};
 use crate::bee::{Direction, KeyRange};
+use crate::encoding::order::after_prefix;
 use crate::error::{Error, Result};
 use crate::position::Version;
-use crate::storage::{Backend, Durability, Range, Space, WriteBatch, after_prefix};
+use crate::storage::{Backend, Durability, Range, Space, WriteBatch};
 
 /// Bytes of one batch written to the scratch space.
 const BATCH_BYTES: usize = 1 << 20;
