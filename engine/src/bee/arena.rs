@@ -33,6 +33,8 @@ pub(super) struct Arena {
     pub(super) nodes: Vec<ArenaNode>,
     pub(super) links: Vec<Link>,
     pub(super) keys: Vec<ArenaKey>,
+    /// Bytes of the keys and values that are known.
+    pub(super) key_bytes: usize,
     /// Links that nodes had before they became the root. Their places hold older states of these nodes.
     pub(super) retired: Vec<LinkId>,
 }
@@ -179,6 +181,7 @@ impl Arena {
         self.nodes.clear();
         self.links.clear();
         self.keys.clear();
+        self.key_bytes = 0;
         self.retired.clear();
     }
 
@@ -200,6 +203,7 @@ impl Arena {
     }
 
     pub(super) fn add_key(&mut self, seq: u64, resolved: Option<Resolved>) -> KeyId {
+        self.key_bytes += resolved.as_ref().map_or(0, Resolved::heap_bytes);
         self.keys.push(ArenaKey { seq, resolved });
         (self.keys.len() - 1) as u32
     }
@@ -244,7 +248,9 @@ impl Arena {
     pub(super) fn resolve(&mut self, tree: &Tree, key: KeyId) -> Result<&Resolved> {
         let key = &mut self.keys[key as usize];
         if key.resolved.is_none() {
-            key.resolved = Some(tree.read_resolved(key.seq, &mut Readahead::none(), 1)?);
+            let resolved = tree.read_resolved(key.seq, &mut Readahead::none(), 1)?;
+            self.key_bytes += resolved.heap_bytes();
+            key.resolved = Some(resolved);
         }
         Ok(key.resolved.as_ref().expect("set above"))
     }

@@ -228,11 +228,12 @@ impl Writer {
     /// Makes the blocks of the batch at hand.
     fn flush(&mut self) -> u64 {
         let count = self.operations.len();
-        let operations = std::mem::take(&mut self.operations);
+        let mut operations = std::mem::take(&mut self.operations).into_iter().enumerate().peekable();
         let mut blocks = Vec::with_capacity(count);
-        for (i, operation) in operations.iter().enumerate() {
+        // Each is let go with its block made: large values are in memory once.
+        while let Some((i, operation)) = operations.next() {
             let last = i + 1 == count;
-            let end = operations.get(i + 1).map_or(self.places.len(), |next| next.places);
+            let end = operations.peek().map_or(self.places.len(), |(_, next)| next.places);
             let mut places = operation.places..end;
             if !last {
                 places.end = self.settle(places.clone(), self.length + i as u64);

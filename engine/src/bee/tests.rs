@@ -555,3 +555,23 @@ fn readers_of_many_threads_agree() {
     });
     assert!(cache.stats().bytes <= 64 << 10);
 }
+
+/// What a writer keeps from batch to batch is bounded in bytes, too: values up to 4 KB stay with their keys.
+#[test]
+fn a_writer_lets_go_of_much_it_knows() {
+    let log = Arc::new(Log::default());
+    let mut writer = Writer::new(log.clone(), Cache::new(0), 1, Length(0));
+    let (value, batch_bytes) = ([7; 4000], 500 * 4100);
+    for first in (0..12_000u32).step_by(500) {
+        let mut batch = writer.batch();
+        for i in first..first + 500 {
+            batch.put(&i.to_be_bytes(), Some(&value)).unwrap();
+        }
+        batch.flush();
+        log.blocks.lock().append(&mut writer.take_pending());
+        let kept = writer.arena.key_bytes;
+        assert!(kept < (32 << 20) + batch_bytes, "{kept} bytes kept");
+    }
+    let bee = Bee::new(log, Cache::new(0), 1);
+    assert_eq!(bee.at(Version(writer.length().0)).audit().unwrap().keys, 12_000);
+}

@@ -72,9 +72,11 @@ struct Finger {
 /// What a condition compares: the entry there is, and the one that would replace it.
 pub(super) type Condition<'c> = &'c mut dyn FnMut(&Entry, &Entry) -> bool;
 
-/// Beyond these the tree in memory is let go before the next batch: about 10 MB.
+/// Beyond these the tree in memory is let go before the next batch: about 10 MB, and so many bytes of keys
+/// and values.
 const KEPT_NODES_MAX: usize = 1 << 14;
 const KEPT_KEYS_MAX: usize = 1 << 17;
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,8 +116,9 @@ impl Writer {
     /// Begins a batch. Its operations show in no block until [`Batch::flush`]; dropped before that, it
     /// never was.
     pub fn batch(&mut self) -> Batch<'_> {
-        let kept = (self.arena.nodes.len(), self.arena.keys.len());
-        if !self.operations.is_empty() || kept.0 > KEPT_NODES_MAX || kept.1 > KEPT_KEYS_MAX {
+        let Arena { nodes, keys, key_bytes, .. } = &self.arena;
+        let is_much = nodes.len() > KEPT_NODES_MAX || keys.len() > KEPT_KEYS_MAX || *key_bytes > KEPT_BYTES_MAX;
+        if !self.operations.is_empty() || is_much {
             self.forget_tree();
         }
         Batch::new(self)

@@ -27,7 +27,7 @@ mod tree;
 pub mod verify_log;
 pub mod watch;
 
-pub use source::BlockSource;
+pub use source::{BlockSource, READ_BYTES_MAX};
 
 use std::fmt;
 use std::sync::Arc;
@@ -255,7 +255,7 @@ impl Core {
     /// As [`get`](Core::get), for the first block that cannot be had.
     pub fn get_range(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
         self.check_bounds(first, count as u64)?;
-        let (blocks, error) = self.read_range(first, count);
+        let (blocks, error) = self.read_range(first, count, usize::MAX);
         error.map_or(Ok(blocks), Err)
     }
 
@@ -292,9 +292,11 @@ impl Core {
         }
     }
 
-    /// As many blocks from `first` on as can be had, and why it is not `count`.
-    fn read_range(&self, first: BlockIndex, count: usize) -> (Vec<Bytes>, Option<Error>) {
-        let mut blocks = Vec::with_capacity(count.min(4096));
+    /// As many blocks from `first` on as can be had, and why it is not `count`; fewer without an error where
+    /// the last of them reaches so many bytes.
+    fn read_range(&self, first: BlockIndex, count: usize, bytes_max: usize) -> (Vec<Bytes>, Option<Error>) {
+        let mut blocks: Vec<Bytes> = Vec::with_capacity(count.min(4096));
+        let mut bytes = 0;
         // An iterator costs more than two point reads.
         if count > 2 {
             let range = key::blocks(self.id, first, count as u64);
@@ -306,15 +308,24 @@ impl Core {
                     _ => Err(self.absent(next)),
                 });
                 match block.map_err(corrupt) {
-                    Ok(block) => blocks.push(block),
+                    Ok(block) => {
+                        bytes += block.len();
+                        blocks.push(block);
+                    }
                     Err(error) => return (blocks, Some(error)),
+                }
+                if bytes >= bytes_max {
+                    break;
                 }
                 next = next.next();
             }
         }
-        while blocks.len() < count {
+        while blocks.len() < count && bytes < bytes_max {
             match self.read(BlockIndex(first.0 + blocks.len() as u64)) {
-                Ok(block) => blocks.push(block),
+                Ok(block) => {
+                    bytes += block.len();
+                    blocks.push(block);
+                }
                 Err(error) => return (blocks, Some(error)),
             }
         }
@@ -339,7 +350,7 @@ impl BlockSource for Core {
     fn blocks(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
         self.check_bounds(first, 1)?;
         let count = count.min((self.len().0 - first.0) as usize);
-        match self.read_range(first, count) {
+        match self.read_range(first, count, READ_BYTES_MAX) {
             (blocks, Some(error)) if blocks.is_empty() => Err(error),
             (blocks, _) => Ok(blocks),
         }

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::position::BlockIndex;
 
+/// A read of several blocks ends with the block that brings it to so many bytes.
+pub const READ_BYTES_MAX: usize = 1 << 20;
+
 /// Where the blocks of one log are read: a core, blocks staged on top of one, or a `Vec` in a test.
 pub trait BlockSource: Send + Sync {
     /// One block.
@@ -15,14 +18,21 @@ pub trait BlockSource: Send + Sync {
     /// such block.
     fn block(&self, index: BlockIndex) -> Result<Bytes>;
 
-    /// The blocks from `first` on, at most `count` of them, by one sequential read where the source has
-    /// such a thing. Only a missing `first` is an error: a missing block further on ends the answer
-    /// early, for readers ask for more than they may need.
+    /// The blocks from `first` on, at most `count` of them and about [`READ_BYTES_MAX`] bytes, by one
+    /// sequential read where the source has such a thing. Only a missing `first` is an error: a missing
+    /// block further on ends the answer early, for readers ask for more than they may need.
     fn blocks(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
         let mut blocks = Vec::with_capacity(count.min(1024));
+        let mut bytes = 0;
         for index in first.0..first.0.saturating_add(count as u64) {
+            if bytes >= READ_BYTES_MAX {
+                break;
+            }
             match self.block(BlockIndex(index)) {
-                Ok(block) => blocks.push(block),
+                Ok(block) => {
+                    bytes += block.len();
+                    blocks.push(block);
+                }
                 Err(error) if blocks.is_empty() => return Err(error),
                 Err(_) => break,
             }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::append::{Writer, check_sizes};
-use super::{BlockSource, Core, Head};
+use super::{BlockSource, Core, Head, READ_BYTES_MAX};
 use crate::error::{Error, Result};
 use crate::position::{BlockIndex, Length};
 use crate::storage::{Durability, WriteBatch};
@@ -182,7 +182,8 @@ impl BlockSource for Stage {
         if !length.contains(first) {
             return self.get(first).map(|block| vec![block]);
         }
-        match self.core.read_range(first, count.min((length.0 - first.0) as usize)) {
+        let count = count.min((length.0 - first.0) as usize);
+        match self.core.read_range(first, count, READ_BYTES_MAX) {
             (blocks, Some(error)) if blocks.is_empty() => Err(error),
             (blocks, _) => Ok(blocks),
         }

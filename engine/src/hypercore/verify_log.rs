@@ -12,13 +12,15 @@
 //! roots, length, fork         as the head says, and its signature is valid?
 //! ```
 
-use super::{Core, name};
+use bytes::Bytes;
+
+use super::{Core, READ_BYTES_MAX, name};
 use crate::crypto::merkle::{Roots, TreeNode};
 use crate::crypto::verifier::Verifier;
 use crate::error::{Error, Result};
 use crate::flat_tree;
 use crate::position::{BlockIndex, Length};
-use crate::storage::record::{self, CHUNK_BLOCKS_MAX};
+use crate::storage::record;
 use crate::storage::{Space, key};
 
 /// What was verified.
@@ -81,10 +83,19 @@ impl Core {
 
     /// Hash the blocks up to `last` and compare with the stored nodes.
     fn verify_chunk(&self, roots: &mut Roots, last: BlockIndex, payload: &[u8]) -> Result<()> {
-        let first = roots.length().0;
-        debug_assert!(last.0 - first < CHUNK_BLOCKS_MAX as u64);
-        let (blocks, error) = self.read_range(BlockIndex(first), (last.0 + 1 - first) as usize);
-        for (block, index) in blocks.iter().zip(first..) {
+        while roots.length().0 <= last.0 {
+            let first = roots.length().0;
+            let count = (last.0 + 1 - first) as usize;
+            let (blocks, error) = self.read_range(BlockIndex(first), count, READ_BYTES_MAX);
+            self.verify_blocks(roots, &blocks, last, payload)?;
+            error.map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
+
+    /// Hash the next blocks and compare with the nodes of the chunk that ends with `last`.
+    fn verify_blocks(&self, roots: &mut Roots, blocks: &[Bytes], last: BlockIndex, payload: &[u8]) -> Result<()> {
+        for (block, index) in blocks.iter().zip(roots.length().0..) {
             let mut different: Option<TreeNode> = None;
             roots.append(block, |node| {
                 let stored = record::chunk_node(last, payload, node.index);
@@ -102,6 +113,6 @@ impl Core {
             };
             return Err(name(Error::corrupt(what), self.key, Some(BlockIndex(index))));
         }
-        error.map_or(Ok(()), Err)
+        Ok(())
     }
 }

@@ -115,7 +115,7 @@ impl Chunk {
     pub fn bytes(&self) -> usize {
         match self {
             Chunk::Memory(memory) => memory.bytes(),
-            Chunk::Spilled(_) => 0,
+            Chunk::Spilled(run) => run.bytes(),
         }
     }
 
@@ -127,21 +127,23 @@ impl Chunk {
         }
     }
 
-    /// Appends up to `limit` writes of the range, in the direction asked.
-    fn fill(&self, range: &KeyRange, direction: Direction, limit: usize, out: &mut Batch) -> Result<()> {
+    /// Appends up to `limit` writes of the range, in the direction asked; fewer where they would take much
+    /// memory. Whether they are the last.
+    fn fill(&self, range: &KeyRange, direction: Direction, limit: usize, out: &mut Batch) -> Result<bool> {
         if range.is_empty() {
-            return Ok(()); // a BTreeMap panics when asked for some empty ranges
+            return Ok(true); // a BTreeMap panics when asked for some empty ranges
         }
         match self {
             Chunk::Memory(memory) => {
                 let bounds = (as_slice(&range.start), as_slice(&range.end));
                 let found = memory.entries.range::<[u8], _>(bounds);
                 let copy = |(key, write): (&Bytes, &Write)| (key.clone(), write.clone());
+                let before = out.len();
                 match direction {
                     Direction::Forward => out.extend(found.take(limit).map(copy)),
                     Direction::Backward => out.extend(found.rev().take(limit).map(copy)),
                 }
-                Ok(())
+                Ok(out.len() - before < limit)
             }
             Chunk::Spilled(run) => run.fill(range, direction, limit, out),
         }
@@ -198,11 +200,13 @@ impl ChunkScan {
         if !self.buffer.is_empty() || self.is_done {
             return Ok(());
         }
-        if let Err(error) = self.chunk.fill(&self.rest, direction, self.limit, &mut self.buffer) {
-            self.buffer.clear(); // what was read before the failure is read again
-            return Err(error);
+        match self.chunk.fill(&self.rest, direction, self.limit, &mut self.buffer) {
+            Ok(is_done) => self.is_done = is_done,
+            Err(error) => {
+                self.buffer.clear(); // what was read before the failure is read again
+                return Err(error);
+            }
         }
-        self.is_done = self.buffer.len() < self.limit;
         self.limit = (self.limit * 4).min(ChunkScan::MOST);
         if let Some((last, _)) = self.buffer.back() {
             let past = Bound::Excluded(last.clone());

@@ -229,12 +229,19 @@ impl Committer {
         let mut is_done = false;
         while !is_done {
             let mut batch = writer.batch();
-            let mut room = self.options.staged_entries.max(1);
-            while room > 0 && !is_done {
-                room -= 1;
+            let (mut entries, mut bytes) = (0, 0);
+            // One at least, so that every batch gets on.
+            while entries == 0 || entries < self.options.staged_entries && bytes < self.options.group_bytes_max {
                 match scan.next()? {
-                    Some((key, write)) => apply(&mut batch, &key, write.value.as_ref())?,
-                    None => is_done = true,
+                    Some((key, write)) => {
+                        entries += 1;
+                        bytes += key.len() + write.value.as_ref().map_or(0, Bytes::len);
+                        apply(&mut batch, &key, write.value.as_ref())?;
+                    }
+                    None => {
+                        is_done = true;
+                        break;
+                    }
                 }
             }
             if is_done {

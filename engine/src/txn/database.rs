@@ -30,7 +30,8 @@ pub struct Options {
     pub write_set_bytes_max: usize,
     /// So many entries at most are gathered for one append. A transaction with more is staged.
     pub group_entries_max: usize,
-    /// So many bytes of entries at most are gathered for one append. A transaction with more is staged.
+    /// So many bytes of entries at most are gathered for one append. A transaction with more is staged, and
+    /// each of its bee batches ends when it has so many.
     pub group_bytes_max: usize,
     /// Entries in one bee batch of a staged transaction; it is held in memory.
     pub staged_entries: usize,

@@ -109,8 +109,9 @@ pub struct History {
     end: u64,
     /// The commit the next block belongs to, once it was looked up.
     commit: Option<Commit>,
-    /// Writes inside the range whose commit's end was not seen yet.
+    /// Writes inside the range whose commit's end was not seen yet, and the bytes of their keys and values.
     unattributed: VecDeque<HistoryItem>,
+    held_back_bytes: usize,
     /// Writes whose commit is known.
     ready: VecDeque<HistoryItem>,
 }
@@ -124,10 +125,12 @@ struct Commit {
 }
 
 impl History {
-    /// Blocks read at a time.
+    /// Blocks read at a time; fewer when they are large.
     const BATCH: u64 = 256;
-    /// So many writes of one commit are held back at most while its end is being looked for.
+    /// So many writes of one commit, and so many bytes of them, are held back while its end is not seen yet;
+    /// then it is looked up.
     const HELD_BACK: usize = 4096;
+    const HELD_BACK_BYTES: usize = 1 << 20;
 
     pub(crate) fn new(log: Log, range: KeyRange, from: Version, to: Version) -> History {
         History {
@@ -137,6 +140,7 @@ impl History {
             end: to.0,
             commit: None,
             unattributed: VecDeque::new(),
+            held_back_bytes: 0,
             ready: VecDeque::new(),
         }
     }
@@ -152,13 +156,14 @@ impl History {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
             }
-            if self.unattributed.len() >= History::HELD_BACK {
+            let is_much = self.held_back_bytes >= History::HELD_BACK_BYTES;
+            if is_much || self.unattributed.len() >= History::HELD_BACK {
                 self.look_up_commit()?;
             } else if self.next < self.end {
                 self.read_on()?;
             } else {
                 // Only a bee without commit records ends like this.
-                self.ready.append(&mut self.unattributed);
+                self.give_up_attributing();
                 if self.ready.is_empty() {
                     return Ok(None);
                 }
@@ -182,7 +187,10 @@ impl History {
                 let item = HistoryItem { version, time_micros: None, base, block, key, value };
                 match self.commit {
                     Some(commit) => self.ready.push_back(commit.attribute(item)),
-                    None => self.unattributed.push_back(item),
+                    None => {
+                        self.held_back_bytes += item.key.len() + item.value.as_ref().map_or(0, Bytes::len);
+                        self.unattributed.push_back(item);
+                    }
                 }
             }
             if let Some(record) = record {
@@ -212,16 +220,21 @@ impl History {
                 self.attribute(commit);
                 self.commit = Some(commit);
             }
-            None => self.ready.append(&mut self.unattributed),
+            None => self.give_up_attributing(),
         }
         Ok(())
     }
-}
 
-impl History {
+    /// What was held back belongs to no commit that is known.
+    fn give_up_attributing(&mut self) {
+        self.held_back_bytes = 0;
+        self.ready.append(&mut self.unattributed);
+    }
+
     /// What was held back belongs to this commit, but for what a writer without commit records left
     /// before it.
     fn attribute(&mut self, commit: Commit) {
+        self.held_back_bytes = 0;
         let held_back = self.unattributed.drain(..);
         self.ready.extend(held_back.map(|item| match item.block.0 < commit.base.0 {
             true => item,
@@ -240,5 +253,36 @@ impl Commit {
         item.time_micros = Some(self.time_micros);
         item.base = self.base;
         item
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bee::Cache;
+    use crate::corestore::{self, Store};
+    use crate::storage::memory::Memory;
+    use crate::txn::{CommitInfo, Database, Options};
+
+    #[test]
+    fn large_writes_are_not_all_held_until_their_commit_is_known() {
+        let store = Store::open(std::sync::Arc::new(Memory::new()), corestore::Options::default()).unwrap();
+        let core = store.get_by_name("db").unwrap();
+        let db = Database::open(core, Cache::new(1 << 20), Options::default()).unwrap();
+        let mut txn = db.begin();
+        for i in 0..100u8 {
+            txn.put(vec![i, i], vec![i; 100_000]).unwrap();
+        }
+        let version = db.commit(txn, CommitInfo::at(5)).unwrap();
+        let mut history = db.snapshot().history(KeyRange::all(), Version(0), version).unwrap();
+        let mut found = 0;
+        while let Some(item) = history.next().unwrap() {
+            assert_eq!((item.version, item.time_micros), (version, Some(5)));
+            let waiting = history.ready.iter().chain(&history.unattributed);
+            let bytes: usize = waiting.map(|item| item.value.as_ref().map_or(0, Bytes::len)).sum();
+            assert!(bytes < 3 << 20, "{bytes} bytes held");
+            found += 1;
+        }
+        assert_eq!(found, 101);
     }
 }

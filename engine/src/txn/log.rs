@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::record::{self, CommitRecord};
 use crate::bee::block::Block;
 use crate::error::Result;
-use crate::hypercore::Core;
+use crate::hypercore::{BlockSource, Core};
 use crate::position::{BlockIndex, Version};
 
 /// Reads commit records. A version found here may lie anywhere up to the core's length.
@@ -25,9 +25,9 @@ impl Log {
         &self.core
     }
 
-    /// Key and value of consecutive blocks.
+    /// Key and value of consecutive blocks: one at least, at most `count`, and as many as one read gives.
     pub fn entries(&self, first: BlockIndex, count: usize) -> Result<Vec<(Bytes, Option<Bytes>)>> {
-        let blocks = self.core.get_range(first, count)?;
+        let blocks = self.core.blocks(first, count)?;
         blocks.iter().zip(first.0..).map(|(bytes, at)| entry(BlockIndex(at), bytes)).collect()
     }
 

@@ -12,7 +12,8 @@
 //! the last holder (its transaction, or a view still being read) drops it. It is never synced.
 //!
 //! A run keeps a small filter of its keys in memory (10 bits each), because a bulk load asks "is this key
-//! there already?" once a row and the answer is nearly always no.
+//! there already?" once a row and the answer is nearly always no. The filter counts as the transaction's
+//! memory; a run for which there is too little left has fewer bits a key, or none: then RocksDB is asked.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
@@ -29,6 +30,8 @@ use crate::error::{Error, Result};
 use crate::position::Version;
 use crate::storage::{Backend, Durability, Range, Space, WriteBatch};
 
+/// A read of a run ends with the write that brings it to so many bytes.
+const READ_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one batch written to the scratch space.
 const BATCH_BYTES: usize = 1 << 20;
 const PREFIX_BYTES: usize = 16;
@@ -46,8 +49,8 @@ impl Scratch {
         Arc::new(Scratch { backend, owner, next_run: AtomicU64::new(0) })
     }
 
-    /// An empty run about to be filled in ascending key order.
-    pub fn writer(self: &Arc<Scratch>, expected: usize, tier: u32) -> RunWriter {
+    /// An empty run about to be filled in ascending key order, with a filter of at most so many bytes.
+    pub fn writer(self: &Arc<Scratch>, expected: usize, tier: u32, filter_bytes_max: usize) -> RunWriter {
         let number = self.next_run.fetch_add(1, Ordering::Relaxed);
         let mut prefix = [0; PREFIX_BYTES];
         prefix[..8].copy_from_slice(&self.owner);
@@ -60,7 +63,7 @@ impl Scratch {
                 entries: 0,
                 first: Bytes::new(),
                 last: Bytes::new(),
-                filter: Filter::for_entries(expected),
+                filter: Filter::for_entries(expected, filter_bytes_max),
             },
             batch: WriteBatch::new(),
         }
@@ -76,7 +79,7 @@ pub(crate) struct Run {
     entries: usize,
     first: Bytes,
     last: Bytes,
-    filter: Filter,
+    filter: Option<Filter>,
 }
 
 impl Run {
@@ -85,27 +88,40 @@ impl Run {
         self.entries
     }
 
+    /// Memory it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.filter.as_ref().map_or(0, Filter::bytes)
+    }
+
     /// What it writes to a key, if anything.
     pub fn get(&self, key: &[u8]) -> Result<Option<Write>> {
-        if key < self.first.as_ref() || key > self.last.as_ref() || !self.filter.may_hold(key) {
+        let may_hold = self.filter.as_ref().is_none_or(|filter| filter.may_hold(key));
+        if key < self.first.as_ref() || key > self.last.as_ref() || !may_hold {
             return Ok(None);
         }
         let found = self.scratch.backend.get(Space::Scratch, &self.stored(key))?;
         found.map(|value| decode(&value)).transpose()
     }
 
-    /// Appends up to `limit` writes of the range, in the direction asked.
-    pub fn fill(&self, range: &KeyRange, direction: Direction, limit: usize, out: &mut Batch) -> Result<()> {
+    /// Appends up to `limit` writes of the range, in the direction asked, and about a megabyte of them.
+    /// Whether they are the last.
+    pub fn fill(&self, range: &KeyRange, direction: Direction, limit: usize, out: &mut Batch) -> Result<bool> {
         let range = self.stored_range(range);
-        if range.is_empty() {
-            return Ok(());
-        }
         let reverse = direction == Direction::Backward;
-        for item in self.scratch.backend.scan(Space::Scratch, range, reverse).take(limit) {
+        let mut scan = self.scratch.backend.scan(Space::Scratch, range, reverse);
+        let mut bytes = 0;
+        for _ in 0..limit {
+            if bytes >= READ_BYTES_MAX {
+                break;
+            }
+            let Some(item) = scan.next() else {
+                return Ok(true);
+            };
             let (key, value) = item?;
+            bytes += key.len() + value.len();
             out.push_back((key.slice(PREFIX_BYTES..), decode(&value)?));
         }
-        Ok(())
+        Ok(false)
     }
 
     fn stored(&self, key: &[u8]) -> Vec<u8> {
@@ -159,7 +175,9 @@ impl RunWriter {
         }
         run.entries += 1;
         run.last = key.clone();
-        run.filter.insert(key);
+        if let Some(filter) = &mut run.filter {
+            filter.insert(key);
+        }
         let base = write.base.0.to_be_bytes();
         let stored = run.stored(key);
         match &write.value {
@@ -200,16 +218,26 @@ fn decode(stored: &Bytes) -> Result<Write> {
     }
 }
 
-/// A Bloom filter: 10 bits a key and 6 probes let about one absent key in a hundred through.
+/// A Bloom filter: 10 bits a key and 6 probes let about one absent key in a hundred through, 5 bits one in eight.
 struct Filter {
     words: Vec<u64>,
 }
 
 impl Filter {
     const PROBES: u64 = 6;
+    const BITS: usize = 10;
+    /// With fewer bits a key it would let most through.
+    const BITS_MIN: usize = 5;
 
-    fn for_entries(entries: usize) -> Filter {
-        Filter { words: vec![0; (entries * 10).div_ceil(64).max(1)] }
+    /// For so many keys; `None` if a useful one would take more than `bytes_max`.
+    fn for_entries(entries: usize, bytes_max: usize) -> Option<Filter> {
+        let words = |bits: usize| (entries * bits).div_ceil(64).max(1);
+        let count = words(Filter::BITS).min(bytes_max / 8);
+        (count >= words(Filter::BITS_MIN)).then(|| Filter { words: vec![0; count] })
+    }
+
+    fn bytes(&self) -> usize {
+        self.words.len() * 8
     }
 
     fn insert(&mut self, key: &[u8]) {
@@ -241,11 +269,15 @@ mod tests {
 
     #[test]
     fn the_filter_knows_its_keys_and_few_others() {
-        let mut filter = Filter::for_entries(10_000);
-        let key = |i: u32| i.to_be_bytes();
-        (0..10_000).for_each(|i| filter.insert(&key(i)));
-        assert!((0..10_000).all(|i| filter.may_hold(&key(i))));
-        let let_through = (10_000..110_000).filter(|&i| filter.may_hold(&key(i))).count();
-        assert!(let_through < 3_000, "{let_through} of 100000 absent keys pass");
+        for (bytes_max, most) in [(12_504, 3_000), (usize::MAX, 3_000), (6_256, 17_000)] {
+            let mut filter = Filter::for_entries(10_000, bytes_max).unwrap();
+            assert!(filter.bytes() <= bytes_max.min(12_504));
+            let key = |i: u32| i.to_be_bytes();
+            (0..10_000).for_each(|i| filter.insert(&key(i)));
+            assert!((0..10_000).all(|i| filter.may_hold(&key(i))));
+            let let_through = (10_000..110_000).filter(|&i| filter.may_hold(&key(i))).count();
+            assert!(let_through < most, "{let_through} of 100000 absent keys pass");
+        }
+        assert!(Filter::for_entries(10_000, 6_000).is_none() && Filter::for_entries(1, 0).is_none());
     }
 }

@@ -17,7 +17,7 @@
 //! * a chunk nobody else holds is merged with its neighbour of the same level in time proportional to
 //!   the smaller one, so a transaction of n small statements costs O(n log n) and its levels have O(log n) chunks;
 //! * memory stays below `bytes_max`: then the largest chunk becomes a run on disk, in place, which
-//!   changes nothing of what is read;
+//!   changes nothing of what is read; a quarter of it at most goes to the filters of runs;
 //! * sixteen neighbouring runs of one size become one, so the number of runs is logarithmic too.
 
 use std::sync::Arc;
@@ -95,7 +95,7 @@ impl Level {
 pub(crate) struct WriteSet {
     levels: Vec<Level>,
     scratch: Arc<Scratch>,
-    /// Memory used by the chunks, about.
+    /// Memory used by the chunks, filters of runs included, about.
     bytes: usize,
     bytes_max: usize,
     /// The oldest version anything was based on, writes rolled back included.
@@ -145,7 +145,7 @@ impl WriteSet {
         WriteScan::new(self.freeze(), range, Direction::Forward)
     }
 
-    /// Memory used by keys and values, about.
+    /// Memory used, about.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -256,17 +256,24 @@ impl WriteSet {
         self.bytes = self.chunks().map(Chunk::bytes).sum();
     }
 
+    /// What is left for the filter of one more run.
+    fn filter_bytes_left(&self) -> usize {
+        let runs = self.chunks().filter(|chunk| matches!(chunk, Chunk::Spilled(_)));
+        (self.bytes_max / 4).saturating_sub(runs.map(Chunk::bytes).sum())
+    }
+
     /// Puts the largest chunk aside.
     fn spill(&mut self) -> Result<()> {
         let places = self.levels.iter().enumerate();
-        let places = places.flat_map(|(l, level)| (0..level.chunks.len()).map(move |c| (l, c)));
-        let Some((l, c)) = places.max_by_key(|&(l, c)| self.levels[l].chunks[c].bytes()) else {
+        let chunks = places.flat_map(|(l, level)| level.chunks.iter().enumerate().map(move |(c, chunk)| (l, c, chunk)));
+        let in_memory = chunks.filter_map(|(l, c, chunk)| match chunk {
+            Chunk::Memory(memory) => Some((l, c, memory)),
+            Chunk::Spilled(_) => None,
+        });
+        let Some((l, c, memory)) = in_memory.max_by_key(|(_, _, memory)| memory.bytes()) else {
             return Ok(());
         };
-        let Chunk::Memory(memory) = &self.levels[l].chunks[c] else {
-            return Ok(());
-        };
-        let mut writer = self.scratch.writer(memory.len(), 0);
+        let mut writer = self.scratch.writer(memory.len(), 0, self.filter_bytes_left());
         for (key, write) in memory.iter() {
             writer.push(key, write)?;
         }
@@ -292,7 +299,7 @@ impl WriteSet {
         let old = &chunks[group.clone()];
         let expected = old.iter().map(Chunk::len).sum();
         let next_tier = tier(&old[0]).map_or(0, |tier| tier + 1);
-        let mut writer = self.scratch.writer(expected, next_tier);
+        let mut writer = self.scratch.writer(expected, next_tier, self.filter_bytes_left());
         let newest_first = old.iter().rev().cloned();
         let mut scan = WriteScan::new(newest_first, &KeyRange::all(), Direction::Forward)?;
         while let Some((key, write)) = scan.next()? {
@@ -300,6 +307,7 @@ impl WriteSet {
         }
         let merged = Chunk::Spilled(Arc::new(writer.finish()?));
         self.levels[level].chunks.splice(group, [merged]);
+        self.recount();
         Ok(true)
     }
 }
@@ -376,6 +384,11 @@ mod tests {
             assert!(writes.bytes <= 20_000);
         }
         assert!(writes.is_spilled());
+        // 40,000 keys at 10 bits would take 50,000 bytes.
+        let runs = writes.freeze().into_iter().filter(|chunk| matches!(chunk, Chunk::Spilled(_)));
+        let filters: Vec<usize> = runs.map(|run| run.bytes()).collect();
+        assert!(filters.iter().sum::<usize>() <= 5_000, "{filters:?}");
+        assert!(filters.iter().any(|bytes| *bytes > 0), "{filters:?}");
         assert!(writes.freeze().len() < 64, "{} chunks", writes.freeze().len());
         let found = content(writes.scan(&KeyRange::all()).unwrap());
         let want = (0..count).map(|i| (key(i), (Some(key(i)), Version(i))));
