@@ -16,9 +16,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use pgbee_engine::bee::Cache;
 use pgbee_engine::corestore::{self, Store};
+use pgbee_engine::storage::Backend;
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::storage::rocks::{Rocks, RocksOptions};
-use pgbee_engine::storage::{Backend, Durability, WriteBatch};
 use pgbee_engine::txn::{CommitInfo, Database, Options, Snapshot};
 use serde::{Deserialize, Serialize};
 
@@ -293,12 +293,21 @@ impl Instance {
     pub fn key(&self, database: &str) -> Result<[u8; 32]> {
         Ok(*self.db(database)?.database.key().as_bytes())
     }
-    /// Re-hashes a database's log against its signed root; `progress` gets (blocks done, blocks in all).
+    /// Re-hashes a database's log against its signed root, and checks the tree of its newest version; `progress` gets (blocks done, blocks in all).
     ///
     /// # Errors
     /// XX001 naming the first bad block.
     pub fn verify(&self, database: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified> {
-        let found = self.db(database)?.database.core().verify(|done, all| progress(done.0, all.0))?;
+        let db = self.db(database)?;
+        let newest = db.database.snapshot();
+        // The end is told only when the tree was found sound, too.
+        let found = db.database.core().verify(|done, all| {
+            if done < all {
+                progress(done.0, all.0);
+            }
+        })?;
+        newest.bee().audit()?;
+        progress(found.blocks.0, found.blocks.0);
         Ok(Verified { blocks: found.blocks.0, bytes: found.bytes })
     }
     /// A role's password verifier (`SCRAM-SHA-256$...`), which never enters a bee.
@@ -327,8 +336,8 @@ impl Instance {
         for db in open {
             db.sequences.flush(&db.database, unix_micros())?;
         }
-        // What commits left to the operating system is on disk once anything after it is.
-        Ok(self.store.backend().write(WriteBatch::default(), Durability::Sync)?)
+        // What commits left to the operating system.
+        Ok(self.store.backend().sync()?)
     }
 
     /// Fails when the instance is closing.
