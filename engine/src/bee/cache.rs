@@ -15,7 +15,7 @@
 //! * Weights are what nodes really take: a key or value that is filled in later is charged later
 //!   ([`Cache::charge`]), which may push other nodes out.
 //! * A node that was pushed out stays alive for those who hold it; it is no longer charged.
-//! * Blocks never change, so nothing here goes stale, except when a log is truncated ([`Cache::forget`]).
+//! * Blocks never change, so nothing here goes stale.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -126,23 +126,6 @@ impl Cache {
             nodes: self.shards.iter().map(|s| s.state.read().nodes.len()).sum(),
             bytes: self.shards.iter().map(|shard| shard.bytes.load(Relaxed).max(0) as usize).sum(),
             misses: self.misses.load(Relaxed),
-        }
-    }
-
-    /// Forgets the nodes of one source that live in block `from` or later: its log was truncated there.
-    pub fn forget(&self, source_id: u64, from: crate::BlockIndex) {
-        for shard in &self.shards {
-            let mut state = shard.state.write();
-            let State { nodes, main, probation, .. } = &mut *state;
-            nodes.retain(|Held(node)| {
-                let keep = node.address.source != source_id || node.address.block < from.0;
-                if !keep {
-                    shard.release(node);
-                }
-                keep
-            });
-            main.retain(|address| nodes.contains(address));
-            probation.retain(|address| nodes.contains(address));
         }
     }
 
@@ -262,7 +245,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BlockIndex;
     use crate::bee::node::{Key, Resolved};
     use std::sync::OnceLock;
 
@@ -324,13 +306,13 @@ mod tests {
         let early = cache.insert(node(1, 5), Access::Lookup);
         cache.insert(node(1, 9), Access::Scan);
         cache.insert(node(2, 9), Access::Lookup);
-        cache.forget(1, BlockIndex(6));
+        cache.remove(address(9));
         assert_eq!(cache.stats().nodes, 2);
-        cache.forget(1, BlockIndex(0));
+        cache.remove(address(5));
         cache.charge(&early, 1000);
         let left = cache.stats();
         assert_eq!(left.bytes, node(2, 9).bytes() + NODE_OVERHEAD);
-        cache.forget(2, BlockIndex(0));
+        cache.remove(node(2, 9).address);
         assert_eq!((cache.stats().nodes, cache.stats().bytes), (0, 0));
     }
 

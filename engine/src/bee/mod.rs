@@ -32,8 +32,7 @@
 //!
 //! What must stay true:
 //!
-//! * Blocks are immutable, so caches are never invalidated, except when a log is truncated
-//!   ([`Cache::forget`]).
+//! * Blocks are immutable, so caches are never invalidated.
 //! * Only the last block of a batch has a root. A length inside a batch is not a version; reading at it
 //!   gives some arbitrary part of the tree. Who calls [`Bee::at`] knows which lengths are versions.
 //! * Stored bytes may come from strangers: every read ends, in a result or in [`Error::Corrupt`]. A

@@ -14,11 +14,11 @@ use super::record::CommitRecord;
 use super::snapshot::Snapshot;
 use super::spill::Scratch;
 use super::transaction::Transaction;
-use crate::bee::{Bee, Cache, Direction};
+use crate::bee::{Bee, Cache, Direction, Header};
 use crate::crypto::key::CoreKey;
 use crate::error::{Error, Result};
 use crate::hypercore::Core;
-use crate::position::Version;
+use crate::position::{BlockIndex, Version};
 
 /// The most bytes user, application and message of a commit can have together.
 const INFO_BYTES_MAX: usize = 1 << 20;
@@ -65,12 +65,20 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the bee in a core. Reads no block.
+    /// Opens the bee in a core. Reads its header, if that is here: a core is opened by its key, and may be
+    /// anything.
     ///
     /// # Errors
     ///
-    /// None today; opening may come to check what it opens.
+    /// [`Error::Corrupt`] when the core holds something else than a bee; those of storage.
     pub fn open(core: Arc<Core>, cache: Arc<Cache>, options: Options) -> Result<Arc<Database>> {
+        let first = BlockIndex(0);
+        if core.has(first) {
+            Header::decode(&core.get(first)?).map_err(|error| match error {
+                Error::Corrupt { block, what, .. } => Error::Corrupt { core: Some(core.key()), block, what },
+                other => other,
+            })?;
+        }
         let source_id = source_id(&core);
         let bee = Bee::new(core.clone(), cache.clone(), source_id);
         let log = Log::new(core.clone());
@@ -120,8 +128,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAVersion`] unless a commit ended there; [`nearest`](Database::nearest) finds one that
-    /// did. In a bee without commit records only the newest version is known to be one.
+    /// [`Error::NotAVersion`] unless a commit ended there. In a bee without commit records only the newest
+    /// version is known to be one.
     pub fn snapshot_at(&self, version: Version) -> Result<Snapshot> {
         let head = self.head();
         if version == head {
@@ -132,16 +140,6 @@ impl Database {
             return Err(self.not_a_version(version));
         }
         Ok(Snapshot::new(self.bee.at(version), self.log.clone()))
-    }
-
-    /// The newest version not above the one asked for, itself if it is one. O(log n) blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading.
-    pub fn nearest(&self, version: Version) -> Result<Version> {
-        let found = self.seek(|record| record.version <= version)?;
-        Ok(found.map_or(version.min(self.oldest()), |record| record.version))
     }
 
     /// The newest version committed at or before a time, given in microseconds since 1970-01-01 UTC.
@@ -400,6 +398,16 @@ mod tests {
         let theirs = (1..5).map(|block| (block, block + 1, block, None));
         let ours = [5, 6].map(|block| (block, 7, 5, Some(7)));
         assert_eq!(found, theirs.chain(ours).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_no_bee_is_not_opened() {
+        let store = Store::open(Arc::new(Memory::new()), corestore::Options::default()).unwrap();
+        let core = store.get_by_name("log").unwrap();
+        assert!(Database::open(core.clone(), Cache::new(1 << 20), Options::default()).is_ok(), "it may become one");
+        core.append(&["a line of a log".into()], Durability::Sync).unwrap();
+        let refused = Database::open(core.clone(), Cache::new(1 << 20), Options::default()).err();
+        assert!(matches!(refused, Some(Error::Corrupt { core: Some(key), .. }) if key == core.key()), "{refused:?}");
     }
 
     #[test]

@@ -170,7 +170,6 @@ impl Stage {
             ["time", micros] => {
                 return Ok(format!("version {}", db.version_at_time(micros.parse().unwrap())?));
             }
-            ["nearest", version] => return Ok(format!("version {}", db.nearest(number(version))?)),
             ["view", name, "scan"] => {
                 return list(self.views[*name].scan(KeyRange::all(), Direction::Forward)?);
             }
