@@ -57,7 +57,7 @@ struct Audit<'a> {
 impl Audit<'_> {
     fn node(&mut self, place: Child) -> Result<Node> {
         let bytes = self.ahead.block(&*self.tree.source, place.block, 1)?;
-        let block = Block::decode(BlockIndex(place.block), &bytes)?;
+        let block = Block::decode(BlockIndex(place.block), bytes)?;
         let level = block.level(place.offset)?;
         Node::decode(self.tree.address(place), &block, &level)
     }
@@ -93,7 +93,7 @@ impl Audit<'_> {
 
     fn key(&mut self, node: u64, seq: u64) -> Result<()> {
         let bytes = self.ahead.block(&*self.tree.source, seq, 1)?;
-        let block = Block::decode(BlockIndex(seq), &bytes)?;
+        let block = Block::decode(BlockIndex(seq), bytes)?;
         let key = block.key();
         if self.last.as_ref().is_some_and(|last| key <= last.as_ref()) {
             return Err(corrupt(node, format!("the key of block {seq} is out of order")));

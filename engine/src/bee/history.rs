@@ -71,7 +71,7 @@ impl History {
             Direction::Backward => self.blocks.end - 1,
         };
         let bytes = self.ahead.block(&*self.tree.source, at, 1)?;
-        let block = Block::decode(BlockIndex(at), &bytes)?;
+        let block = Block::decode(BlockIndex(at), bytes)?;
         let change = Change {
             seq: BlockIndex(at),
             operation: match block.is_deletion()? {

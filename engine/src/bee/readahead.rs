@@ -40,7 +40,7 @@ pub(crate) struct Readahead {
     /// Blocks beyond are not asked for ahead of need: the reader's version, `u64::MAX` for none.
     limit: u64,
     sequential: bool,
-    /// The last block read alone: nodes and their own keys often share one.
+    /// Of a reader that jumps about the last block: nodes and their own keys often share one.
     last: Option<(u64, Bytes)>,
     movements: Vec<Movement>,
     clock: u32,
@@ -124,25 +124,28 @@ impl Readahead {
 
     /// One block. `run` says what the reader knows to need after it: so many blocks in all, going up when
     /// positive, down when negative; 1 when it knows nothing.
-    pub(crate) fn block(&mut self, source: &dyn BlockSource, at: u64, run: i64) -> Result<Bytes> {
-        if let Some((last, bytes)) = &self.last
-            && *last == at
-        {
-            return Ok(bytes.clone());
-        }
-        self.clock = self.clock.wrapping_add(1);
-        for movement in &mut self.movements {
-            if let Some(bytes) = movement.get(at) {
-                let bytes = bytes.clone();
-                movement.used = self.clock;
-                return Ok(bytes);
-            }
-        }
+    pub(crate) fn block(&mut self, source: &dyn BlockSource, at: u64, run: i64) -> Result<&Bytes> {
         if !self.sequential {
-            let bytes = source.block(BlockIndex(at))?;
-            self.last = Some((at, bytes.clone()));
+            let known = self.last.take().filter(|(last, _)| *last == at);
+            let (_, bytes) = match known {
+                Some(known) => self.last.insert(known),
+                None => self.last.insert((at, source.block(BlockIndex(at))?)),
+            };
             return Ok(bytes);
         }
+        self.clock = self.clock.wrapping_add(1);
+        let slot = match self.movements.iter().position(|movement| movement.get(at).is_some()) {
+            Some(slot) => slot,
+            None => self.read_on(source, at, run)?,
+        };
+        let movement = &mut self.movements[slot];
+        movement.used = self.clock;
+        Ok(movement.get(at).expect("a window keeps the block asked for"))
+    }
+
+    /// Reads a block with its neighbours, as many as it has earned. Returns the movement that has it now.
+    #[cold]
+    fn read_on(&mut self, source: &dyn BlockSource, at: u64, run: i64) -> Result<usize> {
         // Where windows are near each other, the one that moved farthest goes on.
         let near = (0..self.movements.len()).filter(|&slot| self.movements[slot].is_near(at));
         match near.max_by_key(|&slot| self.movements[slot].grow) {
@@ -152,7 +155,7 @@ impl Readahead {
     }
 
     /// A movement begins with what is known to be needed.
-    fn begin(&mut self, source: &dyn BlockSource, at: u64, run: i64) -> Result<Bytes> {
+    fn begin(&mut self, source: &dyn BlockSource, at: u64, run: i64) -> Result<usize> {
         let count = run.unsigned_abs().clamp(1, BLOCKS_MAX as u64);
         let (first, end) = if run < 0 { ((at + 1).saturating_sub(count), at + 1) } else { (at, self.cut(at, count)) };
         let blocks = read(source, first, end)?;
@@ -161,7 +164,7 @@ impl Readahead {
     }
 
     /// Reads on from a window to a block near it, and beyond as far as the movement has earned.
-    fn go_on(&mut self, source: &dyn BlockSource, slot: usize, at: u64, run: i64) -> Result<Bytes> {
+    fn go_on(&mut self, source: &dyn BlockSource, slot: usize, at: u64, run: i64) -> Result<usize> {
         let Movement { first, grow, .. } = self.movements[slot];
         let end = self.movements[slot].end();
         let is_up = at >= end;
@@ -180,13 +183,12 @@ impl Readahead {
             return self.start(source, slot, from, blocks, at);
         }
         let movement = &mut self.movements[slot];
-        movement.used = self.clock;
         match is_up {
             true => movement.append(blocks, at),
             false => movement.prepend(blocks, at),
         }
         movement.earn(count);
-        Ok(movement.get(at).cloned().expect("a window keeps the block asked for"))
+        Ok(slot)
     }
 
     /// Begins a movement with some blocks, or, if they do not reach so far, with the block asked for.
@@ -197,18 +199,17 @@ impl Readahead {
         first: u64,
         blocks: Vec<Bytes>,
         at: u64,
-    ) -> Result<Bytes> {
+    ) -> Result<usize> {
         let (first, blocks) = match at.checked_sub(first).is_some_and(|i| i < blocks.len() as u64) {
             true => (first, blocks),
             false => (at, vec![source.block(BlockIndex(at))?]),
         };
-        let bytes = blocks[(at - first) as usize].clone();
         let movement = Movement::new(first, blocks, self.clock);
         match self.movements.get_mut(slot) {
             Some(known) => *known = movement,
             None => self.movements.push(movement),
         }
-        Ok(bytes)
+        Ok(slot)
     }
 
     /// The end of so many blocks from `at` on, cut to what may be asked for; `at` itself always may.

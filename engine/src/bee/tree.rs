@@ -169,7 +169,7 @@ impl Tree {
     fn read_node(&self, address: NodeAddress, ahead: &mut Readahead, access: Access) -> Result<Arc<Node>> {
         self.cache.count_miss();
         let bytes = ahead.block(&*self.source, address.block, 1)?;
-        let block = Block::decode(BlockIndex(address.block), &bytes)?;
+        let block = Block::decode(BlockIndex(address.block), bytes)?;
         let node = Node::decode(address, &block, &block.level(address.offset)?)?;
         if address.block < self.cached_below { Ok(self.cache.insert(node, access)) } else { Ok(Arc::new(node)) }
     }
@@ -234,7 +234,7 @@ impl Tree {
     /// The key and value a block wrote.
     pub(crate) fn read_resolved(&self, seq: u64, ahead: &mut Readahead, run: i64) -> Result<Resolved> {
         let bytes = ahead.block(&*self.source, seq, run)?;
-        Ok(Resolved::from_block(&Block::decode(BlockIndex(seq), &bytes)?))
+        Ok(Resolved::from_block(&Block::decode(BlockIndex(seq), bytes)?))
     }
 
     /// `Ok` with the index of a key, or `Err` with the index of the child that may hold it. `near` is
@@ -283,7 +283,7 @@ impl Tree {
             ResolvedValue::Here(value) => entry.value = value,
             ResolvedValue::Elsewhere => {
                 let bytes = ahead.block(&*self.source, seq, 1)?;
-                let block = Block::decode(BlockIndex(seq), &bytes)?;
+                let block = Block::decode(BlockIndex(seq), bytes)?;
                 entry.value = block.value().map(|value| bytes.slice_ref(value));
             }
         }

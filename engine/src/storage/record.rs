@@ -25,7 +25,7 @@
 //! An append of any size starts a chunk, so no chunk spans a head: cutting a log back to a head never
 //! splits one.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::crypto::hash::Hash;
 use crate::crypto::key::CoreKey;
@@ -54,14 +54,15 @@ pub fn seal(key: &[u8], payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
 }
 
 /// The payload behind a checksum that matches, without a copy; else what is wrong.
-pub fn unseal(key: &[u8], value: Bytes) -> std::result::Result<Bytes, &'static str> {
+pub fn unseal(key: &[u8], mut value: Bytes) -> std::result::Result<Bytes, &'static str> {
     let Some((stored, payload)) = value.split_first_chunk::<CHECKSUM_BYTES>() else {
         return Err("the stored value is cut off");
     };
     if *stored != seal(key, payload) {
         return Err("the stored bytes do not match their checksum");
     }
-    Ok(value.slice(CHECKSUM_BYTES..))
+    value.advance(CHECKSUM_BYTES);
+    Ok(value)
 }
 
 /// A payload behind its checksum, for records that are not worth doing it in place.
