@@ -24,6 +24,7 @@ options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.to
   --block-cache-mb N         memory for stored blocks             (default: 128)
   --write-set-mb N           memory a transaction's writes may take before they go to disk (default: 64)
   --work-mem-mb N            memory of a sort or hash before it spills (default: 16)
+  --memory-mb N              memory of all statements for what cannot spill (default: 1024)
   --max-message-mb N         longest message a client may send    (default: 256)
   --log-format text|json     how log lines look                   (default: text)
   --log FILTER               what is logged: error, warn, info, debug, or per module (default: info)

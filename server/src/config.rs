@@ -22,6 +22,8 @@ pub struct Config {
     pub write_set_mb: usize,
     /// work_mem, in MiB.
     pub work_mem_mb: usize,
+    /// Memory of all statements for what they cannot spill, in MiB.
+    pub memory_mb: usize,
     /// Longest message, in MiB.
     pub max_message_mb: usize,
     /// Log lines as JSON.
@@ -40,6 +42,7 @@ impl Default for Config {
             block_cache_mb: 128,
             write_set_mb: 64,
             work_mem_mb: 16,
+            memory_mb: 1024,
             max_message_mb: 256,
             log_json: false,
             log: "info".to_owned(),
@@ -51,7 +54,7 @@ impl Default for Config {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem(pub String);
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "data",
     "listen",
     "max-connections",
@@ -59,6 +62,7 @@ const NAMES: [&str; 10] = [
     "block-cache-mb",
     "write-set-mb",
     "work-mem-mb",
+    "memory-mb",
     "max-message-mb",
     "log-format",
     "log",
@@ -135,6 +139,7 @@ impl Config {
             "block-cache-mb" => self.block_cache_mb = number()?,
             "write-set-mb" => self.write_set_mb = number()?,
             "work-mem-mb" => self.work_mem_mb = number()?,
+            "memory-mb" => self.memory_mb = number()?,
             "max-message-mb" => {
                 self.max_message_mb = number()?;
                 if !(1..=1023).contains(&self.max_message_mb) {
@@ -161,6 +166,7 @@ impl Config {
             block_cache_bytes: self.block_cache_mb << 20,
             write_set_bytes: self.write_set_mb << 20,
             work_mem_bytes: self.work_mem_mb << 20,
+            memory_bytes: self.memory_mb << 20,
             max_connections: self.max_connections,
             port: self.listen.port(),
         }

@@ -177,6 +177,7 @@ fn session(catalog: &Arc<Catalog>) -> SessionCx {
         services: Arc::new(NoServices),
         cancel: Arc::new(CancelFlag::default()),
         work_mem_bytes: 1 << 20,
+        memory: Arc::default(),
         random: parking_lot::Mutex::new(1),
     }
 }

@@ -185,6 +185,7 @@ impl DdlCx<'_> {
             services: s.services.clone(),
             cancel: s.cancel.clone(),
             work_mem_bytes: s.work_mem_bytes,
+            memory: s.memory.clone(),
             random: parking_lot::Mutex::new(*s.random.lock()),
         })
     }

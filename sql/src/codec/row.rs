@@ -379,6 +379,7 @@ pub fn storage_cx() -> &'static SessionCx {
         services: Arc::new(NoServices),
         cancel: Arc::new(CancelFlag::default()),
         work_mem_bytes: 1 << 20,
+        memory: Arc::default(),
         random: parking_lot::Mutex::new(0),
     })
 }

@@ -44,6 +44,7 @@ fn cx(work_mem_bytes: usize) -> ExecCx {
         services: from.services.clone(),
         cancel: Arc::default(),
         work_mem_bytes,
+        memory: Arc::default(),
         random: parking_lot::Mutex::new(0),
     };
     let view = database.snapshot().into();

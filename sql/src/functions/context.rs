@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
+use crate::memory::Account;
 use crate::types::Type;
 use crate::types::timezone::TimeZone;
 
@@ -66,6 +67,8 @@ pub struct SessionCx {
     pub cancel: Arc<CancelFlag>,
     /// Memory one sort, hash or aggregate may hold before it spills, in bytes: work_mem.
     pub work_mem_bytes: usize,
+    /// What the statement reserves of memory that cannot be spilled.
+    pub memory: Arc<Account>,
     /// State of random(), seeded by setseed().
     pub random: parking_lot::Mutex<u64>,
 }

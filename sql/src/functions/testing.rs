@@ -82,6 +82,7 @@ pub(crate) fn session() -> SessionCx {
         services: Arc::new(TestServices),
         cancel: Arc::new(CancelFlag::default()),
         work_mem_bytes: 4 << 20,
+        memory: Arc::default(),
         random: parking_lot::Mutex::new(1),
     }
 }

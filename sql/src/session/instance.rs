@@ -30,6 +30,7 @@ use crate::catalog::{Catalog, FIRST_USER_OID, PUBLIC, load};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::functions::context::CancelFlag;
+use crate::memory::Account;
 use crate::write::RowIds;
 use crate::write::locks::LockTable;
 use crate::write::sequence::Sequences;
@@ -52,6 +53,8 @@ pub struct InstanceOptions {
     pub write_set_bytes: usize,
     /// Default of work_mem, in bytes.
     pub work_mem_bytes: usize,
+    /// Memory all statements together may reserve for what they cannot spill.
+    pub memory_bytes: usize,
     /// What `SHOW max_connections` says; the server enforces it.
     pub max_connections: usize,
     /// What `SHOW port` says.
@@ -65,6 +68,7 @@ impl Default for InstanceOptions {
             block_cache_bytes: 128 << 20,
             write_set_bytes: 64 << 20,
             work_mem_bytes: 4 << 20,
+            memory_bytes: 1 << 30,
             max_connections: 100,
             port: 5432,
         }
@@ -148,6 +152,7 @@ pub struct Instance {
     private: Mutex<Private>,
     open: Mutex<BTreeMap<String, Arc<Db>>>,
     sessions: Mutex<Vec<Weak<CancelFlag>>>,
+    memory: Arc<Account>,
     closing: AtomicBool,
     transactions: AtomicU64,
 }
@@ -208,6 +213,7 @@ impl Instance {
         let instance = Arc::new(Instance {
             dir,
             cache: Cache::new(options.cache_bytes),
+            memory: Arc::new(Account::of_instance(options.memory_bytes)),
             options,
             store,
             private: Mutex::new(private),
@@ -229,6 +235,10 @@ impl Instance {
     /// What it was opened with.
     pub fn options(&self) -> &InstanceOptions {
         &self.options
+    }
+    /// What its statements reserved.
+    pub fn memory(&self) -> &Arc<Account> {
+        &self.memory
     }
     /// A session in a database.
     ///

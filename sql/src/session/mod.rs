@@ -52,6 +52,7 @@ use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
+use crate::memory::Account;
 use crate::parse::{self, ast};
 use crate::write::TxnHandle;
 pub use crate::write::copy::CopyPiece;
@@ -361,6 +362,7 @@ impl Session {
             services: self.shared.clone(),
             cancel: self.shared.cancel.clone(),
             work_mem_bytes: derived.work_mem_bytes,
+            memory: Arc::new(Account::of_statement(self.instance.memory(), derived.work_mem_bytes)),
             random: Mutex::new(0),
         })
     }

@@ -30,6 +30,7 @@ use crate::catalog::{Catalog, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
 use crate::exec::ExecCx;
 use crate::functions::SessionCx;
+use crate::memory::Account;
 use crate::parse::ast::{self, StatementKind, TransactionModes};
 use crate::types::Datum;
 use crate::write::Writer;
@@ -218,6 +219,7 @@ impl Session {
             services: self.shared.clone(),
             cancel: self.shared.cancel.clone(),
             work_mem_bytes: derived.work_mem_bytes,
+            memory: Arc::new(Account::of_statement(self.instance.memory(), derived.work_mem_bytes)),
             random: parking_lot::Mutex::new(self.random),
         });
         // Each statement's random() goes on differently.

@@ -79,6 +79,7 @@ fn session(zone: &str, order: &str) -> SessionCx {
         services: Arc::new(NoServices),
         cancel: Arc::new(CancelFlag::default()),
         work_mem_bytes: 1 << 20,
+        memory: Arc::default(),
         random: parking_lot::Mutex::new(1),
     }
 }
