@@ -2,11 +2,17 @@
 //!
 //! The vector is filled by one operator, read by the next and filled again, so that a row costs no allocation. Invariant:
 //! `data.len() == rows * width`, except between [`Batch::values`] and [`Batch::close_row`]. Rows without columns are counted only.
+//!
+//! A batch is full when it has the rows its reader wants or [`BATCH_BYTES`] of values, whichever is first: a thousand rows may be a gigabyte. So
+//! a producer looks at [`Batch::is_full`] before each row, and keeps its place in what it reads.
 
+use super::value;
 use crate::types::{Datum, Row};
 
 /// Rows in a batch unless the reader asks for fewer.
 pub const BATCH_ROWS: usize = 1024;
+/// Bytes its values point to when a batch is full, however few its rows are.
+pub const BATCH_BYTES: usize = 1 << 20;
 
 /// Rows of one width.
 #[derive(Debug)]
@@ -14,6 +20,8 @@ pub struct Batch {
     width: usize,
     rows: usize,
     data: Vec<Datum>,
+    /// What the values point to, at most: of values taken out, not all is subtracted.
+    bytes: usize,
     /// How many rows the reader would like; a producer may stop there and should not go far beyond it.
     pub target: usize,
 }
@@ -27,12 +35,13 @@ impl Default for Batch {
 impl Batch {
     /// An empty batch of rows of this width.
     pub fn new(width: usize) -> Batch {
-        Batch { width, rows: 0, data: Vec::new(), target: BATCH_ROWS }
+        Batch { width, rows: 0, data: Vec::new(), bytes: 0, target: BATCH_ROWS }
     }
     /// Empties it for rows of this width; memory is kept.
     pub fn reset(&mut self, width: usize) {
         self.data.clear();
         self.rows = 0;
+        self.bytes = 0;
         self.width = width;
     }
     /// Rows held.
@@ -43,9 +52,9 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
-    /// Whether the reader's wish is met.
+    /// Whether the reader's wish is met, or the values are large.
     pub fn is_full(&self) -> bool {
-        self.rows >= self.target
+        self.rows >= self.target || self.bytes >= BATCH_BYTES
     }
     /// Columns of a row.
     pub fn width(&self) -> usize {
@@ -67,7 +76,7 @@ impl Batch {
     pub fn push(&mut self, row: &[Datum]) {
         debug_assert_eq!(row.len(), self.width);
         self.data.extend_from_slice(row);
-        self.rows += 1;
+        self.close_row();
     }
     /// Adds a copy of two rows side by side.
     pub fn push_pair(&mut self, left: &[Datum], right: &[Datum]) {
@@ -86,6 +95,8 @@ impl Batch {
     }
     /// Ends the row whose values were pushed through [`Batch::values`].
     pub fn close_row(&mut self) {
+        let start = self.rows * self.width;
+        self.bytes += heap(&self.data[start..]);
         self.rows += 1;
         debug_assert_eq!(self.data.len(), self.rows * self.width);
     }
@@ -125,12 +136,14 @@ impl Batch {
     pub fn truncate(&mut self, rows: usize) {
         if rows < self.rows {
             self.rows = rows;
+            self.bytes = self.bytes.saturating_sub(heap(&self.data[rows * self.width..]));
             self.data.truncate(rows * self.width);
         }
     }
     /// Drops the first rows.
     pub fn skip(&mut self, rows: usize) {
         let rows = rows.min(self.rows);
+        self.bytes = self.bytes.saturating_sub(heap(&self.data[..rows * self.width]));
         self.data.drain(..rows * self.width);
         self.rows -= rows;
     }
@@ -141,6 +154,13 @@ impl Batch {
         let taken = (0..rows).map(|_| values.by_ref().take(width).collect()).collect();
         drop(values);
         self.rows = 0;
+        self.bytes = 0;
         taken
     }
+}
+
+/// What values point to.
+#[inline]
+fn heap(values: &[Datum]) -> usize {
+    values.iter().map(value::heap_bytes).sum()
 }

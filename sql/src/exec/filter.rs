@@ -46,11 +46,14 @@ impl Operator for Filter {
             if !some? {
                 return Ok(false);
             }
-            out.retain(0, |row| all_hold(&self.conditions, row, env))?;
+            // One row may take long: a condition can be as expensive as it likes.
+            out.retain(0, |row| {
+                env.check_cancel()?;
+                all_hold(&self.conditions, row, env)
+            })?;
             if !out.is_empty() {
                 return Ok(true);
             }
-            env.check_cancel()?;
         }
     }
     fn rewind(&mut self) -> bool {
@@ -59,36 +62,46 @@ impl Operator for Filter {
     }
 }
 
-/// Computed columns.
+/// Computed columns. They may be much larger than what they are computed from, so a batch of the input may take several calls.
 pub(crate) struct Project {
     input: BoxOperator,
     rows: Batch,
+    /// The next of `rows`.
+    at: usize,
     exprs: Arc<Vec<Prog>>,
 }
 
 impl Project {
     pub fn new(input: BoxOperator, width: usize, exprs: Arc<Vec<Prog>>) -> Project {
-        Project { input, rows: Batch::new(width), exprs }
+        Project { input, rows: Batch::new(width), at: 0, exprs }
     }
 }
 
 impl Operator for Project {
     fn next(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<bool> {
         out.reset(self.exprs.len());
-        self.rows.target = out.target;
-        if !self.input.next(env, &mut self.rows)? {
-            return Ok(false);
+        if self.at >= self.rows.len() {
+            self.at = 0;
+            self.rows.target = out.target;
+            if !self.input.next(env, &mut self.rows)? {
+                return Ok(false);
+            }
         }
-        for row in self.rows.iter() {
+        while self.at < self.rows.len() && !out.is_full() {
+            env.check_cancel()?;
+            let row = self.rows.row(self.at);
             for expr in self.exprs.iter() {
                 let value = expr.code.eval(row, env)?;
                 out.values().push(value);
             }
             out.close_row();
+            self.at += 1;
         }
         Ok(true)
     }
     fn rewind(&mut self) -> bool {
+        self.rows.reset(self.rows.width());
+        self.at = 0;
         self.input.rewind()
     }
 }

@@ -7,7 +7,7 @@ use pgbee_engine::Version;
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::txn::{ReadView, ViewScan};
 
-use super::batch::{BATCH_ROWS, Batch};
+use super::batch::{BATCH_BYTES, BATCH_ROWS, Batch};
 use super::eval::Env;
 use super::filter::all_hold;
 use super::operator::Operator;
@@ -16,6 +16,10 @@ use crate::codec::{Decoder, IndexCodec};
 use crate::error::{Result, SqlError, state};
 use crate::plan::node::{Access, ScanNode};
 use crate::types::Datum;
+
+/// Entries read at once before it is known how large they are, and after.
+const FIRST_ENTRIES: usize = 4;
+const MORE_ENTRIES: usize = 64;
 
 /// A scan of a table.
 pub(crate) struct Scan {
@@ -35,6 +39,8 @@ struct State {
     scan: Option<ViewScan>,
     /// Entries read so far.
     seen: u64,
+    /// Bytes an entry had, the largest of the last batch.
+    entry_bytes: usize,
 }
 
 impl Scan {
@@ -60,7 +66,7 @@ impl Scan {
         if !self.node.reverse {
             ranges.reverse();
         }
-        Ok(State { view, ranges, scan: None, seen: 0 })
+        Ok(State { view, ranges, scan: None, seen: 0, entry_bytes: 0 })
     }
 
     /// A whole table was read: the planner may know how many rows it has.
@@ -87,7 +93,7 @@ impl Scan {
         }
     }
 
-    /// Reads up to `count` entries into `self.entries`; false at the end.
+    /// Reads up to `count` entries into `self.entries`, fewer if they are large; false at the end.
     fn read(&mut self, env: &Env<'_>, count: usize) -> Result<bool> {
         self.entries.clear();
         let keys_only = self.keys_only();
@@ -99,25 +105,38 @@ impl Scan {
                 self.state.insert(state)
             }
         };
+        let (mut held, mut largest) = (0, 0);
         loop {
-            if let Some(scan) = &mut state.scan {
-                let left = count - self.entries.len();
-                let read = scan.next_batch(&mut self.entries, left)?;
-                if read < left {
-                    // Short: the range may be over, or a block is missing; the next call tells.
-                    if read == 0 {
-                        state.scan = None;
-                    }
-                    if self.entries.len() * 2 >= count {
-                        return Ok(true);
-                    }
-                    continue;
-                }
+            if held >= BATCH_BYTES {
+                state.entry_bytes = largest;
                 return Ok(true);
+            }
+            if let Some(scan) = &mut state.scan {
+                // Nothing is known of the first entries; of later ones, that they are probably like those before.
+                let size = state.entry_bytes.max(largest);
+                let fit = if size == 0 { FIRST_ENTRIES } else { ((BATCH_BYTES - held) / size).clamp(1, MORE_ENTRIES) };
+                let left = (count - self.entries.len()).min(fit);
+                let start = self.entries.len();
+                let read = scan.next_batch(&mut self.entries, left)?;
+                for (key, value) in &self.entries[start..] {
+                    let bytes = key.len() + value.len();
+                    held += bytes;
+                    largest = largest.max(bytes);
+                }
+                // Short: the range may be over, or a block is missing; the next call tells.
+                if read == 0 {
+                    state.scan = None;
+                }
+                if self.entries.len() >= count || (read < left && self.entries.len() * 2 >= count) {
+                    state.entry_bytes = largest;
+                    return Ok(true);
+                }
+                continue;
             }
             let Some(range) = state.ranges.pop() else { return Ok(!self.entries.is_empty()) };
             if let Some(key) = point(&range) {
                 if let Some(value) = state.view.get(key)? {
+                    held += key.len() + value.len();
                     self.entries.push((key.clone(), value));
                 }
                 if self.entries.len() >= count {
@@ -155,6 +174,7 @@ impl Scan {
                 }
             }
             if !node.filter.is_empty() {
+                env.check_cancel()?;
                 if !all_hold(&node.filter, &out.values()[start..], env)? {
                     out.abandon_row();
                     continue;

@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod faults;
+mod memory;
 mod protocol;
 mod scripts;
 mod speed;
