@@ -50,11 +50,12 @@ pub use eval::{Env, Outer};
 pub use metrics::{Metrics, NodeMetrics};
 pub use operator::{Cursor, dml_source, open};
 pub(crate) use pattern::Pattern;
+pub use spill::{BufferPlace, RowBuffer};
 pub use subplan::{Shared, SubKind, SubPlan};
 
 use crate::error::Result;
 use crate::functions::SessionCx;
-use crate::types::{Datum, Row};
+use crate::types::Datum;
 
 /// What all operators of a running statement share.
 #[derive(Clone)]
@@ -88,9 +89,9 @@ impl ExecCx {
 
 /// Carries out INSERT, UPDATE and DELETE nodes found in a plan. Implemented in `write`.
 pub trait DmlRunner: Send + Sync {
-    /// Runs the change to its end; returns the RETURNING rows (empty without) and how many rows were changed. The rows of
+    /// Runs the change to its end; returns the RETURNING rows (none without; beyond work_mem they are in a file) and how many rows were changed. The rows of
     /// the change's `source` come from [`dml_source`], which knows the plan made for it and the CTEs around it.
-    fn run(&self, dml: &crate::ir::Dml, cx: &ExecCx) -> Result<(Vec<Row>, u64)>;
+    fn run(&self, dml: &crate::ir::Dml, cx: &ExecCx) -> Result<(RowBuffer, u64)>;
 }
 
 /// An expression made ready to be evaluated many times: DEFAULT, CHECK, SET, RETURNING. Column(i) is `row[i]`.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::ExecCx;
 use super::batch::{BATCH_ROWS, Batch};
 use super::eval::Env;
+use super::spill::RowBuffer;
 use super::{aggregate, cte, filter, hash_join, loop_join, scan, set_op, sort, source, window};
 use crate::error::{Result, SqlError};
 use crate::ir::{Dml, Field};
@@ -178,7 +179,13 @@ impl Cursor {
         }
         Ok(true)
     }
-    /// All rows that are left.
+    /// All rows that are left, beyond work_mem in a file.
+    pub fn gather(&mut self) -> Result<RowBuffer> {
+        let mut all = RowBuffer::new(self.plan.root.width, self.cx.session.work_mem_bytes);
+        self.for_each(usize::MAX, |row| all.push(row))?;
+        Ok(all)
+    }
+    /// All rows that are left, in memory: for queries known to give few.
     pub fn collect(&mut self) -> Result<Vec<Row>> {
         let mut all = Vec::new();
         while let Some(rows) = self.next_batch()? {

@@ -292,7 +292,7 @@ impl Operator for Function {
 /// A change of rows: done at the first call, whole; then its RETURNING rows.
 pub(crate) struct Change {
     node: Arc<DmlNode>,
-    rows: Option<std::vec::IntoIter<Row>>,
+    rows: Option<(RowBuffer, BufferPlace)>,
 }
 
 impl Change {
@@ -300,7 +300,7 @@ impl Change {
         Change { node, rows: None }
     }
 
-    fn run(&self, env: &Env<'_>) -> Result<Vec<Row>> {
+    fn run(&self, env: &Env<'_>) -> Result<RowBuffer> {
         let dml = &*self.node.dml;
         let Some(writer) = &env.cx.writer else {
             let what = match dml.kind {
@@ -326,14 +326,11 @@ impl Operator for Change {
     fn next(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<bool> {
         out.reset(self.node.dml.schema.len());
         if self.rows.is_none() {
-            self.rows = Some(self.run(env)?.into_iter());
+            self.rows = Some((self.run(env)?, BufferPlace::default()));
         }
-        if let Some(rows) = &mut self.rows {
-            while !out.is_full() {
-                let Some(row) = rows.next() else { break };
-                out.push_owned(row);
-            }
+        match &mut self.rows {
+            Some((rows, place)) => rows.read(place, out),
+            None => Ok(false),
         }
-        Ok(!out.is_empty())
     }
 }

@@ -15,7 +15,7 @@ use super::batch::Batch;
 use super::value;
 use crate::error::{Result, SqlError, state};
 use crate::types::datum::Record;
-use crate::types::{Array, Datum, Interval, Numeric, Type, TypeMod};
+use crate::types::{Array, Datum, Interval, Numeric, Row, Type, TypeMod};
 
 /// Bytes written and read at once.
 const CHUNK: usize = 64 * 1024;
@@ -106,7 +106,7 @@ impl SpoolReader {
 }
 
 /// Rows kept to be read again: in memory up to a limit, the rest in a file.
-pub(crate) struct RowBuffer {
+pub struct RowBuffer {
     memory: Batch,
     bytes: usize,
     limit: usize,
@@ -115,7 +115,7 @@ pub(crate) struct RowBuffer {
 
 /// A reader's place in a [`RowBuffer`].
 #[derive(Default)]
-pub(crate) struct BufferPlace {
+pub struct BufferPlace {
     row: usize,
     spooled: SpoolReader,
 }
@@ -125,9 +125,27 @@ impl RowBuffer {
     pub fn new(width: usize, limit: usize) -> RowBuffer {
         RowBuffer { memory: Batch::new(width), bytes: 0, limit, spool: None }
     }
+    /// These rows, in memory.
+    pub fn of(width: usize, rows: &[Row]) -> Result<RowBuffer> {
+        let mut buffer = RowBuffer::new(width, usize::MAX);
+        rows.iter().try_for_each(|row| buffer.push(row))?;
+        Ok(buffer)
+    }
     /// Rows held.
     pub fn len(&self) -> usize {
         self.memory.len() + self.spool.as_ref().map_or(0, |s| s.rows() as usize)
+    }
+    /// Whether it holds no row.
+    pub fn is_empty(&self) -> bool {
+        self.memory.is_empty()
+    }
+    /// Bytes of the rows in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+    /// Whether rows are in a file.
+    pub fn is_spilled(&self) -> bool {
+        self.spool.is_some()
     }
     /// Columns of a row.
     pub fn width(&self) -> usize {

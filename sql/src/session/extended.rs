@@ -272,15 +272,15 @@ impl Session {
         let cx = self.statement()?;
         let planned = self.planned(prepared, &cx)?;
         let kept = (pipelined && planned.writes && self.block.status == Status::Implicit).then(|| params.clone());
-        let ran = self.run_planned(&planned, params, &cx, &mut |session, cx| session.planned(prepared, cx))?;
+        let mut ran = self.run_planned(&planned, params, &cx, &mut |session, cx| session.planned(prepared, cx))?;
         if let Some(params) = kept {
-            let rerun = match &ran {
+            let rerun = match &mut ran {
                 Ran::Tag(tag) => Some(Rerun { prepared: prepared.clone(), params, tag: tag.clone(), rows: Vec::new() }),
-                Ran::Rows(rows) => rows.peek().filter(|r| r.len() <= RERUN_ROWS_MAX).map(|r| Rerun {
+                Ran::Rows(rows) => rows.peek(RERUN_ROWS_MAX)?.map(|rows| Rerun {
                     prepared: prepared.clone(),
                     params,
                     tag: String::new(),
-                    rows: r.iter().cloned().collect(),
+                    rows,
                 }),
             };
             match rerun {
@@ -342,7 +342,7 @@ impl Session {
             for change in pipeline {
                 let same = match self.run_prepared(&change.prepared, change.params.clone(), false)? {
                     Ran::Tag(tag) => tag == change.tag,
-                    Ran::Rows(rows) => rows.peek().is_some_and(|r| same_rows(r.iter(), &change.rows)),
+                    Ran::Rows(mut rows) => rows.peek(change.rows.len())?.is_some_and(|r| same_rows(&r, &change.rows)),
                 };
                 if !same {
                     self.rollback();
@@ -358,9 +358,9 @@ impl Session {
     }
 }
 
-fn same_rows<'a>(again: impl ExactSizeIterator<Item = &'a Row>, before: &[Row]) -> bool {
+fn same_rows(again: &[Row], before: &[Row]) -> bool {
     // Values print alike exactly when the client could not tell them apart.
-    again.len() == before.len() && again.zip(before).all(|(a, b)| format!("{a:?}") == format!("{b:?}"))
+    again.len() == before.len() && again.iter().zip(before).all(|(a, b)| format!("{a:?}") == format!("{b:?}"))
 }
 
 fn duplicate(name: &str) -> SqlError {

@@ -1,6 +1,5 @@
 //! Queries and changes: bound, planned, kept while the definitions stay, run.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Session;
@@ -8,7 +7,7 @@ use super::outcome::{Outcome, Step};
 use super::transaction::{StatementCx, resolver};
 use crate::bind::{self, BindEnv, Bound, ParamTypes};
 use crate::error::Result;
-use crate::exec::{self, Cursor};
+use crate::exec::{self, Batch, BufferPlace, Cursor, RowBuffer};
 use crate::ir::{Field, Rel, RelKind};
 use crate::parse::ast::{self, StatementKind};
 use crate::plan::{self, Physical, PlanCx};
@@ -102,7 +101,7 @@ pub(super) struct Rows {
 
 enum Source {
     Cursor(Box<Cursor>),
-    Buffer(VecDeque<Row>),
+    Buffer(RowBuffer, BufferPlace),
 }
 
 /// Rows handed out at a time.
@@ -110,9 +109,9 @@ const BATCH: usize = 1024;
 
 impl Rows {
     /// All rows are here already.
-    pub fn buffered(rows: Vec<Row>, fields: Arc<[Field]>, tag: String) -> Rows {
+    pub fn buffered(rows: RowBuffer, fields: Arc<[Field]>, tag: String) -> Rows {
         Rows {
-            source: Source::Buffer(rows.into()),
+            source: Source::Buffer(rows, BufferPlace::default()),
             binary: text_formats(fields.len()),
             fields,
             sent: 0,
@@ -131,11 +130,17 @@ impl Rows {
             tag: None,
         }
     }
-    /// The rows, if all of them are here.
-    pub fn peek(&self) -> Option<&VecDeque<Row>> {
-        match &self.source {
-            Source::Buffer(rows) => Some(rows),
-            Source::Cursor(_) => None,
+    /// A copy of all rows, if they are here and in memory, and no more than `max`.
+    pub fn peek(&mut self, max: usize) -> Result<Option<Vec<Row>>> {
+        match &mut self.source {
+            Source::Buffer(rows, _) if rows.len() <= max && !rows.is_spilled() => {
+                let (mut place, mut all) = (BufferPlace::default(), Vec::with_capacity(rows.len()));
+                while let Some(more) = read(rows, &mut place, BATCH)? {
+                    all.extend(more);
+                }
+                Ok(Some(all))
+            }
+            _ => Ok(None),
         }
     }
     /// What the server is told.
@@ -150,7 +155,7 @@ impl Rows {
         let max = self.left.unwrap_or(BATCH).min(BATCH);
         let rows = match &mut self.source {
             Source::Cursor(cursor) => cursor.next_rows(max)?.unwrap_or_default(),
-            Source::Buffer(rows) => rows.drain(..max.min(rows.len())).collect(),
+            Source::Buffer(rows, place) => read(rows, place, max)?.unwrap_or_default(),
         };
         if rows.is_empty() {
             return Ok(Step::Done { tag: self.tag.take().unwrap_or_else(|| Tag::Select.text(self.sent)) });
@@ -159,6 +164,13 @@ impl Rows {
         self.left = self.left.map(|n| n - rows.len());
         Ok(Step::Rows(rows))
     }
+}
+
+/// The next rows of a buffer; None at its end.
+fn read(rows: &mut RowBuffer, place: &mut BufferPlace, max: usize) -> Result<Option<Vec<Row>>> {
+    let mut batch = Batch::new(rows.width());
+    batch.target = max;
+    Ok(rows.read(place, &mut batch)?.then(|| batch.take_rows()))
 }
 
 /// All columns as text.
@@ -240,7 +252,7 @@ impl Session {
         let writer = Arc::new(Writer::new(self.shared.txn.clone(), planned.dml.clone(), planned.several));
         let exec_cx = self.exec_cx(cx, params, Some(writer.clone()))?;
         let mut cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
-        let rows = cursor.collect()?;
+        let rows = cursor.gather()?;
         self.end_writes()?;
         self.block.rows += writer.rows();
         let count = if planned.tag == Tag::Select { rows.len() as u64 } else { cursor.changed() };

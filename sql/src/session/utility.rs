@@ -14,7 +14,7 @@ use crate::catalog::ddl::{self, DdlCx};
 use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
-use crate::exec;
+use crate::exec::{self, RowBuffer};
 use crate::ir::Field;
 use crate::parse::ast::{self, DefValue, DiscardKind, Explain, Expr, QName, SetValue, StatementKind};
 use crate::plan::{self, ExplainOptions, PlanCx};
@@ -176,7 +176,7 @@ impl Session {
 
     /// Rows made by the session itself.
     pub(super) fn give_rows(&mut self, names: &[&str], rows: Vec<Vec<Datum>>, tag: &str) -> Result<Outcome> {
-        let rows = Rows::buffered(rows, text_fields(names), tag.to_owned());
+        let rows = Rows::buffered(RowBuffer::of(names.len(), &rows)?, text_fields(names), tag.to_owned());
         let outcome = rows.outcome();
         self.active = Active::Rows(Box::new(rows), None);
         Ok(outcome)

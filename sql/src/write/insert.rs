@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicI64;
 use crate::catalog::schema::Table;
 use crate::codec::Decoder;
 use crate::error::{Result, SqlError, state};
-use crate::exec::{self, ExecCx};
+use crate::exec::{self, ExecCx, RowBuffer};
 use crate::functions::SessionCx;
 use crate::ir::{Dml, OnConflict};
 use crate::types::{Datum, Row};
@@ -115,10 +115,10 @@ pub(super) fn run(
     columns: &[usize],
     on_conflict: Option<&OnConflict>,
     cx: &ExecCx,
-) -> Result<(Vec<Row>, u64)> {
+) -> Result<(RowBuffer, u64)> {
     let putter = RowPutter::new(&prepared.target, &writer.txn)?;
     let mut conflicts = on_conflict.map(|clause| Conflicts::new(clause, prepared));
-    let (mut returned, mut count, mut seen) = (Vec::new(), 0, 0);
+    let (mut returned, mut count, mut seen) = (prepared.returned(cx), 0, 0);
     let mut source = exec::dml_source(dml, cx)?;
     while let Some(batch) = source.next_batch()? {
         for values in batch {

@@ -32,10 +32,9 @@ use rustc_hash::FxHashMap;
 
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
-use crate::exec::{DmlRunner, ExecCx};
+use crate::exec::{DmlRunner, ExecCx, RowBuffer};
 use crate::functions::context::CancelFlag;
 use crate::ir::{Dml, DmlKind};
-use crate::types::Row;
 
 use locks::{LockTable, Owner};
 
@@ -260,7 +259,7 @@ impl Writer {
 }
 
 impl DmlRunner for Writer {
-    fn run(&self, dml: &Dml, cx: &ExecCx) -> Result<(Vec<Row>, u64)> {
+    fn run(&self, dml: &Dml, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
         let prepared = self.plans.get(dml, cx)?;
         prepared.target.depend(&self.txn)?;
         let (returned, count) = match &dml.kind {

@@ -6,7 +6,7 @@ use crate::catalog::schema::Table;
 use crate::codec::keyspace::{self, Kind};
 use crate::codec::{IndexCodec, RowEncoder, RowKeyCodec};
 use crate::error::Result;
-use crate::exec::{self, ExecCx};
+use crate::exec::{self, ExecCx, RowBuffer};
 use crate::functions::SessionCx;
 use crate::ir::{Dml, DmlKind, Expr, Rel, RelKind};
 use crate::plan::PlanCx;
@@ -206,11 +206,15 @@ impl Prepared {
         Ok(())
     }
     /// Evaluates RETURNING over a row, if asked for.
-    pub fn return_row(&self, row: &[Datum], cx: &ExecCx, out: &mut Vec<Row>) -> Result<()> {
+    pub fn return_row(&self, row: &[Datum], cx: &ExecCx, out: &mut RowBuffer) -> Result<()> {
         if let Some(list) = &self.returning {
-            out.push(list.iter().map(|e| e.eval(row, cx)).collect::<Result<Row>>()?);
+            out.push(&list.iter().map(|e| e.eval(row, cx)).collect::<Result<Row>>()?)?;
         }
         Ok(())
+    }
+    /// A place for the rows of RETURNING.
+    pub fn returned(&self, cx: &ExecCx) -> RowBuffer {
+        RowBuffer::new(self.returning.as_ref().map_or(0, Vec::len), cx.session.work_mem_bytes)
     }
     /// Whether rows are to be returned.
     pub fn returns(&self) -> bool {

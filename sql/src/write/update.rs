@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::error::{Result, SqlError};
-use crate::exec::{self, ExecCx};
+use crate::exec::{self, ExecCx, RowBuffer};
 use crate::functions::SessionCx;
 use crate::ir::Dml;
 use crate::types::{Datum, Row};
@@ -52,9 +52,9 @@ fn with_others(target: &[Datum], source: &[Datum], width: usize) -> Row {
 }
 
 /// Runs an UPDATE.
-pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(Vec<Row>, u64)> {
+pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
     let width = prepared.target.width();
-    let mut returned = Vec::new();
+    let mut returned = prepared.returned(cx);
     let count = each_target(writer, dml, prepared, cx, |key, source| {
         let old = &source[..width];
         let mut new = old.to_vec();
@@ -75,9 +75,9 @@ pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
 }
 
 /// Runs a DELETE.
-pub(super) fn delete(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(Vec<Row>, u64)> {
+pub(super) fn delete(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
     let width = prepared.target.width();
-    let mut returned = Vec::new();
+    let mut returned = prepared.returned(cx);
     let count = each_target(writer, dml, prepared, cx, |key, source| {
         let old = &source[..width];
         prepared.target.lock_unique(old, &writer.txn)?;

@@ -61,3 +61,27 @@ fn a_cancel_is_noticed_between_rows() {
     let last: i64 = show(&mut session, "select nextval('s')").parse().unwrap();
     assert!(last < 256, "{last}");
 }
+
+#[test]
+fn returned_rows_spill() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "create table t (a int, b text); set work_mem = '64kB'");
+    for change in [
+        "insert into t select g, repeat('x', 3000) from generate_series(1, 500) g returning a, b",
+        "update t set b = b || 'y' returning a, b",
+        "with gone as (delete from t returning *) select * from gone",
+    ] {
+        session.simple(change).unwrap();
+        session.next_result().unwrap();
+        let super::super::Active::Rows(rows, _) = &mut session.active else { panic!("no rows") };
+        assert!(rows.peek(usize::MAX).unwrap().is_none(), "they are in a file: {change}");
+        let mut sum = 0;
+        while let Step::Rows(rows) = session.fetch().unwrap() {
+            assert!(bytes(&rows) < 3 << 19);
+            sum += rows.iter().filter_map(|r| crate::exec::value::integer(&r[0])).sum::<i64>();
+        }
+        assert_eq!(sum, 500 * 501 / 2, "{change}");
+        assert!(session.next_result().unwrap().is_none());
+    }
+}
