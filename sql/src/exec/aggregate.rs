@@ -3,6 +3,9 @@
 //! Grouping by hash keeps one set of states a group. When memory is full no new group is begun: rows of groups not in the table
 //! go to files by hash and are grouped, file by file, when the table has been given out. A row of several grouping sets is
 //! taken once for each; the set's number is part of the key.
+//!
+//! Where states grow with their rows (string_agg, DISTINCT), it does not help to begin no new group. From the moment memory is full all rows are
+//! sorted by their keys instead, and the groups are ended one by one: only one grows at a time.
 
 use std::sync::Arc;
 
@@ -13,8 +16,10 @@ use super::eval::Env;
 use super::hash::{HashIndex, MAX_LEVEL, Partition, Partitions};
 use super::operator::{BoxOperator, Operator, open_node};
 use super::set_op::{hash_typed, same_typed};
+use super::sort::normalised;
+use super::sorter::{SortColumn, Sorter};
 use super::spill::SpoolReader;
-use super::value;
+use super::value::{self, KeyOrder};
 use crate::error::Result;
 use crate::plan::node::AggregateNode;
 use crate::types::{Datum, Row};
@@ -22,6 +27,25 @@ use crate::types::{Datum, Row};
 impl AggregateNode {
     fn output_width(&self) -> usize {
         self.keys.len() + self.aggs.len() + if self.sets.len() > 1 { self.grouping.len() } else { 0 }
+    }
+
+    /// Appends the row of a group, its keys being those of the table.
+    fn give(
+        &self,
+        keys: &[Datum],
+        slots: impl IntoIterator<Item = Slot>,
+        env: &Env<'_>,
+        out: &mut Batch,
+    ) -> Result<()> {
+        out.values().extend_from_slice(&keys[..self.keys.len()]);
+        for (agg, slot) in self.aggs.iter().zip(slots) {
+            let value = agg.finish(slot, env)?;
+            out.values().push(value);
+        }
+        let set = if self.sets.len() > 1 { keys.last().and_then(value::integer).unwrap_or(0) as usize } else { 0 };
+        self.push_grouping(set, out);
+        out.close_row();
+        Ok(())
     }
 
     /// Appends GROUPING() values of a set: a bit for each key asked about that the set does not group by, first key highest.
@@ -44,6 +68,19 @@ pub(crate) struct HashAggregate {
     at: usize,
     waiting: Vec<Partition>,
     growing: Vec<bool>,
+    late: Option<Late>,
+}
+
+/// The rows that came when memory was full of growing states, sorted by their keys.
+struct Late {
+    /// The row, then the keys it is sorted by.
+    rows: Sorter,
+    batch: Batch,
+    at: usize,
+    /// The group being ended: its keys, and its states taken out of the table, if it was there.
+    group: Option<(Row, Vec<Slot>)>,
+    /// Groups of the table that were ended.
+    ended: Vec<bool>,
 }
 
 /// The groups in memory.
@@ -60,7 +97,7 @@ impl HashAggregate {
     pub fn new(node: Arc<AggregateNode>, env: &Env<'_>) -> Result<HashAggregate> {
         let input = Some(open_node(&node.input, env)?);
         let growing = node.aggs.iter().map(|a| a.grows()).collect();
-        Ok(HashAggregate { node, input, groups: Groups::default(), at: 0, waiting: Vec::new(), growing })
+        Ok(HashAggregate { node, input, groups: Groups::default(), at: 0, waiting: Vec::new(), growing, late: None })
     }
 
     fn key_width(&self) -> usize {
@@ -70,6 +107,79 @@ impl HashAggregate {
     fn restart(&mut self) {
         self.groups = Groups { keys: Batch::new(self.key_width()), ..Groups::default() };
         self.at = 0;
+    }
+
+    /// Takes rows from now on to be sorted.
+    fn begin_late(&mut self, env: &Env<'_>) {
+        let (width, keys) = (self.node.input.width, self.key_width());
+        let order = KeyOrder { desc: false, nulls_first: false };
+        let columns: Vec<SortColumn> = (width..width + keys).map(|column| SortColumn { column, order }).collect();
+        self.late = Some(Late {
+            rows: Sorter::new(width + keys, columns, env.cx.session.work_mem_bytes, None),
+            batch: Batch::new(width),
+            at: 0,
+            group: None,
+            ended: vec![false; self.groups.index.len()],
+        });
+    }
+
+    /// Ends groups that late rows belong to until `out` is full; false when there are no late rows left.
+    fn give_late(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<bool> {
+        let Some(late) = &mut self.late else { return Ok(false) };
+        let node = &*self.node;
+        let (width, several) = (node.input.width, node.sets.len() > 1);
+        let columns = width + node.keys.len() + usize::from(several);
+        let mut args = Row::new();
+        loop {
+            if late.at >= late.batch.len() {
+                env.check_cancel()?;
+                late.at = 0;
+                late.batch.reset(columns);
+                if !late.rows.read(&mut late.batch, columns)? {
+                    if let Some((keys, slots)) = late.group.take() {
+                        node.give(&keys, slots, env, out)?;
+                    }
+                    return Ok(false);
+                }
+            }
+            let (row, sorted_by) = late.batch.row(late.at).split_at(width);
+            if late.group.as_ref().is_none_or(|(keys, _)| !same_typed(keys, sorted_by, &node.key_types)) {
+                if let Some((keys, slots)) = late.group.take() {
+                    node.give(&keys, slots, env, out)?;
+                    if out.is_full() {
+                        return Ok(true);
+                    }
+                }
+                let groups = &mut self.groups;
+                let hash = hash_typed(sorted_by, &node.key_types);
+                let known = groups.index.find(hash, |i| same_typed(groups.keys.row(i), sorted_by, &node.key_types));
+                late.group = Some(match known {
+                    Some(group) => {
+                        late.ended[group] = true;
+                        (groups.keys.row(group).to_vec(), Groups::take_slots(&mut groups.slots, node, group).collect())
+                    }
+                    None => {
+                        let set =
+                            if several { sorted_by.last().and_then(value::integer).unwrap_or(0) as usize } else { 0 };
+                        let mut keys = vec![Datum::Null; node.keys.len()];
+                        for key in &node.sets[set] {
+                            keys[*key] = node.keys[*key].code.eval(row, env)?;
+                        }
+                        if several {
+                            keys.push(Datum::Int4(set as i32));
+                        }
+                        let limit = env.cx.session.work_mem_bytes;
+                        (keys, node.aggs.iter().map(|agg| agg.slot(env, limit)).collect())
+                    }
+                });
+            }
+            if let Some((_, slots)) = &mut late.group {
+                for (agg, slot) in node.aggs.iter().zip(slots) {
+                    agg.take(slot, row, &mut args, env)?;
+                }
+            }
+            late.at += 1;
+        }
     }
 
     fn gather(&mut self, mut input: BoxOperator, env: &Env<'_>) -> Result<()> {
@@ -115,6 +225,9 @@ impl HashAggregate {
                     self.take(row, set, 0, &mut scratch, &mut overflow, env)?;
                 }
             }
+        }
+        if let Some(late) = &mut self.late {
+            late.rows.finish(env)?;
         }
         self.keep(overflow)
     }
@@ -185,11 +298,21 @@ impl HashAggregate {
         overflow: &mut Option<Partitions>,
         env: &Env<'_>,
     ) -> Result<()> {
+        let full = self.groups.bytes + self.groups.index.bytes() > env.cx.session.work_mem_bytes;
+        if self.late.is_none() && full && self.growing.contains(&true) && self.groups.index.len() > 0 {
+            self.begin_late(env);
+        }
         let node = &*self.node;
+        if let Some(late) = &mut self.late {
+            let keys = found.map_or(scratch.keys.as_slice(), |group| self.groups.keys.row(group));
+            let values = late.rows.begin_row();
+            values.extend_from_slice(row);
+            values.extend(keys.iter().zip(&node.key_types).map(|(key, ty)| normalised(key.clone(), *ty)));
+            return late.rows.end_row(env);
+        }
         let group = match found {
             Some(group) => group,
             None => {
-                let full = self.groups.bytes + self.groups.index.bytes() > env.cx.session.work_mem_bytes;
                 if overflow.is_some() || (full && level < MAX_LEVEL && self.groups.index.len() > 0) {
                     scratch.row.clear();
                     scratch.row.extend_from_slice(row);
@@ -206,7 +329,8 @@ impl HashAggregate {
             if *grows {
                 let before = slot.bytes();
                 agg.take(slot, row, &mut scratch.args, env)?;
-                self.groups.bytes += slot.bytes().saturating_sub(before);
+                // A sort within a group that went to a file holds less than before.
+                self.groups.bytes = (self.groups.bytes + slot.bytes()).saturating_sub(before);
             } else {
                 agg.take(slot, row, &mut scratch.args, env)?;
             }
@@ -265,6 +389,11 @@ impl Groups {
         }
         self.index.insert(hash)
     }
+    /// The states of a group that is being given out.
+    fn take_slots(slots: &mut [Slot], node: &AggregateNode, group: usize) -> impl Iterator<Item = Slot> {
+        let slots = &mut slots[group * node.aggs.len()..(group + 1) * node.aggs.len()];
+        slots.iter_mut().map(|slot| std::mem::replace(slot, Slot::Count(0)))
+    }
 }
 
 impl Operator for HashAggregate {
@@ -275,18 +404,14 @@ impl Operator for HashAggregate {
         }
         let node = self.node.clone();
         loop {
+            if self.give_late(env, out)? {
+                return Ok(true);
+            }
             while self.at < self.groups.index.len() && !out.is_full() {
-                let keys = self.groups.keys.row(self.at);
-                out.values().extend_from_slice(&keys[..node.keys.len()]);
-                let set =
-                    if node.sets.len() > 1 { keys.last().and_then(value::integer).unwrap_or(0) as usize } else { 0 };
-                let slots = &mut self.groups.slots[self.at * node.aggs.len()..(self.at + 1) * node.aggs.len()];
-                for (agg, slot) in node.aggs.iter().zip(slots) {
-                    let value = agg.finish(slot, env)?;
-                    out.values().push(value);
+                if !self.late.as_ref().is_some_and(|late| late.ended[self.at]) {
+                    let slots = Groups::take_slots(&mut self.groups.slots, &node, self.at);
+                    node.give(self.groups.keys.row(self.at), slots, env, out)?;
                 }
-                node.push_grouping(set, out);
-                out.close_row();
                 self.at += 1;
             }
             if !out.is_empty() {
@@ -328,15 +453,10 @@ impl SortedAggregate {
     }
 
     fn give(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<()> {
-        if let Some((keys, mut slots)) = self.group.take() {
-            out.values().extend(keys);
-            for (agg, slot) in self.node.aggs.iter().zip(&mut slots) {
-                let value = agg.finish(slot, env)?;
-                out.values().push(value);
-            }
-            out.close_row();
+        match self.group.take() {
+            Some((keys, slots)) => self.node.give(&keys, slots, env, out),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -1,4 +1,7 @@
 //! The states of aggregates over one group.
+//!
+//! A state that grows with its rows cannot be put on disk: it reserves what it holds. DISTINCT, ORDER BY and WITHIN GROUP sort their rows
+//! first, beyond `work_mem` in files; what then takes the sorted rows may grow again.
 
 use super::batch::Batch;
 use super::eval::Env;
@@ -7,6 +10,7 @@ use super::value::{self, KeyOrder};
 use crate::error::Result;
 use crate::functions::FnCx;
 use crate::functions::registry::AggState;
+use crate::memory::Reservation;
 use crate::plan::node::AggNode;
 use crate::types::{Datum, Row};
 
@@ -14,8 +18,8 @@ use crate::types::{Datum, Row};
 pub(crate) enum Slot {
     /// count(*) and count(x).
     Count(i64),
-    /// Any other.
-    State(Box<dyn AggState>),
+    /// Any other, with what it reserved if it grows.
+    State(Box<dyn AggState>, Option<Reservation>),
     /// DISTINCT, ORDER BY or WITHIN GROUP: arguments are kept, sorted, and fed to the state at the end.
     Sorted(Box<Sorter>),
 }
@@ -51,13 +55,25 @@ impl AggNode {
         } else if self.counts() {
             Slot::Count(0)
         } else {
-            Slot::State((self.func.new)(&self.fn_cx(env)))
+            Slot::State((self.func.new)(&self.fn_cx(env)), self.reservation(env))
         }
     }
 
-    /// Whether a state keeps something of every row, so that its memory must be watched.
+    /// Whether what a group holds may grow with its rows, so that it must be watched.
     pub(crate) fn grows(&self) -> bool {
-        self.sorts() || !FIXED.contains(&self.func.name)
+        self.sorts() || self.state_grows()
+    }
+
+    fn state_grows(&self) -> bool {
+        match self.func.name {
+            // One value; but the next may be larger.
+            "min" | "max" | "any_value" => self.arg_types.iter().any(|t| t.info().is_none_or(|info| info.len < 0)),
+            name => !FIXED.contains(&name),
+        }
+    }
+
+    fn reservation(&self, env: &Env<'_>) -> Option<Reservation> {
+        self.state_grows().then(|| env.cx.session.memory.reservation(self.func.name))
     }
 
     /// Takes a row into a slot. `scratch` is for the arguments.
@@ -78,7 +94,12 @@ impl AggNode {
         }
         match slot {
             Slot::Count(n) => *n += i64::from(!scratch.first().is_some_and(Datum::is_null)),
-            Slot::State(state) => state.update(scratch, &self.fn_cx(env))?,
+            Slot::State(state, held) => {
+                state.update(scratch, &self.fn_cx(env))?;
+                if let Some(held) = held {
+                    held.set(state.heap_bytes())?;
+                }
+            }
             Slot::Sorted(sorter) => {
                 for (key, _) in &self.order_by {
                     scratch.push(super::sort::normalised(key.code.eval(row, env)?, key.expr.ty.ty));
@@ -89,21 +110,31 @@ impl AggNode {
         Ok(())
     }
 
-    /// The result of a slot.
-    pub(crate) fn finish(&self, slot: &mut Slot, env: &Env<'_>) -> Result<Datum> {
+    /// The result of a slot over the rows it took until now.
+    pub(crate) fn result(&self, slot: &mut Slot, env: &Env<'_>) -> Result<Datum> {
         match slot {
             Slot::Count(n) => Ok(Datum::Int8(*n)),
-            Slot::State(state) => state.finish(&self.fn_cx(env)),
-            Slot::Sorted(sorter) => {
+            Slot::State(state, _) => state.finish(&self.fn_cx(env)),
+            // Over a window no aggregate sorts.
+            other => self.finish(std::mem::replace(other, Slot::Count(0)), env),
+        }
+    }
+
+    /// The result of a slot that is done with.
+    pub(crate) fn finish(&self, slot: Slot, env: &Env<'_>) -> Result<Datum> {
+        match slot {
+            Slot::Count(n) => Ok(Datum::Int8(n)),
+            Slot::State(state, _held) => state.finish_last(&self.fn_cx(env)),
+            Slot::Sorted(mut sorter) => {
                 let cx = self.fn_cx(env);
-                let mut state = (self.func.new)(&cx);
+                let (mut state, mut held) = ((self.func.new)(&cx), self.reservation(env));
                 sorter.finish(env)?;
                 let args = self.args.len();
                 let (mut batch, mut last) = (Batch::new(args), None::<Row>);
                 loop {
                     batch.reset(args);
                     if !sorter.read(&mut batch, args)? {
-                        return state.finish(&cx);
+                        return state.finish_last(&cx);
                     }
                     env.check_cancel()?;
                     for row in batch.iter() {
@@ -114,6 +145,9 @@ impl AggNode {
                             last = Some(row.to_vec());
                         }
                         state.update(row, &cx)?;
+                        if let Some(held) = &mut held {
+                            held.set(state.heap_bytes())?;
+                        }
                     }
                 }
             }
@@ -126,7 +160,7 @@ impl Slot {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Slot::Count(_) => 0,
-            Slot::State(state) => state.heap_bytes() + 64,
+            Slot::State(state, _) => state.heap_bytes() + 64,
             Slot::Sorted(sorter) => sorter.bytes() + 256,
         }
     }
@@ -137,8 +171,6 @@ const FIXED: &[&str] = &[
     "count",
     "sum",
     "avg",
-    "min",
-    "max",
     "bool_and",
     "bool_or",
     "every",
@@ -163,5 +195,4 @@ const FIXED: &[&str] = &[
     "regr_sxx",
     "regr_sxy",
     "regr_syy",
-    "any_value",
 ];

@@ -222,7 +222,9 @@ impl SubPlan {
             }
             SubKind::Array { elem, nested } => {
                 let mut values = Vec::new();
+                let mut held = env.cx.session.memory.reservation("ARRAY(subquery)");
                 while operator.next(env, &mut batch)? {
+                    held.add(batch.iter().map(value::row_bytes).sum())?;
                     values.extend((0..batch.len()).map(|i| std::mem::take(&mut batch.row_mut(i)[0])));
                     env.check_cancel()?;
                 }

@@ -154,7 +154,7 @@ fn aggregate(call: &WindowCallNode, agg: &AggNode, p: &Partition, env: &Env<'_>)
             }
             let value = match last.take() {
                 Some(value) => value,
-                None => agg.finish(&mut slot, env)?,
+                None => agg.result(&mut slot, env)?,
             };
             column.push(value.clone());
             last = Some(value);
@@ -175,7 +175,7 @@ fn aggregate(call: &WindowCallNode, agg: &AggNode, p: &Partition, env: &Env<'_>)
                 take(&mut slot, at)?;
             }
         }
-        column.push(agg.finish(&mut slot, env)?);
+        column.push(agg.result(&mut slot, env)?);
         previous = Some(ranges);
     }
     Ok(column)

@@ -201,15 +201,22 @@ impl AggState for Collected {
         Ok(())
     }
     fn finish(&mut self, cx: &FnCx<'_>) -> Result<Datum> {
-        if self.values.is_empty() {
-            return Ok(Datum::Null);
-        }
-        let elem = cx.ret.element().unwrap_or_else(|| cx.arg_types.first().copied().unwrap_or(Type::TEXT));
-        Ok(Array::from_values(elem, self.values.clone()).datum())
+        Ok(array_of(self.values.clone(), cx))
+    }
+    fn finish_last(self: Box<Self>, cx: &FnCx<'_>) -> Result<Datum> {
+        Ok(array_of(self.values, cx))
     }
     fn heap_bytes(&self) -> usize {
         self.heap
     }
+}
+
+fn array_of(values: Vec<Datum>, cx: &FnCx<'_>) -> Datum {
+    if values.is_empty() {
+        return Datum::Null;
+    }
+    let elem = cx.ret.element().unwrap_or_else(|| cx.arg_types.first().copied().unwrap_or(Type::TEXT));
+    Array::from_values(elem, values).datum()
 }
 
 // array_agg of arrays: they must all have the same shape, and become one with a dimension more.

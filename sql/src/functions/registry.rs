@@ -94,6 +94,10 @@ pub trait AggState: Send {
     fn update(&mut self, args: &[Datum], cx: &FnCx<'_>) -> Result<()>;
     /// The result over what was taken so far. May be called more than once (windows call it after every row).
     fn finish(&mut self, cx: &FnCx<'_>) -> Result<Datum>;
+    /// The result when it is not asked for again: a state that collects need not copy what it has.
+    fn finish_last(mut self: Box<Self>, cx: &FnCx<'_>) -> Result<Datum> {
+        self.finish(cx)
+    }
     /// Bytes held beyond the struct itself, for memory accounting.
     fn heap_bytes(&self) -> usize {
         0

@@ -85,3 +85,97 @@ fn returned_rows_spill() {
         assert!(session.next_result().unwrap().is_none());
     }
 }
+
+/// Runs a query that must fail for memory; what its DETAIL says wanted it.
+fn out_of_memory(session: &mut Session, sql: &str) -> String {
+    let shown = show(session, sql);
+    let mut lines = shown.lines().skip_while(|l| !l.starts_with("ERROR"));
+    assert_eq!(lines.next(), Some("ERROR:  53200: out of memory"), "{sql}: {shown:.300}");
+    let detail =
+        lines.next().and_then(|l| l.strip_prefix("DETAIL:  ")).unwrap_or_else(|| panic!("{sql}: {shown:.300}"));
+    detail.split(" wants ").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn what_only_grows_fails_and_the_session_goes_on() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "set work_mem = '64kB'");
+    for (query, what) in [
+        ("select length(string_agg(repeat('x', 1000000), '')) from generate_series(1, 300)", "string_agg"),
+        ("select array_length(array_agg(repeat('x', 1000000) || g), 1) from generate_series(1, 300) g", "array_agg"),
+        ("select length(array_agg(array[repeat('x', 1000000)])::text) from generate_series(1, 300) g", "array_agg"),
+        (
+            "select percentile_disc(0.5) within group (order by repeat('x', 1000000) || g) from generate_series(1, 300) g",
+            "percentile_disc",
+        ),
+        (
+            "select length(string_agg(v, '' order by v)) from (select repeat('x', 1000000) || g from generate_series(1, 300) g) t(v)",
+            "string_agg",
+        ),
+        (
+            "select array_length(array(select repeat('x', 1000000) || g from generate_series(1, 300) g), 1)",
+            "ARRAY(subquery)",
+        ),
+        (
+            "select g % 3, length(string_agg(repeat('x', 1000000), '')) from generate_series(1, 300) g group by 1",
+            "string_agg",
+        ),
+    ] {
+        assert_eq!(out_of_memory(&mut session, query), what, "{query}");
+    }
+    assert_eq!(instance.memory().used(), 0, "all was given back");
+    assert!(instance.memory().peak() <= 64 << 20);
+    assert_eq!(
+        show(&mut session, "select length(string_agg(repeat('x', 1000000), '')) from generate_series(1, 50)"),
+        "50000000"
+    );
+}
+
+#[test]
+fn groups_that_grow_are_ended_one_by_one() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "set work_mem = '64kB'");
+    let sums = "select count(*), sum(n), min(n), max(n), count(distinct k) from";
+    assert_eq!(
+        show(
+            &mut session,
+            &format!(
+                "{sums} (select g / 2, length(max(repeat('x', 10000) || g)) from generate_series(10000, 19999) g group by 1) t(k, n)"
+            ),
+        ),
+        "5000|50025000|10005|10005|5000"
+    );
+    assert!((10_000..8 << 20).contains(&instance.memory().peak()), "max() is watched: {}", instance.memory().peak());
+    // Together 160 MB, a group 1.6 MB.
+    assert_eq!(
+        show(
+            &mut session,
+            &format!(
+                "{sums} (select g % 100, length(string_agg(repeat('x', 20000), '')) from generate_series(1, 8000) g group by 1) t(k, n)"
+            ),
+        ),
+        "100|160000000|1600000|1600000|100"
+    );
+    assert_eq!(
+        show(
+            &mut session,
+            &format!(
+                "{sums} (select g % 50, count(distinct repeat('x', 1000) || g % 1000) from generate_series(1, 20000) g group by 1) t(k, n)"
+            ),
+        ),
+        "50|1000|20|20|50"
+    );
+    assert_eq!(
+        show(
+            &mut session,
+            "select a, b, count(*), sum(length(c)) from (
+               select g % 2, g % 3, string_agg(repeat('x', 1000), '') from generate_series(1, 600) g group by cube (1, 2)
+             ) t(a, b, c) group by a, b order by a, b"
+        ),
+        "0|0|1|100000\n0|1|1|100000\n0|2|1|100000\n0|NULL|1|300000\n1|0|1|100000\n1|1|1|100000\n1|2|1|100000\n1|NULL|1|300000\n\
+         NULL|0|1|200000\nNULL|1|1|200000\nNULL|2|1|200000\nNULL|NULL|1|600000"
+    );
+    assert!(instance.memory().peak() < 8 << 20, "{}", instance.memory().peak());
+}
