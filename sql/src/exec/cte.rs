@@ -13,6 +13,7 @@ use super::operator::{BoxOperator, Operator, open_node};
 use super::set_op::RowSet;
 use super::spill::{BufferPlace, RowBuffer};
 use crate::error::Result;
+use crate::memory::Reservation;
 use crate::plan::node::{CteNode, Node, WithNode};
 use crate::types::Type;
 
@@ -41,8 +42,8 @@ struct Recursion {
     current: BoxOperator,
     /// Rows of this round: the next round's working table.
     round: RowBuffer,
-    /// All rows so far, for UNION.
-    seen: Option<RowSet>,
+    /// All rows so far, for UNION, with what they reserve: each new row is to be looked for among them.
+    seen: Option<(RowSet, Reservation)>,
     types: Vec<Type>,
     limit: usize,
 }
@@ -58,7 +59,7 @@ impl CteStore {
                 term: term.clone(),
                 current: definition,
                 round: RowBuffer::new(width, limit),
-                seen: (!cte.all).then(|| RowSet::new(width)),
+                seen: (!cte.all).then(|| (RowSet::new(width), env.cx.session.memory.reservation("WITH RECURSIVE"))),
                 types: cte.types.clone(),
                 limit,
             })),
@@ -119,8 +120,9 @@ impl Recursion {
         loop {
             env.check_cancel()?;
             if self.current.next(env, out)? {
-                if let Some(seen) = &mut self.seen {
+                if let Some((seen, held)) = &mut self.seen {
                     out.retain(0, |row| Ok(seen.insert(row, &self.types)))?;
+                    held.set(seen.bytes())?;
                 }
                 if !out.is_empty() {
                     self.round.push_all(out)?;

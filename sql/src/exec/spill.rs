@@ -47,6 +47,10 @@ impl Spool {
     pub fn rows(&self) -> u64 {
         self.rows
     }
+    /// Bytes written: where the next row begins.
+    fn end(&self) -> u64 {
+        self.flushed + self.pending.len() as u64
+    }
     /// Appends a row.
     pub fn push(&mut self, row: &[Datum]) -> Result<()> {
         let start = self.pending.len();
@@ -71,6 +75,10 @@ impl Spool {
 }
 
 impl SpoolReader {
+    /// At a row that begins there.
+    fn at(offset: u64) -> SpoolReader {
+        SpoolReader { offset, ..SpoolReader::default() }
+    }
     /// Appends the next row's values to `out`; false at the end of what was flushed.
     pub fn next(&mut self, spool: &Spool, out: &mut Vec<Datum>) -> Result<bool> {
         if !self.need(spool, 4)? {
@@ -185,6 +193,127 @@ impl RowBuffer {
             }
         }
         Ok(out.len() > before)
+    }
+}
+
+/// Rows read in any order: in memory up to a limit, the rest in pages of a file, of which the last used are kept.
+pub(crate) struct PagedRows {
+    memory: Batch,
+    bytes: usize,
+    limit: usize,
+    spool: Option<Spool>,
+    /// First row of each page, and where it begins in the file.
+    pages: Vec<(usize, u64)>,
+    /// What the last page holds.
+    last_bytes: u64,
+    kept: Vec<Kept>,
+    /// Counts uses, to tell which page was used longest ago.
+    clock: u64,
+    len: usize,
+}
+
+/// A page in memory.
+struct Kept {
+    page: usize,
+    used: u64,
+    rows: Batch,
+}
+
+/// Rows of a page, bytes after which it has no more, and pages kept.
+const PAGE_ROWS: usize = 64;
+const PAGE_BYTES: u64 = 64 * 1024;
+const PAGES_KEPT: usize = 8;
+
+impl PagedRows {
+    /// None, of which about this many bytes are kept in memory.
+    pub fn new(width: usize, limit: usize) -> PagedRows {
+        PagedRows {
+            memory: Batch::new(width),
+            bytes: 0,
+            limit,
+            spool: None,
+            pages: Vec::new(),
+            last_bytes: 0,
+            kept: Vec::new(),
+            clock: 0,
+            len: 0,
+        }
+    }
+    /// Rows held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether it holds no row.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Appends a row.
+    pub fn push(&mut self, row: &[Datum]) -> Result<()> {
+        let Some(spool) = &mut self.spool else {
+            let bytes = value::row_bytes(row);
+            if self.bytes + bytes > self.limit && self.len > 0 {
+                self.spool = Some(Spool::new()?);
+                return self.push(row);
+            }
+            self.bytes += bytes;
+            self.memory.push(row);
+            self.len += 1;
+            return Ok(());
+        };
+        let is_full =
+            self.pages.last().is_none_or(|(first, _)| self.len - first >= PAGE_ROWS || self.last_bytes >= PAGE_BYTES);
+        if is_full {
+            self.pages.push((self.len, spool.end()));
+            self.last_bytes = 0;
+        } else if let Some(at) = self.kept.iter().position(|k| k.page == self.pages.len() - 1) {
+            // It was read before it had all its rows.
+            self.kept.swap_remove(at);
+        }
+        let before = spool.end();
+        spool.push(row)?;
+        self.last_bytes += spool.end() - before;
+        self.len += 1;
+        Ok(())
+    }
+    /// A row.
+    pub fn row(&mut self, at: usize) -> Result<&[Datum]> {
+        if at < self.memory.len() {
+            return Ok(self.memory.row(at));
+        }
+        let page = self.pages.partition_point(|(first, _)| *first <= at).checked_sub(1).ok_or_else(corrupt)?;
+        let first = self.pages[page].0;
+        self.clock += 1;
+        let kept = match self.kept.iter().position(|k| k.page == page) {
+            Some(kept) => kept,
+            None => self.load(page)?,
+        };
+        self.kept[kept].used = self.clock;
+        Ok(self.kept[kept].rows.row(at - first))
+    }
+
+    /// Reads a page in the place of the one used longest ago.
+    fn load(&mut self, page: usize) -> Result<usize> {
+        let Some(spool) = &mut self.spool else { return Err(corrupt()) };
+        spool.flush()?;
+        let place = if self.kept.len() < PAGES_KEPT {
+            self.kept.push(Kept { page, used: 0, rows: Batch::default() });
+            self.kept.len() - 1
+        } else {
+            self.kept.iter().enumerate().min_by_key(|(_, k)| k.used).map_or(0, |(i, _)| i)
+        };
+        let kept = &mut self.kept[place];
+        let (first, offset) = self.pages[page];
+        let end = self.pages.get(page + 1).map_or(self.len, |(next, _)| *next);
+        kept.page = page;
+        kept.rows.reset(self.memory.width());
+        let mut reader = SpoolReader::at(offset);
+        for _ in first..end {
+            if !reader.next(spool, kept.rows.values())? {
+                return Err(corrupt());
+            }
+            kept.rows.close_row();
+        }
+        Ok(place)
     }
 }
 
@@ -406,6 +535,21 @@ mod tests {
                 seen.extend(out.iter().map(|r| value::integer(&r[0]).unwrap()));
             }
             assert_eq!(seen, (0..100).collect::<Vec<i64>>());
+        }
+    }
+
+    #[test]
+    fn pages_are_read_in_any_order() {
+        for limit in [0, 500, 1 << 20] {
+            let mut rows = PagedRows::new(2, limit);
+            for i in 0..3000 {
+                rows.push(&[Datum::Int4(i), Datum::text("x".repeat(i as usize % 3000))]).unwrap();
+                let at = (i as usize * 7919) % rows.len();
+                assert_eq!(value::integer(&rows.row(at).unwrap()[0]), Some(at as i64));
+                assert_eq!(value::integer(&rows.row(i as usize).unwrap()[0]), Some(i.into()));
+            }
+            assert_eq!(rows.len(), 3000);
+            assert!(rows.bytes <= limit.max(100) && rows.kept.len() <= PAGES_KEPT);
         }
     }
 }

@@ -17,10 +17,11 @@ use super::eval::{Env, truth};
 use super::hash::HashIndex;
 use super::metrics::Metrics;
 use super::operator::{BoxOperator, open_node};
-use super::spill::{BufferPlace, RowBuffer, write_datum};
+use super::spill::{BufferPlace, PagedRows, RowBuffer, write_datum};
 use super::value;
 use crate::error::{Result, SqlError, state};
 use crate::ir::Dml;
+use crate::memory::Reservation;
 use crate::plan::node::{Node, Quantified};
 use crate::types::{Array, Datum, Type};
 
@@ -125,11 +126,12 @@ enum Candidates {
     Listed(RowBuffer),
 }
 
-/// Rows to be found by equality; those with a NULL stand apart.
+/// Rows to be found by equality; those with a NULL stand apart. Beyond `work_mem` they are in a file, but for their hashes, which are reserved.
 struct HashedRows {
     index: HashIndex,
-    rows: Batch,
-    with_null: Batch,
+    rows: PagedRows,
+    with_null: PagedRows,
+    held: Reservation,
 }
 
 impl SubPlan {
@@ -256,16 +258,20 @@ impl SubPlan {
         let env = &Env::within(env.cx, &outer);
         let width = self.node.width;
         let mut operator = open_node(&self.node, env)?;
-        let mut listed = RowBuffer::new(width, env.cx.session.work_mem_bytes);
-        let mut hashed =
-            HashedRows { index: HashIndex::default(), rows: Batch::new(width), with_null: Batch::new(width) };
+        let limit = env.cx.session.work_mem_bytes;
+        let mut listed = RowBuffer::new(width, limit);
+        let mut hashed = HashedRows {
+            index: HashIndex::default(),
+            rows: PagedRows::new(width, limit),
+            with_null: PagedRows::new(width, limit),
+            held: env.cx.session.memory.reservation("IN (subquery)"),
+        };
         super::operator::drain(&mut *operator, env, |batch| {
             if q.hashed {
-                (0..batch.len()).for_each(|i| hashed.add(batch.row_mut(i), &q.types))
+                (0..batch.len()).try_for_each(|i| hashed.add(batch.row_mut(i), &q.types))
             } else {
-                listed.push_all(batch)?
+                listed.push_all(batch)
             }
-            Ok(())
         })?;
         Ok(if q.hashed { Candidates::Hashed(hashed) } else { Candidates::Listed(listed) })
     }
@@ -290,7 +296,7 @@ impl Candidates {
     fn answer(&mut self, q: &Quantified, tests: &[Datum], env: &Env<'_>) -> Result<Option<bool>> {
         match self {
             // ALL is hashed only as `<> ALL`, the opposite of `= ANY`.
-            Candidates::Hashed(rows) => Ok(rows.contains(tests, &q.types).map(|found| found != q.all)),
+            Candidates::Hashed(rows) => Ok(rows.contains(tests, &q.types, env)?.map(|found| found != q.all)),
             Candidates::Listed(rows) => {
                 let (mut place, mut batch, mut found) = (BufferPlace::default(), Batch::new(rows.width()), Some(q.all));
                 loop {
@@ -313,7 +319,7 @@ impl Candidates {
 }
 
 impl HashedRows {
-    fn add(&mut self, row: &mut [Datum], types: &[Type]) {
+    fn add(&mut self, row: &mut [Datum], types: &[Type]) -> Result<()> {
         for (d, ty) in row.iter_mut().zip(types) {
             if value::needs_normalising(*ty) {
                 *d = value::normalise(std::mem::take(d), *ty);
@@ -322,30 +328,57 @@ impl HashedRows {
         if row.iter().any(Datum::is_null) {
             // One row without any value says all that many would.
             if self.with_null.is_empty() || row.len() > 1 {
-                self.with_null.push(row);
+                self.with_null.push(row)?;
             }
-            return;
+            return Ok(());
         }
         let hash = value::hash_row(row);
-        if self.index.find(hash, |i| value::same_rows(self.rows.row(i), row)).is_none() {
+        if !self.find(hash, row)? {
             self.index.insert(hash);
-            self.rows.push(row);
+            self.held.set(self.index.bytes())?;
+            self.rows.push(row)?;
         }
+        Ok(())
+    }
+
+    fn find(&mut self, hash: u64, row: &[Datum]) -> Result<bool> {
+        let mut failed = None;
+        let rows = &mut self.rows;
+        let found = self.index.find(hash, |i| match rows.row(i) {
+            Ok(known) => value::same_rows(known, row),
+            Err(e) => {
+                failed = Some(e);
+                true
+            }
+        });
+        failed.map_or(Ok(found.is_some()), Err)
     }
 
     /// `tests IN rows`.
-    fn contains(&self, tests: &[Datum], types: &[Type]) -> Option<bool> {
+    fn contains(&mut self, tests: &[Datum], types: &[Type], env: &Env<'_>) -> Result<Option<bool>> {
         let tests: Vec<Datum> = tests.iter().zip(types).map(|(d, ty)| value::normalise(d.clone(), *ty)).collect();
-        let may_equal =
-            |row: &[Datum]| tests.iter().zip(row).all(|(a, b)| a.is_null() || b.is_null() || value::same(a, b));
         let unknown = if tests.iter().any(Datum::is_null) {
-            (tests.len() == 1 && !self.rows.is_empty()) || self.rows.iter().any(may_equal)
+            (tests.len() == 1 && !self.rows.is_empty()) || any_may_equal(&mut self.rows, &tests, env)?
         } else {
-            if self.index.find(value::hash_row(&tests), |i| value::same_rows(self.rows.row(i), &tests)).is_some() {
-                return Some(true);
+            if self.find(value::hash_row(&tests), &tests)? {
+                return Ok(Some(true));
             }
             false
         };
-        if unknown || self.with_null.iter().any(may_equal) { None } else { Some(false) }
+        Ok(if unknown || any_may_equal(&mut self.with_null, &tests, env)? { None } else { Some(false) })
     }
+}
+
+/// Whether a row would equal `tests` if NULLs were the right values.
+fn any_may_equal(rows: &mut PagedRows, tests: &[Datum], env: &Env<'_>) -> Result<bool> {
+    for i in 0..rows.len() {
+        if i % 1024 == 1023 {
+            env.check_cancel()?;
+        }
+        let row = rows.row(i)?;
+        if tests.iter().zip(row).all(|(a, b)| a.is_null() || b.is_null() || value::same(a, b)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -179,3 +179,39 @@ fn groups_that_grow_are_ended_one_by_one() {
     );
     assert!(instance.memory().peak() < 8 << 20, "{}", instance.memory().peak());
 }
+
+#[test]
+fn candidates_of_not_in_go_to_a_file() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "set work_mem = '64kB'");
+    // 40 MB of values; what stays in memory is their hashes.
+    assert_eq!(
+        show(
+            &mut session,
+            "select count(*), min(a) from generate_series(0, 20100) a
+             where repeat('x', 2000) || a not in (select repeat('x', 2000) || g from generate_series(1, 20000) g)"
+        ),
+        "101|0"
+    );
+    let peak = instance.memory().peak();
+    assert!((20_000 * 8..2 << 20).contains(&peak), "{peak}");
+    assert_eq!(
+        show(
+            &mut session,
+            "select count(*) from generate_series(0, 5000) a
+             where (repeat('x', 2000), a) not in (select repeat('x', 2000), nullif(g, 7) from generate_series(1, 4000) g)"
+        ),
+        "0"
+    );
+}
+
+#[test]
+fn a_recursion_without_end_fails() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "set work_mem = '64kB'");
+    let endless = "with recursive r(n, t) as (select 1, '' union select n + 1, repeat('x', 100000) || n from r) select count(t) from r";
+    assert_eq!(out_of_memory(&mut session, endless), "WITH RECURSIVE");
+    assert_eq!(instance.memory().used(), 0);
+}
