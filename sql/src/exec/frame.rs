@@ -1,21 +1,19 @@
 //! Window frames: which rows of a partition a row's window function sees.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use super::batch::Batch;
 use super::eval::Env;
 use super::value::{self, KeyOrder};
 use crate::error::{Result, SqlError, state};
 use crate::ir::{FrameExclude, FrameUnit};
-use crate::plan::node::{BoundNode, FrameNode, OffsetNode};
+use crate::plan::node::{BoundNode, FrameNode, OffsetNode, WindowNode};
 use crate::types::{Datum, Row};
 
-/// A partition: its rows in order, and which are peers.
+/// A partition: how many rows it has, in order, and which are peers.
 pub(crate) struct Partition {
-    /// The rows.
-    pub rows: Batch,
-    /// Number of the peer group of each row.
-    pub group: Vec<usize>,
+    /// How many rows.
+    pub len: usize,
     /// First row of each peer group, and the number of rows behind the last.
     pub group_starts: Vec<usize>,
     /// The single sort key of each row, where a frame with RANGE offsets needs it.
@@ -25,31 +23,34 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub fn len(&self) -> usize {
-        self.rows.len()
+    /// Number of the peer group of a row.
+    pub fn group(&self, row: usize) -> usize {
+        self.group_starts.partition_point(|start| *start <= row) - 1
     }
     /// First row of the peers of a row.
     pub fn peers_start(&self, row: usize) -> usize {
-        self.group_starts[self.group[row]]
+        self.group_starts[self.group(row)]
     }
     /// The row after the peers of a row.
     pub fn peers_end(&self, row: usize) -> usize {
-        self.group_starts[self.group[row] + 1]
+        self.group_starts[self.group(row) + 1]
     }
 }
 
 /// Frame of a call within one partition: offsets are evaluated.
-pub(crate) struct Frame<'a> {
-    node: &'a FrameNode,
+pub(crate) struct Frame {
+    window: Arc<WindowNode>,
+    call: usize,
     start: Datum,
     end: Datum,
     /// Rows whose sort key is not NULL, for RANGE offsets.
     not_null: (usize, usize),
 }
 
-impl<'a> Frame<'a> {
-    /// Evaluates the offsets.
-    pub fn new(node: &'a FrameNode, partition: &Partition, env: &Env<'_>) -> Result<Frame<'a>> {
+impl Frame {
+    /// That of one call of a window: evaluates the offsets.
+    pub fn new(window: &Arc<WindowNode>, call: usize, partition: &Partition, env: &Env<'_>) -> Result<Frame> {
+        let node = &window.calls[call].frame;
         let offset = |bound: &BoundNode, which: &str| match bound {
             BoundNode::Preceding(o) | BoundNode::Following(o) => {
                 let value = o.value.code.eval(&[], env)?;
@@ -74,31 +75,35 @@ impl<'a> Frame<'a> {
         let (start, end) = (offset(&node.start, "starting")?, offset(&node.end, "ending")?);
         let nulls = partition.keys.iter().filter(|k| k.is_null()).count();
         let not_null =
-            if partition.key_order.nulls_first { (nulls, partition.len()) } else { (0, partition.len() - nulls) };
-        Ok(Frame { node, start, end, not_null })
+            if partition.key_order.nulls_first { (nulls, partition.len) } else { (0, partition.len - nulls) };
+        Ok(Frame { window: window.clone(), call, start, end, not_null })
+    }
+
+    fn node(&self) -> &FrameNode {
+        &self.window.calls[self.call].frame
     }
 
     /// Whether every frame starts with the partition's first row and leaves nothing out.
     pub fn grows_from_start(&self) -> bool {
-        matches!(self.node.start, BoundNode::UnboundedPreceding) && self.node.exclude == FrameExclude::NoOthers
+        matches!(self.node().start, BoundNode::UnboundedPreceding) && self.node().exclude == FrameExclude::NoOthers
     }
 
     /// First row of a row's frame and the row after its last, EXCLUDE not regarded.
     pub fn span(&self, p: &Partition, row: usize, env: &Env<'_>) -> Result<(usize, usize)> {
-        let start = match &self.node.start {
+        let start = match &self.node().start {
             BoundNode::UnboundedPreceding => 0,
-            BoundNode::UnboundedFollowing => p.len(),
-            BoundNode::CurrentRow => match self.node.unit {
+            BoundNode::UnboundedFollowing => p.len,
+            BoundNode::CurrentRow => match self.node().unit {
                 FrameUnit::Rows => row,
                 _ => p.peers_start(row),
             },
             BoundNode::Preceding(o) => self.edge(p, row, o, &self.start, true, true, env)?,
             BoundNode::Following(o) => self.edge(p, row, o, &self.start, false, true, env)?,
         };
-        let end = match &self.node.end {
+        let end = match &self.node().end {
             BoundNode::UnboundedPreceding => 0,
-            BoundNode::UnboundedFollowing => p.len(),
-            BoundNode::CurrentRow => match self.node.unit {
+            BoundNode::UnboundedFollowing => p.len,
+            BoundNode::CurrentRow => match self.node().unit {
                 FrameUnit::Rows => row + 1,
                 _ => p.peers_end(row),
             },
@@ -113,7 +118,7 @@ impl<'a> Frame<'a> {
         let (start, end) = self.span(p, row, env)?;
         let clip = |a: usize, b: usize| (a.clamp(start, end), b.clamp(start, end));
         let (first, last) = (p.peers_start(row), p.peers_end(row));
-        Ok(match self.node.exclude {
+        Ok(match self.node().exclude {
             FrameExclude::NoOthers => [(start, end), (end, end), (end, end)],
             FrameExclude::CurrentRow => [clip(start, row), clip(row + 1, end), (end, end)],
             FrameExclude::Group => [clip(start, first), clip(last, end), (end, end)],
@@ -133,19 +138,19 @@ impl<'a> Frame<'a> {
         is_start: bool,
         env: &Env<'_>,
     ) -> Result<usize> {
-        match self.node.unit {
+        match self.node().unit {
             FrameUnit::Rows => {
                 let n = count(by);
                 let at = if preceding { row.checked_sub(n) } else { Some(row.saturating_add(n)) };
                 Ok(match (at, is_start) {
-                    (Some(at), true) => at.min(p.len()),
-                    (Some(at), false) => at.saturating_add(1).min(p.len()),
+                    (Some(at), true) => at.min(p.len),
+                    (Some(at), false) => at.saturating_add(1).min(p.len),
                     (None, _) => 0,
                 })
             }
             FrameUnit::Groups => {
                 let (n, groups) = (count(by), p.group_starts.len() - 1);
-                let at = if preceding { p.group[row].checked_sub(n) } else { Some(p.group[row].saturating_add(n)) };
+                let at = if preceding { p.group(row).checked_sub(n) } else { Some(p.group(row).saturating_add(n)) };
                 Ok(match (at, is_start) {
                     (Some(at), true) => p.group_starts[at.min(groups)],
                     (Some(at), false) => p.group_starts[at.saturating_add(1).min(groups)],

@@ -51,7 +51,7 @@ pub(crate) fn open_node(node: &Arc<Node>, env: &Env<'_>) -> Result<BoxOperator> 
         NodeKind::HashJoin(n) => Box::new(hash_join::HashJoin::new(n.clone(), env)?),
         NodeKind::Aggregate(n) if n.sorted => Box::new(aggregate::SortedAggregate::new(n.clone(), env)?),
         NodeKind::Aggregate(n) => Box::new(aggregate::HashAggregate::new(n.clone(), env)?),
-        NodeKind::Window(n) => Box::new(window::Window::new(n.clone(), env)?),
+        NodeKind::Window(n) => Box::new(window::Window::new(n.clone(), node.id, env)?),
         NodeKind::Sort(n) => Box::new(sort::Sort::new(n.clone(), open_node(&n.input, env)?, node.id)),
         NodeKind::Limit(n) => Box::new(filter::Limit::new(n.clone(), open_node(&n.input, env)?)),
         NodeKind::Distinct { input, types } => Box::new(set_op::Distinct::new(open_node(input, env)?, types.clone())),

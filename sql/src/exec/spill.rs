@@ -239,6 +239,14 @@ impl PagedRows {
             len: 0,
         }
     }
+    /// Bytes of the rows in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+    /// Whether rows are in a file.
+    pub fn is_spilled(&self) -> bool {
+        self.spool.is_some()
+    }
     /// Rows held.
     pub fn len(&self) -> usize {
         self.len

@@ -1,6 +1,8 @@
 //! Window functions over rows that come sorted by partition and order.
 //!
-//! A partition is gathered, each call computes its column, the rows are given out, the next partition begins.
+//! A partition is gathered, beyond `work_mem` in a file; then each row is given out with the values of the calls for it, which are made when they
+//! are wanted: a running string_agg of all rows would be the square of them. What is kept of each peer group, and of each row's key for RANGE
+//! offsets, is reserved.
 
 use std::sync::Arc;
 
@@ -10,10 +12,12 @@ use super::eval::Env;
 use super::frame::{Frame, Partition};
 use super::operator::{BoxOperator, Operator, open_node};
 use super::sort::normalised;
+use super::spill::PagedRows;
 use super::value::{self, KeyOrder};
 use crate::error::{Result, SqlError, state};
 use crate::functions::window::WindowKind;
-use crate::plan::node::{AggNode, BoundNode, Prog, WindowCallNode, WindowFuncNode, WindowNode};
+use crate::memory::Reservation;
+use crate::plan::node::{AggNode, BoundNode, Prog, WindowFuncNode, WindowNode};
 use crate::types::{Datum, Row};
 
 /// Window calls over one window.
@@ -23,32 +27,38 @@ pub(crate) struct Window {
     /// Input rows not yet taken.
     rows: Batch,
     at: usize,
-    /// The partition at hand, its computed columns and the next row to give.
-    partition: Option<(Partition, Vec<Row>, usize)>,
+    partition: Option<Gathered>,
     ended: bool,
     needs_keys: bool,
+    id: usize,
+}
+
+/// The partition at hand.
+struct Gathered {
+    rows: PagedRows,
+    shape: Partition,
+    calls: Vec<Running>,
+    /// The next row to give.
+    at: usize,
+    _held: Reservation,
 }
 
 impl Window {
-    pub fn new(node: Arc<WindowNode>, env: &Env<'_>) -> Result<Window> {
+    pub fn new(node: Arc<WindowNode>, id: usize, env: &Env<'_>) -> Result<Window> {
         let input = open_node(&node.input, env)?;
         let rows = Batch::new(node.input.width);
         let has_offset = |b: &BoundNode| matches!(b, BoundNode::Preceding(o) | BoundNode::Following(o) if o.minus.is_some() || o.plus.is_some());
         let needs_keys = node.calls.iter().any(|c| has_offset(&c.frame.start) || has_offset(&c.frame.end));
-        Ok(Window { node, input, rows, at: 0, partition: None, ended: false, needs_keys })
+        Ok(Window { node, input, rows, at: 0, partition: None, ended: false, needs_keys, id })
     }
 
     /// Gathers the next partition; None at the end.
-    fn gather(&mut self, env: &Env<'_>) -> Result<Option<Partition>> {
+    fn gather(&mut self, env: &Env<'_>) -> Result<Option<Gathered>> {
         let node = self.node.clone();
         let key_order = node.order_by.first().map_or(KeyOrder { desc: false, nulls_first: false }, |(_, order)| *order);
-        let mut p = Partition {
-            rows: Batch::new(node.input.width),
-            group: Vec::new(),
-            group_starts: Vec::new(),
-            keys: Row::new(),
-            key_order,
-        };
+        let mut rows = PagedRows::new(node.input.width, env.cx.session.work_mem_bytes);
+        let mut p = Partition { len: 0, group_starts: Vec::new(), keys: Row::new(), key_order };
+        let (mut held, mut key_bytes) = (env.cx.session.memory.reservation("A window"), 0);
         let (mut part, mut peer): (Option<Row>, Option<Row>) = (None, None);
         loop {
             if self.at >= self.rows.len() {
@@ -70,18 +80,28 @@ impl Window {
             }
             let order = eval_all(node.order_by.iter().map(|(k, _)| k), row, env)?;
             if self.needs_keys {
-                p.keys.push(order.first().cloned().unwrap_or_default());
+                let key = order.first().cloned().unwrap_or_default();
+                key_bytes += std::mem::size_of::<Datum>() + value::heap_bytes(&key);
+                p.keys.push(key);
             }
             if peer.as_ref().is_none_or(|last| !value::same_rows(last, &order)) {
-                p.group_starts.push(p.rows.len());
+                p.group_starts.push(p.len);
                 peer = Some(order);
             }
-            p.group.push(p.group_starts.len() - 1);
-            p.rows.push_taken(&mut self.rows, self.at);
+            held.set(p.group_starts.len() * std::mem::size_of::<usize>() + key_bytes)?;
+            rows.push(row)?;
+            p.len += 1;
             self.at += 1;
         }
-        p.group_starts.push(p.rows.len());
-        Ok(if p.rows.is_empty() { None } else { Some(p) })
+        p.group_starts.push(p.len);
+        if p.len == 0 {
+            return Ok(None);
+        }
+        if let Some(metrics) = env.cx.shared.metrics() {
+            metrics.gathered(self.id, rows.bytes(), rows.is_spilled());
+        }
+        let calls = (0..node.calls.len()).map(|call| Running::new(&node, call, &p, env)).collect::<Result<_>>()?;
+        Ok(Some(Gathered { rows, shape: p, calls, at: 0, _held: held }))
     }
 }
 
@@ -93,23 +113,21 @@ impl Operator for Window {
     fn next(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<bool> {
         out.reset(self.node.input.width + self.node.calls.len());
         loop {
-            if let Some((partition, columns, at)) = &mut self.partition {
-                while *at < partition.len() && !out.is_full() {
-                    out.values().extend(partition.rows.row_mut(*at).iter_mut().map(std::mem::take));
-                    out.values().extend(columns.iter_mut().map(|c| std::mem::take(&mut c[*at])));
-                    out.close_row();
-                    *at += 1;
+            if let Some(partition) = &mut self.partition {
+                while partition.at < partition.shape.len && !out.is_full() {
+                    env.check_cancel()?;
+                    partition.give(&self.node, env, out)?;
                 }
                 if out.is_full() {
                     return Ok(true);
                 }
             }
-            let Some(partition) = self.gather(env)? else {
-                self.partition = None;
+            // The old one's memory goes before the new one's comes.
+            self.partition = None;
+            self.partition = self.gather(env)?;
+            if self.partition.is_none() {
                 return Ok(!out.is_empty());
-            };
-            let columns = self.node.calls.iter().map(|c| compute(c, &partition, env)).collect::<Result<_>>()?;
-            self.partition = Some((partition, columns, 0));
+            }
         }
     }
     fn rewind(&mut self) -> bool {
@@ -121,126 +139,178 @@ impl Operator for Window {
     }
 }
 
-/// A call's value for each row of a partition.
-fn compute(call: &WindowCallNode, p: &Partition, env: &Env<'_>) -> Result<Row> {
-    match &call.func {
-        WindowFuncNode::Aggregate(agg) => aggregate(call, agg, p, env),
-        WindowFuncNode::Window { func, args, .. } => function(call, func.kind, args, p, env),
-    }
-}
-
-fn aggregate(call: &WindowCallNode, agg: &AggNode, p: &Partition, env: &Env<'_>) -> Result<Row> {
-    let frame = Frame::new(&call.frame, p, env)?;
-    let limit = env.cx.session.work_mem_bytes;
-    let (mut column, mut args) = (Row::with_capacity(p.len()), Row::new());
-    let mut slot = agg.slot(env, limit);
-    let mut steps = 0usize;
-    let mut take = |slot: &mut Slot, row: usize| {
-        steps += 1;
-        if steps.is_multiple_of(1024) {
-            env.check_cancel()?;
-        }
-        agg.take(slot, p.rows.row(row), &mut args, env)
-    };
-    if frame.grows_from_start() {
-        // The end never moves back, so the state only ever takes more rows.
-        let (mut taken, mut last) = (0, None);
-        for row in 0..p.len() {
-            let (_, end) = frame.span(p, row, env)?;
-            while taken < end {
-                take(&mut slot, taken)?;
-                taken += 1;
-                last = None;
-            }
-            let value = match last.take() {
-                Some(value) => value,
-                None => agg.result(&mut slot, env)?,
-            };
-            column.push(value.clone());
-            last = Some(value);
-        }
-        return Ok(column);
-    }
-    let mut previous = None;
-    for row in 0..p.len() {
-        let ranges = frame.ranges(p, row, env)?;
-        if previous == Some(ranges) {
-            let value = column[row - 1].clone();
-            column.push(value);
-            continue;
-        }
-        slot = agg.slot(env, limit);
-        for (start, end) in ranges {
-            for at in start..end {
-                take(&mut slot, at)?;
-            }
-        }
-        column.push(agg.result(&mut slot, env)?);
-        previous = Some(ranges);
-    }
-    Ok(column)
-}
-
-fn function(call: &WindowCallNode, kind: WindowKind, args: &[Prog], p: &Partition, env: &Env<'_>) -> Result<Row> {
-    let n = p.len();
-    let arg = |i: usize, row: usize| match args.get(i) {
-        Some(prog) => prog.code.eval(p.rows.row(row), env),
-        None => Ok(Datum::Null),
-    };
-    let each = |f: &dyn Fn(usize) -> Result<Datum>| {
-        (0..n)
-            .map(|row| {
-                if row % 1024 == 0 {
-                    env.check_cancel()?;
+impl Gathered {
+    /// Appends the next row with the values of the calls.
+    fn give(&mut self, node: &WindowNode, env: &Env<'_>, out: &mut Batch) -> Result<()> {
+        out.values().extend_from_slice(self.rows.row(self.at)?);
+        for (call, running) in node.calls.iter().zip(&mut self.calls) {
+            let value = match (&call.func, running) {
+                (WindowFuncNode::Aggregate(agg), Running::Aggregate(state)) => {
+                    state.value(agg, self.at, &self.shape, &mut self.rows, env)?
                 }
-                f(row)
-            })
-            .collect::<Result<Row>>()
-    };
-    match kind {
-        WindowKind::RowNumber => each(&|row| Ok(Datum::Int8(row as i64 + 1))),
-        WindowKind::Rank => each(&|row| Ok(Datum::Int8(p.peers_start(row) as i64 + 1))),
-        WindowKind::DenseRank => each(&|row| Ok(Datum::Int8(p.group[row] as i64 + 1))),
-        WindowKind::PercentRank => {
-            each(&|row| Ok(Datum::Float8(if n > 1 { p.peers_start(row) as f64 / (n - 1) as f64 } else { 0.0 })))
+                (WindowFuncNode::Window { func, args, .. }, Running::Function(frame)) => {
+                    let mut over = Over { args, frame, shape: &self.shape, rows: &mut self.rows, env };
+                    over.value(func.kind, self.at)?
+                }
+                _ => return Err(SqlError::internal("a window call runs as another")),
+            };
+            out.values().push(value);
         }
-        WindowKind::CumeDist => each(&|row| Ok(Datum::Float8(p.peers_end(row) as f64 / n as f64))),
-        WindowKind::Ntile => {
-            let Some(buckets) = value::integer(&arg(0, 0)?) else { return Ok(vec![Datum::Null; n]) };
-            let buckets = usize::try_from(buckets).ok().filter(|b| *b > 0).ok_or_else(|| {
-                SqlError::new(state::INVALID_ARGUMENT_FOR_NTILE, "argument of ntile must be greater than zero")
-            })?;
-            // The first `larger` buckets have one row more than the others.
-            let (size, larger) = (n / buckets, n % buckets);
-            each(&|row| {
+        out.close_row();
+        self.at += 1;
+        Ok(())
+    }
+}
+
+/// A call at work on one partition: it is asked for the value of each row, in order.
+enum Running {
+    Aggregate(Box<RunningAggregate>),
+    /// With the frame, where the function looks at it.
+    Function(Option<Frame>),
+}
+
+impl Running {
+    fn new(node: &Arc<WindowNode>, call: usize, shape: &Partition, env: &Env<'_>) -> Result<Running> {
+        let frame = || Frame::new(node, call, shape, env);
+        Ok(match &node.calls[call].func {
+            WindowFuncNode::Aggregate(agg) => Running::Aggregate(Box::new(RunningAggregate {
+                frame: frame()?,
+                slot: agg.slot(env, env.cx.session.work_mem_bytes),
+                taken: 0,
+                ranges: None,
+                value: None,
+                args: Row::new(),
+            })),
+            WindowFuncNode::Window { func, .. } => Running::Function(match func.kind {
+                WindowKind::FirstValue | WindowKind::LastValue | WindowKind::NthValue => Some(frame()?),
+                _ => None,
+            }),
+        })
+    }
+}
+
+struct RunningAggregate {
+    frame: Frame,
+    slot: Slot,
+    /// Rows in the slot, when frames only grow.
+    taken: usize,
+    /// The rows in the slot otherwise.
+    ranges: Option<[(usize, usize); 3]>,
+    /// The slot's result, if it was asked for.
+    value: Option<Datum>,
+    args: Row,
+}
+
+impl RunningAggregate {
+    fn value(
+        &mut self,
+        agg: &AggNode,
+        row: usize,
+        shape: &Partition,
+        rows: &mut PagedRows,
+        env: &Env<'_>,
+    ) -> Result<Datum> {
+        if self.frame.grows_from_start() {
+            // The end never moves back, so the state only ever takes more rows.
+            let (_, end) = self.frame.span(shape, row, env)?;
+            if self.taken < end {
+                self.value = None;
+                self.take(agg, self.taken..end, rows, env)?;
+                self.taken = end;
+            }
+        } else {
+            let ranges = self.frame.ranges(shape, row, env)?;
+            if self.ranges != Some(ranges) {
+                (self.value, self.ranges) = (None, Some(ranges));
+                self.slot = agg.slot(env, env.cx.session.work_mem_bytes);
+                for (start, end) in ranges {
+                    self.take(agg, start..end, rows, env)?;
+                }
+            }
+        }
+        match &self.value {
+            Some(value) => Ok(value.clone()),
+            None => Ok(self.value.insert(agg.result(&mut self.slot, env)?).clone()),
+        }
+    }
+
+    fn take(
+        &mut self,
+        agg: &AggNode,
+        range: std::ops::Range<usize>,
+        rows: &mut PagedRows,
+        env: &Env<'_>,
+    ) -> Result<()> {
+        for at in range {
+            env.check_cancel()?;
+            agg.take(&mut self.slot, rows.row(at)?, &mut self.args, env)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a window function looks at.
+struct Over<'a> {
+    args: &'a [Prog],
+    frame: &'a Option<Frame>,
+    shape: &'a Partition,
+    rows: &'a mut PagedRows,
+    env: &'a Env<'a>,
+}
+
+impl Over<'_> {
+    /// The value of an argument over a row; NULL if it was not given.
+    fn arg(&mut self, i: usize, row: usize) -> Result<Datum> {
+        match self.args.get(i) {
+            Some(prog) => prog.code.eval(self.rows.row(row)?, self.env),
+            None => Ok(Datum::Null),
+        }
+    }
+
+    fn value(&mut self, kind: WindowKind, row: usize) -> Result<Datum> {
+        let (shape, n) = (self.shape, self.shape.len);
+        match kind {
+            WindowKind::RowNumber => Ok(Datum::Int8(row as i64 + 1)),
+            WindowKind::Rank => Ok(Datum::Int8(shape.peers_start(row) as i64 + 1)),
+            WindowKind::DenseRank => Ok(Datum::Int8(shape.group(row) as i64 + 1)),
+            WindowKind::PercentRank => {
+                Ok(Datum::Float8(if n > 1 { shape.peers_start(row) as f64 / (n - 1) as f64 } else { 0.0 }))
+            }
+            WindowKind::CumeDist => Ok(Datum::Float8(shape.peers_end(row) as f64 / n as f64)),
+            WindowKind::Ntile => {
+                // The first row says how many buckets there are.
+                let Some(buckets) = value::integer(&self.arg(0, 0)?) else { return Ok(Datum::Null) };
+                let buckets = usize::try_from(buckets).ok().filter(|b| *b > 0).ok_or_else(|| {
+                    SqlError::new(state::INVALID_ARGUMENT_FOR_NTILE, "argument of ntile must be greater than zero")
+                })?;
+                // The first `larger` buckets have one row more than the others.
+                let (size, larger) = (n / buckets, n % buckets);
                 let head = larger * (size + 1);
                 let bucket = if row < head { row / (size + 1) } else { larger + (row - head) / size.max(1) };
                 Ok(Datum::Int4(bucket as i32 + 1))
-            })
-        }
-        WindowKind::Lag | WindowKind::Lead => each(&|row| {
-            let distance = match args.get(1) {
-                None => 1,
-                Some(_) => match value::integer(&arg(1, row)?) {
-                    Some(d) => d,
-                    None => return Ok(Datum::Null),
-                },
-            };
-            let distance = if matches!(kind, WindowKind::Lag) { distance.saturating_neg() } else { distance };
-            match usize::try_from((row as i64).saturating_add(distance)).ok().filter(|at| *at < n) {
-                Some(at) => arg(0, at),
-                None => arg(2, row),
             }
-        }),
-        WindowKind::FirstValue | WindowKind::LastValue | WindowKind::NthValue => {
-            let frame = Frame::new(&call.frame, p, env)?;
-            each(&|row| {
-                let ranges = frame.ranges(p, row, env)?;
+            WindowKind::Lag | WindowKind::Lead => {
+                let distance = match self.args.get(1) {
+                    None => 1,
+                    Some(_) => match value::integer(&self.arg(1, row)?) {
+                        Some(d) => d,
+                        None => return Ok(Datum::Null),
+                    },
+                };
+                let distance = if matches!(kind, WindowKind::Lag) { distance.saturating_neg() } else { distance };
+                match usize::try_from((row as i64).saturating_add(distance)).ok().filter(|at| *at < n) {
+                    Some(at) => self.arg(0, at),
+                    None => self.arg(2, row),
+                }
+            }
+            WindowKind::FirstValue | WindowKind::LastValue | WindowKind::NthValue => {
+                let Some(frame) = self.frame else { return Err(SqlError::internal("a window call has no frame")) };
+                let ranges = frame.ranges(shape, row, self.env)?;
                 let at = match kind {
                     WindowKind::FirstValue => ranges.iter().find(|(a, b)| a < b).map(|(a, _)| *a),
                     WindowKind::LastValue => ranges.iter().rev().find(|(a, b)| a < b).map(|(_, b)| b - 1),
                     _ => {
-                        let Some(nth) = value::integer(&arg(1, row)?) else { return Ok(Datum::Null) };
+                        let Some(nth) = value::integer(&self.arg(1, row)?) else { return Ok(Datum::Null) };
                         let nth = usize::try_from(nth).ok().filter(|n| *n > 0).ok_or_else(|| {
                             SqlError::new(
                                 state::INVALID_ARGUMENT_FOR_NTH_VALUE,
@@ -259,10 +329,10 @@ fn function(call: &WindowCallNode, kind: WindowKind, args: &[Prog], p: &Partitio
                     }
                 };
                 match at {
-                    Some(at) => arg(0, at),
+                    Some(at) => self.arg(0, at),
                     None => Ok(Datum::Null),
                 }
-            })
+            }
         }
     }
 }

@@ -347,6 +347,9 @@ impl Explain<'_> {
                     }
                 }
             }
+            NodeKind::Window(_) if self.metrics.is_some_and(|metrics| metrics.node(node.id).spilled) => {
+                lines.push("Storage: Disk".to_owned());
+            }
             _ => {}
         }
         for text in lines {

@@ -215,3 +215,33 @@ fn a_recursion_without_end_fails() {
     assert_eq!(out_of_memory(&mut session, endless), "WITH RECURSIVE");
     assert_eq!(instance.memory().used(), 0);
 }
+
+#[test]
+fn window_calls_are_computed_when_their_rows_are_wanted() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "create sequence s; set work_mem = '64kB'");
+    assert_eq!(
+        show(&mut session, "select sum(nextval('s')) over (order by g) from generate_series(1, 5000) g limit 1"),
+        "1"
+    );
+    assert_eq!(show(&mut session, "select nextval('s')"), "2");
+    // The values of all rows are 500 MB.
+    let growing = "select length(string_agg(repeat('x', 1000), '') over (order by g)) from generate_series(1, 1000) g";
+    assert_eq!(show(&mut session, &format!("select count(n), max(n) from ({growing}) t(n)")), "1000|1000000");
+    assert!(instance.memory().peak() < 2 << 20, "{}", instance.memory().peak());
+}
+
+#[test]
+fn partitions_of_windows_go_to_a_file() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "set work_mem = '64kB'");
+    let query = "select g, length(lag(v, 1000) over w), length(first_value(v) over w), row_number() over w, length(max(v) over (order by g rows 2 preceding))
+                 from (select g, repeat('x', 1000 + g) from generate_series(1, 2000) g) t(g, v) window w as (order by g)";
+    let plan = show(&mut session, &format!("explain (analyze, timing off, costs off, summary off) {query}"));
+    let windows: Vec<&str> = plan.lines().filter(|l| l.contains("Storage")).collect();
+    assert!(!windows.is_empty() && windows.iter().all(|l| l.contains("Storage: Disk")), "{plan}");
+    let sums = format!("select sum(g), sum(a), sum(b), sum(c), sum(d) from ({query}) t(g, a, b, c, d)");
+    assert_eq!(show(&mut session, &sums), "2001000|1500500|2002000|2001000|4001000");
+}
