@@ -8,6 +8,7 @@ use super::options::{CopyOptions, Format, Header};
 use crate::catalog::schema::Table;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{self, ExecCx};
+use crate::memory::Reservation;
 use crate::types::{Datum, Row, TypeMod, io};
 use crate::write::TxnHandle;
 use crate::write::constraints::{check_violation, is_true_or_null};
@@ -38,6 +39,8 @@ pub struct CopyIn {
     force_null: Vec<bool>,
     splitter: Splitter,
     buffer: Vec<u8>,
+    /// What the record that is not all there yet reserves.
+    held: Reservation,
     /// How much of the buffer is done with.
     done: usize,
     header_due: bool,
@@ -75,6 +78,7 @@ impl CopyIn {
             putter: RowPutter::new(&target, txn)?,
             header_due: options.header != Header::No || options.format == Format::Binary,
             buffer: Vec::new(),
+            held: cx.session.memory.reservation("A record of COPY FROM"),
             done: 0,
             ended: false,
             line: 0,
@@ -104,7 +108,10 @@ impl CopyIn {
             return Ok(());
         }
         self.buffer.extend_from_slice(data);
-        self.work(false)
+        self.work(false)?;
+        // A quote that is not closed makes one record of all that follows.
+        let (table, line, held) = (&self.target.table.name, self.line + 1, self.buffer.len());
+        self.held.set(held).map_err(|e| e.context(|| format!("COPY {table}, line {line}")))
     }
     /// The data is at its end: how many rows it had.
     pub fn finish(&mut self) -> Result<u64> {
