@@ -249,7 +249,8 @@ impl Session {
     /// Runs a change to its end.
     fn change(&mut self, planned: &Planned, params: Vec<Datum>, cx: &StatementCx) -> Result<Ran> {
         self.begin_writes(cx, planned.tag.command())?;
-        let writer = Arc::new(Writer::new(self.shared.txn.clone(), planned.dml.clone(), planned.several));
+        let writer =
+            Arc::new(Writer::new(self.shared.txn.clone(), planned.dml.clone(), planned.several, &cx.cx.memory));
         let exec_cx = self.exec_cx(cx, params, Some(writer.clone()))?;
         let mut cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
         let rows = cursor.gather()?;

@@ -429,7 +429,8 @@ impl Session {
         let mut writer = None;
         if writes {
             self.begin_writes(&cx, "EXPLAIN ANALYZE")?;
-            writer = Some(Arc::new(Writer::new(self.shared.txn.clone(), Arc::<DmlPlans>::default(), true)));
+            let (txn, memory) = (self.shared.txn.clone(), &cx.cx.memory);
+            writer = Some(Arc::new(Writer::new(txn, Arc::<DmlPlans>::default(), true, memory)));
         }
         let exec_cx = Arc::new(self.exec_cx(&cx, Vec::new(), writer.clone())?);
         exec_cx.shared.measure(plan.nodes);

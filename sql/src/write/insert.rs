@@ -1,6 +1,5 @@
 //! INSERT with ON CONFLICT, and rows from elsewhere (COPY, CREATE TABLE AS).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -13,7 +12,7 @@ use crate::ir::{Dml, OnConflict};
 use crate::types::{Datum, Row};
 
 use super::target::{Prepared, Target};
-use super::{TxnHandle, Writer, next_id, update};
+use super::{KeySet, TxnHandle, Writer, next_id, update};
 
 /// Rows between two looks for a cancel.
 const CANCEL_ROWS: u64 = 256;
@@ -117,7 +116,7 @@ pub(super) fn run(
     cx: &ExecCx,
 ) -> Result<(RowBuffer, u64)> {
     let putter = RowPutter::new(&prepared.target, &writer.txn)?;
-    let mut conflicts = on_conflict.map(|clause| Conflicts::new(clause, prepared));
+    let mut conflicts = on_conflict.map(|clause| Conflicts::new(clause, prepared, cx));
     let (mut returned, mut count, mut seen) = (prepared.returned(cx), 0, 0);
     let mut source = exec::dml_source(dml, cx)?;
     while let Some(batch) = source.next_batch()? {
@@ -136,7 +135,7 @@ pub(super) fn run(
             prepared.check(&row, cx)?;
             let row = match &mut conflicts {
                 None => {
-                    writer.touch(&putter.put(&prepared.target, &row, &cx.session)?);
+                    writer.touch(&putter.put(&prepared.target, &row, &cx.session)?)?;
                     Some(row)
                 }
                 Some(conflicts) => conflicts.put(writer, &putter, row, cx)?,
@@ -156,12 +155,13 @@ struct Conflicts<'a> {
     prepared: &'a Prepared,
     decoder: Decoder,
     /// Keys of the rows this command inserted or updated: DO UPDATE must not reach one of them.
-    own: HashSet<Vec<u8>>,
+    own: KeySet,
 }
 
 impl<'a> Conflicts<'a> {
-    fn new(clause: &'a OnConflict, prepared: &'a Prepared) -> Conflicts<'a> {
-        Conflicts { clause, prepared, decoder: Decoder::all(&prepared.target.table), own: HashSet::new() }
+    fn new(clause: &'a OnConflict, prepared: &'a Prepared, cx: &ExecCx) -> Conflicts<'a> {
+        let own = KeySet::new(&cx.session.memory, "ON CONFLICT DO UPDATE");
+        Conflicts { clause, prepared, decoder: Decoder::all(&prepared.target.table), own }
     }
 
     /// Inserts the row or updates what is in its way; the row as it then is, or None if nothing was done.
@@ -169,15 +169,15 @@ impl<'a> Conflicts<'a> {
         let target = &self.prepared.target;
         let Some(key) = putter.conflicting(target, &row, self.clause.arbiter)? else {
             let key = putter.put(target, &row, &cx.session)?;
-            writer.touch(&key);
+            writer.touch(&key)?;
             if self.prepared.conflict.is_some() {
-                self.own.insert(key);
+                self.own.insert(&key)?;
             }
             return Ok(Some(row));
         };
         let Some((assignments, filter)) = &self.prepared.conflict else { return Ok(None) };
         // Its own row, or one that another change of the statement was at.
-        if self.own.contains(&key) || writer.is_touched(&key) {
+        if self.own.contains(&key) || writer.is_touched(&key)? {
             let message = "ON CONFLICT DO UPDATE command cannot affect row a second time";
             return Err(SqlError::new(state::CARDINALITY_VIOLATION, message).hint(
                 "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
@@ -200,8 +200,8 @@ impl<'a> Conflicts<'a> {
         }
         self.prepared.check(&new, cx)?;
         let new_key = update::replace(&writer.txn, target, &both[..width], &key, &new, &cx.session)?;
-        writer.touch(&new_key);
-        self.own.insert(new_key);
+        writer.touch(&new_key)?;
+        self.own.insert(&new_key)?;
         Ok(Some(new))
     }
 }

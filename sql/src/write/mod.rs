@@ -21,6 +21,7 @@ pub mod target;
 pub mod update;
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,6 +36,7 @@ use crate::error::{Result, SqlError, state};
 use crate::exec::{DmlRunner, ExecCx, RowBuffer};
 use crate::functions::context::CancelFlag;
 use crate::ir::{Dml, DmlKind};
+use crate::memory::{Account, Reservation};
 
 use locks::{LockTable, Owner};
 
@@ -235,26 +237,56 @@ pub struct Writer {
     txn: TxnHandle,
     plans: Arc<DmlPlans>,
     /// Keys of the rows changed so far, if a row may be reached by two changes of the statement.
-    touched: Option<Mutex<HashSet<Vec<u8>>>>,
+    touched: Option<Mutex<KeySet>>,
     rows: AtomicU64,
 }
 
+/// Keys a statement has met, each as 128 bits of secret hashes: rows by the million are to be remembered, and that two keys of a
+/// statement ever share them need not be thought of. What it holds is reserved.
+struct KeySet {
+    hashers: [RandomState; 2],
+    seen: HashSet<u128, BuildHasherDefault<rustc_hash::FxHasher>>,
+    held: Reservation,
+}
+
+impl KeySet {
+    fn new(memory: &Arc<Account>, what: &'static str) -> KeySet {
+        let hashers = [RandomState::new(), RandomState::new()];
+        KeySet { hashers, seen: HashSet::default(), held: memory.reservation(what) }
+    }
+    fn hash(&self, key: &[u8]) -> u128 {
+        let [a, b] = self.hashers.each_ref().map(|hasher| hasher.hash_one(key));
+        u128::from(a) << 64 | u128::from(b)
+    }
+    fn contains(&self, key: &[u8]) -> bool {
+        self.seen.contains(&self.hash(key))
+    }
+    /// Adds a key; false if it was there.
+    fn insert(&mut self, key: &[u8]) -> Result<bool> {
+        let hash = self.hash(key);
+        let fresh = self.seen.insert(hash);
+        self.held.set(self.seen.capacity() * (size_of::<u128>() + 1))?;
+        Ok(fresh)
+    }
+}
+
 impl Writer {
-    /// For a statement of this transaction. `several`: it has more than one change in it.
-    pub fn new(txn: TxnHandle, plans: Arc<DmlPlans>, several: bool) -> Writer {
-        Writer { txn, plans, touched: several.then(Mutex::default), rows: AtomicU64::new(0) }
+    /// For a statement of this transaction, with its account. `several`: it has more than one change in it.
+    pub fn new(txn: TxnHandle, plans: Arc<DmlPlans>, several: bool, memory: &Arc<Account>) -> Writer {
+        let touched = several.then(|| Mutex::new(KeySet::new(memory, "WITH of several changes")));
+        Writer { txn, plans, touched, rows: AtomicU64::new(0) }
     }
     /// Rows changed so far, by all changes of the statement.
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
     }
     /// From now on a row was changed by this statement.
-    fn touch(&self, key: &[u8]) {
-        self.is_touched(key);
+    fn touch(&self, key: &[u8]) -> Result<()> {
+        self.is_touched(key).map(|_| ())
     }
     /// Whether a row was changed by this statement before; from now on it was.
-    fn is_touched(&self, key: &[u8]) -> bool {
-        self.touched.as_ref().is_some_and(|t| !t.lock().insert(key.to_vec()))
+    fn is_touched(&self, key: &[u8]) -> Result<bool> {
+        self.touched.as_ref().map_or(Ok(false), |t| Ok(!t.lock().insert(key)?))
     }
 }
 

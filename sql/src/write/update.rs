@@ -1,7 +1,5 @@
 //! UPDATE and DELETE: rows found by a plan, changed one by one.
 
-use std::collections::HashSet;
-
 use crate::error::{Result, SqlError};
 use crate::exec::{self, ExecCx, RowBuffer};
 use crate::functions::SessionCx;
@@ -9,7 +7,7 @@ use crate::ir::Dml;
 use crate::types::{Datum, Row};
 
 use super::target::{Prepared, Target};
-use super::{TxnHandle, Writer};
+use super::{KeySet, TxnHandle, Writer};
 
 /// The key of the row a source row is about; it stands behind the target's columns.
 fn row_key(source: &[Datum], width: usize) -> Result<&[u8]> {
@@ -29,13 +27,13 @@ fn each_target(
 ) -> Result<u64> {
     let width = prepared.target.width();
     let mut source = exec::dml_source(dml, cx)?;
-    let mut reached: HashSet<Vec<u8>> = HashSet::new();
+    let mut reached = KeySet::new(&cx.session.memory, "A change by a join");
     let mut count = 0;
     while let Some(batch) = source.next_batch()? {
         cx.session.check_cancel()?;
         for row in &batch {
             let key = row_key(row, width)?;
-            if !prepared.reaches_once && !reached.insert(key.to_vec()) || writer.is_touched(key) {
+            if !prepared.reaches_once && !reached.insert(key)? || writer.is_touched(key)? {
                 continue;
             }
             writer.txn.lock(key)?;
@@ -64,7 +62,7 @@ pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
         prepared.check(&new, cx)?;
         let new_key = replace(&writer.txn, &prepared.target, old, key, &new, &cx.session)?;
         if new_key != key {
-            writer.touch(&new_key);
+            writer.touch(&new_key)?;
         }
         if prepared.returns() {
             prepared.return_row(&with_others(&new, source, width), cx, &mut returned)?;
