@@ -16,8 +16,23 @@ use crate::error::{Result, SqlError, state};
 
 /// What a statement may reserve at least.
 const STATEMENT_MIN: usize = 64 << 20;
+/// What parsing, binding and planning make of a byte and of a word of a statement's text.
+const BYTES_A_BYTE: usize = 4;
+const BYTES_A_WORD: usize = 600;
 /// What a statement may reserve, in units of work_mem.
 const STATEMENT_WORK_MEMS: usize = 16;
+
+/// About what a statement's text becomes, parsed, bound and planned: a word or a number costs much more than a byte of a long string.
+pub fn of_text(sql: &str) -> usize {
+    let (mut words, mut in_word, mut in_quotes) = (0, false, false);
+    for byte in sql.bytes() {
+        in_quotes ^= byte == b'\'';
+        let goes_on = in_quotes || byte.is_ascii_alphanumeric() || byte >= 0x80 || matches!(byte, b'_' | b'\'' | b'.');
+        words += usize::from(goes_on && !in_word);
+        in_word = goes_on;
+    }
+    sql.len() * BYTES_A_BYTE + words * BYTES_A_WORD
+}
 
 /// A limit and what is reserved under it.
 #[derive(Debug)]

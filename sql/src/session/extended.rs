@@ -14,7 +14,9 @@ use super::transaction::{Failure, StatementCx, Status};
 use super::{Active, Outcome, Session, StatementShape, one_statement};
 use crate::bind::ParamTypes;
 use crate::error::{Result, SqlError, state};
+use crate::exec::value;
 use crate::ir::Field;
+use crate::memory::{self, Reservation};
 use crate::parse::ast::{self, StatementKind};
 use crate::types::{Datum, Row, Type, io};
 
@@ -32,6 +34,8 @@ pub(super) struct Prepared {
     /// Shape of its rows.
     pub fields: Option<Arc<[Field]>>,
     planned: Mutex<Option<Arc<Planned>>>,
+    /// What it holds as long as it is prepared.
+    _held: Option<Reservation>,
 }
 
 /// A statement with its parameters, ready to run.
@@ -40,6 +44,8 @@ pub(super) struct Portal {
     params: Vec<Datum>,
     binary: Arc<[bool]>,
     state: PortalState,
+    /// The memory of its parameters.
+    _held: Reservation,
 }
 
 enum PortalState {
@@ -55,6 +61,17 @@ pub(super) struct Rerun {
     params: Vec<Datum>,
     tag: String,
     rows: Vec<Row>,
+    /// Bytes of this one and those before it in the pipeline.
+    bytes: usize,
+}
+
+impl Rerun {
+    /// This one behind another.
+    fn after(self, before: Option<&Rerun>) -> Rerun {
+        let own = self.rows.iter().chain([&self.params]).map(|row| value::row_bytes(row)).sum::<usize>();
+        let bytes = before.map_or(0, |b| b.bytes) + own + size_of::<Rerun>() + self.tag.len();
+        Rerun { bytes, ..self }
+    }
 }
 
 impl Session {
@@ -66,24 +83,28 @@ impl Session {
     }
 
     fn parse_inner(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
+        if name.is_empty() {
+            self.statements.remove(name);
+        }
+        let held = self.instance.memory().reserve("A prepared statement", memory::of_text(sql))?;
         let statement = one_statement(sql)?;
         if !name.is_empty() && self.statements.contains_key(name) {
             return Err(duplicate(name));
         }
         let prepared = self.prepare(statement, param_types.to_vec())?;
-        self.statements.insert(name.to_owned(), Arc::new(prepared));
+        self.statements.insert(name.to_owned(), Arc::new(Prepared { _held: Some(held), ..prepared }));
         Ok(())
     }
 
     /// Binds a statement as far as its parameters' types and its shape.
     pub(super) fn prepare(&mut self, statement: Option<ast::Statement>, types: Vec<Type>) -> Result<Prepared> {
         let Some(found) = &statement else {
-            return Ok(Prepared { statement, params: types, fields: None, planned: Mutex::new(None) });
+            return Ok(Prepared { statement, params: types, fields: None, planned: Mutex::new(None), _held: None });
         };
         self.check_not_failed(&found.kind)?;
         if !is_query(&found.kind) {
             let fields = self.utility_fields(&found.kind);
-            return Ok(Prepared { statement, params: types, fields, planned: Mutex::new(None) });
+            return Ok(Prepared { statement, params: types, fields, planned: Mutex::new(None), _held: None });
         }
         let cx = self.statement()?;
         let params = ParamTypes::declared(types);
@@ -92,6 +113,7 @@ impl Session {
             params: params.finish()?,
             fields: planned.gives_rows.then(|| planned.fields.clone()),
             planned: Mutex::new(Some(Arc::new(planned))),
+            _held: None,
             statement,
         })
     }
@@ -197,9 +219,12 @@ impl Session {
                 result_formats.len()
             ))
         })?;
+        // A portal of this name (the unnamed one) goes first, and what it held.
+        self.portals.remove(portal);
+        let held = self.instance.memory().reserve("A portal", size_of::<Portal>() + value::row_bytes(&values))?;
         self.portals.insert(
             portal.to_owned(),
-            Portal { prepared, params: values, binary: binary.into(), state: PortalState::Ready },
+            Portal { prepared, params: values, binary: binary.into(), state: PortalState::Ready, _held: held },
         );
         Ok(())
     }
@@ -275,23 +300,32 @@ impl Session {
         let mut ran = self.run_planned(&planned, params, &cx, &mut |session, cx| session.planned(prepared, cx))?;
         if let Some(params) = kept {
             let rerun = match &mut ran {
-                Ran::Tag(tag) => Some(Rerun { prepared: prepared.clone(), params, tag: tag.clone(), rows: Vec::new() }),
+                Ran::Tag(tag) => {
+                    Some(Rerun { prepared: prepared.clone(), params, tag: tag.clone(), rows: Vec::new(), bytes: 0 })
+                }
                 Ran::Rows(rows) => rows.peek(RERUN_ROWS_MAX)?.map(|rows| Rerun {
                     prepared: prepared.clone(),
                     params,
                     tag: String::new(),
                     rows,
+                    bytes: 0,
                 }),
             };
-            match rerun {
-                Some(rerun) if self.can_rerun => self.pipeline.push(rerun),
-                _ => self.can_rerun = false,
+            match rerun.map(|rerun| rerun.after(self.pipeline.last())) {
+                Some(rerun) if self.can_rerun && rerun.bytes <= cx.cx.work_mem_bytes => self.pipeline.push(rerun),
+                _ => self.forget_pipeline(),
             }
         } else if pipelined && self.shared.txn.is_open() {
             // It may have shown what changes before it wrote: a second run would have to show the same.
-            self.can_rerun = false;
+            self.forget_pipeline();
         }
         Ok(ran)
+    }
+
+    /// What was done since the last Sync cannot be done again: nothing of it need be kept.
+    fn forget_pipeline(&mut self) {
+        self.can_rerun = false;
+        self.pipeline = Vec::new();
     }
 
     /// Keeps a portal that has more rows.
@@ -387,8 +421,9 @@ impl Session {
         if self.statements.contains_key(name) {
             return Err(duplicate(name));
         }
+        let held = self.instance.memory().reserve("A prepared statement", memory::of_text(&statement.source))?;
         let prepared = self.prepare(Some(statement.clone()), types)?;
-        self.statements.insert(name.to_owned(), Arc::new(prepared));
+        self.statements.insert(name.to_owned(), Arc::new(Prepared { _held: Some(held), ..prepared }));
         Ok(())
     }
     /// The statement EXECUTE names, which must be a query or a change.

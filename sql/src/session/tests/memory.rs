@@ -51,8 +51,8 @@ fn a_cancel_is_noticed_between_rows() {
     let mut session = connect(&instance);
     show(&mut session, "create sequence s; set statement_timeout = '50ms'");
     for query in [
-        "select nextval('s'), md5(repeat('x', 300000 + g)) from generate_series(1, 1000) g",
-        "select 1 from generate_series(1, 1000) g where nextval('s') > 0 and md5(repeat('x', 300000 + g)) = ''",
+        "select nextval('s'), md5(repeat('x', 1000000 + g)) from generate_series(1, 1000) g",
+        "select 1 from generate_series(1, 1000) g where nextval('s') > 0 and md5(repeat('x', 1000000 + g)) = ''",
     ] {
         assert!(show(&mut session, query).contains("57014"), "{query}");
     }
@@ -244,4 +244,78 @@ fn partitions_of_windows_go_to_a_file() {
     assert!(!windows.is_empty() && windows.iter().all(|l| l.contains("Storage: Disk")), "{plan}");
     let sums = format!("select sum(g), sum(a), sum(b), sum(c), sum(d) from ({query}) t(g, a, b, c, d)");
     assert_eq!(show(&mut session, &sums), "2001000|1500500|2002000|2001000|4001000");
+}
+
+#[test]
+fn a_record_of_copy_without_end_fails() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "create table t (a text); set work_mem = '64kB'");
+    for (copy, start) in [("copy t from stdin", "x"), ("copy t from stdin csv", "a\n\"b\n")] {
+        session.simple(copy).unwrap();
+        session.next_result().unwrap();
+        session.copy_data(start.as_bytes()).unwrap();
+        let piece = "x".repeat(1 << 20);
+        let failed = (0..100).find_map(|_| session.copy_data(piece.as_bytes()).err()).expect("a limit");
+        assert_eq!(failed.state(), "53200");
+        assert!(failed.0.detail.as_ref().is_some_and(|d| d.starts_with("A record of COPY FROM wants")), "{failed:?}");
+        assert!(failed.0.context.as_ref().is_some_and(|c| c.starts_with("COPY t, line ")), "{failed:?}");
+    }
+    assert_eq!((show(&mut session, "select count(*) from t").as_str(), instance.memory().used()), ("0", 0));
+}
+
+#[test]
+fn rows_a_change_has_met_are_reserved() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(
+        &mut session,
+        "create table t (a int primary key, b int); insert into t select g, 0 from generate_series(1, 3000) g",
+    );
+    let peak = instance.memory().peak();
+    for change in [
+        "update t set b = b + 1 from generate_series(1, 2) g where t.a > g - 3",
+        "delete from t using generate_series(1, 2) g where t.a > g - 3",
+    ] {
+        assert!(show(&mut session, &format!("begin; {change}; rollback")).contains(" 3000\n"), "{change}");
+    }
+    let upsert =
+        "insert into t select g, 1 from generate_series(2001, 5000) g on conflict (a) do update set b = t.b + 1";
+    assert_eq!(show(&mut session, upsert), "INSERT 0 3000");
+    let twice = "insert into t values (1, 1), (1, 2) on conflict (a) do update set b = 0";
+    assert!(show(&mut session, twice).contains("21000"));
+    // 17 bytes a key, in a table that may be half empty.
+    let peak = instance.memory().peak() - peak;
+    assert!((3000 * 17..3000 * 50).contains(&peak), "{peak}");
+}
+
+#[test]
+fn what_a_client_leaves_open_is_bounded() {
+    let options = InstanceOptions { cache_bytes: 16 << 20, memory_bytes: 8 << 20, ..InstanceOptions::default() };
+    let instance = Instance::in_memory(options).unwrap();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (a int, b text); set work_mem = '64kB'");
+    s.parse("ins", "insert into t values ($1, $2)", &[]).unwrap();
+    let value = || Some(bytes::Bytes::from("x".repeat(10_000)));
+    for n in 0..20 {
+        s.bind("", "ins", vec![Some(n.to_string().into()), value()], &[], &[]).unwrap();
+        s.execute("", 0).unwrap();
+        assert_eq!(s.can_rerun, n < 6, "after {n}");
+        assert_eq!(s.pipeline.len(), if n < 6 { n + 1 } else { 0 });
+    }
+    s.sync().unwrap();
+    assert_eq!(show(&mut s, "select count(*), sum(length(b)) from t"), "20|200000");
+    // Portals and statements that are never closed.
+    let before = instance.memory().used();
+    let portals = |s: &mut Session, n: usize| s.bind(&format!("p{n}"), "ins", vec![None, value()], &[], &[]);
+    let refused = (0..2000).find_map(|n| portals(&mut s, n).err()).expect("a limit");
+    assert!(refused.state() == "53200" && refused.0.detail.is_some_and(|d| d.starts_with("A portal")));
+    s.sync().unwrap();
+    assert_eq!(instance.memory().used(), before);
+    let sql = "select 1 + 1, 'a' || 'b' from t where a in (1, 2, 3)".to_owned();
+    let refused = (0..2000).find_map(|n| s.parse(&format!("s{n}"), &sql, &[]).err()).expect("a limit");
+    assert!(refused.state() == "53200" && refused.0.detail.is_some_and(|d| d.starts_with("A prepared statement")));
+    s.sync().unwrap();
+    show(&mut s, "deallocate all");
+    assert_eq!(instance.memory().used(), 0);
 }
