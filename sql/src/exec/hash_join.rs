@@ -6,7 +6,8 @@
 //! ```
 //!
 //! When the table outgrows `work_mem` both sides are divided into files by hash and joined file by file; a file that is
-//! still too large is divided again. Rows with a NULL among their keys have no partner; they are kept only where rows without one are wanted.
+//! still too large is divided again. Where that does not help, for its rows have one key, its rows are taken in pieces as large as memory
+//! allows, and the other side's file is read again for each piece. Rows with a NULL among their keys have no partner; they are kept only where rows without one are wanted.
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use super::sort::normalised;
 use super::spill::SpoolReader;
 use super::value;
 use crate::error::Result;
+use crate::memory::Reservation;
 use crate::plan::node::{HashJoinNode, JoinType};
 use crate::types::{Datum, Row};
 
@@ -36,6 +38,8 @@ pub(crate) struct HashJoin {
     source: Source,
     started: bool,
     waiting: Vec<(Option<Partition>, Option<Partition>)>,
+    /// The build file at hand, if it is taken in pieces.
+    pieces: Option<Pieces>,
     rows: Batch,
     at: usize,
     inside: bool,
@@ -59,6 +63,25 @@ enum Source {
     Input,
     File(Partition, SpoolReader),
     None,
+}
+
+/// A build file of which one piece is in the table.
+struct Pieces {
+    file: Partition,
+    reader: SpoolReader,
+    /// Rows read from it.
+    read: u64,
+    /// Number of the first of the probe rows at hand.
+    first: usize,
+    /// Which probe rows found a partner in a piece so far, where that matters.
+    found: Vec<bool>,
+    _held: Reservation,
+}
+
+impl Pieces {
+    fn is_last(&self) -> bool {
+        self.read == self.file.rows.rows()
+    }
 }
 
 /// Build rows by key.
@@ -152,6 +175,7 @@ impl HashJoin {
             source: Source::Input,
             started: false,
             waiting: Vec::new(),
+            pieces: None,
             rows: Batch::new(probe_width),
             at: 0,
             inside: false,
@@ -227,7 +251,9 @@ impl HashJoin {
             return files.push(hash, row);
         }
         self.table.add(row, &self.keys, hash, keyed);
-        if self.table.bytes() > limit && level < MAX_LEVEL && self.table.index.len() > 1 {
+        // Rows of one key stay together; from the input they go to a file nonetheless, to be taken in pieces.
+        let divides = level < MAX_LEVEL && (level == 0 || self.table.index.len() > 1);
+        if divides && self.table.bytes() > limit {
             let mut files = Partitions::new(level);
             for (row, hash) in self.table.rows.iter().zip(&self.table.hashes) {
                 files.push(*hash, row)?;
@@ -244,33 +270,63 @@ impl HashJoin {
         }
     }
 
+    /// Reads build rows of a file into the table: to its end, or until the table is full and cannot be divided.
+    fn load(
+        &mut self,
+        file: &Partition,
+        level: u32,
+        (reader, read): (&mut SpoolReader, &mut u64),
+        overflow: &mut Option<Partitions>,
+        env: &Env<'_>,
+    ) -> Result<()> {
+        let limit = env.cx.session.work_mem_bytes;
+        self.table = Table::new(self.table.rows.width(), self.node.keys.len());
+        let mut row = Row::new();
+        while overflow.is_some() || self.table.rows.is_empty() || self.table.bytes() <= limit {
+            if !reader.next(&file.rows, &mut row)? {
+                break;
+            }
+            self.take_build_row(&row, level, overflow, limit, env)?;
+            row.clear();
+            *read += 1;
+            if read.is_multiple_of(1024) {
+                env.check_cancel()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Loads the next pair of files; false if there is none.
     fn next_files(&mut self, env: &Env<'_>) -> Result<bool> {
-        let limit = env.cx.session.work_mem_bytes;
         while let Some((build, probe)) = self.waiting.pop() {
             env.check_cancel()?;
             self.table = Table::new(self.table.rows.width(), self.node.keys.len());
             let mut overflow = None;
             if let Some(file) = build {
-                let (mut reader, mut row, mut count) = (SpoolReader::default(), Row::new(), 0u32);
-                while reader.next(&file.rows, &mut row)? {
-                    self.take_build_row(&row, file.level, &mut overflow, limit, env)?;
-                    row.clear();
-                    count += 1;
-                    if count % 1024 == 0 {
-                        env.check_cancel()?;
-                    }
+                let (mut reader, mut read) = (SpoolReader::default(), 0);
+                self.load(&file, file.level, (&mut reader, &mut read), &mut overflow, env)?;
+                if overflow.is_none() && read < file.rows.rows() {
+                    let by_probe =
+                        self.wants.probe_single || (!self.node.build_left && self.node.join == JoinType::Semi);
+                    let probe_rows = probe.as_ref().filter(|_| by_probe).map_or(0, |p| p.rows.rows() as usize);
+                    let held = env.cx.session.memory.reserve("A hash join", probe_rows)?;
+                    let found = vec![false; probe_rows];
+                    self.pieces = Some(Pieces { file, reader, read, first: 0, found, _held: held });
                 }
             }
             if let Some(build_files) = overflow {
                 let mut probe_files = None;
                 if let Some(file) = probe {
                     let files = probe_files.insert(Partitions::new(file.level));
-                    let (mut reader, mut row) = (SpoolReader::default(), Row::new());
+                    let (mut reader, mut row, mut count) = (SpoolReader::default(), Row::new(), 0u32);
                     while reader.next(&file.rows, &mut row)? {
                         self.find_keys(&row, !self.node.build_left, env)?;
                         files.push(value::hash_row(&self.keys), &row)?;
                         row.clear();
+                        count += 1;
+                        if count % 1024 == 0 {
+                            env.check_cancel()?;
+                        }
                     }
                 }
                 let probe_files = match probe_files {
@@ -290,9 +346,38 @@ impl HashJoin {
         Ok(false)
     }
 
+    /// Loads the next piece of the build file, to be joined with the same probe file; false if there is none.
+    fn next_piece(&mut self, env: &Env<'_>) -> Result<bool> {
+        let Some(mut pieces) = self.pieces.take().filter(|p| !p.is_last()) else { return Ok(false) };
+        env.check_cancel()?;
+        let Pieces { file, reader, read, .. } = &mut pieces;
+        self.load(file, MAX_LEVEL, (reader, read), &mut None, env)?;
+        pieces.first = 0;
+        self.pieces = Some(pieces);
+        self.finish_table();
+        if let Source::File(_, reader) = &mut self.source {
+            *reader = SpoolReader::default();
+        }
+        Ok(true)
+    }
+
+    /// Whether the probe row at hand has met all build rows when it is done with the table.
+    fn is_last_piece(&self) -> bool {
+        self.pieces.as_ref().is_none_or(Pieces::is_last)
+    }
+
+    /// Where it is kept whether the probe row at hand found a partner in any piece.
+    fn found_in_pieces(&mut self) -> Option<&mut bool> {
+        let at = self.at;
+        self.pieces.as_mut().and_then(|p| p.found.get_mut(p.first + at))
+    }
+
     /// Reads the next probe rows.
     fn read_probe(&mut self, env: &Env<'_>, target: usize) -> Result<bool> {
         self.at = 0;
+        if let Some(pieces) = &mut self.pieces {
+            pieces.first += self.rows.len();
+        }
         self.rows.target = target;
         match &mut self.source {
             Source::Input => {
@@ -353,7 +438,7 @@ impl HashJoin {
                 _ => out.push_pair(left, right),
             }
         }
-        if !self.found && self.wants.probe_single {
+        if !self.found && self.wants.probe_single && self.is_last_piece() {
             let probe_row = self.rows.row(self.at);
             if self.node.join == JoinType::Anti {
                 out.push(probe_row);
@@ -416,7 +501,7 @@ impl Operator for HashJoin {
                     return Ok(true);
                 }
                 self.rest = None;
-                if !self.next_files(env)? {
+                if !self.next_piece(env)? && !self.next_files(env)? {
                     self.source = Source::None;
                     self.table = Table::new(self.table.rows.width(), self.node.keys.len());
                     self.rows.reset(self.rows.width());
@@ -430,6 +515,10 @@ impl Operator for HashJoin {
                     return Ok(true);
                 }
                 self.inside = false;
+                let found = self.found;
+                if let Some(kept) = self.found_in_pieces() {
+                    *kept = found;
+                }
                 self.at += 1;
                 continue;
             }
@@ -437,13 +526,18 @@ impl Operator for HashJoin {
                 return Ok(true);
             }
             if self.at < self.rows.len() {
+                self.found = self.found_in_pieces().is_some_and(|found| *found);
+                if self.found && matches!(self.node.join, JoinType::Semi | JoinType::Anti) {
+                    // An earlier piece has settled it.
+                    self.at += 1;
+                    continue;
+                }
                 // The row is borrowed while its keys are made, so it is taken out for that long.
                 let row = std::mem::take(&mut self.rows);
                 let keyed = self.find_keys(row.row(self.at), !self.node.build_left, env);
                 self.rows = row;
                 self.chain = if keyed? { self.table.first(&self.keys) } else { END };
                 self.inside = true;
-                self.found = false;
                 continue;
             }
             env.check_cancel()?;

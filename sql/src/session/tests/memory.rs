@@ -319,3 +319,40 @@ fn what_a_client_leaves_open_is_bounded() {
     show(&mut s, "deallocate all");
     assert_eq!(instance.memory().used(), 0);
 }
+
+#[test]
+fn a_join_by_one_value_takes_its_table_in_pieces() {
+    let instance = instance();
+    let mut session = connect(&instance);
+    show(&mut session, "set work_mem = '64kB'");
+    show(
+        &mut session,
+        "create table big (k int, v text); insert into big select 1, repeat('x', 1000) || g from generate_series(1, 2000) g",
+    );
+    show(
+        &mut session,
+        "create table more (k int, n int); insert into more select g % 2, g from generate_series(1, 5000) g",
+    );
+    for (join, expected) in [
+        // 2500 rows of `more` have the one key of `big`.
+        ("select count(*), count(v), sum(n) from more left join big using (k) where n < 40", "40019|40000|800380"),
+        (
+            "select count(*), count(v), count(n) from more full join big on more.k = big.k and n < 40 and v > 'xxx'",
+            "44980|40000|44980",
+        ),
+        ("select count(*) from more where n < 100 and k in (select k from big where length(v) > n)", "50"),
+        (
+            "select count(*) from more where not exists (select from big where big.k = more.k and length(v) > n + 900)",
+            "4948",
+        ),
+    ] {
+        let plan = show(&mut session, &format!("explain (costs off) {join}"));
+        assert!(plan.contains("Hash"), "{plan}");
+        assert_eq!(show(&mut session, join), expected, "{join}");
+    }
+    assert!(
+        (100..1 << 20).contains(&instance.memory().peak()),
+        "partners are remembered over pieces: {}",
+        instance.memory().peak()
+    );
+}
