@@ -116,7 +116,8 @@ impl Planner<'_> {
                     let field = fields.next().ok_or_else(shape)?;
                     let id = match key.kind {
                         // With several grouping sets the key may become NULL: another column.
-                        ExprKind::Column(id) if plain => id,
+                        // What is not of the input is an enclosing row's: made here it would hide that the group takes it from there.
+                        ExprKind::Column(id) if plain && input.cols.contains(&id) => id,
                         _ => self.column(&field.name, key.ty),
                     };
                     made_keys.push((id, key));
