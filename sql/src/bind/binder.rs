@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::env::BindEnv;
 use super::scope::Item;
+use super::trace::Trace;
 use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
 use crate::ir::*;
@@ -237,6 +238,8 @@ pub(super) struct Binder<'e> {
     pub views: Vec<u32>,
     /// How many queries are being bound around this one: changes in WITH only go at the top.
     pub nesting: usize,
+    /// What the words of the text mean, if someone asked.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl<'e> Binder<'e> {
@@ -254,6 +257,7 @@ impl<'e> Binder<'e> {
             unsettled: vec![],
             views: vec![],
             nesting: 0,
+            trace: None,
         }
     }
 

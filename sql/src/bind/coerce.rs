@@ -148,9 +148,9 @@ impl Binder<'_> {
                 ExprKind::Const(Datum::Text(text)) => {
                     // Only an interval's input depends on the modifier: '1' of HOUR is an hour.
                     let typmod = if target.ty == Type::INTERVAL { target.typmod } else { -1 };
-                    ExprKind::Const(
-                        io::text_in(&text, TypeMod { ty: target.ty, typmod }, self.env.session).at_pos(pos)?,
-                    )
+                    let value = io::text_in(&text, TypeMod { ty: target.ty, typmod }, self.env.session).at_pos(pos)?;
+                    self.note_literal(&text, pos, &value, target.ty);
+                    ExprKind::Const(value)
                 }
                 ExprKind::Param(index) => {
                     self.settle_param(index, target.ty, pos)?;

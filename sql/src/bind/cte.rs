@@ -36,6 +36,9 @@ impl Binder<'_> {
         match &cte.statement {
             ast::StatementKind::Query(query) => {
                 if let Some(rewritten) = super::cycle::expand(cte)? {
+                    let start = cte.search.iter().map(|s| s.pos).chain(cte.cycle.iter().map(|c| c.pos)).min();
+                    self.note_rewritten(cte.name.pos, query.pos);
+                    self.note_rewritten(start.unwrap_or(cte.end), cte.end);
                     return self.cte(&rewritten, recursive, ctes);
                 }
                 if recursive {

@@ -87,16 +87,16 @@ pub(super) fn expand(cte: &Cte) -> Result<Option<Cte>> {
     let mut inner = (**right_select).clone();
     for extra in &extras {
         let names = vec![Name { text: previous.clone(), pos }, extra.name.clone()];
-        inner.targets.push(Target { expr: expr(ExprKind::Column(names), pos), alias: None });
+        inner.targets.push(Target { expr: expr(ExprKind::Column(names), pos), alias: None, end: pos });
     }
     let mut inner_query = (**right).clone();
     inner_query.body = Body::Select(Box::new(inner));
-    let plain = |c: &Name| Target { expr: column(c), alias: Some(c.text.clone()) };
+    let plain = |c: &Name| Target { expr: column(c), alias: Some(c.text.clone()), end: c.pos };
     let with_extras = |value: fn(&Extra) -> &Expr| -> Vec<Target> {
         columns
             .iter()
             .map(plain)
-            .chain(extras.iter().map(|e| Target { expr: value(e).clone(), alias: Some(e.name.text.clone()) }))
+            .chain(extras.iter().map(|e| Target { expr: value(e).clone(), alias: Some(e.name.text.clone()), end: pos }))
             .collect()
     };
     let all_names: Vec<Name> = columns.iter().cloned().chain(extras.iter().map(|e| e.name.clone())).collect();
@@ -106,6 +106,7 @@ pub(super) fn expand(cte: &Cte) -> Result<Option<Cte>> {
     rewritten.body =
         Body::SetOp { op: SetOp::Union, all: *all, left: Box::new(start), right: Box::new(step), pos: *union_pos };
     Ok(Some(Cte {
+        end: cte.end,
         name: cte.name.clone(),
         columns: all_names,
         materialized: cte.materialized,
@@ -218,7 +219,7 @@ fn column_names(cte: &Cte, left: &Query) -> Result<Vec<Name>> {
 /// The name by which an item of FROM refers to the CTE.
 fn find_reference(item: &FromItem, cte: &str) -> Option<String> {
     match item {
-        FromItem::Table { name, alias, as_of: None } if name.parts.len() == 1 && name.parts[0] == cte => {
+        FromItem::Table { name, alias, as_of: None, .. } if name.parts.len() == 1 && name.parts[0] == cte => {
             Some(alias.as_ref().map_or_else(|| cte.to_owned(), |a| a.name.clone()))
         }
         FromItem::Join(join) => find_reference(&join.left, cte).or_else(|| find_reference(&join.right, cte)),

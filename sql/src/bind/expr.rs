@@ -240,6 +240,7 @@ impl Binder<'_> {
                 error(state::WRONG_OBJECT_TYPE, pos, format!("type {} is not composite", input.ty().sql_name()))
             };
         };
+        self.note_fields(&fields);
         Ok(fields.iter().enumerate().map(|(i, (name, ty))| (name.clone(), field_value(&input, i, *ty, pos))).collect())
     }
 

@@ -77,7 +77,9 @@ impl Binder<'_> {
 
     fn from_item(&mut self, item: &ast::FromItem) -> Result<FromOut> {
         match item {
-            ast::FromItem::Table { name, as_of, alias } => self.table_item(name, as_of.as_ref(), alias.as_ref()),
+            ast::FromItem::Table { name, as_of, alias, end } => {
+                self.table_item(name, as_of.as_ref(), alias.as_ref(), *end)
+            }
             ast::FromItem::Subquery { query, alias, pos, .. } => self.subquery_item(query, alias.as_ref(), *pos),
             ast::FromItem::Function { calls, rows_from, ordinality, alias, pos, .. } => {
                 self.function_item(calls, *rows_from, *ordinality, alias.as_ref(), *pos)
@@ -91,6 +93,7 @@ impl Binder<'_> {
         name: &ast::QName,
         as_of: Option<&ast::AsOf>,
         alias: Option<&ast::Alias>,
+        end: Pos,
     ) -> Result<FromOut> {
         if name.parts.len() == 1
             && as_of.is_none()
@@ -108,6 +111,7 @@ impl Binder<'_> {
         let Some(relation) = self.lookup(&catalog, name)? else {
             return error(state::UNDEFINED_TABLE, name.pos, format!("relation \"{name}\" does not exist"));
         };
+        self.note_relation(name, &relation, end, alias.is_some(), at.is_some());
         let mut fields = vec![];
         let rel = match &relation {
             Relation::Table(table) => scan(table, at, false),
@@ -174,10 +178,7 @@ impl Binder<'_> {
                 format!("infinite recursion detected in rules for relation \"{}\"", view.name),
             );
         }
-        let statements = crate::parse::parse(&view.query).map_err(without_position)?;
-        let [ast::Statement { kind: ast::StatementKind::Query(query), .. }] = &statements[..] else {
-            return Err(SqlError::internal(format!("the query of view \"{}\" is no query", view.name)));
-        };
+        let query = view_query(&view.query)?;
         let mut inner = Binder::new(self.env);
         inner.catalog = catalog;
         inner.search_path.clone_from(&view.search_path);
@@ -186,7 +187,7 @@ impl Binder<'_> {
         inner.views.clone_from(&self.views);
         inner.views.push(view.oid);
         inner.depth = self.depth;
-        let out = inner.deeper(20, |b| b.query(query, true)).map_err(without_position);
+        let out = inner.deeper(20, |b| b.query(&query, true)).map_err(without_position);
         self.next_cte = inner.next_cte;
         let mut out = out?;
         if out.rel.schema.len() < view.columns.len() {
@@ -418,6 +419,9 @@ impl Binder<'_> {
                 .collect(),
             (None, false) => vec![],
         };
+        if join.natural {
+            self.note_natural(join, &names);
+        }
         let (merged, mut on) = self.merge_columns(join.kind, &names, &left_columns, &right_columns)?;
         let mut out = joined(join.kind, left, right, None, lateral);
         if let Some(condition) = &join.on {
@@ -503,6 +507,7 @@ impl Binder<'_> {
                 }
             };
             let (l, r) = (find(left, "left")?, find(right, "right")?);
+            self.note_using(l.origin, r.origin);
             let val = |c: &ItemColumn| Val { e: c.value.clone(), pos: name.pos, fields: c.fields.clone() };
             let c = self.comparison("=", val(&l), val(&r), name.pos)?;
             conditions.push(call(c.func, vec![c.left, c.right], Type::BOOL.plain()));
@@ -529,6 +534,15 @@ impl Binder<'_> {
             _ => Some(Expr { kind: ExprKind::And(conditions), ty: Type::BOOL.plain() }),
         };
         Ok((merged, on))
+    }
+}
+
+/// The syntax of a view's text.
+pub(super) fn view_query(text: &str) -> Result<Box<ast::Query>> {
+    let mut statements = crate::parse::parse(text).map_err(without_position)?;
+    match statements.pop().map(|s| s.kind) {
+        Some(ast::StatementKind::Query(query)) if statements.is_empty() => Ok(query),
+        _ => Err(SqlError::internal("the query of a view is no query")),
     }
 }
 

@@ -145,6 +145,7 @@ impl Binder<'_> {
             _ => false,
         };
         if !is_input && let Some(index) = output_name(e, targets, "GROUP BY")? {
+            self.note_output(e, index);
             let val = targets[index].val.clone();
             return Ok(self.resolve_unknown(val)?.e);
         }

@@ -27,6 +27,7 @@ mod scope;
 mod select;
 #[cfg(test)]
 mod tests;
+mod trace;
 #[cfg(test)]
 mod validate;
 mod walk;
@@ -41,6 +42,7 @@ use crate::ir::{Expr, Field, Rel};
 use crate::parse::{ast, with_char_position};
 use crate::types::{Type, TypeMod};
 use binder::{Binder, Clause, Level, Val};
+pub(crate) use trace::Trace;
 
 /// Binds a statement: SELECT, VALUES, INSERT, UPDATE, DELETE. Others are [`Bound::Utility`].
 ///
@@ -134,9 +136,30 @@ pub fn bind_arguments(
     made.map_err(|e| with_char_position(e, source))
 }
 
-/// A view's query, its names looked up along the view's own search path.
-pub fn bind_view(view: &View, env: &BindEnv<'_>) -> Result<Rel> {
-    Binder::new(env).expand_view(view, env.catalog.clone(), None, 0).map(|out| out.rel).map_err(from::without_position)
+/// A view's query and what its names mean, looked up along the view's own search path.
+pub(crate) fn trace_view(view: &View, env: &BindEnv<'_>) -> Result<(Rel, Trace)> {
+    let query = from::view_query(&view.query)?;
+    let mut binder = Binder::new(env);
+    binder.search_path.clone_from(&view.search_path);
+    binder.views.push(view.oid);
+    binder.trace = Some(Box::new(Trace::new(&view.query)));
+    let rel = binder.query(&query, true).map_err(from::without_position)?.rel;
+    Ok((rel, binder.trace.map(|t| *t).ok_or_else(|| SqlError::internal("a trace was lost"))?))
+}
+
+/// The text to keep of a DEFAULT (over no columns) or CHECK that was found to bind: literals that depend on settings or the time as they are now.
+pub(crate) fn written_out(sql: &str, columns: &[Field], target: TypeMod, env: &BindEnv<'_>) -> Result<String> {
+    trace_expr(sql, columns, target, env).map(|trace| trace.written_out())
+}
+
+/// What the names of a stored expression over a row of `columns` mean.
+pub(crate) fn trace_expr(sql: &str, columns: &[Field], target: TypeMod, env: &BindEnv<'_>) -> Result<Trace> {
+    let written = crate::parse::parse_expr(sql).map_err(from::without_position)?;
+    let mut binder = Binder::new(env);
+    binder.trace = Some(Box::new(Trace::of_one_row(sql)));
+    let clause = if columns.is_empty() { Clause::Default } else { Clause::Check };
+    binder.over_columns(&written, columns, clause, Some((target, ""))).map_err(from::without_position)?;
+    binder.trace.map(|t| *t).ok_or_else(|| SqlError::internal("a trace was lost"))
 }
 
 /// The version that a written AS OF names: CREATE TAG .. AS OF.

@@ -92,7 +92,7 @@ impl Binder<'_> {
     /// What a name of one to four parts means.
     pub fn column_ref(&mut self, names: &[Name], pos: Pos) -> Result<Val> {
         let (qualifier, name) = match names {
-            [name] => return self.unqualified(&name.text, pos),
+            [name] => return self.unqualified(name, pos),
             [table, name] => ((None, table.text.as_str()), name),
             [schema, table, name] => ((Some(schema.text.as_str()), table.text.as_str()), name),
             [database, schema, table, name] => {
@@ -108,7 +108,7 @@ impl Binder<'_> {
             }
         };
         match self.find_item(qualifier.0, qualifier.1, pos)? {
-            Some((level, item)) => match self.item_column(level, item, &name.text, pos)? {
+            Some((level, item)) => match self.item_column(level, item, names, pos)? {
                 Some(val) => Ok(val),
                 None => {
                     error(state::UNDEFINED_COLUMN, pos, format!("column {}.{} does not exist", qualifier.1, name.text))
@@ -131,7 +131,8 @@ impl Binder<'_> {
         Ok(())
     }
 
-    fn unqualified(&mut self, name: &str, pos: Pos) -> Result<Val> {
+    fn unqualified(&mut self, written: &Name, pos: Pos) -> Result<Val> {
+        let name = written.text.as_str();
         for level in (0..self.levels.len()).rev() {
             let mut found: Option<(usize, usize)> = None;
             for (i, item) in self.levels[level].items.iter().enumerate().filter(|(_, item)| item.by_column) {
@@ -145,6 +146,7 @@ impl Binder<'_> {
                 }
             }
             if let Some((item, column)) = found {
+                self.note_column(level, item, column, std::slice::from_ref(written));
                 return self.read(level, item, column, pos);
             }
         }
@@ -230,7 +232,8 @@ impl Binder<'_> {
             .at(Some(pos + 1))
     }
 
-    fn item_column(&mut self, level: usize, item: usize, name: &str, pos: Pos) -> Result<Option<Val>> {
+    fn item_column(&mut self, level: usize, item: usize, names: &[Name], pos: Pos) -> Result<Option<Val>> {
+        let name = names.last().map_or("", |n| n.text.as_str());
         let mut found = None;
         for (c, column) in self.levels[level].items[item].columns.iter().enumerate() {
             if &*column.name == name {
@@ -241,7 +244,10 @@ impl Binder<'_> {
             }
         }
         match found {
-            Some(column) => self.read(level, item, column, pos).map(Some),
+            Some(column) => {
+                self.note_column(level, item, column, names);
+                self.read(level, item, column, pos).map(Some)
+            }
             None if is_system_column(name) && self.levels[level].items[item].relation != 0 => {
                 self.system_column(level, item, name, pos).map(Some)
             }
@@ -296,6 +302,7 @@ impl Binder<'_> {
         if self.levels[level].items[item].scalar {
             return self.read(level, item, 0, pos);
         }
+        self.note_row(level, item);
         let count = self.levels[level].items[item].columns.len();
         let mut parts = Vec::with_capacity(count);
         let mut fields: Vec<(Arc<str>, TypeMod)> = Vec::with_capacity(count);
@@ -341,6 +348,12 @@ impl Binder<'_> {
         if names.is_empty() && items.is_empty() {
             return error(state::SYNTAX_ERROR, pos, "SELECT * with no tables specified is not valid");
         }
+        let all = |(level, item): &(usize, usize)| {
+            let (level, item) = (*level, *item);
+            (0..self.levels[level].items[item].columns.len()).map(move |column| (level, item, column))
+        };
+        let shown: Vec<(usize, usize, usize)> = items.iter().flat_map(all).collect();
+        self.note_star(pos, &shown);
         let mut columns = Vec::new();
         for (level, item) in items {
             for column in 0..self.levels[level].items[item].columns.len() {

@@ -134,6 +134,9 @@ impl Binder<'_> {
                         }
                         _ => Arc::from(label(&target.expr)),
                     };
+                    if target.alias.is_none() {
+                        self.note_label(target, &name);
+                    }
                     targets.push(self.target(name, val, from, resolve)?);
                 }
             }

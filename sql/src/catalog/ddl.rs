@@ -47,6 +47,7 @@ use crate::write::TxnHandle;
 use crate::write::sequence::Sequences;
 
 pub use names::quote_identifier;
+pub(crate) use names::regclass_literal;
 
 /// insufficient_privilege: what PostgreSQL says of changes to its own schemas.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";

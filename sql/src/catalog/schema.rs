@@ -145,7 +145,7 @@ pub struct View {
     pub name: String,
     /// Column names and types as at creation.
     pub columns: Vec<Column>,
-    /// The query as SQL text, unqualified names resolved by `search_path`.
+    /// The query as SQL text, its meaning written out (`bind/trace.rs`): it needs `search_path` only for tables read at another version.
     pub query: String,
     /// Schema oids its names are looked up in.
     pub search_path: Vec<u32>,

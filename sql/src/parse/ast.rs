@@ -397,6 +397,8 @@ pub struct Target {
     pub expr: Expr,
     /// AS.
     pub alias: Option<String>,
+    /// Where it ends.
+    pub end: Pos,
 }
 
 /// An entry of GROUP BY.
@@ -434,6 +436,8 @@ pub struct Cte {
     pub search: Option<SearchClause>,
     /// CYCLE clause.
     pub cycle: Option<CycleClause>,
+    /// Where it ends.
+    pub end: Pos,
 }
 
 /// SEARCH {DEPTH|BREADTH} FIRST BY .. SET ..
@@ -474,6 +478,8 @@ pub enum FromItem {
         name: QName,
         as_of: Option<AsOf>,
         alias: Option<Alias>,
+        /// Where it ends.
+        end: Pos,
     },
     Subquery {
         lateral: bool,
@@ -512,6 +518,8 @@ pub struct Join {
     pub alias: Option<Alias>,
     /// Where.
     pub pos: Pos,
+    /// Where the right side ends.
+    pub right_end: Pos,
 }
 
 /// AS OF of one table.

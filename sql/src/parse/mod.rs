@@ -75,6 +75,33 @@ pub fn parse_type(sql: &str) -> Result<ast::TypeName> {
     })
 }
 
+/// A token as others than the parser need it.
+#[derive(Debug)]
+pub(crate) struct Lexeme {
+    /// Where it begins.
+    pub start: ast::Pos,
+    /// Where it ends.
+    pub end: ast::Pos,
+    /// The identifier or keyword it is, folded.
+    pub name: Option<String>,
+    /// The value of the string constant it is.
+    pub string: Option<String>,
+}
+
+/// The tokens of a text, in order.
+pub(crate) fn lexemes(sql: &str) -> Vec<Lexeme> {
+    use lexer::Tok;
+    let lexeme = |t: lexer::Token<'_>| {
+        let (name, string) = match t.tok {
+            Tok::Word(name, _) | Tok::Quoted(name) => (Some(name), None),
+            Tok::Str(string) => (None, Some(string)),
+            _ => (None, None),
+        };
+        Lexeme { start: t.start, end: t.end, name, string }
+    };
+    lexer::tokenize(sql).into_iter().filter(|t| t.start < t.end).map(lexeme).collect()
+}
+
 fn run<T>(source: &Arc<str>, rule: impl FnOnce(&mut Parser<'_>) -> Result<T>) -> Result<T> {
     if u32::try_from(source.len()).is_err() {
         return Err(SqlError::new(crate::error::state::PROGRAM_LIMIT_EXCEEDED, "statement is too long"));

@@ -211,7 +211,7 @@ impl Parser<'_> {
             })?)
         } else if self.eat_kw("table") {
             let name = self.table_reference(false)?;
-            let star = Target { expr: Expr { kind: ExprKind::Star(vec![]), pos }, alias: None };
+            let star = Target { expr: Expr { kind: ExprKind::Star(vec![]), pos }, alias: None, end: pos };
             Body::Select(Box::new(Select { targets: vec![star], from: vec![name], ..empty_select() }))
         } else if self.eat_kw("select") {
             Body::Select(Box::new(self.select()?))
@@ -287,7 +287,7 @@ impl Parser<'_> {
             } else {
                 p.bare_label().map(|n| n.text)
             };
-            Ok(Target { expr, alias })
+            Ok(Target { expr, alias, end: p.end() })
         })
     }
 
@@ -505,7 +505,7 @@ impl Parser<'_> {
             self.expect_kw("using")?;
             cycle = Some(CycleClause { columns, mark, values, path: self.col_id()?, pos: cycle_pos });
         }
-        Ok(Cte { name, columns, materialized, statement, search, cycle })
+        Ok(Cte { name, columns, materialized, statement, search, cycle, end: self.end() })
     }
 
     /// PreparableStmt: SELECT, INSERT, UPDATE, DELETE.
@@ -585,7 +585,7 @@ impl Parser<'_> {
                 self.at += 2;
                 let right = self.from_primary()?;
                 self.grow(2)?;
-                left = join(JoinKind::Inner, left, right, pos);
+                left = join(JoinKind::Inner, left, right, pos, self.end());
                 continue;
             } else if self.is_kw_at(skip, "join") {
                 self.at += skip + 1;
@@ -613,7 +613,9 @@ impl Parser<'_> {
             };
             let right = if natural { self.from_primary()? } else { self.join_right()? };
             self.grow(2)?;
-            let FromItem::Join(mut made) = join(kind, left, right, pos) else { unreachable!("join makes a join") };
+            let FromItem::Join(mut made) = join(kind, left, right, pos, self.end()) else {
+                unreachable!("join makes a join")
+            };
             if natural {
                 made.natural = true;
             } else if self.eat_kw("on") {
@@ -835,7 +837,7 @@ impl Parser<'_> {
         if self.is_kw("tablesample") {
             return self.unsupported(self.pos(), "TABLESAMPLE");
         }
-        Ok(FromItem::Table { name, as_of, alias })
+        Ok(FromItem::Table { name, as_of, alias, end: self.end() })
     }
 
     /// Every way to say at which version a table is read. `FROM t AS of` stays an alias.
@@ -919,8 +921,18 @@ impl Parser<'_> {
     }
 }
 
-fn join(kind: JoinKind, left: FromItem, right: FromItem, pos: Pos) -> FromItem {
-    FromItem::Join(Box::new(Join { kind, natural: false, using: None, on: None, left, right, alias: None, pos }))
+fn join(kind: JoinKind, left: FromItem, right: FromItem, pos: Pos, right_end: Pos) -> FromItem {
+    FromItem::Join(Box::new(Join {
+        kind,
+        natural: false,
+        using: None,
+        on: None,
+        left,
+        right,
+        alias: None,
+        pos,
+        right_end,
+    }))
 }
 
 fn empty_select() -> Select {

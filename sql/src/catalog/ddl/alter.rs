@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::column::{attach_sequence, check_collation, check_default, check_type, define, stored_default};
-use super::rename::{follow, owned_sequences, rename_index, replace_identifier};
+use super::rename::{owned_sequences, rename_index};
 use super::rewrite::{check_not_null, check_rows, contains_nulls, each_row, fill_index, is_empty, rewrite};
-use super::table::{add_check, check_flags, key_columns, visit};
+use super::table::{add_check, check_flags, key_columns};
 use super::{DdlCx, drop, index, sequence, view};
 use crate::bind;
 use crate::catalog::change::Change;
@@ -17,6 +17,7 @@ use crate::functions::registry::Volatility;
 use crate::ir::{Expr, ExprKind};
 use crate::parse::ast::{AlterAction, AlterTable, ColumnDef, Constraint, ConstraintKind, Name, TypeName};
 use crate::plan::PlanCx;
+use crate::plan::expr::any;
 use crate::session::Notice;
 use crate::types::{Datum, Type, io};
 use crate::write::constraints::is_true_or_null;
@@ -54,7 +55,7 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
                 return Err(identity_error(c, table));
             }
             let bound = check_default(value, c, cx)?;
-            c.default = stored_default(value, &bound, cx);
+            c.default = stored_default(value, &bound, c, cx)?;
             Ok(())
         }),
         AlterAction::DropDefault { column } => edit(table, column, cx, |c, _| {
@@ -153,8 +154,8 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
             })
         }
         AlterAction::AddConstraint(constraint) => add_constraint(table, constraint, cx),
-        AlterAction::DropConstraint { name, if_exists, cascade: _ } => {
-            drop_constraint(table, &name.text, *if_exists, cx)
+        AlterAction::DropConstraint { name, if_exists, cascade } => {
+            drop_constraint(table, &name.text, *if_exists, *cascade, cx)
         }
         AlterAction::ValidateConstraint(name) => match has_constraint(table, &name.text) {
             true => Ok(()),
@@ -225,6 +226,9 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
     if new.column.not_null && !empty && !volatile && new.column.missing.is_none() {
         return Err(contains_nulls(&table, position, cx));
     }
+    let mut after = Change::new(cx.catalog().clone(), 0);
+    after.put_table(table.clone())?;
+    view::refuse_broken(table.oid, after.catalog(), "a new column", cx)?;
     let table = cx.change.put_table(table)?;
     if let Some(expr) = default.filter(|_| volatile) {
         let (prepared, exec_cx) = (exec::prepare(&expr, &PlanCx::new(cx.session))?, cx.exec()?);
@@ -250,13 +254,11 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
 
 /// Whether two evaluations may differ. What is not looked into counts as such.
 fn is_volatile(expr: &Expr) -> bool {
-    let mut volatile = false;
-    visit(expr, &mut |e| match &e.kind {
-        ExprKind::Call { func, .. } => volatile |= func.volatility == Volatility::Volatile,
-        ExprKind::Subquery(_) | ExprKind::SetCall { .. } => volatile = true,
-        _ => {}
-    });
-    volatile
+    any(expr, &mut |e| match &e.kind {
+        ExprKind::Call { func, .. } => func.volatility == Volatility::Volatile,
+        ExprKind::Subquery(_) | ExprKind::SetCall { .. } => true,
+        _ => false,
+    })
 }
 
 fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -> Result<()> {
@@ -270,10 +272,12 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
     };
     let attnum = column.attnum;
     let mut new = table.clone();
-    // Checks that cannot do without the column go with it.
-    let mut fields = table.fields().to_vec();
-    fields.remove(position);
-    new.checks.retain(|check| cx.bind(|env| bind::bind_check(&check.expr, &fields, env)).is_ok());
+    // Checks that read the column go with it.
+    let fields = table.fields();
+    new.checks.retain(|check| {
+        let trace = cx.bind(|env| bind::trace_expr(&check.expr, &fields, Type::BOOL.plain(), env));
+        trace.is_ok_and(|t| !t.reads(table.oid, attnum))
+    });
     new.indexes.retain(|i| i.columns.iter().all(|c| c.attnum != attnum));
     let loses_key = new.primary_key.as_ref().is_some_and(|k| k.columns.contains(&attnum));
     if loses_key {
@@ -319,19 +323,20 @@ fn rename_column(mut table: Table, from: &Name, to: &str, cx: &mut DdlCx<'_>) ->
         let message = format!("column \"{to}\" of relation \"{}\" already exists", table.name);
         return Err(SqlError::new(state::DUPLICATE_COLUMN, message));
     }
-    let readers = view::readers(table.oid, cx.catalog());
+    let before = cx.catalog().clone();
+    let readers = view::readers(table.oid, &before);
+    let old_fields = table.fields();
     for slot in table.slots.iter_mut().filter(|c| c.attnum == attnum) {
         slot.name = to.to_owned();
     }
-    let fields = table.fields();
+    let mut renamed = Change::new(before.clone(), 0);
+    renamed.put_table(table.clone())?;
     for check in &mut table.checks {
-        if cx.bind(|env| bind::bind_check(&check.expr, &fields, env)).is_err() {
-            check.expr = replace_identifier(&check.expr, &from.text, to);
-            cx.bind(|env| bind::bind_check(&check.expr, &fields, env))?;
-        }
+        let trace = cx.bind(|env| bind::trace_expr(&check.expr, &old_fields, Type::BOOL.plain(), env))?;
+        check.expr = trace.renamed(&before, renamed.catalog());
     }
     cx.change.put_table(table)?;
-    follow(&readers, &from.text, to, cx)
+    view::follow(&readers, &before, cx)
 }
 
 fn has_constraint(table: &Table, name: &str) -> bool {
@@ -435,7 +440,7 @@ fn add_primary(old: &Table, name: Option<String>, columns: Vec<i16>, cx: &mut Dd
     rewrite(old, &table, cx, Ok)
 }
 
-fn drop_constraint(table: &Table, name: &str, if_exists: bool, cx: &mut DdlCx<'_>) -> Result<()> {
+fn drop_constraint(table: &Table, name: &str, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -> Result<()> {
     if !has_constraint(table, name) {
         let missing = missing_constraint(table, name);
         if if_exists {
@@ -450,6 +455,15 @@ fn drop_constraint(table: &Table, name: &str, if_exists: bool, cx: &mut DdlCx<'_
     let loses_key = new.primary_key.as_ref().is_some_and(|k| k.name == name);
     if loses_key {
         new.primary_key = None;
+        // GROUP BY a primary key lets a view show the other columns.
+        let mut after = Change::new(cx.catalog().clone(), 0);
+        after.put_table(new.clone())?;
+        let views = view::broken(table.oid, after.catalog(), cx);
+        if !views.is_empty() {
+            let quote = super::quote_identifier;
+            let what = format!("constraint {} on table {}", quote(name), quote(&table.name));
+            drop::drop_views(&views, &what, cascade, cx)?;
+        }
     }
     let new = cx.change.put_table(new)?;
     if loses_key {

@@ -2,14 +2,14 @@
 
 use super::index::multiple_primary_keys;
 use super::names::regclass_literal;
-use super::rename::identifiers;
-use super::table::visit;
 use super::{DdlCx, sequence};
 use crate::bind;
 use crate::catalog::schema::Column;
 use crate::error::{Result, SqlError, state};
 use crate::ir::{Expr, ExprKind};
 use crate::parse::ast::{ColumnConstraintKind, ColumnDef, Pos, QName, SequenceOption, TextExpr};
+use crate::parse::lexemes;
+use crate::plan::expr::any;
 use crate::types::{Datum, Type};
 
 /// A column as defined, with what its constraints ask of the table.
@@ -81,7 +81,7 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
             }
             ColumnConstraintKind::Default(value) => {
                 let bound = check_default(value, &new.column, cx)?;
-                new.column.default = stored_default(value, &bound, cx);
+                new.column.default = stored_default(value, &bound, &new.column, cx)?;
             }
             ColumnConstraintKind::Check(check) => new.checks.push((given, check.clone())),
             ColumnConstraintKind::PrimaryKey => {
@@ -184,23 +184,29 @@ pub(super) fn check_default(value: &TextExpr, column: &Column, cx: &DdlCx<'_>) -
 }
 
 /// What is kept of a DEFAULT. DEFAULT NULL is the same as none, as in PostgreSQL; a plain nextval names its sequence so that nothing can mislead it.
-pub(super) fn stored_default(value: &TextExpr, bound: &Expr, cx: &DdlCx<'_>) -> Option<String> {
+pub(super) fn stored_default(
+    value: &TextExpr,
+    bound: &Expr,
+    column: &Column,
+    cx: &DdlCx<'_>,
+) -> Result<Option<String>> {
     if value.text.trim().eq_ignore_ascii_case("null") {
-        return None;
+        return Ok(None);
     }
     let mut sequences = Vec::new();
-    visit(bound, &mut |e| {
+    any(bound, &mut |e| {
         if let (ExprKind::Const(Datum::Oid(oid)), Type::REGCLASS) = (&e.kind, e.ty.ty) {
             sequences.push(*oid);
         }
+        false
     });
-    let words = identifiers(&value.text);
-    let is_plain = words.iter().all(|w| matches!(w.text.as_str(), "nextval" | "pg_catalog" | "regclass" | "text"));
-    match sequences[..] {
-        [oid] if is_plain && words.iter().any(|w| w.text == "nextval") => {
-            let sequence = cx.catalog().by_oid(oid)?;
-            Some(format!("nextval({})", regclass_literal(&cx.schema_name(sequence.schema()), sequence.name())))
+    let words: Vec<String> = lexemes(&value.text).into_iter().filter_map(|l| l.name).collect();
+    let is_plain = words.iter().all(|w| matches!(w.as_str(), "nextval" | "pg_catalog" | "regclass" | "text"));
+    let sequence = if let [oid] = sequences[..] { cx.catalog().by_oid(oid) } else { None };
+    Ok(Some(match sequence {
+        Some(sequence) if is_plain && words.iter().any(|w| w == "nextval") => {
+            format!("nextval({})", regclass_literal(&cx.schema_name(sequence.schema()), sequence.name()))
         }
-        _ => Some(value.text.clone()),
-    }
+        _ => cx.bind(|env| bind::written_out(&value.text, &[], column.type_mod(), env))?,
+    }))
 }

@@ -310,7 +310,7 @@ fn is_reserved(word: &str) -> bool {
 }
 
 /// The literal `'schema.name'::regclass` that a stored default names a sequence by. It is qualified, so that no search path can mislead it.
-pub(super) fn regclass_literal(schema: &str, name: &str) -> String {
+pub(crate) fn regclass_literal(schema: &str, name: &str) -> String {
     let full = format!("{}.{}", quote_identifier(schema), quote_identifier(name));
     format!("'{}'::regclass", full.replace('\'', "''"))
 }

@@ -1,11 +1,11 @@
 //! RENAME TO, SET SCHEMA, OWNER TO, and stored texts that must follow a new name.
 //!
-//! Checks, defaults and views are kept as text. When a name they use changes, the word is replaced in the text, and the text is bound again: if
-//! it no longer means what it did, the rename is refused.
+//! Checks, defaults and views are kept as text. When a name they use changes, it is replaced in the text just where binding the text had resolved a
+//! word to what is renamed (`bind/trace.rs`), and the text is bound again: a rename by which a view would mean anything else is refused. Sequences in
+//! defaults are named by one literal that nothing else looks like, and replaced as such.
 
-use super::names::{quote_identifier, regclass_literal};
+use super::names::regclass_literal;
 use super::{DdlCx, drop, is_kind, object_word, view};
-use crate::bind;
 use crate::catalog::schema::{Relation, Schema, Sequence, Table, View};
 use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
@@ -30,7 +30,8 @@ pub(super) fn rename(
         return Err(SqlError::new(state::DUPLICATE_TABLE, format!("relation \"{to}\" already exists")));
     }
     let old_name = relation.name().to_owned();
-    let readers = view::readers(relation.oid(), cx.catalog());
+    let before = cx.catalog().clone();
+    let readers = view::readers(relation.oid(), &before);
     match relation {
         Relation::Table(table) => {
             cx.change.put_table(Table { name: to.to_owned(), ..Table::clone(&table) })?;
@@ -44,7 +45,7 @@ pub(super) fn rename(
         Relation::Index(table, oid) => rename_index(&table, oid, to, cx)?,
         Relation::Virtual(_) => {}
     }
-    follow(&readers, &old_name, to, cx)?;
+    view::follow(&readers, &before, cx)?;
     Ok(tag)
 }
 
@@ -110,15 +111,22 @@ fn rename_schema(from: &str, to: &str, cx: &mut DdlCx<'_>) -> Result<()> {
             comment: None,
         })
     };
+    let before = cx.catalog().clone();
     cx.change.put_schema(schema)?;
+    let mut readers: Vec<u32> = Vec::new();
     for relation in &inside {
         if let Relation::Sequence(s) = relation {
             replace_in_defaults(&regclass_literal(from, &s.name), &regclass_literal(to, &s.name), cx)?;
         }
-        let readers = view::readers(relation.oid(), cx.catalog());
-        follow(&readers, from, to, cx)?;
+        readers.extend(view::readers(relation.oid(), &before).iter().map(|v| v.oid));
     }
-    Ok(())
+    readers.sort_unstable();
+    readers.dedup();
+    let views = readers.iter().filter_map(|oid| match before.by_oid(*oid) {
+        Some(Relation::View(v)) => Some(v.clone()),
+        _ => None,
+    });
+    view::follow(&views.collect::<Vec<_>>(), &before, cx)
 }
 
 /// ALTER ... SET SCHEMA.
@@ -149,7 +157,8 @@ pub(super) fn set_schema(
                 format!("relation \"{name}\" already exists in schema \"{schema}\""),
             ));
         }
-        let readers = view::readers(oid, cx.catalog());
+        let before = cx.catalog().clone();
+        let readers = view::readers(oid, &before);
         match relation {
             Relation::Table(t) => {
                 cx.change.put_table(Table { schema: to, ..Table::clone(&t) })?;
@@ -166,7 +175,7 @@ pub(super) fn set_schema(
                 ));
             }
         }
-        follow(&readers, &from, schema, cx)?;
+        view::follow(&readers, &before, cx)?;
     }
     Ok(tag)
 }
@@ -214,152 +223,4 @@ fn replace_in_defaults(from: &str, to: &str, cx: &mut DdlCx<'_>) -> Result<()> {
         cx.change.put_table(table)?;
     }
     Ok(())
-}
-
-/// Makes views that read something renamed follow; the new definitions are in place.
-pub(super) fn follow(readers: &[std::sync::Arc<View>], from: &str, to: &str, cx: &mut DdlCx<'_>) -> Result<()> {
-    for view in readers {
-        let stands = |text: &str, cx: &DdlCx<'_>| {
-            let view = View { query: text.to_owned(), ..View::clone(view) };
-            let rel = cx.bind(|env| bind::bind_view(&view, env));
-            rel.is_ok_and(|r| {
-                r.schema.len() == view.columns.len()
-                    && r.schema.iter().zip(&view.columns).all(|(f, c)| f.ty == c.type_mod())
-            })
-        };
-        if stands(&view.query, cx) {
-            continue;
-        }
-        let text = replace_identifier(&view.query, from, to);
-        if !stands(&text, cx) {
-            let message = format!("renaming \"{from}\" while view \"{}\" depends on it is not supported", view.name);
-            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message)
-                .hint("Drop the view, rename, and create it again."));
-        }
-        cx.change.put_view(View { query: text, ..View::clone(view) })?;
-    }
-    Ok(())
-}
-
-/// A word of a SQL text that may be an identifier.
-pub(super) struct Word {
-    /// Folded, or as quoted.
-    pub text: String,
-    start: usize,
-    end: usize,
-    /// A dot stands before it.
-    pub after_dot: bool,
-    /// It calls something, or begins a literal (`date '...'`).
-    is_call: bool,
-}
-
-/// The words of a text, strings and comments skipped.
-pub(super) fn identifiers(text: &str) -> Vec<Word> {
-    let bytes = text.as_bytes();
-    let mut words: Vec<Word> = Vec::new();
-    let (mut at, mut after_dot) = (0, false);
-    while at < bytes.len() {
-        let start = at;
-        match bytes[at] {
-            b'\'' => at = skip_quoted(bytes, at, b'\'', words.last().is_some_and(|w| w.end == at && w.text == "e")),
-            b'"' => {
-                at = skip_quoted(bytes, at, b'"', false);
-                let inner = text[start + 1..at.saturating_sub(1).max(start + 1)].replace("\"\"", "\"");
-                words.push(Word { text: inner, start, end: at, after_dot, is_call: false });
-            }
-            b'-' if bytes.get(at + 1) == Some(&b'-') => at = find(bytes, at, b"\n"),
-            b'/' if bytes.get(at + 1) == Some(&b'*') => at = find(bytes, at + 2, b"*/"),
-            b'$' => at = skip_dollar(bytes, at),
-            b if b.is_ascii_alphabetic() || b == b'_' || b >= 0x80 => {
-                while at < bytes.len()
-                    && (bytes[at].is_ascii_alphanumeric() || matches!(bytes[at], b'_' | b'$') || bytes[at] >= 0x80)
-                {
-                    at += 1;
-                }
-                words.push(Word {
-                    text: text[start..at].to_ascii_lowercase(),
-                    start,
-                    end: at,
-                    after_dot,
-                    is_call: false,
-                });
-            }
-            b if b.is_ascii_digit() => {
-                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'.') {
-                    at += 1;
-                }
-            }
-            b if b.is_ascii_whitespace() => {
-                at += 1;
-                continue;
-            }
-            _ => at += 1,
-        }
-        after_dot = bytes[start] == b'.' && at == start + 1;
-    }
-    for word in &mut words {
-        let next = bytes[word.end..].iter().find(|b| !b.is_ascii_whitespace());
-        word.is_call = matches!(next, Some(b'(' | b'\''));
-    }
-    words
-}
-
-/// The text with every identifier `from` written as `to`; calls and types of literals are left alone.
-pub(super) fn replace_identifier(text: &str, from: &str, to: &str) -> String {
-    let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
-    for word in identifiers(text).iter().filter(|w| w.text == from && !w.is_call) {
-        out.push_str(&text[copied..word.start]);
-        out.push_str(&quote_identifier(to));
-        copied = word.end;
-    }
-    out.push_str(&text[copied..]);
-    out
-}
-
-/// Past the end of a quoted piece that begins at `at`.
-fn skip_quoted(bytes: &[u8], at: usize, quote: u8, backslash: bool) -> usize {
-    let mut at = at + 1;
-    while at < bytes.len() {
-        if backslash && bytes[at] == b'\\' {
-            at += 1;
-        } else if bytes[at] == quote {
-            if bytes.get(at + 1) != Some(&quote) {
-                return at + 1;
-            }
-            at += 1;
-        }
-        at += 1;
-    }
-    bytes.len()
-}
-
-fn skip_dollar(bytes: &[u8], at: usize) -> usize {
-    let tag = bytes[at + 1..].iter().position(|b| !(b.is_ascii_alphanumeric() || *b == b'_'));
-    match tag.map(|len| &bytes[at..=at + 1 + len]) {
-        Some(tag) if tag.ends_with(b"$") && !tag.get(1).is_some_and(u8::is_ascii_digit) => {
-            find(bytes, at + tag.len(), tag)
-        }
-        _ => at + 1,
-    }
-}
-
-/// Past the next `needle` from `at` on, or the end.
-fn find(bytes: &[u8], at: usize, needle: &[u8]) -> usize {
-    let rest = &bytes[at.min(bytes.len())..];
-    rest.windows(needle.len()).position(|w| w == needle).map_or(bytes.len(), |i| at + i + needle.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identifiers_are_replaced_where_they_are_names() {
-        let text = "SELECT a, t.A, \"a\", 'a', a(1), date 'x', E'\\'a', $$a$$ /* a */ FROM a -- a\n WHERE a > 1";
-        let expected = "SELECT \"B c\", t.\"B c\", \"B c\", 'a', a(1), date 'x', E'\\'a', $$a$$ /* a */ FROM \"B c\" -- a\n WHERE \"B c\" > 1";
-        assert_eq!(replace_identifier(text, "a", "B c"), expected);
-        assert_eq!(replace_identifier("date > date '2020-01-01'", "date", "day"), "day > date '2020-01-01'");
-        assert_eq!(replace_identifier("1e5 + a1", "e5", "x"), "1e5 + a1");
-        assert_eq!(replace_identifier("$1 + a", "a", "b"), "$1 + b");
-    }
 }

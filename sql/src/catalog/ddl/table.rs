@@ -15,6 +15,7 @@ use crate::ir::{Expr, ExprKind};
 use crate::parse::ast::{
     Constraint, ConstraintKind, CreateTable, CreateTableAs, Name, Pos, QName, StatementKind, TableElement, TextExpr,
 };
+use crate::plan::expr::children;
 use crate::plan::{self, PlanCx};
 use crate::types::Type;
 use crate::write::insert::Inserter;
@@ -151,77 +152,25 @@ pub(super) fn add_check(
         Some(name) => name,
         None => {
             let mut used = Vec::new();
-            visit(&bound, &mut |e| {
-                if let ExprKind::Column(i) = e.kind
-                    && !used.contains(&i)
-                {
-                    used.push(i);
-                }
-            });
+            columns_read(&bound, &mut used);
             let column = if let [only] = used[..] { Some(fields[only].name.to_string()) } else { None };
             cx.choose_constraint(table.schema, &table.name, column.as_deref(), "check", &taken)
         }
     };
-    let def = CheckDef { oid: cx.change.new_oid(), name, expr: check.text.clone() };
+    let expr = cx.bind(|env| bind::written_out(&check.text, &fields, Type::BOOL.plain(), env))?;
+    let def = CheckDef { oid: cx.change.new_oid(), name, expr };
     table.checks.push(def.clone());
     table.checks.sort_by(|a, b| a.name.cmp(&b.name)); // the order they are checked in
     Ok(def)
 }
 
-/// Calls `f` with an expression and all inside it, subqueries apart.
-pub(super) fn visit(expr: &Expr, f: &mut dyn FnMut(&Expr)) {
-    f(expr);
-    let mut each = |list: &[Expr]| list.iter().for_each(|e| visit(e, f));
-    match &expr.kind {
-        ExprKind::Call { args, .. }
-        | ExprKind::And(args)
-        | ExprKind::Or(args)
-        | ExprKind::Coalesce(args)
-        | ExprKind::Row(args) => each(args),
-        ExprKind::MinMax { args, .. } | ExprKind::Array { elems: args, .. } | ExprKind::SetCall { args, .. } => {
-            each(args)
-        }
-        ExprKind::CoerceViaIo(e) | ExprKind::Not(e) => visit(e, f),
-        ExprKind::ArrayCoerce { input, .. } | ExprKind::IsNull { input, .. } | ExprKind::IsBool { input, .. } => {
-            visit(input, f)
-        }
-        ExprKind::Field { input, .. } => visit(input, f),
-        ExprKind::Distinct { left, right, .. } | ExprKind::NullIf { left, right, .. } => {
-            visit(left, f);
-            visit(right, f);
-        }
-        ExprKind::ScalarArray { left, array, .. } => {
-            visit(left, f);
-            visit(array, f);
-        }
-        ExprKind::Case { operand, whens, otherwise } => {
-            operand.iter().chain(otherwise).for_each(|e| visit(e, f));
-            for (when, then) in whens {
-                visit(when, f);
-                visit(then, f);
-            }
-        }
-        ExprKind::Subscript { input, indexes } => {
-            each(indexes);
-            visit(input, f);
-        }
-        ExprKind::Slice { input, bounds } => {
-            visit(input, f);
-            bounds.iter().flat_map(|(a, b)| a.iter().chain(b)).for_each(|e| visit(e, f));
-        }
-        ExprKind::RowCompare { pairs, .. } => {
-            for pair in pairs {
-                visit(&pair.left, f);
-                visit(&pair.right, f);
-            }
-        }
-        ExprKind::Const(_)
-        | ExprKind::Column(_)
-        | ExprKind::Outer { .. }
-        | ExprKind::Param(_)
-        | ExprKind::CaseOperand
-        | ExprKind::Subquery(_)
-        | ExprKind::Default => {}
+/// Adds the columns of its row that an expression reads, each once.
+fn columns_read(e: &Expr, used: &mut Vec<usize>) {
+    match &e.kind {
+        ExprKind::Column(i) if !used.contains(i) => used.push(*i),
+        // Its cast counts by a row of its own: the element.
+        ExprKind::ArrayCoerce { input, .. } => columns_read(input, used),
+        _ => children(e, &mut |child| columns_read(child, used)),
     }
 }
 

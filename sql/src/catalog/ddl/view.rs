@@ -1,21 +1,23 @@
 //! CREATE VIEW, and what views depend on.
 //!
-//! A view is kept as text. What it depends on is found by trying: a relation named in the text is one of its own if the text no longer means
-//! the same without it. The same way DROP COLUMN and the renames find out whether a view still stands.
+//! A view is kept as text with its meaning written into it: every column and table is named with its qualifiers, stars and NATURAL are lists
+//! (`bind/trace.rs`). What it depends on are the relations those names were resolved to. A change of definitions leaves it alone if all its names
+//! are resolved to the same relations and columns under the new ones; a renaming replaces just the words that named what is renamed. Where the
+//! text would mean anything else the change is refused, or with CASCADE takes the view with it.
 
 use std::sync::Arc;
 
 use super::DdlCx;
 use super::names::quote_identifier;
-use super::rename::identifiers;
-use crate::bind;
+use crate::bind::{self, Trace};
 use crate::catalog::Catalog;
+use crate::catalog::change::Change;
 use crate::catalog::schema::{Column, Relation, View};
 use crate::error::{Result, SqlError, state};
 use crate::ir::Rel;
-use crate::parse::ast::{CreateView, QName};
+use crate::parse::ast::CreateView;
+use crate::types::Type;
 use crate::types::info::format_type;
-use crate::types::{Type, TypeMod};
 
 /// CREATE [OR REPLACE] VIEW.
 pub(super) fn create(create: &CreateView, cx: &mut DdlCx<'_>) -> Result<&'static str> {
@@ -40,7 +42,7 @@ pub(super) fn create(create: &CreateView, cx: &mut DdlCx<'_>) -> Result<&'static
         check_replacement(old, &columns)?;
     }
     let oid = old.as_ref().map_or_else(|| cx.change.new_oid(), |o| o.oid);
-    let mut view = View {
+    let view = View {
         oid,
         schema,
         name,
@@ -50,7 +52,10 @@ pub(super) fn create(create: &CreateView, cx: &mut DdlCx<'_>) -> Result<&'static
         depends_on: Vec::new(),
         comment: old.and_then(|o| o.comment.clone()),
     };
-    view.depends_on = dependencies(&view, cx)?;
+    let view = written_out(view, cx)?;
+    let mut after = Change::new(cx.catalog().clone(), 0);
+    after.put_view(view.clone())?;
+    refuse_broken(oid, after.catalog(), "a replacement", cx)?;
     cx.change.put_view(view)?;
     Ok(TAG)
 }
@@ -120,40 +125,25 @@ fn check_replacement(old: &View, new: &[Column]) -> Result<()> {
     Ok(())
 }
 
-/// The view's columns as its text gives them with these definitions.
-fn shape(view: &View, catalog: Arc<Catalog>, cx: &DdlCx<'_>) -> Result<Vec<TypeMod>> {
-    Ok(cx.bind_in(catalog, |env| bind::bind_view(view, env))?.schema.iter().map(|f| f.ty).collect())
+/// The view's query and what its names mean with these definitions.
+fn trace(view: &View, catalog: Arc<Catalog>, cx: &DdlCx<'_>) -> Result<(Rel, Trace)> {
+    cx.bind_in(catalog, |env| bind::trace_view(view, env))
 }
 
-/// Oids of the relations the view's text means.
-fn dependencies(view: &View, cx: &DdlCx<'_>) -> Result<Vec<u32>> {
-    let mut candidates: Vec<u32> = Vec::new();
-    let words = identifiers(&view.query);
-    for (i, word) in words.iter().enumerate() {
-        let mut names = vec![vec![word.text.clone()]];
-        if word.after_dot && i > 0 {
-            names.push(vec![words[i - 1].text.clone(), word.text.clone()]);
-        }
-        for parts in names {
-            // An unknown schema is a word that names no relation.
-            if let Ok(Some(relation)) = cx.find(&QName { parts, pos: 0 })
-                && relation.oid() != view.oid
-                && !candidates.contains(&relation.oid())
-            {
-                candidates.push(relation.oid());
-            }
-        }
+/// The view with its meaning written into its text, and what it depends on.
+fn written_out(view: View, cx: &DdlCx<'_>) -> Result<View> {
+    let (_, found) = trace(&view, cx.catalog().clone(), cx)?;
+    let depends_on = found
+        .relations()
+        .into_iter()
+        .filter(|oid| !matches!(cx.catalog().by_oid(*oid), None | Some(Relation::Virtual(_))));
+    let out = View { query: found.written_out(), depends_on: depends_on.collect(), ..view };
+    let is_same = |(_, again): (Rel, Trace)| again.meanings() == found.meanings();
+    if !trace(&out, cx.catalog().clone(), cx).is_ok_and(is_same) {
+        let message = format!("view \"{}\", some of whose columns cannot be named unambiguously,", out.name);
+        return Err(SqlError::unsupported(message).hint("Give tables and columns different names by aliases."));
     }
-    candidates.retain(|oid| match cx.catalog().by_oid(*oid) {
-        Some(Relation::Virtual(_)) | None => false,
-        Some(_) => {
-            let mut without = Catalog::clone(cx.catalog());
-            without.remove(*oid);
-            shape(view, Arc::new(without), cx).is_err()
-        }
-    });
-    candidates.sort_unstable();
-    Ok(candidates)
+    Ok(out)
 }
 
 /// Views that read a relation themselves.
@@ -172,12 +162,47 @@ pub(super) fn readers(oid: u32, catalog: &Catalog) -> Vec<Arc<View>> {
 
 /// Views that read a relation and would not mean the same with these definitions.
 pub(super) fn broken(oid: u32, after: &Arc<Catalog>, cx: &DdlCx<'_>) -> Vec<Arc<View>> {
-    let stands = |view: &View| {
-        shape(view, after.clone(), cx).is_ok_and(|types| {
-            types.len() == view.columns.len() && types.iter().zip(&view.columns).all(|(t, c)| *t == c.type_mod())
-        })
+    let stands = |view: &View| match trace(view, cx.catalog().clone(), cx) {
+        Ok((_, before)) => stands(view, &before, after, cx),
+        Err(_) => false,
     };
     readers(oid, cx.catalog()).into_iter().filter(|v| !stands(v)).collect()
+}
+
+/// Whether a view still means with these definitions what it meant before, and its columns have their types.
+fn stands(view: &View, before: &Trace, after: &Arc<Catalog>, cx: &DdlCx<'_>) -> bool {
+    trace(view, after.clone(), cx).is_ok_and(|(rel, now)| {
+        now.meanings() == before.meanings()
+            && rel.schema.len() >= view.columns.len()
+            && rel.schema.iter().zip(&view.columns).all(|(f, c)| f.ty == c.type_mod() || f.ty.ty == Type::UNKNOWN)
+    })
+}
+
+/// Refuses a change of a table that a view does not survive, though the change takes nothing away that the view reads.
+pub(super) fn refuse_broken(oid: u32, after: &Arc<Catalog>, what: &str, cx: &DdlCx<'_>) -> Result<()> {
+    match broken(oid, after, cx).first() {
+        Some(view) => Err(SqlError::unsupported(format!("{what} that changes what view \"{}\" means", view.name))
+            .hint("Drop the view, make the change, and create it again.")),
+        None => Ok(()),
+    }
+}
+
+/// Makes views follow new names; `before` has the old ones.
+pub(super) fn follow(readers: &[Arc<View>], before: &Arc<Catalog>, cx: &mut DdlCx<'_>) -> Result<()> {
+    for view in readers {
+        // One that meant nothing before loses nothing.
+        let Ok((_, meant)) = trace(view, before.clone(), cx) else { continue };
+        let now = cx.catalog().clone();
+        let renamed = View { query: meant.renamed(before, &now), ..View::clone(view) };
+        if !stands(&renamed, &meant, &now, cx) {
+            let message = format!("a renaming that view \"{}\" cannot follow", view.name);
+            return Err(SqlError::unsupported(message).hint("Drop the view, rename, and create it again."));
+        }
+        if renamed.query != view.query {
+            cx.change.put_view(renamed)?;
+        }
+    }
+    Ok(())
 }
 
 /// How a relation is called in messages about dependencies: qualified unless the search path finds it.
