@@ -30,11 +30,6 @@ pub type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// Stamps of catalogs that are not committed: no block has so high a number.
 static UNCOMMITTED: AtomicU64 = AtomicU64::new(1 << 63);
 
-/// Whether a catalog has changes that are not committed.
-pub fn is_uncommitted(catalog: &Catalog) -> bool {
-    catalog.stamp >= 1 << 63
-}
-
 /// Reads the oid counter's value.
 pub fn parse_next_oid(value: Option<&[u8]>) -> Result<u32> {
     match value {

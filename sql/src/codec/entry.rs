@@ -10,14 +10,12 @@
 //! "Rest of the row key" is what follows `03 table-oid`; it is never empty. So an entry with an empty value has the row's key in its own
 //! key, and one unique key can be there once.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pgbee_engine::bee::KeyRange;
 
 use super::key::KeyColumn;
-use super::keyspace::{index_prefix, prefix_range, row_id_key, table_prefix};
+use super::keyspace::{index_prefix, row_id_key, table_prefix};
 use crate::catalog::schema::{Index, Table};
 use crate::error::{Result, SqlError, state};
 use crate::types::{Datum, Type};
@@ -72,16 +70,6 @@ impl RowKeyCodec {
     pub fn decode(&self, key: &[u8]) -> Result<Vec<Datum>> {
         let mut rest = key.get(PREFIX..).ok_or_else(corrupt)?;
         self.columns.iter().map(|(_, c)| c.decode(&mut rest)).collect()
-    }
-    /// All rows.
-    pub fn all(&self) -> KeyRange {
-        prefix_range(&self.prefix)
-    }
-    /// The range of rows whose first key columns equal `equals` and whose next one, if any, is within the bounds. `None` when a bound or
-    /// an equality is with NULL, which no row satisfies.
-    pub fn range(&self, equals: &[Datum], lower: Bound<&Datum>, upper: Bound<&Datum>) -> Option<KeyRange> {
-        let columns: Vec<KeyColumn> = self.columns.iter().map(|(_, c)| *c).collect();
-        range(&self.prefix, &columns, equals, lower, upper)
     }
 }
 
@@ -159,47 +147,6 @@ impl IndexCodec {
     pub fn decode(&self, key: &[u8]) -> Result<Vec<Datum>> {
         let mut rest = key.get(PREFIX..).ok_or_else(corrupt)?;
         self.columns.iter().map(|(_, c)| c.decode(&mut rest)).collect()
-    }
-    /// All entries.
-    pub fn all(&self) -> KeyRange {
-        prefix_range(&self.prefix)
-    }
-    /// The range of entries whose first columns equal `equals` and whose next one, if any, is within the bounds (see [`KeyColumn::range`]:
-    /// unbounded on both sides leaves NULLs in). `None` when a bound or an equality is with NULL.
-    pub fn range(&self, equals: &[Datum], lower: Bound<&Datum>, upper: Bound<&Datum>) -> Option<KeyRange> {
-        let columns: Vec<KeyColumn> = self.columns.iter().map(|(_, c)| *c).collect();
-        range(&self.prefix, &columns, equals, lower, upper)
-    }
-    /// The range of entries whose first columns equal `equals` and whose next one is NULL.
-    pub fn null_range(&self, equals: &[Datum]) -> Option<KeyRange> {
-        let mut key = self.prefix.to_vec();
-        for (value, (_, column)) in equals.iter().zip(self.columns.iter()) {
-            column.encode(value, &mut key);
-        }
-        Some(self.columns.get(equals.len())?.1.null_range(&key))
-    }
-}
-
-fn range(
-    prefix: &[u8],
-    columns: &[KeyColumn],
-    equals: &[Datum],
-    lower: Bound<&Datum>,
-    upper: Bound<&Datum>,
-) -> Option<KeyRange> {
-    let is_null = |b: Bound<&Datum>| matches!(b, Bound::Included(Datum::Null) | Bound::Excluded(Datum::Null));
-    if equals.iter().any(Datum::is_null) || is_null(lower) || is_null(upper) {
-        return None;
-    }
-    let mut key = prefix.to_vec();
-    for (value, column) in equals.iter().zip(columns) {
-        column.encode(value, &mut key);
-    }
-    match columns.get(equals.len()) {
-        Some(column) if !matches!((lower, upper), (Bound::Unbounded, Bound::Unbounded)) => {
-            Some(column.range(&key, lower, upper))
-        }
-        _ => Some(prefix_range(&key)),
     }
 }
 

@@ -133,10 +133,6 @@ impl KeyColumn {
         };
         KeyRange { start: start.map(Bytes::from), end }
     }
-    /// The keys that begin with `prefix` and have NULL here.
-    pub fn null_range(&self, prefix: &[u8]) -> KeyRange {
-        super::keyspace::prefix_range(&[prefix, &[self.null_marker()]].concat())
-    }
 }
 
 /// Whether a key gives back exactly what was encoded, so that an index alone can answer for the column.

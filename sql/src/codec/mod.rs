@@ -26,4 +26,4 @@ mod tests;
 
 pub use entry::{IndexCodec, RowKeyCodec};
 pub use key::{KeyColumn, key_is_lossless};
-pub use row::{Decoder, RowEncoder, encode_row};
+pub use row::{Decoder, RowEncoder};

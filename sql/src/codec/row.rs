@@ -67,13 +67,6 @@ impl RowEncoder {
     }
 }
 
-/// A row's bytes; [`RowEncoder`] is cheaper for many.
-pub fn encode_row(table: &Table, row: &[Datum]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
-    RowEncoder::new(table).encode(row, &mut out);
-    out
-}
-
 /// Reads chosen columns of one table's rows, by a plan made once. Cheap to share; holds no state of a row.
 #[derive(Clone, Debug)]
 pub struct Decoder {

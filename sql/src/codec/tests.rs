@@ -8,9 +8,15 @@ use proptest::prelude::*;
 use super::entry::{IndexCodec, RowKeyCodec};
 use super::key::{KeyColumn, key_is_lossless};
 use super::keyspace::{self, successor};
-use super::row::{Decoder, encode_row};
+use super::row::{Decoder, RowEncoder};
 use crate::catalog::schema::{Column, Index, IndexColumn, Key, Table};
 use crate::types::{Array, Datum, Interval, Numeric, Type};
+
+fn encode_row(table: &Table, row: &[Datum]) -> Vec<u8> {
+    let mut out = Vec::new();
+    RowEncoder::new(table).encode(row, &mut out);
+    out
+}
 
 fn column(attnum: i16, ty: Type) -> Column {
     Column {
@@ -170,8 +176,6 @@ proptest! {
         column.encode(&Datum::Null, &mut null);
         null.push(0x55);
         prop_assert!(!range.contains(&null));
-        prop_assert!(column.null_range(&[9]).contains(&null));
-        prop_assert!(!column.null_range(&[9]).contains(&key));
     }
 
     #[test]
@@ -293,7 +297,6 @@ fn entries_lead_to_their_rows() {
     assert!(!keys.by_row_id());
     for row in [[Datum::Int4(-5), Datum::text("x\0y"), Datum::Int8(7)], [Datum::Int4(0), Datum::Null, Datum::Int8(7)]] {
         let row_key = keys.encode(&row);
-        assert!(keys.all().contains(&row_key));
         assert_eq!(format!("{:?}", keys.decode(&row_key).unwrap()), format!("{:?}", [&row[2], &row[0]]));
         for index in &t.indexes {
             let codec = IndexCodec::new(&t, index);
@@ -302,19 +305,8 @@ fn entries_lead_to_their_rows() {
             assert_eq!(codec.row_key(&key, &value).unwrap(), row_key);
             assert_eq!(format!("{:?}", codec.decode(&key).unwrap()), format!("{:?}", [&row[1]]));
             assert_eq!(codec.unique_key(&row).is_some(), index.unique && !row[1].is_null());
-            let found = if row[1].is_null() {
-                codec.null_range(&[])
-            } else {
-                codec.range(&row[1..2], Bound::Unbounded, Bound::Unbounded)
-            };
-            assert!(found.unwrap().contains(&key));
         }
     }
-    let five = Datum::Int8(7);
-    let range = keys.range(std::slice::from_ref(&five), Bound::Excluded(&Datum::Int4(-5)), Bound::Unbounded).unwrap();
-    assert!(range.contains(&keys.encode(&[Datum::Int4(-4), Datum::Null, five.clone()])));
-    assert!(!range.contains(&keys.encode(&[Datum::Int4(-5), Datum::Null, five])));
-    assert!(keys.range(&[Datum::Null], Bound::Unbounded, Bound::Unbounded).is_none());
 }
 
 #[test]

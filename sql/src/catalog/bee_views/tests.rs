@@ -12,7 +12,7 @@ use super::*;
 use crate::catalog::change::Change;
 use crate::catalog::load;
 use crate::catalog::schema::{Column, Key};
-use crate::codec::{RowKeyCodec, encode_row};
+use crate::codec::{RowEncoder, RowKeyCodec};
 use crate::functions::testing;
 use crate::types::io;
 
@@ -62,7 +62,11 @@ fn commit(db: &Arc<Database>, define: Option<&Table>, table: &Table, rows: &[(i3
         let mut key_row = vec![Datum::Null; table.width()];
         key_row[0] = Datum::Int4(*id);
         match row {
-            Some(row) => txn.put(codec.encode(&key_row), encode_row(table, row)).unwrap(),
+            Some(row) => {
+                let mut bytes = Vec::new();
+                RowEncoder::new(table).encode(row, &mut bytes);
+                txn.put(codec.encode(&key_row), bytes).unwrap()
+            }
             None => txn.delete(codec.encode(&key_row)).unwrap(),
         };
     }
