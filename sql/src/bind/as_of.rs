@@ -19,6 +19,7 @@ impl Binder<'_> {
             ast::AsOfKind::Version(e) => {
                 let val = self.as_of_value(e)?;
                 let pos = val.pos;
+                self.relative |= !matches!(val.e.kind, ExprKind::Const(_));
                 let e = self.argument_of(val, Type::INT8, "AS OF VERSION")?;
                 match require(&e, self.env.session, "AS OF VERSION with a value").at_pos(pos)? {
                     Datum::Int8(version) if version >= 0 => Ok(version as u64),
@@ -31,7 +32,10 @@ impl Binder<'_> {
             ast::AsOfKind::Time(e) => {
                 let val = self.as_of_value(e)?;
                 let pos = val.pos;
+                let is_literal = matches!(val.e.kind, ExprKind::Const(_)) && val.ty() != Type::INTERVAL;
                 let micros = self.as_of_micros(val)?;
+                // A time still to come names the newest version, whichever that is then.
+                self.relative |= !is_literal || micros >= self.env.session.statement_micros;
                 self.env.resolver.version_at(micros).at_pos(pos)
             }
         }
@@ -56,6 +60,7 @@ impl Binder<'_> {
             && text.trim_start().starts_with('-')
             && !text.trim().eq_ignore_ascii_case("-infinity")
         {
+            self.relative = true;
             let span = io::text_in(text, TypeMod::from(Type::INTERVAL), session).at_pos(pos)?;
             return self.after_now(Expr::constant(span, Type::INTERVAL), pos);
         }

@@ -67,7 +67,7 @@ pub(super) struct QueryOut {
 
 /// Where in a statement an expression stands: what may be in it, and what messages call the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Clause {
+pub(crate) enum Clause {
     Select,
     Where,
     JoinOn,
@@ -89,6 +89,7 @@ pub(super) enum Clause {
     Default,
     Parameter,
     CopyWhere,
+    Using,
     AsOf,
 }
 
@@ -116,8 +117,20 @@ impl Clause {
             Clause::Default => "DEFAULT expressions",
             Clause::Parameter => "EXECUTE parameters",
             Clause::CopyWhere => "COPY FROM WHERE conditions",
+            Clause::Using => "transform expressions",
             Clause::AsOf => "AS OF",
         }
+    }
+    /// What a clause is called that may hold no subquery.
+    pub fn without_subqueries(self) -> Option<&'static str> {
+        Some(match self {
+            Clause::Check => "check constraint",
+            Clause::Default => "DEFAULT expression",
+            Clause::Parameter => "EXECUTE parameter",
+            Clause::CopyWhere => "COPY FROM WHERE condition",
+            Clause::Using => "transform expression",
+            _ => return None,
+        })
     }
     pub fn allows_aggregates(self) -> bool {
         matches!(
@@ -209,6 +222,8 @@ pub(super) struct CteEntry {
 pub(super) enum CteState {
     /// Anywhere.
     Ready,
+    /// Not yet: it comes later in the same WITH RECURSIVE.
+    Later,
     /// In the non-recursive term of itself: an error.
     NonRecursiveTerm,
     /// In the body of itself where it is no UNION: an error.
@@ -238,6 +253,8 @@ pub(super) struct Binder<'e> {
     pub views: Vec<u32>,
     /// How many queries are being bound around this one: changes in WITH only go at the top.
     pub nesting: usize,
+    /// An AS OF was met whose version is another one at another time.
+    pub relative: bool,
     /// What the words of the text mean, if someone asked.
     pub trace: Option<Box<Trace>>,
 }
@@ -257,6 +274,7 @@ impl<'e> Binder<'e> {
             unsettled: vec![],
             views: vec![],
             nesting: 0,
+            relative: false,
             trace: None,
         }
     }
@@ -293,8 +311,11 @@ impl<'e> Binder<'e> {
         made.map(|made| (made, level))
     }
 
-    /// Runs `f` as a subquery; the flag tells whether it read anything outside.
-    pub fn as_subquery<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, bool)> {
+    /// Runs `f` as a subquery written here; the flag tells whether it read anything outside.
+    pub fn as_subquery<T>(&mut self, pos: Pos, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, bool)> {
+        if let Some(clause) = self.level().clause.without_subqueries() {
+            return error(state::FEATURE_NOT_SUPPORTED, pos, format!("cannot use subquery in {clause}"));
+        }
         let outer = std::mem::replace(&mut self.lowest_read, usize::MAX);
         let inside = self.levels.len();
         let made = self.deeper(5, f);

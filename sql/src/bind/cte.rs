@@ -14,10 +14,13 @@ use crate::types::info::format_type;
 impl Binder<'_> {
     /// Binds the entries of a WITH in order and leaves their names in scope; the caller takes them out again.
     pub fn with_clause(&mut self, with: &ast::With) -> Result<Vec<Cte>> {
-        let mark = self.ctes.len();
         let mut ctes = Vec::with_capacity(with.ctes.len());
-        for cte in &with.ctes {
-            if self.ctes[mark..].iter().any(|c| c.name == cte.name.text) {
+        if with.recursive {
+            // All of the names are in scope from the start, hiding tables: an entry is found behind its placeholder once it is bound.
+            self.ctes.extend(with.ctes.iter().map(|cte| entry(cte, usize::MAX, CteState::Later)));
+        }
+        for (i, cte) in with.ctes.iter().enumerate() {
+            if with.ctes[..i].iter().any(|c| c.name.text == cte.name.text) {
                 return error(
                     state::DUPLICATE_ALIAS,
                     cte.name.pos,
@@ -47,7 +50,9 @@ impl Binder<'_> {
                     }
                     self.ctes.push(entry(cte, self.next_cte, CteState::NotUnion));
                 }
+                self.nesting += 1;
                 let out = self.query(query, true)?;
+                self.nesting -= 1;
                 if recursive {
                     self.ctes.pop();
                 }
@@ -61,7 +66,9 @@ impl Binder<'_> {
                         "WITH clause containing a data-modifying statement must be at the top level",
                     );
                 }
+                self.nesting += 1;
                 let rel = self.changing_statement(changing)?;
+                self.nesting -= 1;
                 let no_rows = matches!(&rel.kind, RelKind::Dml(dml) if dml.returning.is_none());
                 let width = rel.schema.len();
                 self.finish_cte(
@@ -127,12 +134,12 @@ impl Binder<'_> {
         let name = &cte.name.text;
         let mark = self.ctes.len();
         // CTEs inside the recursive query serve both of its terms, so they stand before it.
+        self.nesting += 1;
         if let Some(with) = &query.with {
             ctes.extend(self.with_clause(with)?);
         }
         self.ctes.push(entry(cte, usize::MAX, CteState::NonRecursiveTerm));
         let place = self.ctes.len() - 1;
-        self.nesting += 1;
         let mut start = self.query(left, true)?;
         if cte.columns.len() > start.rel.schema.len() {
             return error(
@@ -218,6 +225,9 @@ impl Binder<'_> {
         let recursion = |message: String| error(state::INVALID_RECURSION, name.pos, message);
         match self.ctes[place].state {
             CteState::Ready => {}
+            CteState::Later => {
+                return unsupported(name.pos, format!("a reference to WITH query \"{shown}\" before it"));
+            }
             CteState::NonRecursiveTerm => {
                 return recursion(format!(
                     "recursive reference to query \"{shown}\" must not appear within its non-recursive term"

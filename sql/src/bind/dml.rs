@@ -12,12 +12,13 @@ use std::sync::Arc;
 use super::binder::*;
 use super::coerce::call;
 use super::from::{FromOut, scan, without_position};
-use super::operator::column_subquery;
+use super::operator::row_subquery;
 use super::query::with_around;
 use super::scope::{Item, ItemColumn};
+use super::walk::{map_row, walk_expr};
 use crate::catalog::schema::{Column, Relation, Table};
 use crate::error::{Result, SqlError, state};
-use crate::functions::registry::registry;
+use crate::functions::registry::{Volatility, registry};
 use crate::ir::*;
 use crate::parse::ast::{self, Pos};
 use crate::types::{Datum, Type, TypeMod};
@@ -347,7 +348,15 @@ impl Binder<'_> {
         let mut excluded = Item::over(Some(Arc::from("excluded")), &stored, &[], width);
         excluded.shift(width);
         let (update, _) = self.in_level(Level::new(vec![existing, excluded], Clause::UpdateSet), |b| {
-            let assignments = b.assignments(sets, table)?;
+            let mut rows = vec![];
+            let mut assignments = b.assignments(sets, table, 2 * width, &mut rows)?;
+            // The existing row is at hand only where the values are computed: each column asks for itself.
+            if rows.iter_mut().any(is_volatile) {
+                return unsupported(c.pos, "a volatile subquery for several columns in ON CONFLICT DO UPDATE");
+            }
+            for (_, e) in &mut assignments {
+                map_row(e, &mut |index| Ok(index.checked_sub(2 * width).and_then(|i| rows.get(i).cloned())))?;
+            }
             let condition = match condition {
                 None => None,
                 Some(e) => {
@@ -399,8 +408,15 @@ impl Binder<'_> {
         }
     }
 
-    /// SET's list, bound in the present level.
-    fn assignments(&mut self, sets: &[ast::SetClause], table: &Table) -> Result<Vec<(usize, Expr)>> {
+    /// SET's list, bound in the present level. A subquery that gives several columns is put into `rows` and read from the place it has there
+    /// behind a row of `width` columns: so it runs once for each row, though it be volatile.
+    fn assignments(
+        &mut self,
+        sets: &[ast::SetClause],
+        table: &Table,
+        width: usize,
+        rows: &mut Vec<Expr>,
+    ) -> Result<Vec<(usize, Expr)>> {
         let mut made: Vec<(usize, Expr)> = Vec::with_capacity(sets.len());
         for set in sets {
             match set {
@@ -428,7 +444,7 @@ impl Binder<'_> {
                         }
                     }
                     ast::ExprKind::ScalarQuery(query) => {
-                        let (out, correlated) = self.as_subquery(|b| b.query(query, true))?;
+                        let (out, correlated) = self.as_subquery(value.pos, |b| b.query(query, true))?;
                         if out.rel.schema.len() != columns.len() {
                             return error(
                                 state::SYNTAX_ERROR,
@@ -436,9 +452,12 @@ impl Binder<'_> {
                                 "number of columns does not match number of values",
                             );
                         }
-                        for (i, column) in columns.iter().enumerate() {
+                        let row = Expr::column(width + rows.len(), Type::RECORD.plain());
+                        rows.push(row_subquery(&out.rel, correlated));
+                        for (index, column) in columns.iter().enumerate() {
                             let position = self.target_column(table, column)?;
-                            let e = column_subquery(&out.rel, i, correlated);
+                            let kind = ExprKind::Field { input: Box::new(row.clone()), index };
+                            let e = Expr { kind, ty: out.rel.schema[index].ty };
                             let target = table.columns().nth(position).map_or(e.ty, Column::type_mod);
                             let val = self.assign(Val { e, pos: value.pos, fields: None }, target, &column.text)?;
                             add_assignment(&mut made, position, val.e, column)?;
@@ -479,13 +498,21 @@ impl Binder<'_> {
         let table = self.target_table(&s.table)?;
         let from = self.change_source(&table, s.alias.as_deref(), &s.from)?;
         let FromOut { mut rel, items } = from;
+        let mut rows = vec![];
+        let width = rel.schema.len();
         let ((assignments, predicate), level) = self.in_level(Level::new(items, Clause::UpdateSet), |b| {
-            let assignments = b.assignments(&s.sets, &table)?;
+            let assignments = b.assignments(&s.sets, &table, width, &mut rows)?;
             Ok((assignments, b.change_condition(s.filter.as_ref())?))
         })?;
         let checks = self.checks(&table)?;
         if let Some(predicate) = predicate {
             rel = filter(rel, predicate);
+        }
+        if !rows.is_empty() {
+            let mut schema = rel.schema.to_vec();
+            schema.extend(rows.iter().map(|r| field("?column?", r.ty)));
+            let exprs = columns_of(&rel.schema).into_iter().chain(rows).collect();
+            rel = project(rel, exprs, schema.into());
         }
         let (returning, schema) = self.returning(&s.returning, level.items, &rel)?;
         Ok(Dml { kind: DmlKind::Update { table, source: rel, assignments, checks }, returning, schema })
@@ -552,6 +579,16 @@ fn check_identity(s: &ast::Insert, column: &Column) -> Result<()> {
         .hint("Use OVERRIDING SYSTEM VALUE to override."));
     }
     Ok(())
+}
+
+/// Whether two evaluations may differ.
+fn is_volatile(e: &mut Expr) -> bool {
+    let mut found = false;
+    let _ = walk_expr(e, 0, &mut |e, _| {
+        found |= matches!(&e.kind, ExprKind::Call { func, .. } if func.volatility == Volatility::Volatile);
+        Ok(found)
+    });
+    found
 }
 
 fn add_assignment(made: &mut Vec<(usize, Expr)>, position: usize, e: Expr, column: &ast::Name) -> Result<()> {

@@ -145,12 +145,12 @@ impl Binder<'_> {
     }
 
     fn exists(&mut self, query: &ast::Query, pos: Pos) -> Result<Val> {
-        let (out, correlated) = self.as_subquery(|b| b.query(query, true))?;
+        let (out, correlated) = self.as_subquery(pos, |b| b.query(query, true))?;
         Ok(subquery(SubqueryKind::Exists, out.rel, correlated, Type::BOOL.plain(), pos))
     }
 
     fn scalar_query(&mut self, query: &ast::Query, pos: Pos) -> Result<Val> {
-        let (out, correlated) = self.as_subquery(|b| b.query(query, true))?;
+        let (out, correlated) = self.as_subquery(pos, |b| b.query(query, true))?;
         let [column] = &out.rel.schema[..] else {
             return error(state::SYNTAX_ERROR, pos, "subquery must return only one column");
         };
@@ -161,7 +161,7 @@ impl Binder<'_> {
     }
 
     fn array_query(&mut self, query: &ast::Query, pos: Pos) -> Result<Val> {
-        let (out, correlated) = self.as_subquery(|b| b.query(query, true))?;
+        let (out, correlated) = self.as_subquery(pos, |b| b.query(query, true))?;
         let [column] = &out.rel.schema[..] else {
             return error(state::SYNTAX_ERROR, pos, "subquery must return only one column");
         };

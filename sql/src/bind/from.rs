@@ -189,6 +189,7 @@ impl Binder<'_> {
         inner.depth = self.depth;
         let out = inner.deeper(20, |b| b.query(&query, true)).map_err(without_position);
         self.next_cte = inner.next_cte;
+        self.relative |= inner.relative;
         let mut out = out?;
         if out.rel.schema.len() < view.columns.len() {
             return Err(SqlError::internal(format!("the query of view \"{}\" has lost columns", view.name)));

@@ -41,16 +41,22 @@ use crate::functions::registry::CastContext;
 use crate::ir::{Expr, Field, Rel};
 use crate::parse::{ast, with_char_position};
 use crate::types::{Type, TypeMod};
-use binder::{Binder, Clause, Level, Val};
+pub(crate) use binder::Clause;
+use binder::{Binder, Level, Val};
 pub(crate) use trace::Trace;
 
-/// Binds a statement: SELECT, VALUES, INSERT, UPDATE, DELETE. Others are [`Bound::Utility`].
+/// Binds a statement: SELECT, VALUES, INSERT, UPDATE, DELETE. Others are [`Bound::Utility`]. See [`bind_to_keep`] for one that is kept.
 ///
 /// Parameter types are inferred into `env.params`; ask [`ParamTypes::finish`] for them afterwards.
 ///
 /// # Errors
 /// As PostgreSQL's parse analysis, positions counting in the statement's source string.
 pub fn bind(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<Bound> {
+    bind_to_keep(stmt, env).map(|(bound, _)| bound)
+}
+
+/// [`bind`], and whether the result holds only for now: an AS OF in it counts from the time of the statement.
+pub fn bind_to_keep(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<(Bound, bool)> {
     let mut binder = Binder::new(env);
     let bound = match &stmt.kind {
         ast::StatementKind::Query(query) => binder.query(query, true).map(|out| Bound::Query(out.rel)),
@@ -66,7 +72,7 @@ pub fn bind(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<Bound> {
             state::AMBIGUOUS_PARAMETER,
             format!("could not determine data type of parameter ${}", i + 1),
         )),
-        None => Ok(bound),
+        None => Ok((bound, binder.relative)),
     }
 }
 
@@ -92,16 +98,16 @@ pub fn bind_check(sql: &str, columns: &[Field], env: &BindEnv<'_>) -> Result<Exp
     Binder::new(env).boolean(val, "CHECK").map_err(from::without_position)
 }
 
-/// A written expression over a row of `columns` (COPY .. WHERE, ALTER .. USING, DEFAULT and CHECK of a new column), converted to `target` as an
-/// assignment if given; the name beside it is what a 42804 calls the column. Positions count in `source`.
-pub fn bind_expr(
+/// A written expression of a clause over a row of `columns` (COPY .. WHERE, ALTER .. USING, DEFAULT and CHECK of a new column), converted to `target`
+/// as an assignment if given; the name beside it is what a 42804 calls the column. Positions count in `source`.
+pub(crate) fn bind_expr(
+    clause: Clause,
     expr: &ast::Expr,
     source: &str,
     columns: &[Field],
     target: Option<(TypeMod, &str)>,
     env: &BindEnv<'_>,
 ) -> Result<Expr> {
-    let clause = if columns.is_empty() { Clause::Default } else { Clause::CopyWhere };
     Binder::new(env).over_columns(expr, columns, clause, target).map_err(|e| with_char_position(e, source))
 }
 
@@ -148,16 +154,27 @@ pub(crate) fn trace_view(view: &View, env: &BindEnv<'_>) -> Result<(Rel, Trace)>
 }
 
 /// The text to keep of a DEFAULT (over no columns) or CHECK that was found to bind: literals that depend on settings or the time as they are now.
-pub(crate) fn written_out(sql: &str, columns: &[Field], target: TypeMod, env: &BindEnv<'_>) -> Result<String> {
-    trace_expr(sql, columns, target, env).map(|trace| trace.written_out())
+pub(crate) fn written_out(
+    clause: Clause,
+    sql: &str,
+    columns: &[Field],
+    target: TypeMod,
+    env: &BindEnv<'_>,
+) -> Result<String> {
+    trace_expr(clause, sql, columns, target, env).map(|trace| trace.written_out())
 }
 
 /// What the names of a stored expression over a row of `columns` mean.
-pub(crate) fn trace_expr(sql: &str, columns: &[Field], target: TypeMod, env: &BindEnv<'_>) -> Result<Trace> {
+pub(crate) fn trace_expr(
+    clause: Clause,
+    sql: &str,
+    columns: &[Field],
+    target: TypeMod,
+    env: &BindEnv<'_>,
+) -> Result<Trace> {
     let written = crate::parse::parse_expr(sql).map_err(from::without_position)?;
     let mut binder = Binder::new(env);
     binder.trace = Some(Box::new(Trace::of_one_row(sql)));
-    let clause = if columns.is_empty() { Clause::Default } else { Clause::Check };
     binder.over_columns(&written, columns, clause, Some((target, ""))).map_err(from::without_position)?;
     binder.trace.map(|t| *t).ok_or_else(|| SqlError::internal("a trace was lost"))
 }

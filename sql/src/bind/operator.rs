@@ -244,7 +244,7 @@ impl Binder<'_> {
     /// `(a, b) op (SELECT x, y ..)`: the subquery's one row, column by column.
     fn compare_row_with_query(&mut self, name: &str, left: &ast::Expr, query: &ast::Query, pos: Pos) -> Result<Val> {
         let left = self.row_fields(left)?;
-        let (out, correlated) = self.as_subquery(|b| b.query(query, true))?;
+        let (out, correlated) = self.as_subquery(pos, |b| b.query(query, true))?;
         let width = out.rel.schema.len();
         if width < left.len() {
             return error(state::SYNTAX_ERROR, pos, "subquery has too few columns");
@@ -425,7 +425,7 @@ impl Binder<'_> {
     /// `left op ANY/ALL (subquery)` and `left IN (subquery)`.
     pub fn query_test(&mut self, op: &str, left: &ast::Expr, query: &ast::Query, all: bool, pos: Pos) -> Result<Val> {
         let tests = self.row_fields(left)?;
-        let (out, correlated) = self.as_subquery(|b| b.query(query, true))?;
+        let (out, correlated) = self.as_subquery(pos, |b| b.query(query, true))?;
         let mut plan = out.rel;
         if plan.schema.len() != tests.len() {
             let few = plan.schema.len() < tests.len();
@@ -472,6 +472,14 @@ pub(super) fn column_subquery(plan: &Rel, column: usize, correlated: bool) -> Ex
     } else {
         project(plan.clone(), vec![Expr::column(column, ty)], std::iter::once(plan.schema[column].clone()).collect())
     };
+    Expr { kind: ExprKind::Subquery(Box::new(Subquery { kind: SubqueryKind::Scalar, plan, correlated })), ty }
+}
+
+/// The one row of a subquery as a value.
+pub(super) fn row_subquery(plan: &Rel, correlated: bool) -> Expr {
+    let ty = Type::RECORD.plain();
+    let row = Expr { kind: ExprKind::Row(columns_of(&plan.schema)), ty };
+    let plan = project(plan.clone(), vec![row], std::iter::once(field("row", ty)).collect());
     Expr { kind: ExprKind::Subquery(Box::new(Subquery { kind: SubqueryKind::Scalar, plan, correlated })), ty }
 }
 

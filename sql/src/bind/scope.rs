@@ -91,6 +91,9 @@ fn is_system_column(name: &str) -> bool {
 impl Binder<'_> {
     /// What a name of one to four parts means.
     pub fn column_ref(&mut self, names: &[Name], pos: Pos) -> Result<Val> {
+        if self.level().clause == Clause::Default {
+            return error(state::FEATURE_NOT_SUPPORTED, pos, "cannot use column reference in DEFAULT expression");
+        }
         let (qualifier, name) = match names {
             [name] => return self.unqualified(name, pos),
             [table, name] => ((None, table.text.as_str()), name),

@@ -74,7 +74,7 @@ pub enum Code {
     /// a[lo:hi].
     Slice { input: Box<Code>, bounds: Box<[(Option<Code>, Option<Code>)]> },
     /// Row comparison.
-    RowCompare { op: RowCompareOp, pairs: Box<[(Code, Code)]> },
+    RowCompare { op: RowCompareOp, pairs: Box<[(Code, Code, Type)]> },
     /// A subquery as a value; `tests` are the left sides of a quantified one.
     Subquery { plan: Arc<SubPlan>, tests: Box<[Code]> },
 }

@@ -47,11 +47,17 @@ impl AggNode {
                 .enumerate()
                 .map(|(i, (_, order))| SortColumn { column: args + i, order: *order })
                 .collect();
+            let mut width = args + self.order_by.len();
             if self.distinct {
                 let order = KeyOrder { desc: false, nulls_first: false };
-                keys.extend((0..args).map(|column| SortColumn { column, order }));
+                for (column, ty) in self.arg_types[..args].iter().enumerate() {
+                    // What equality overlooks is kept out of the key behind the row.
+                    let normalised = value::needs_normalising(*ty);
+                    keys.push(SortColumn { column: if normalised { width } else { column }, order });
+                    width += usize::from(normalised);
+                }
             }
-            Slot::Sorted(Box::new(Sorter::new(args + self.order_by.len(), keys, limit, None)))
+            Slot::Sorted(Box::new(Sorter::new(width, keys, limit, None)))
         } else if self.counts() {
             Slot::Count(0)
         } else {
@@ -104,10 +110,22 @@ impl AggNode {
                 for (key, _) in &self.order_by {
                     scratch.push(super::sort::normalised(key.code.eval(row, env)?, key.expr.ty.ty));
                 }
+                for (i, ty) in self.arg_types[..self.args.len()].iter().enumerate() {
+                    if self.distinct && value::needs_normalising(*ty) {
+                        scratch.push(super::sort::normalised(scratch[i].clone(), *ty));
+                    }
+                }
                 sorter.push(scratch, env)?;
             }
         }
         Ok(())
+    }
+
+    fn same_args(&self, a: &[Datum], b: &[Datum]) -> bool {
+        a.iter().zip(b).zip(self.arg_types.iter()).all(|((a, b), ty)| match (a.is_null(), b.is_null()) {
+            (false, false) => value::order_as(*ty, a, b).is_eq(),
+            (a, b) => a == b,
+        })
     }
 
     /// The result of a slot over the rows it took until now.
@@ -139,7 +157,7 @@ impl AggNode {
                     env.check_cancel()?;
                     for row in batch.iter() {
                         if self.distinct {
-                            if last.as_ref().is_some_and(|last| value::same_rows(last, row)) {
+                            if last.as_ref().is_some_and(|last| self.same_args(last, row)) {
                                 continue;
                             }
                             last = Some(row.to_vec());

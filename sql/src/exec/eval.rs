@@ -430,9 +430,9 @@ fn scalar_array(
     Ok(if unknown { None } else { Some(all) })
 }
 
-fn row_compare(op: RowCompareOp, pairs: &[(Code, Code)], row: &[Datum], env: &Env<'_>) -> Result<Option<bool>> {
+fn row_compare(op: RowCompareOp, pairs: &[(Code, Code, Type)], row: &[Datum], env: &Env<'_>) -> Result<Option<bool>> {
     let mut unknown = false;
-    for (left, right) in pairs {
+    for (left, right, ty) in pairs {
         let (left, right) = (left.eval_ref(row, env)?, right.eval_ref(row, env)?);
         if left.is_null() || right.is_null() {
             if !matches!(op, RowCompareOp::Eq | RowCompareOp::Ne) {
@@ -441,7 +441,7 @@ fn row_compare(op: RowCompareOp, pairs: &[(Code, Code)], row: &[Datum], env: &En
             unknown = true;
             continue;
         }
-        match (value::order(&left, &right), op) {
+        match (value::order_as(*ty, &left, &right), op) {
             (Ordering::Equal, _) => {}
             (_, RowCompareOp::Eq) => return Ok(Some(false)),
             (_, RowCompareOp::Ne) => return Ok(Some(true)),

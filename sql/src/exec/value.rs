@@ -67,6 +67,14 @@ pub fn same(a: &Datum, b: &Datum) -> bool {
     }
 }
 
+/// The order of two values of a type that may not be normalised.
+pub fn order_as(ty: Type, a: &Datum, b: &Datum) -> Ordering {
+    match (a, b) {
+        (Datum::Text(a), Datum::Text(b)) if ty == Type::BPCHAR => a.trim_end_matches(' ').cmp(b.trim_end_matches(' ')),
+        _ => order(a, b),
+    }
+}
+
 /// Whether two rows of keys are equal, NULLs equal to each other.
 #[inline]
 pub fn same_rows(a: &[Datum], b: &[Datum]) -> bool {

@@ -91,8 +91,6 @@ fn rounding(r: &mut Registry) {
             1.0
         } else if x < 0.0 {
             -1.0
-        } else if x.is_nan() {
-            x
         } else {
             0.0
         }))
@@ -172,6 +170,9 @@ macro_rules! float_fn {
     };
 }
 
+/// PostgreSQL's own.
+const RADIANS_PER_DEGREE: f64 = 0.017_453_292_519_943_295;
+
 fn trigonometry(r: &mut Registry) {
     float_fn!(r, "sin", finite: f64::sin);
     float_fn!(r, "cos", finite: f64::cos);
@@ -186,8 +187,14 @@ fn trigonometry(r: &mut Registry) {
     float_fn!(r, "asinh", f64::asinh);
     float_fn!(r, "acosh", 1.0 to 1.7976931348623157e308 f64::acosh);
     float_fn!(r, "atanh", -1.0 to 1.0 f64::atanh);
-    float_fn!(r, "degrees", f64::to_degrees);
-    float_fn!(r, "radians", f64::to_radians);
+    r.pure("degrees", F8, Type::FLOAT8, |a, _| {
+        let (x, degrees) = (float(a, 0)?, float(a, 0)? / RADIANS_PER_DEGREE);
+        if degrees.is_infinite() && x.is_finite() {
+            return Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range: overflow"));
+        }
+        Ok(Datum::Float8(degrees))
+    });
+    float_fn!(r, "radians", |x| x * RADIANS_PER_DEGREE);
     r.pure("atan2", F8F8, Type::FLOAT8, |a, _| Ok(Datum::Float8(float(a, 0)?.atan2(float(a, 1)?))));
     r.pure("pi", &[], Type::FLOAT8, |_, _| Ok(Datum::Float8(std::f64::consts::PI)));
 }

@@ -131,11 +131,18 @@ fn parts(r: &mut Registry) {
     }
     r.pure("left", &[T, I], T, |a, _| {
         let (s, n) = (args::text(a, 0)?, args::int4(a, 1)?);
-        Ok(Datum::text(split_chars(s, n).0))
+        let kept = if n >= 0 { n as usize } else { s.chars().count().saturating_sub(n.unsigned_abs() as usize) };
+        Ok(Datum::text(s.char_indices().nth(kept).map_or(s, |(i, _)| &s[..i])))
     });
     r.pure("right", &[T, I], T, |a, _| {
         let (s, n) = (args::text(a, 0)?, args::int4(a, 1)?);
-        Ok(Datum::text(split_chars(s, n.saturating_neg()).1))
+        let skipped = match n {
+            // Its negation is itself: nothing is skipped.
+            i32::MIN => 0,
+            n if n < 0 => n.unsigned_abs() as usize,
+            n => s.chars().count().saturating_sub(n as usize),
+        };
+        Ok(Datum::text(s.char_indices().nth(skipped).map_or("", |(i, _)| &s[i..])))
     });
     r.pure("overlay", &[T, T, I, I], T, |a, _| {
         overlay(args::text(a, 0)?, args::text(a, 1)?, args::int4(a, 2)?, args::int4(a, 3)?)
@@ -170,12 +177,6 @@ fn parts(r: &mut Registry) {
         volatility: Volatility::Immutable,
         imp: string_to_array,
     });
-}
-
-// After n characters, or before the last -n.
-fn split_chars(s: &str, n: i32) -> (&str, &str) {
-    let n = if n >= 0 { n as usize } else { s.chars().count().saturating_sub(n.unsigned_abs() as usize) };
-    s.split_at(s.char_indices().nth(n).map_or(s.len(), |(i, _)| i))
 }
 
 fn overlay(s: &str, new: &str, start: i32, len: i32) -> Result<Datum> {
@@ -252,15 +253,18 @@ fn padding(r: &mut Registry) {
 }
 
 fn pad(s: &str, len: i32, fill: &str, left: bool) -> Result<Datum> {
-    let len = usize::try_from(len).unwrap_or(0);
+    let have = s.chars().count();
+    let mut len = usize::try_from(len).unwrap_or(0);
+    if fill.is_empty() {
+        len = len.min(have);
+    }
     if len.saturating_mul(4) > BYTES_MAX {
         return Err(too_large());
     }
-    let have = s.chars().count();
     if have >= len {
         return Ok(Datum::text(substring(s, 1, Some(len as i32))?));
     }
-    let filling: String = fill.chars().cycle().take(if fill.is_empty() { 0 } else { len - have }).collect();
+    let filling: String = fill.chars().cycle().take(len - have).collect();
     Ok(Datum::text(if left { filling + s } else { format!("{s}{filling}") }))
 }
 

@@ -150,13 +150,8 @@ pub enum StatementKind {
     },
     /// None: ALL.
     Deallocate(Option<Name>),
-    Declare(Box<Declare>),
     /// FETCH, or MOVE.
-    Fetch {
-        cursor: Name,
-        direction: FetchDirection,
-        is_move: bool,
-    },
+    Fetch(Name),
     /// None: ALL.
     Close(Option<Name>),
     Listen(Name),
@@ -167,23 +162,24 @@ pub enum StatementKind {
     },
     /// VACUUM, with the tables named.
     Vacuum {
-        tables: Vec<QName>,
-        analyze: bool,
-        full: bool,
+        tables: Vec<VacuumTable>,
     },
     Analyze {
-        tables: Vec<QName>,
+        tables: Vec<VacuumTable>,
     },
     Checkpoint,
     Cluster(Option<QName>),
-    Reindex,
+    /// REINDEX; SYSTEM is the database too.
+    Reindex {
+        kind: ObjectKind,
+        name: QName,
+        concurrently: bool,
+    },
     Lock {
         tables: Vec<QName>,
         mode: String,
         nowait: bool,
     },
-    /// GRANT or REVOKE.
-    Grant(Box<Grant>),
     /// DO: language and body.
     Do {
         language: Option<String>,
@@ -343,7 +339,6 @@ pub struct Constraint {
     pub deferrable: bool,
     pub initially_deferred: bool,
     pub not_valid: bool,
-    pub no_inherit: bool,
     pub pos: Pos,
 }
 
@@ -595,28 +590,12 @@ pub enum DiscardKind {
     Temp,
 }
 
-/// DECLARE CURSOR.
+/// A table of VACUUM or ANALYZE, and the columns named of it.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
-pub struct Declare {
-    pub name: Name,
-    pub binary: bool,
-    pub insensitive: Option<bool>,
-    pub scroll: Option<bool>,
-    pub hold: bool,
-    pub query: Box<Statement>,
-}
-
-/// Direction of FETCH.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum FetchDirection {
-    /// i64::MAX is ALL; negative goes backward.
-    Relative(i64),
-    /// FORWARD n / n / NEXT / ALL: this many rows.
-    Forward(i64),
-    Backward(i64),
-    Absolute(i64),
+pub struct VacuumTable {
+    pub name: QName,
+    pub columns: Vec<Name>,
 }
 
 /// EXPLAIN.
@@ -630,21 +609,6 @@ pub struct Explain {
     pub options: Vec<(String, DefValue)>,
     /// What to explain.
     pub statement: Box<Statement>,
-}
-
-/// GRANT or REVOKE.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Grant {
-    pub revoke: bool,
-    /// Privileges, upper case; `ALL` alone for all. Empty when roles are granted.
-    pub privileges: Vec<String>,
-    /// TABLE, SCHEMA, SEQUENCE, DATABASE, "ALL TABLES IN SCHEMA", ...
-    pub object_kind: String,
-    pub objects: Vec<QName>,
-    pub grantees: Vec<Name>,
-    pub grant_option: bool,
-    pub cascade: bool,
 }
 
 /// The value of a generic option.

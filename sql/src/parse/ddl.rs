@@ -523,7 +523,9 @@ impl Parser<'_> {
             Kind::Default(self.text_expr(|p| p.b_expr())?)
         } else if self.eat_kw("check") {
             let check = self.check_expr()?;
-            self.eat_kws(&["no", "inherit"]);
+            if self.are_kws(&["no", "inherit"]) {
+                return self.unsupported(self.pos(), "NO INHERIT");
+            }
             Kind::Check(check)
         } else if self.eat_kws(&["primary", "key"]) {
             self.index_parameters()?;
@@ -666,15 +668,7 @@ impl Parser<'_> {
         } else {
             return Ok(None);
         };
-        let mut made = Constraint {
-            name,
-            kind,
-            deferrable: false,
-            initially_deferred: false,
-            not_valid: false,
-            no_inherit: false,
-            pos,
-        };
+        let mut made = Constraint { name, kind, deferrable: false, initially_deferred: false, not_valid: false, pos };
         loop {
             if self.eat_kws(&["not", "deferrable"]) {
                 made.deferrable = false;
@@ -686,8 +680,8 @@ impl Parser<'_> {
                 made.initially_deferred = false;
             } else if self.eat_kws(&["not", "valid"]) {
                 made.not_valid = true;
-            } else if self.eat_kws(&["no", "inherit"]) {
-                made.no_inherit = true;
+            } else if self.are_kws(&["no", "inherit"]) {
+                return self.unsupported(self.pos(), "NO INHERIT");
             } else {
                 return Ok(Some(made));
             }

@@ -3,7 +3,7 @@
 use super::ast::*;
 use super::lexer::Tok;
 use super::parser::Parser;
-use crate::error::Result;
+use crate::error::{Result, SqlError, state};
 
 impl Parser<'_> {
     /// One statement.
@@ -77,8 +77,11 @@ impl Parser<'_> {
                 self.eat_kw("prepare");
                 Ok(StatementKind::Deallocate(if self.eat_kw("all") { None } else { Some(self.col_id()?) }))
             }
-            "declare" => self.declare(),
-            "fetch" | "move" => self.fetch(word == "move"),
+            "declare" => {
+                self.skip_statement()?;
+                Ok(StatementKind::Unsupported("DECLARE CURSOR".into()))
+            }
+            "fetch" | "move" => self.fetch(),
             "close" => Ok(StatementKind::Close(if self.eat_kw("all") { None } else { Some(self.col_id()?) })),
             "listen" => Ok(StatementKind::Listen(self.col_id()?)),
             "unlisten" => Ok(StatementKind::Unlisten(if self.eat_op("*") { None } else { Some(self.col_id()?) })),
@@ -90,7 +93,7 @@ impl Parser<'_> {
             "vacuum" => self.vacuum(),
             "analyze" | "analyse" => {
                 if self.is_op("(") {
-                    self.option_list()?;
+                    self.flags("ANALYZE", &["verbose", "skip_locked"])?;
                 } else {
                     self.eat_kw("verbose");
                 }
@@ -98,13 +101,12 @@ impl Parser<'_> {
             }
             "checkpoint" => Ok(StatementKind::Checkpoint),
             "cluster" => self.cluster(),
-            "reindex" => {
-                self.skip_statement()?;
-                Ok(StatementKind::Reindex)
-            }
+            "reindex" => self.reindex(),
             "lock" => self.lock(),
-            "grant" => self.grant(false),
-            "revoke" => self.grant(true),
+            "grant" | "revoke" => {
+                self.skip_statement()?;
+                Ok(StatementKind::Unsupported(word.to_ascii_uppercase()))
+            }
             "do" => {
                 let (mut language, mut body) = (None, None);
                 while !self.at_end() {
@@ -404,97 +406,112 @@ impl Parser<'_> {
         Ok(StatementKind::Execute { name, args })
     }
 
-    fn declare(&mut self) -> Result<StatementKind> {
-        let name = self.col_id()?;
-        let (mut binary, mut insensitive, mut scroll, mut hold) = (false, None, None, false);
-        loop {
-            if self.eat_kw("binary") {
-                binary = true;
-            } else if self.eat_kw("insensitive") {
-                insensitive = Some(true);
-            } else if self.eat_kw("asensitive") {
-                insensitive = Some(false);
-            } else if self.eat_kw("scroll") {
-                scroll = Some(true);
-            } else if self.eat_kws(&["no", "scroll"]) {
-                scroll = Some(false);
-            } else {
-                break;
+    /// FETCH and MOVE: in which direction matters to no one, for there are no cursors.
+    fn fetch(&mut self) -> Result<StatementKind> {
+        let count = |p: &mut Self| -> Result<()> {
+            if !p.eat_kw("all") && matches!(p.tok(), Tok::Number(_) | Tok::Op("-" | "+")) {
+                p.signed_integer()?;
             }
-        }
-        self.expect_kw("cursor")?;
-        if self.eat_kws(&["with", "hold"]) {
-            hold = true;
-        } else {
-            self.eat_kws(&["without", "hold"]);
-        }
-        self.expect_kw("for")?;
-        let query = Box::new(self.inner_statement(|p| Ok(StatementKind::Query(Box::new(p.query()?))))?);
-        Ok(StatementKind::Declare(Box::new(Declare { name, binary, insensitive, scroll, hold, query })))
-    }
-
-    fn fetch(&mut self, is_move: bool) -> Result<StatementKind> {
-        let count = |p: &mut Self| -> Result<Option<i64>> {
-            if p.eat_kw("all") {
-                return Ok(Some(i64::MAX));
-            }
-            if matches!(p.tok(), Tok::Number(_) | Tok::Op("-" | "+")) {
-                return p.signed_integer().map(Some);
-            }
-            Ok(None)
+            Ok(())
         };
-        let direction =
-            match self.one_of(&["next", "prior", "first", "last", "absolute", "relative", "forward", "backward"]) {
-                // A cursor may have such a name: then nothing, or FROM and IN, cannot follow.
-                Some(word) if !matches!(self.ahead(1), Tok::End | Tok::Op(";")) => {
-                    self.advance();
-                    match word {
-                        "next" => FetchDirection::Forward(1),
-                        "prior" => FetchDirection::Backward(1),
-                        "first" => FetchDirection::Absolute(1),
-                        "last" => FetchDirection::Absolute(-1),
-                        "absolute" => FetchDirection::Absolute(self.signed_integer()?),
-                        "relative" => FetchDirection::Relative(self.signed_integer()?),
-                        "forward" => FetchDirection::Forward(count(self)?.unwrap_or(1)),
-                        _ => FetchDirection::Backward(count(self)?.unwrap_or(1)),
+        match self.one_of(&["next", "prior", "first", "last", "absolute", "relative", "forward", "backward"]) {
+            // A cursor may have such a name: then nothing, or FROM and IN, cannot follow.
+            Some(word) if !matches!(self.ahead(1), Tok::End | Tok::Op(";")) => {
+                self.advance();
+                match word {
+                    "absolute" | "relative" => {
+                        self.signed_integer()?;
                     }
-                }
-                _ => FetchDirection::Forward(count(self)?.unwrap_or(1)),
-            };
-        self.eat_one_of(&["from", "in"]);
-        Ok(StatementKind::Fetch { cursor: self.col_id()?, direction, is_move })
-    }
-
-    fn vacuum(&mut self) -> Result<StatementKind> {
-        let (mut full, mut analyze) = (false, false);
-        if self.is_op("(") {
-            for (name, value) in self.option_list()? {
-                match name.as_str() {
-                    "full" => full = value.boolean().unwrap_or(false),
-                    "analyze" | "analyse" => analyze = value.boolean().unwrap_or(false),
+                    "forward" | "backward" => count(self)?,
                     _ => {}
                 }
             }
-        } else {
-            full = self.eat_kw("full");
-            self.eat_kw("freeze");
-            self.eat_kw("verbose");
-            analyze = self.eat_one_of(&["analyze", "analyse"]).is_some();
+            _ => count(self)?,
         }
-        Ok(StatementKind::Vacuum { tables: self.vacuum_tables()?, analyze, full })
+        self.eat_one_of(&["from", "in"]);
+        Ok(StatementKind::Fetch(self.col_id()?))
     }
 
-    fn vacuum_tables(&mut self) -> Result<Vec<QName>> {
+    fn vacuum(&mut self) -> Result<StatementKind> {
+        // How it is done makes no difference where there is nothing to do.
+        const OPTIONS: [&str; 11] = [
+            "analyze",
+            "analyse",
+            "verbose",
+            "freeze",
+            "full",
+            "disable_page_skipping",
+            "skip_locked",
+            "index_cleanup",
+            "process_toast",
+            "truncate",
+            "parallel",
+        ];
+        let analyze = if self.is_op("(") {
+            self.flags("VACUUM", &OPTIONS)?.iter().any(|o| matches!(o.as_str(), "analyze" | "analyse"))
+        } else {
+            self.eat_kw("full");
+            self.eat_kw("freeze");
+            self.eat_kw("verbose");
+            self.eat_one_of(&["analyze", "analyse"]).is_some()
+        };
+        let tables = self.vacuum_tables()?;
+        if !analyze && tables.iter().any(|t| !t.columns.is_empty()) {
+            return Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                "ANALYZE option must be specified when a column list is provided",
+            ));
+        }
+        Ok(StatementKind::Vacuum { tables })
+    }
+
+    fn vacuum_tables(&mut self) -> Result<Vec<VacuumTable>> {
         if self.at_end() {
             return Ok(vec![]);
         }
         self.comma_list(|p| {
-            let table = p.relation_name()?;
-            if p.is_op("(") {
-                p.name_list()?;
-            }
-            Ok(table)
+            let name = p.relation_name()?;
+            let columns = if p.is_op("(") { p.name_list()? } else { vec![] };
+            Ok(VacuumTable { name, columns })
         })
+    }
+
+    /// The options of a maintenance command, which must be among those it knows: those that are on.
+    fn flags(&mut self, command: &str, known: &[&str]) -> Result<Vec<String>> {
+        let at = self.at;
+        let mut on = Vec::new();
+        for (name, value) in self.option_list()? {
+            if !known.contains(&name.as_str()) {
+                return self.error(self.tokens[at + 1].start, format!("unrecognized {command} option \"{name}\""));
+            }
+            match (name.as_str(), value.boolean()) {
+                // These take other values too.
+                ("parallel" | "index_cleanup", _) => {}
+                (_, Some(true)) => on.push(name),
+                (_, Some(false)) => {}
+                (_, None) => {
+                    let pos = self.tokens[at + 1].start;
+                    return self.error(pos, format!("{name} requires a Boolean value"));
+                }
+            }
+        }
+        Ok(on)
+    }
+
+    fn reindex(&mut self) -> Result<StatementKind> {
+        let mut concurrently = false;
+        if self.is_op("(") {
+            concurrently = self.flags("REINDEX", &["verbose", "concurrently"])?.iter().any(|o| o == "concurrently");
+        }
+        let kind = match self.eat_one_of(&["index", "table", "schema", "database", "system"]) {
+            Some("index") => ObjectKind::Index,
+            Some("table") => ObjectKind::Table,
+            Some("schema") => ObjectKind::Schema,
+            Some(_) => ObjectKind::Database,
+            None => return Err(self.unexpected()),
+        };
+        concurrently |= self.eat_kw("concurrently");
+        Ok(StatementKind::Reindex { kind, name: self.relation_name()?, concurrently })
     }
 
     fn cluster(&mut self) -> Result<StatementKind> {
@@ -574,122 +591,6 @@ impl Parser<'_> {
             self.eat_kw("restrict");
         }
         Ok(StatementKind::Truncate { tables, restart_identity, cascade })
-    }
-
-    fn grant(&mut self, revoke: bool) -> Result<StatementKind> {
-        let mut made = Grant {
-            revoke,
-            privileges: vec![],
-            object_kind: "TABLE".into(),
-            objects: vec![],
-            grantees: vec![],
-            grant_option: false,
-            cascade: false,
-        };
-        if revoke {
-            made.grant_option = self.eat_kws(&["grant", "option", "for"]) || self.eat_kws(&["admin", "option", "for"]);
-        }
-        if self.eat_kw("all") {
-            self.eat_kw("privileges");
-            if self.is_op("(") {
-                self.name_list()?;
-            }
-            made.privileges.push("ALL".into());
-        } else {
-            made.privileges = self.comma_list(|p| {
-                let mut word = p.col_label()?.text.to_ascii_uppercase();
-                while !p.is_op(",") && !p.is_op("(") && p.one_of(&["on", "to", "from"]).is_none() && !p.at_end() {
-                    word.push(' ');
-                    word.push_str(&p.col_label()?.text.to_ascii_uppercase());
-                }
-                if p.is_op("(") {
-                    p.name_list()?;
-                }
-                Ok(word)
-            })?;
-        }
-        if self.eat_kw("on") {
-            self.grant_objects(&mut made)?;
-        } else {
-            // Roles: their names were read as privileges.
-            made.object_kind = "ROLE".into();
-            let pos = self.pos();
-            made.objects = std::mem::take(&mut made.privileges)
-                .into_iter()
-                .map(|r| QName { parts: vec![r.to_ascii_lowercase()], pos })
-                .collect();
-        }
-        self.expect_kw(if revoke { "from" } else { "to" })?;
-        made.grantees = self.comma_list(|p| {
-            p.eat_kw("group");
-            p.role()
-        })?;
-        if !revoke {
-            made.grant_option =
-                self.eat_kws(&["with", "grant", "option"]) || self.eat_kws(&["with", "admin", "option"]);
-        }
-        if self.eat_kws(&["granted", "by"]) {
-            self.role()?;
-        }
-        made.cascade = self.eat_kw("cascade");
-        if !made.cascade {
-            self.eat_kw("restrict");
-        }
-        Ok(StatementKind::Grant(Box::new(made)))
-    }
-
-    fn grant_objects(&mut self, made: &mut Grant) -> Result<()> {
-        if self.eat_kw("all") {
-            let kind = self.col_label()?.text.to_ascii_uppercase();
-            self.expect_kws(&["in", "schema"])?;
-            made.object_kind = format!("ALL {kind} IN SCHEMA");
-            made.objects = self.comma_list(|p| p.qname())?;
-            return Ok(());
-        }
-        const KINDS: [&str; 15] = [
-            "table",
-            "sequence",
-            "schema",
-            "database",
-            "function",
-            "procedure",
-            "routine",
-            "language",
-            "type",
-            "domain",
-            "tablespace",
-            "foreign",
-            "large",
-            "parameter",
-            "view",
-        ];
-        if let Some(kind) = self.one_of(&KINDS).filter(|_| matches!(self.ahead(1), Tok::Word(..) | Tok::Quoted(_))) {
-            self.advance();
-            let mut kind = kind.to_ascii_uppercase();
-            if kind == "FOREIGN" {
-                kind = if self.eat_kws(&["data", "wrapper"]) {
-                    "FOREIGN DATA WRAPPER".into()
-                } else {
-                    self.expect_kw("server")?;
-                    "FOREIGN SERVER".into()
-                };
-            }
-            if kind == "LARGE" {
-                return self.unsupported(self.pos(), "GRANT ON LARGE OBJECT");
-            }
-            made.object_kind = kind;
-        }
-        made.objects = self.comma_list(|p| {
-            let name = p.qname()?;
-            if p.eat_op("(") {
-                if !p.is_op(")") {
-                    p.comma_list(|p| p.type_name())?;
-                }
-                p.expect_op(")")?;
-            }
-            Ok(name)
-        })?;
-        Ok(())
     }
 
     fn comment(&mut self) -> Result<StatementKind> {

@@ -112,7 +112,7 @@ impl Planner<'_> {
                 op: *op,
                 pairs: pairs
                     .iter()
-                    .map(|p| Ok((self.compile(&p.left, scope)?, self.compile(&p.right, scope)?)))
+                    .map(|p| Ok((self.compile(&p.left, scope)?, self.compile(&p.right, scope)?, p.left.ty.ty)))
                     .collect::<Result<_>>()?,
             },
             ExprKind::Subquery(sub) => self.compile_subquery(sub, e.ty, scope)?,

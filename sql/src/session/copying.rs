@@ -164,7 +164,9 @@ impl Session {
         }
         if let Some(filter) = &copy.filter {
             let target = Some((Type::BOOL.plain(), "WHERE"));
-            let expr = self.with_env(cx, &none, |env| bind::bind_expr(filter, source, fields, target, env))?;
+            let expr = self.with_env(cx, &none, |env| {
+                bind::bind_expr(bind::Clause::CopyWhere, filter, source, fields, target, env)
+            })?;
             rules.filter = Some(exec::prepare(&expr, &plan_cx)?);
         }
         Ok(rules)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::query::{Planned, Ran, Rows, is_query};
+use super::query::{Planned, Ran, Rows, Tag, is_query};
 use super::transaction::{Failure, StatementCx, Status};
 use super::{Active, Outcome, Session, StatementShape, one_statement};
 use crate::bind::ParamTypes;
@@ -253,12 +253,22 @@ impl Session {
         let (prepared, params, binary) = (portal.prepared.clone(), portal.params.clone(), portal.binary.clone());
         match std::mem::replace(&mut portal.state, PortalState::Done) {
             PortalState::Suspended(mut rows) => {
-                rows.left = limit;
+                rows.go_on(limit);
                 let outcome = rows.outcome();
                 self.active = Active::Rows(rows, Some(name.to_owned()));
                 return Ok(outcome);
             }
-            PortalState::Done if prepared.fields.is_some() => return Ok(Outcome::Command { tag: "SELECT 0".into() }),
+            PortalState::Done if prepared.fields.is_some() => {
+                let tag = match prepared.statement.as_ref().map(|s| &s.kind) {
+                    Some(StatementKind::Insert(_)) => Tag::Insert.text(0),
+                    Some(StatementKind::Update(_)) => Tag::Update.text(0),
+                    Some(StatementKind::Delete(_)) => Tag::Delete.text(0),
+                    Some(StatementKind::Show { .. } | StatementKind::ShowAll) => "SHOW".to_owned(),
+                    Some(StatementKind::Explain(_)) => "EXPLAIN".to_owned(),
+                    _ => Tag::Select.text(0),
+                };
+                return Ok(Outcome::Command { tag });
+            }
             PortalState::Done if prepared.statement.is_some() => {
                 return Err(SqlError::new(
                     state::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -275,14 +285,16 @@ impl Session {
         if !is_query(&statement.kind) {
             let outcome = self.utility(statement, false)?;
             if let Active::Rows(rows, portal) = &mut self.active {
-                (rows.left, rows.binary, *portal) = (limit, binary, Some(name.to_owned()));
+                rows.go_on(limit);
+                (rows.binary, *portal) = (binary, Some(name.to_owned()));
                 return Ok(rows.outcome());
             }
             return Ok(outcome);
         }
         let mut ran = self.run_prepared(&prepared, params, true)?;
         if let Ran::Rows(rows) = &mut ran {
-            (rows.left, rows.binary) = (limit, binary);
+            rows.go_on(limit);
+            rows.binary = binary;
         }
         Ok(self.give(ran, Some(name.to_owned())))
     }

@@ -82,8 +82,8 @@ pub struct Session {
     pipeline: Vec<Rerun>,
     /// All that was given out since the last Sync can be compared with a second run.
     can_rerun: bool,
-    /// The version bee.as_of names, by its text.
-    as_of: Option<(String, u64)>,
+    /// The version bee.as_of names, by its text, and the definitions' stamp and settings' generation that text was read under.
+    as_of: Option<(String, u64, u64, u64)>,
     /// A resolved search path, by catalog and settings.
     path: Option<(u64, u64, Vec<u32>)>,
     random: u64,

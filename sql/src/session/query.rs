@@ -18,6 +18,8 @@ use crate::write::{DmlPlans, Writer};
 pub(super) struct Planned {
     stamp: u64,
     search_path: Vec<u32>,
+    /// The time it counts an AS OF from, if it has such a one.
+    moment: Option<i64>,
     /// How to run it.
     pub plan: Arc<Physical>,
     /// Shape of its rows.
@@ -62,8 +64,11 @@ impl Tag {
 }
 
 impl Planned {
-    /// Whether it still means the same.
+    /// Whether it means the same in this statement.
     pub fn is_current(&self, statement: &StatementCx) -> bool {
+        self.has_definitions_of(statement) && self.moment.is_none_or(|m| m == statement.cx.statement_micros)
+    }
+    fn has_definitions_of(&self, statement: &StatementCx) -> bool {
         self.stamp == statement.cx.catalog.stamp && self.search_path == statement.cx.search_path
     }
 }
@@ -92,11 +97,19 @@ pub(super) struct Rows {
     pub fields: Arc<[Field]>,
     /// Columns sent in binary form.
     pub binary: Arc<[bool]>,
+    /// Rows given since the last Execute.
     sent: u64,
     /// How many may still be given before the portal is suspended.
-    pub left: Option<usize>,
-    /// The tag, if it is known before the rows are counted.
-    tag: Option<String>,
+    left: Option<usize>,
+    ending: Ending,
+}
+
+/// The tag behind rows.
+pub(super) enum Ending {
+    /// Counts them.
+    Counted(Tag),
+    /// The same however many there are.
+    Fixed(&'static str),
 }
 
 enum Source {
@@ -109,14 +122,14 @@ const BATCH: usize = 1024;
 
 impl Rows {
     /// All rows are here already.
-    pub fn buffered(rows: RowBuffer, fields: Arc<[Field]>, tag: String) -> Rows {
+    pub fn buffered(rows: RowBuffer, fields: Arc<[Field]>, ending: Ending) -> Rows {
         Rows {
             source: Source::Buffer(rows, BufferPlace::default()),
             binary: text_formats(fields.len()),
             fields,
             sent: 0,
             left: None,
-            tag: Some(tag),
+            ending,
         }
     }
     /// Of a running query.
@@ -127,7 +140,7 @@ impl Rows {
             fields,
             sent: 0,
             left: None,
-            tag: None,
+            ending: Ending::Counted(Tag::Select),
         }
     }
     /// A copy of all rows, if they are here and in memory, and no more than `max`.
@@ -147,6 +160,10 @@ impl Rows {
     pub fn outcome(&self) -> Outcome {
         Outcome::Rows { fields: self.fields.clone(), binary: self.binary.clone() }
     }
+    /// Begins an Execute, which is for at most so many rows and whose tag counts its own.
+    pub fn go_on(&mut self, limit: Option<usize>) {
+        (self.left, self.sent) = (limit, 0);
+    }
     /// The next rows.
     pub fn step(&mut self) -> Result<Step> {
         if self.left == Some(0) {
@@ -158,7 +175,11 @@ impl Rows {
             Source::Buffer(rows, place) => read(rows, place, max)?.unwrap_or_default(),
         };
         if rows.is_empty() {
-            return Ok(Step::Done { tag: self.tag.take().unwrap_or_else(|| Tag::Select.text(self.sent)) });
+            let tag = match self.ending {
+                Ending::Counted(tag) => tag.text(self.sent),
+                Ending::Fixed(tag) => tag.to_owned(),
+            };
+            return Ok(Step::Done { tag });
         }
         self.sent += rows.len() as u64;
         self.left = self.left.map(|n| n - rows.len());
@@ -196,7 +217,7 @@ impl Session {
             resolver: resolver(&self.shared),
             session: &cx.cx,
         };
-        let bound = bind::bind(statement, &env)?;
+        let (bound, is_relative) = bind::bind_to_keep(statement, &env)?;
         let writes = bound.writes();
         let (tag, gives_rows) = match (&statement.kind, &bound) {
             (_, Bound::Query(_)) => (Tag::Select, true),
@@ -213,6 +234,7 @@ impl Session {
         Ok(Planned {
             stamp: cx.cx.catalog.stamp,
             search_path: cx.cx.search_path.clone(),
+            moment: is_relative.then_some(cx.cx.statement_micros),
             fields: plan.schema.clone(),
             plan,
             writes,
@@ -238,7 +260,7 @@ impl Session {
             return Ok(Ran::Rows(Rows::running(cursor, planned.fields.clone())));
         }
         self.with_locks(cx, |session, cx| {
-            if planned.is_current(cx) {
+            if planned.has_definitions_of(cx) {
                 return session.change(planned, params.clone(), cx);
             }
             let planned = plan_again(session, cx)?;
@@ -256,12 +278,10 @@ impl Session {
         let rows = cursor.gather()?;
         self.end_writes()?;
         self.block.rows += writer.rows();
-        let count = if planned.tag == Tag::Select { rows.len() as u64 } else { cursor.changed() };
-        let tag = planned.tag.text(count);
         Ok(if planned.gives_rows {
-            Ran::Rows(Rows::buffered(rows, planned.fields.clone(), tag))
+            Ran::Rows(Rows::buffered(rows, planned.fields.clone(), Ending::Counted(planned.tag)))
         } else {
-            Ran::Tag(tag)
+            Ran::Tag(planned.tag.text(cursor.changed()))
         })
     }
 }

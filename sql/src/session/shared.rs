@@ -244,6 +244,11 @@ impl Services for Shared {
         }
     }
     fn set_config(&self, name: &str, value: Option<&str>, local: bool) -> Result<String> {
+        let lower = name.to_ascii_lowercase();
+        if matches!(lower.as_str(), "transaction_isolation" | "transaction_read_only" | "transaction_deferrable") {
+            // A statement that runs cannot change the block it runs in.
+            return Err(SqlError::unsupported(format!("set_config() of \"{lower}\"")).hint("Use SET TRANSACTION."));
+        }
         let mut settings = self.settings.lock();
         match value {
             Some(value) => settings.set_text(name, value, local)?,

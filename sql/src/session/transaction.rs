@@ -227,19 +227,20 @@ impl Session {
         Ok(StatementCx { cx, snapshot, past: past.is_some() })
     }
 
-    /// The version bee.as_of names; resolved once for each value.
+    /// The version bee.as_of names; resolved again when a tag may have moved or the time zone changed.
     fn as_of_version(&mut self, text: &str) -> Result<Option<u64>> {
         if text.is_empty() {
             return Ok(None);
         }
-        if let Some((known, version)) = &self.as_of
-            && known == text
+        let catalog = self.shared.db.catalog(&self.shared.db.database.snapshot())?;
+        let generation = self.shared.settings.lock().generation();
+        if let Some((known, stamp, at, version)) = &self.as_of
+            && (known.as_str(), *stamp, *at) == (text, catalog.stamp, generation)
         {
             return Ok(Some(*version));
         }
-        let catalog = self.shared.db.catalog(&self.shared.db.database.snapshot())?;
         let version = self.shared.parse_as_of(text, &catalog)?;
-        self.as_of = version.map(|v| (text.to_owned(), v));
+        self.as_of = version.map(|v| (text.to_owned(), catalog.stamp, generation, v));
         Ok(version)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::instance::SUPERUSER_NAME;
-use super::query::{Rows, is_query};
+use super::query::{Ending, Rows, is_query};
 use super::settings::IsolationLevel;
 use super::transaction::{StatementCx, Status, resolver};
 use super::{Active, Outcome, Session};
@@ -102,13 +102,13 @@ impl Session {
             StatementKind::DropDatabase { name, if_exists, force } => {
                 self.drop_database(&name.text, *if_exists, *force)
             }
-            StatementKind::Vacuum { tables, .. } => {
+            StatementKind::Vacuum { tables } => {
                 self.refuse_in_block("VACUUM")?;
-                self.check_tables(tables)?;
+                self.check_columns(tables)?;
                 command("VACUUM")
             }
             StatementKind::Analyze { tables } => {
-                self.check_tables(tables)?;
+                self.check_columns(tables)?;
                 command("ANALYZE")
             }
             // What it asks for is so: one snapshot reads the table as it was, whatever becomes of it. pg_dump asks.
@@ -123,11 +123,11 @@ impl Session {
                 command("LOCK TABLE")
             }
             StatementKind::Checkpoint => command("CHECKPOINT"),
-            StatementKind::Reindex => command("REINDEX"),
+            StatementKind::Reindex { kind, name, concurrently } => self.reindex(*kind, name, *concurrently),
             // There is nothing these could find, so there is nothing to do.
             StatementKind::Unlisten(_) => command("UNLISTEN"),
             StatementKind::Close(None) => command("CLOSE CURSOR ALL"),
-            StatementKind::Close(Some(name)) | StatementKind::Fetch { cursor: name, .. } => {
+            StatementKind::Close(Some(name)) | StatementKind::Fetch(name) => {
                 Err(SqlError::new(state::INVALID_CURSOR_NAME, format!("cursor \"{}\" does not exist", name.text)))
             }
             StatementKind::SetConstraints { names, .. } => match names.first() {
@@ -175,8 +175,8 @@ impl Session {
     }
 
     /// Rows made by the session itself.
-    pub(super) fn give_rows(&mut self, names: &[&str], rows: Vec<Vec<Datum>>, tag: &str) -> Result<Outcome> {
-        let rows = Rows::buffered(RowBuffer::of(names.len(), &rows)?, text_fields(names), tag.to_owned());
+    pub(super) fn give_rows(&mut self, names: &[&str], rows: Vec<Vec<Datum>>, tag: &'static str) -> Result<Outcome> {
+        let rows = Rows::buffered(RowBuffer::of(names.len(), &rows)?, text_fields(names), Ending::Fixed(tag));
         let outcome = rows.outcome();
         self.active = Active::Rows(Box::new(rows), None);
         Ok(outcome)
@@ -244,11 +244,71 @@ impl Session {
         command("DROP DATABASE")
     }
 
-    fn check_tables(&mut self, names: &[QName]) -> Result<()> {
+    fn check_columns(&mut self, tables: &[ast::VacuumTable]) -> Result<()> {
+        for ast::VacuumTable { name, columns } in tables {
+            self.check_tables(std::slice::from_ref(name))?;
+            let Some(Relation::Table(table)) = self.named_relation(name)? else { continue };
+            for (i, column) in columns.iter().enumerate() {
+                let about = format!("column \"{}\" of relation \"{}\"", column.text, table.name);
+                if table.column(&column.text).is_none() {
+                    return Err(SqlError::new(state::UNDEFINED_COLUMN, format!("{about} does not exist")));
+                }
+                if columns[..i].iter().any(|c| c.text == column.text) {
+                    return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("{about} appears more than once")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// REINDEX: indexes need no building anew, but what is named must be there.
+    fn reindex(&mut self, kind: ast::ObjectKind, name: &QName, concurrently: bool) -> Result<Outcome> {
+        if concurrently {
+            self.refuse_in_block("REINDEX CONCURRENTLY")?;
+        }
+        match kind {
+            ast::ObjectKind::Schema => {
+                self.refuse_in_block("REINDEX SCHEMA")?;
+                if self.statement()?.cx.catalog.schema_oid(name.last()).is_none() {
+                    let message = format!("schema \"{}\" does not exist", name.last());
+                    return Err(SqlError::new(state::INVALID_SCHEMA_NAME, message));
+                }
+            }
+            ast::ObjectKind::Database => {
+                self.refuse_in_block("REINDEX DATABASE")?;
+                if name.last() != self.shared.db.name {
+                    return Err(SqlError::new(
+                        state::FEATURE_NOT_SUPPORTED,
+                        "can only reindex the currently open database",
+                    ));
+                }
+            }
+            _ => {
+                let missing = || SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
+                let found = self.named_relation(name)?.ok_or_else(missing)?;
+                let wanted = match (kind, &found) {
+                    (ast::ObjectKind::Index, Relation::Index(..)) => None,
+                    (ast::ObjectKind::Index, _) => Some("an index"),
+                    (_, Relation::Table(_) | Relation::Virtual(_)) => None,
+                    _ => Some("a table or materialized view"),
+                };
+                if let Some(wanted) = wanted {
+                    let message = format!("\"{}\" is not {wanted}", found.name());
+                    return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message));
+                }
+            }
+        }
+        command("REINDEX")
+    }
+
+    fn named_relation(&mut self, name: &QName) -> Result<Option<Relation>> {
         let cx = self.statement()?;
+        self.with_env(&cx, &ParamTypes::none(), |env| bind::find_relation(name, env))
+    }
+
+    fn check_tables(&mut self, names: &[QName]) -> Result<()> {
         for name in names {
-            let found = self.with_env(&cx, &ParamTypes::none(), |env| bind::find_relation(name, env))?;
-            match found {
+            match self.named_relation(name)? {
                 Some(Relation::Table(_) | Relation::Virtual(_)) => {}
                 Some(other) => {
                     let message =
@@ -353,23 +413,15 @@ impl Session {
 
     fn execute_named(&mut self, name: &str, args: &[Expr], source: &str, own: bool) -> Result<Outcome> {
         let prepared = self.executable(name)?;
-        if args.len() != prepared.params.len() {
-            let message = format!("wrong number of parameters for prepared statement \"{name}\"");
-            return Err(SqlError::new(state::SYNTAX_ERROR, message).detail(format!(
-                "Expected {} parameters but got {}.",
-                prepared.params.len(),
-                args.len()
-            )));
-        }
         let cx = self.statement()?;
+        let bound = self.with_env(&cx, &ParamTypes::none(), |env| {
+            bind::bind_arguments(name, args, &prepared.params, source, env)
+        })?;
         let mut params = Vec::with_capacity(args.len());
         if !args.is_empty() {
             let exec_cx = self.exec_cx(&cx, Vec::new(), None)?;
-            for (i, (arg, ty)) in args.iter().zip(&prepared.params).enumerate() {
-                let (what, none) = (format!("parameter ${}", i + 1), ParamTypes::none());
-                let bound =
-                    self.with_env(&cx, &none, |env| bind::bind_expr(arg, source, &[], Some((ty.plain(), &what)), env))?;
-                params.push(exec::eval(&bound, &[], &exec_cx)?);
+            for e in &bound {
+                params.push(exec::eval(e, &[], &exec_cx)?);
             }
         }
         let own = own && self.block.status == Status::Implicit && !self.shared.txn.is_open();
@@ -567,12 +619,10 @@ fn ddl_word(kind: &StatementKind) -> &'static str {
 fn unsupported_words(kind: &StatementKind) -> String {
     match kind {
         StatementKind::Unsupported(words) => words.clone(),
-        StatementKind::Declare(_) => "DECLARE CURSOR".into(),
         StatementKind::Listen(_) => "LISTEN".into(),
         StatementKind::Notify { .. } => "NOTIFY".into(),
         StatementKind::Cluster(_) => "CLUSTER".into(),
         StatementKind::Lock { .. } => "LOCK TABLE".into(),
-        StatementKind::Grant(grant) => if grant.revoke { "REVOKE" } else { "GRANT" }.into(),
         StatementKind::Do { .. } => "DO".into(),
         StatementKind::Call(_) => "CALL".into(),
         _ => "this statement".into(),

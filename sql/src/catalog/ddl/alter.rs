@@ -275,7 +275,7 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
     // Checks that read the column go with it.
     let fields = table.fields();
     new.checks.retain(|check| {
-        let trace = cx.bind(|env| bind::trace_expr(&check.expr, &fields, Type::BOOL.plain(), env));
+        let trace = cx.bind(|env| bind::trace_expr(bind::Clause::Check, &check.expr, &fields, Type::BOOL.plain(), env));
         trace.is_ok_and(|t| !t.reads(table.oid, attnum))
     });
     new.indexes.retain(|i| i.columns.iter().all(|c| c.attnum != attnum));
@@ -332,7 +332,8 @@ fn rename_column(mut table: Table, from: &Name, to: &str, cx: &mut DdlCx<'_>) ->
     let mut renamed = Change::new(before.clone(), 0);
     renamed.put_table(table.clone())?;
     for check in &mut table.checks {
-        let trace = cx.bind(|env| bind::trace_expr(&check.expr, &old_fields, Type::BOOL.plain(), env))?;
+        let trace =
+            cx.bind(|env| bind::trace_expr(bind::Clause::Check, &check.expr, &old_fields, Type::BOOL.plain(), env))?;
         check.expr = trace.renamed(&before, renamed.catalog());
     }
     cx.change.put_table(table)?;
@@ -498,7 +499,7 @@ fn set_type(
         Some(expr) => {
             let fields = old.fields();
             let to = Some((target, column.name.as_str()));
-            (Some(cx.bind(|env| bind::bind_expr(expr, cx.source, &fields, to, env))?), true)
+            (Some(cx.bind(|env| bind::bind_expr(bind::Clause::Using, expr, cx.source, &fields, to, env))?), true)
         }
         None if column.type_mod() == target => return Ok(()),
         None => {

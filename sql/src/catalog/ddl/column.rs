@@ -180,7 +180,7 @@ pub(super) fn check_collation(collation: Option<&QName>, ty: Type) -> Result<()>
 /// A DEFAULT bound as its column's, which shows that it fits.
 pub(super) fn check_default(value: &TextExpr, column: &Column, cx: &DdlCx<'_>) -> Result<Expr> {
     let target = Some((column.type_mod(), column.name.as_str()));
-    cx.bind(|env| bind::bind_expr(&value.expr, cx.source, &[], target, env))
+    cx.bind(|env| bind::bind_expr(bind::Clause::Default, &value.expr, cx.source, &[], target, env))
 }
 
 /// What is kept of a DEFAULT. DEFAULT NULL is the same as none, as in PostgreSQL; a plain nextval names its sequence so that nothing can mislead it.
@@ -207,6 +207,6 @@ pub(super) fn stored_default(
         Some(sequence) if is_plain && words.iter().any(|w| w == "nextval") => {
             format!("nextval({})", regclass_literal(&cx.schema_name(sequence.schema()), sequence.name()))
         }
-        _ => cx.bind(|env| bind::written_out(&value.text, &[], column.type_mod(), env))?,
+        _ => cx.bind(|env| bind::written_out(bind::Clause::Default, &value.text, &[], column.type_mod(), env))?,
     }))
 }

@@ -360,7 +360,8 @@ pub(super) fn create_tag(
 
 fn version_of(at: &AsOf, cx: &DdlCx<'_>) -> Result<u64> {
     let value = |expr, ty: Type| -> Result<Datum> {
-        let bound: Expr = cx.bind(|env| bind::bind_expr(expr, cx.source, &[], Some((ty.plain(), "AS OF")), env))?;
+        let bound: Expr =
+            cx.bind(|env| bind::bind_expr(bind::Clause::AsOf, expr, cx.source, &[], Some((ty.plain(), "AS OF")), env))?;
         exec::eval(&bound, &[], &cx.exec()?)
     };
     match &at.kind {

@@ -140,7 +140,8 @@ pub(super) fn add_check(
 ) -> Result<CheckDef> {
     let fields = table.fields();
     let bool_target = Some((Type::BOOL.plain(), "check"));
-    let bound = cx.bind(|env| bind::bind_expr(&check.expr, cx.source, &fields, bool_target, env))?;
+    let bound =
+        cx.bind(|env| bind::bind_expr(bind::Clause::Check, &check.expr, cx.source, &fields, bool_target, env))?;
     let taken: Vec<String> = table.checks.iter().map(|c| c.name.clone()).collect();
     let name = match name {
         Some(name) if taken.contains(&name) => {
@@ -157,7 +158,7 @@ pub(super) fn add_check(
             cx.choose_constraint(table.schema, &table.name, column.as_deref(), "check", &taken)
         }
     };
-    let expr = cx.bind(|env| bind::written_out(&check.text, &fields, Type::BOOL.plain(), env))?;
+    let expr = cx.bind(|env| bind::written_out(bind::Clause::Check, &check.text, &fields, Type::BOOL.plain(), env))?;
     let def = CheckDef { oid: cx.change.new_oid(), name, expr };
     table.checks.push(def.clone());
     table.checks.sort_by(|a, b| a.name.cmp(&b.name)); // the order they are checked in

@@ -15,7 +15,7 @@ use crate::catalog::change::Change;
 use crate::catalog::schema::{Column, Relation, View};
 use crate::error::{Result, SqlError, state};
 use crate::ir::Rel;
-use crate::parse::ast::CreateView;
+use crate::parse::ast::{CreateView, StatementKind};
 use crate::types::Type;
 use crate::types::info::format_type;
 
@@ -34,6 +34,12 @@ pub(super) fn create(create: &CreateView, cx: &mut DdlCx<'_>) -> Result<&'static
         None => None,
     };
     let rel = cx.bind(|env| bind::bind_query(&create.query, cx.source, env))?;
+    if create.query.with.iter().flat_map(|w| &w.ctes).any(|c| !matches!(c.statement, StatementKind::Query(_))) {
+        return Err(SqlError::new(
+            state::FEATURE_NOT_SUPPORTED,
+            "views must not contain data-modifying statements in WITH",
+        ));
+    }
     if create.columns.len() > rel.schema.len() {
         return Err(SqlError::new(state::SYNTAX_ERROR, "CREATE VIEW specifies more column names than columns"));
     }

@@ -118,7 +118,11 @@ pub(super) fn check(d: &Definition, given: Given<'_>) -> Result<String> {
     // What would change the meaning of statements and is not done here is refused, not remembered.
     let honoured = match d.name {
         "standard_conforming_strings" | "array_nulls" => kept == "on",
-        "transform_null_equals" => kept == "off",
+        "transform_null_equals" | "quote_all_identifiers" => kept == "off",
+        // Where it would matter, in E'\\'', the client's encoding is a safe one.
+        "backslash_quote" => kept != "off",
+        // setseed() is how to set it.
+        "seed" => kept == "unavailable",
         "IntervalStyle" => kept == "postgres",
         "default_transaction_isolation" => kept != "serializable",
         "extra_float_digits" => kept.parse::<i64>().is_ok_and(|n| n > 0),

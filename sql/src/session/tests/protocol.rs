@@ -78,7 +78,7 @@ fn portals_are_suspended_and_go_on() {
     s.parse("", "select * from generate_series(1, 2500)", &[]).unwrap();
     s.bind("p", "", vec![], &[], &[]).unwrap();
     let mut seen = Vec::new();
-    for expected in ["suspended", "suspended", "SELECT 2500"] {
+    for expected in ["suspended", "suspended", "SELECT 500"] {
         let (rows, end) = execute(&mut s, "p", 1000).unwrap();
         seen.extend(rows);
         assert_eq!(end, expected);
@@ -512,4 +512,24 @@ fn settings_are_told() {
     show(&mut s, "begin; set timezone = 'UTC'; rollback");
     let again = s.take_parameter_changes();
     assert!(again.iter().all(|(_, v)| v == "Asia/Tokyo"), "{again:?}");
+}
+
+#[test]
+fn a_tag_counts_what_its_own_execute_gave() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (a int); insert into t values (1), (2), (3)");
+    s.parse("", "select a from t", &[]).unwrap();
+    s.bind("p", "", vec![], &[], &[]).unwrap();
+    assert_eq!(execute(&mut s, "p", 2).unwrap().1, "suspended");
+    assert_eq!(execute(&mut s, "p", 2).unwrap().1, "SELECT 1");
+    s.parse("", "update t set a = a + 1 returning a", &[]).unwrap();
+    s.bind("u", "", vec![], &[], &[]).unwrap();
+    assert_eq!(execute(&mut s, "u", 1).unwrap().1, "suspended");
+    assert_eq!(execute(&mut s, "u", 0).unwrap().1, "UPDATE 2");
+    assert_eq!(execute(&mut s, "u", 0).unwrap().1, "UPDATE 0");
+    s.parse("", "show work_mem", &[]).unwrap();
+    s.bind("w", "", vec![], &[], &[]).unwrap();
+    assert_eq!(execute(&mut s, "w", 0).unwrap().1, "SHOW");
+    assert_eq!(execute(&mut s, "w", 0).unwrap().1, "SHOW");
 }
