@@ -374,7 +374,15 @@ fn casts(r: &mut Registry) {
     r.cast(Type::FLOAT4, Type::FLOAT8, Implicit, CastMethod::Function(f));
     let f = r.pure("float4", &[Type::FLOAT8], Type::FLOAT4, |a, _| float_to_float4(float(a, 0)?));
     r.cast(Type::FLOAT8, Type::FLOAT4, Assignment, CastMethod::Function(f));
-    let f = r.pure("float8", &[Type::NUMERIC], Type::FLOAT8, |a, _| numeric(a, 0)?.to_f64().map(Datum::Float8));
+    let f = r.pure("float8", &[Type::NUMERIC], Type::FLOAT8, |a, _| {
+        let value = numeric(a, 0)?;
+        match value.to_f64()? {
+            // Too small for one is an error as too large is; reading the text says so in PostgreSQL's words.
+            0.0 => crate::types::float::parse_f64(&value.to_string()),
+            near => Ok(near),
+        }
+        .map(Datum::Float8)
+    });
     r.cast(Type::NUMERIC, Type::FLOAT8, Implicit, CastMethod::Function(f));
     let f = r.pure("float4", &[Type::NUMERIC], Type::FLOAT4, |a, _| {
         let value = numeric(a, 0)?;
@@ -408,5 +416,15 @@ fn one(ty: Type) -> &'static [Type] {
         Type::INT8 => &[Type::INT8],
         Type::FLOAT4 => &[Type::FLOAT4],
         _ => &[Type::FLOAT8],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::run_cases;
+
+    #[test]
+    fn as_postgresql_answers() {
+        run_cases(include_str!("cases/arith.txt"));
     }
 }
