@@ -337,3 +337,10 @@ fn select_into_makes_a_table() {
     );
     assert_eq!(error("SELECT 1 INTO TEMP t").0, "0A000");
 }
+
+#[test]
+fn a_percent_behind_a_type_is_the_operator() {
+    assert_eq!(shape("7::int4 % 2"), "(% (int4:0 7) 2)");
+    assert_eq!(shape("a::int8 % type = 0"), "(= (% (int8:0 a) type) 0)");
+    assert_eq!(error("create table t (a s.b%type)").0, "42601");
+}
