@@ -53,9 +53,10 @@ pub enum ExprKind {
     IsBool { input: Box<Expr>, value: Option<bool>, negated: bool },
     /// IS [NOT] DISTINCT FROM by this equality function.
     Distinct { eq: &'static ScalarFn, left: Box<Expr>, right: Box<Expr>, negated: bool },
-    /// Searched CASE (a simple CASE is bound to one, its operand evaluated by `CaseOperand`).
+    /// Searched CASE (a simple CASE is bound to one, its operand evaluated by `CaseOperand`). Without conditions: `otherwise` with a value that
+    /// it uses more than once.
     Case { operand: Option<Box<Expr>>, whens: Vec<(Expr, Expr)>, otherwise: Option<Box<Expr>> },
-    /// Inside a `whens` condition of a CASE with operand: its value.
+    /// Inside a `whens` condition or the `otherwise` of a CASE with operand: its value.
     CaseOperand,
     /// COALESCE.
     Coalesce(Vec<Expr>),

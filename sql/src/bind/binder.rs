@@ -27,6 +27,15 @@ pub(super) const WINDOWS: usize = 1 << 42;
 /// Levels of expressions and queries the binder goes into. The parser bounds trees more tightly; this bounds what views and defaults add.
 pub(super) const DEPTH_MAX: u32 = 4000;
 
+/// Most entries of a target list, hidden ones for ORDER BY and GROUP BY included: PostgreSQL's MaxTupleAttributeNumber.
+pub(super) const TARGETS_MAX: usize = 1664;
+
+/// Most arguments of a call: PostgreSQL's FUNC_MAX_ARGS.
+pub(super) const ARGUMENTS_MAX: usize = 100;
+
+/// Most relations a statement may read, those in its views included: a view of two of a view of two doubles with every step.
+pub(super) const RELATIONS_MAX: usize = 2048;
+
 /// Names and types of a row value's fields.
 pub(super) type Fields = Arc<[(Arc<str>, TypeMod)]>;
 
@@ -257,6 +266,8 @@ pub(super) struct Binder<'e> {
     pub relative: bool,
     /// What the words of the text mean, if someone asked.
     pub trace: Option<Box<Trace>>,
+    /// Relations met so far, in views too.
+    pub relations: usize,
 }
 
 impl<'e> Binder<'e> {
@@ -276,7 +287,19 @@ impl<'e> Binder<'e> {
             nesting: 0,
             relative: false,
             trace: None,
+            relations: 0,
         }
+    }
+
+    /// Notes one more relation of FROM; cancels are looked for here too, for views may hold many.
+    pub fn count_relation(&mut self) -> Result<()> {
+        self.env.session.check_cancel()?;
+        self.relations += 1;
+        if self.relations > RELATIONS_MAX {
+            return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "too many range table entries")
+                .detail(format!("A statement reads at most {RELATIONS_MAX} relations, those in views included.")));
+        }
+        Ok(())
     }
 
     /// Runs `f` a level further down.
@@ -338,6 +361,17 @@ impl<'e> Binder<'e> {
 /// An error with PostgreSQL's words at a place.
 pub(super) fn error<T>(state: &'static str, pos: Pos, message: impl Into<String>) -> Result<T> {
     Err(SqlError::new(state, message).at(Some(pos + 1)))
+}
+
+/// Refuses a target list that has grown too long.
+pub(super) fn check_targets(count: usize) -> Result<()> {
+    if count > TARGETS_MAX {
+        return Err(SqlError::new(
+            state::TOO_MANY_COLUMNS,
+            format!("target lists can have at most {TARGETS_MAX} entries"),
+        ));
+    }
+    Ok(())
 }
 
 /// 0A000 at a place.

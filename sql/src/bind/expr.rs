@@ -18,6 +18,7 @@ impl Binder<'_> {
         if self.depth > DEPTH_MAX {
             return Err(SqlError::new(state::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded"));
         }
+        self.env.session.check_cancel()?;
         let made = self.dispatch(e);
         self.depth -= 1;
         made
@@ -221,6 +222,13 @@ impl Binder<'_> {
 
     fn row(&mut self, e: &ast::Expr, pos: Pos) -> Result<Val> {
         let vals = self.row_fields(e)?;
+        if vals.len() > TARGETS_MAX {
+            return error(
+                state::TOO_MANY_COLUMNS,
+                pos,
+                format!("ROW expressions can have at most {TARGETS_MAX} entries"),
+            );
+        }
         let mut parts = Vec::with_capacity(vals.len());
         for val in vals {
             // A parameter stays unknown here: in a row nothing says what it should be.

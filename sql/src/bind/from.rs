@@ -76,6 +76,7 @@ impl Binder<'_> {
     }
 
     fn from_item(&mut self, item: &ast::FromItem) -> Result<FromOut> {
+        self.count_relation()?;
         match item {
             ast::FromItem::Table { name, as_of, alias, end } => {
                 self.table_item(name, as_of.as_ref(), alias.as_ref(), *end)
@@ -187,8 +188,10 @@ impl Binder<'_> {
         inner.views.clone_from(&self.views);
         inner.views.push(view.oid);
         inner.depth = self.depth;
+        inner.relations = self.relations;
         let out = inner.deeper(20, |b| b.query(&query, true)).map_err(without_position);
         self.next_cte = inner.next_cte;
+        self.relations = inner.relations;
         self.relative |= inner.relative;
         let mut out = out?;
         if out.rel.schema.len() < view.columns.len() {
@@ -461,6 +464,8 @@ impl Binder<'_> {
             out.items = vec![item];
             return Ok(out);
         }
+        // Behind the join its sides are found by their names only; what has none (a join) is found no more.
+        out.items.retain(|item| item.by_name);
         for item in &mut out.items {
             item.by_column = false;
         }

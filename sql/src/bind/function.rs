@@ -189,6 +189,13 @@ impl Binder<'_> {
     /// Binds the arguments of a call in their places, named ones sorted in.
     pub fn call_args<'c>(&mut self, c: &'c ast::Call, name: &str) -> Result<(Vec<Val>, Vec<Option<&'c str>>)> {
         let mut args: Vec<Val> = Vec::with_capacity(c.args.len());
+        if c.args.len() + c.within_group.len() > ARGUMENTS_MAX {
+            return error(
+                state::TOO_MANY_ARGUMENTS,
+                c.name.pos,
+                format!("cannot pass more than {ARGUMENTS_MAX} arguments to a function"),
+            );
+        }
         for arg in &c.args {
             args.push(self.expr(&arg.value)?);
         }

@@ -32,12 +32,7 @@ impl Binder<'_> {
         let mut sets: Vec<Vec<usize>> = vec![vec![]];
         for item in items {
             let choices = self.group_item(item, targets, &mut keys)?;
-            if sets.len() * choices.len() > SETS_MAX {
-                return Err(SqlError::new(
-                    state::STATEMENT_TOO_COMPLEX,
-                    "too many grouping sets present (maximum 4096)",
-                ));
-            }
+            check_sets(sets.len() * choices.len())?;
             sets = sets
                 .iter()
                 .flat_map(|set| {
@@ -73,6 +68,7 @@ impl Binder<'_> {
             ast::GroupItem::Empty => vec![vec![]],
             ast::GroupItem::Expr(e) => vec![self.group_keys(e, targets, keys)?],
             ast::GroupItem::Rollup(exprs) => {
+                check_sets(exprs.len() + 1)?;
                 let parts = exprs.iter().map(|e| self.group_keys(e, targets, keys)).collect::<Result<Vec<_>>>()?;
                 (0..=parts.len()).rev().map(|n| parts[..n].concat()).collect()
             }
@@ -95,6 +91,7 @@ impl Binder<'_> {
                 let mut sets = Vec::new();
                 for item in items {
                     sets.extend(self.group_item(item, targets, keys)?);
+                    check_sets(sets.len())?;
                 }
                 sets
             }
@@ -133,6 +130,8 @@ impl Binder<'_> {
             keys.push(key);
             keys.len() - 1
         });
+        // Each key is an entry of the target list, a hidden one if need be.
+        check_targets(keys.len())?;
         Ok(vec![index])
     }
 
@@ -169,6 +168,16 @@ impl Binder<'_> {
             },
         )
     }
+}
+
+fn check_sets(count: usize) -> Result<()> {
+    if count > SETS_MAX {
+        return Err(SqlError::new(
+            state::STATEMENT_TOO_COMPLEX,
+            format!("too many grouping sets present (maximum {SETS_MAX})"),
+        ));
+    }
+    Ok(())
 }
 
 /// How a column of FROM is called in a message.

@@ -3,6 +3,7 @@
 use super::binder::*;
 use super::coerce::{call, common_type};
 use super::overload::{Choice, choose, resolve_polymorphic};
+use super::walk::any_part;
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::{CastContext, Operator, ScalarFn, registry};
 use crate::ir::*;
@@ -288,7 +289,7 @@ impl Binder<'_> {
         ))
     }
 
-    /// BETWEEN, as the comparisons it stands for.
+    /// BETWEEN, as the comparisons it stands for, the operands they have in common [`shared`].
     pub fn between(
         &mut self,
         input: &ast::Expr,
@@ -298,20 +299,21 @@ impl Binder<'_> {
         negated: bool,
         pos: Pos,
     ) -> Result<Val> {
-        let (x, low, high) = (self.expr(input)?, self.expr(low)?, self.expr(high)?);
+        let (mut x, mut low, mut high) = (self.expr(input)?, self.expr(low)?, self.expr(high)?);
+        let operand = if symmetric { shared(vec![&mut x, &mut low, &mut high]) } else { shared(vec![&mut x]) };
         let range = |b: &mut Self, low: &Val, high: &Val| -> Result<Expr> {
             let ge = b.operator(if negated { "<" } else { ">=" }, Some(x.clone()), low.clone(), pos)?.e;
             let le = b.operator(if negated { ">" } else { "<=" }, Some(x.clone()), high.clone(), pos)?.e;
             let kind = if negated { ExprKind::Or(vec![ge, le]) } else { ExprKind::And(vec![ge, le]) };
             Ok(Expr { kind, ty: Type::BOOL.plain() })
         };
-        let first = range(self, &low, &high)?;
-        if !symmetric {
-            return Ok(Val { e: first, pos, fields: None });
+        let mut test = range(self, &low, &high)?;
+        if symmetric {
+            let parts = vec![test, range(self, &high, &low)?];
+            let kind = if negated { ExprKind::And(parts) } else { ExprKind::Or(parts) };
+            test = Expr { kind, ty: Type::BOOL.plain() };
         }
-        let second = range(self, &high, &low)?;
-        let parts = vec![first, second];
-        Ok(Val::new(if negated { ExprKind::And(parts) } else { ExprKind::Or(parts) }, Type::BOOL, pos))
+        Ok(with_operand(operand, Val { e: test, pos, fields: None }))
     }
 
     /// LIKE, ILIKE, SIMILAR TO.
@@ -350,7 +352,8 @@ impl Binder<'_> {
     pub fn in_list(&mut self, input: &ast::Expr, list: &[ast::Expr], negated: bool, pos: Pos) -> Result<Val> {
         let op = if negated { "<>" } else { "=" };
         if let ast::ExprKind::Row { .. } = input.kind {
-            let left = self.row_fields(input)?;
+            let mut left = self.row_fields(input)?;
+            let operand = if list.len() > 1 { shared(left.iter_mut().collect()) } else { None };
             let mut tests = Vec::with_capacity(list.len());
             for item in list {
                 if let ast::ExprKind::Row { .. } = item.kind {
@@ -362,9 +365,9 @@ impl Binder<'_> {
                     tests.push(self.operator(op, Some(row), right, pos)?.e);
                 }
             }
-            return Ok(any_of(tests, negated, pos));
+            return Ok(with_operand(operand, any_of(tests, negated, pos)));
         }
-        let left = self.expr(input)?;
+        let mut left = self.expr(input)?;
         let mut constants = Vec::new();
         let mut others = Vec::new();
         for item in list {
@@ -375,6 +378,7 @@ impl Binder<'_> {
                 constants.push(val);
             }
         }
+        let operand = if others.is_empty() { None } else { shared(vec![&mut left]) };
         let mut tests = Vec::new();
         if constants.len() > 1 {
             let types: Vec<Type> = std::iter::once(left.ty()).chain(constants.iter().map(Val::ty)).collect();
@@ -391,7 +395,7 @@ impl Binder<'_> {
         for val in constants.into_iter().chain(others) {
             tests.push(self.operator(op, Some(left.clone()), val, pos)?.e);
         }
-        Ok(any_of(tests, negated, pos))
+        Ok(with_operand(operand, any_of(tests, negated, pos)))
     }
 
     /// `left op ANY/ALL (array)`.
@@ -481,6 +485,50 @@ pub(super) fn row_subquery(plan: &Rel, correlated: bool) -> Expr {
     let row = Expr { kind: ExprKind::Row(columns_of(&plan.schema)), ty };
     let plan = project(plan.clone(), vec![row], std::iter::once(field("row", ty)).collect());
     Expr { kind: ExprKind::Subquery(Box::new(Subquery { kind: SubqueryKind::Scalar, plan, correlated })), ty }
+}
+
+/// Parts an expression may have to be copied rather than shared.
+const SMALL_PARTS: usize = 8;
+
+/// Whether an expression may be written twice: a column with a cast or a little arithmetic, which an index may serve.
+fn is_small(e: &mut Expr) -> bool {
+    let mut parts = 0;
+    let mut query = false;
+    any_part(e, &mut |e| {
+        parts += 1;
+        query |= matches!(e.kind, ExprKind::Subquery(_));
+        query || parts > SMALL_PARTS
+    });
+    !query && parts <= SMALL_PARTS
+}
+
+/// Prepares values for a test that needs them more than once. Small ones may be copied; in the place of larger ones comes what stands for the
+/// operand of a CASE, and that operand (one value, or a row of them) is returned for [`with_operand`]: tests are nested in one another, and copies
+/// of copies would double with every level.
+fn shared(mut vals: Vec<&mut Val>) -> Option<Expr> {
+    vals.retain_mut(|val| !is_small(&mut val.e));
+    if let [only] = &mut vals[..] {
+        let stand_in = Expr { kind: ExprKind::CaseOperand, ty: only.e.ty };
+        return Some(std::mem::replace(&mut only.e, stand_in));
+    }
+    let mut parts = Vec::with_capacity(vals.len());
+    for (index, val) in vals.into_iter().enumerate() {
+        let row = Box::new(Expr { kind: ExprKind::CaseOperand, ty: Type::RECORD.plain() });
+        let stand_in = Expr { kind: ExprKind::Field { input: row, index }, ty: val.e.ty };
+        parts.push(std::mem::replace(&mut val.e, stand_in));
+    }
+    (!parts.is_empty()).then(|| Expr { kind: ExprKind::Row(parts), ty: Type::RECORD.plain() })
+}
+
+/// A test of what [`shared`] put aside: a CASE without conditions.
+fn with_operand(operand: Option<Expr>, test: Val) -> Val {
+    match operand {
+        None => test,
+        Some(operand) => {
+            let (operand, otherwise) = (Some(Box::new(operand)), Some(Box::new(test.e)));
+            Val::new(ExprKind::Case { operand, whens: vec![], otherwise }, Type::BOOL, test.pos)
+        }
+    }
 }
 
 /// OR of tests, or AND of negated ones.

@@ -6,7 +6,7 @@ use super::binder::*;
 use super::coerce::common_typmod;
 use super::function::sort_key;
 use super::scope::Item;
-use super::walk::{any_part, reads_row};
+use super::walk::{any_part, reads_row, same};
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::CastContext;
 use crate::ir::*;
@@ -69,6 +69,7 @@ impl Binder<'_> {
                     _ => vals.push(self.expr(cell)?),
                 }
             }
+            check_targets(vals.len())?;
             if r == 0 {
                 columns.resize_with(vals.len(), || Vec::with_capacity(rows.len()));
                 positions = vals.iter().map(|v| v.pos).collect();
@@ -152,7 +153,12 @@ impl Binder<'_> {
             .in_level(Level::new(vec![item], Clause::OrderBy), |b| {
                 let mut keys = Vec::with_capacity(q.order_by.len());
                 for key in &q.order_by {
-                    keys.push(sort_key(b.output_key(key, &rel.schema, op)?, key));
+                    let expr = b.output_key(key, &rel.schema, op)?;
+                    // Of two equal keys the second decides nothing.
+                    if !keys.iter().any(|k: &SortKey| same(&k.expr, &expr)) {
+                        keys.push(sort_key(expr, key));
+                        check_targets(keys.len())?;
+                    }
                 }
                 Ok((keys, b.limit_exprs(q)?))
             })?

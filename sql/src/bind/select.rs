@@ -82,7 +82,10 @@ impl Binder<'_> {
         parts.having = self.condition(s.having.as_ref(), Clause::Having, "HAVING")?;
         for key in &q.order_by {
             let column = self.output_entry(&key.expr, Clause::OrderBy, "ORDER BY", &mut parts)?;
-            parts.order.push(OrderKey { column, written: key });
+            // Of two equal keys the second decides nothing.
+            if !parts.order.iter().any(|k| k.column == column) {
+                parts.order.push(OrderKey { column, written: key });
+            }
         }
         if !s.group_by.is_empty() {
             parts.grouping = Some(self.group_by(&s.group_by, s.group_distinct, &parts.targets)?);
@@ -113,6 +116,7 @@ impl Binder<'_> {
     pub fn targets(&mut self, written: &[ast::Target], from: &Rel, resolve: bool) -> Result<Vec<Target>> {
         let mut targets = Vec::with_capacity(written.len());
         for target in written {
+            check_targets(targets.len())?;
             let pos = target.expr.pos;
             match &target.expr.kind {
                 ast::ExprKind::Star(names) => {
@@ -141,6 +145,7 @@ impl Binder<'_> {
                 }
             }
         }
+        check_targets(targets.len())?;
         Ok(targets)
     }
 
@@ -172,10 +177,13 @@ impl Binder<'_> {
         let val = self.in_clause(clause, |b| b.expr(e))?;
         let val = self.resolve_unknown(val)?;
         let in_list = parts.targets.iter().map(|t| &t.val).chain(&parts.junk).position(|v| same(&v.e, &val.e));
-        Ok(in_list.unwrap_or_else(|| {
-            parts.junk.push(val);
-            parts.targets.len() + parts.junk.len() - 1
-        }))
+        if let Some(index) = in_list {
+            return Ok(index);
+        }
+        parts.junk.push(val);
+        let entries = parts.targets.len() + parts.junk.len();
+        check_targets(entries)?;
+        Ok(entries - 1)
     }
 
     fn select_operators(

@@ -155,7 +155,7 @@ impl Code {
                     }
                 }
                 match otherwise {
-                    Some(otherwise) => otherwise.eval(row, env)?,
+                    Some(otherwise) => otherwise.eval(row, &inner)?,
                     None => Datum::Null,
                 }
             }

@@ -896,6 +896,7 @@ impl Parser<'_> {
     pub fn call_rest(&mut self, name: QName, first: Option<Expr>, pos: Pos) -> Result<Expr> {
         let mut call = plain_call(name, vec![]);
         let mut more = true;
+        let mut any_named = false;
         if let Some(value) = first {
             call.args.push(Arg { name: None, value });
             more = self.eat_op(",");
@@ -917,10 +918,11 @@ impl Parser<'_> {
                     arg_name = Some(self.type_function_name()?);
                     self.advance();
                 }
-                if arg_name.is_none() && call.args.iter().any(|a| a.name.is_some()) {
+                if arg_name.is_none() && any_named {
                     self.expr()?;
                     return self.error(arg_pos, "positional argument cannot follow named argument");
                 }
+                any_named |= arg_name.is_some();
                 let value = self.expr()?;
                 call.args.push(Arg { name: arg_name, value });
                 if call.variadic || !self.eat_op(",") {

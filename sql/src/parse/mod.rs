@@ -30,6 +30,7 @@ pub use ast::{Statement, StatementKind};
 pub use lexer::{IDENTIFIER_BYTES_MAX, fold};
 
 use crate::error::{Result, SqlError};
+use crate::functions::context::CancelFlag;
 use parser::Parser;
 
 /// Splits a string into its statements and parses each; empty ones are left out.
@@ -39,14 +40,27 @@ use parser::Parser;
 /// # Errors
 /// 42601 with a position; 54001 for what is nested too deeply; 0A000 for syntax that is known and not honoured inside a statement.
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
+    parse_statements(sql, None)
+}
+
+/// [`parse`], looking for a cancel at every expression and every statement.
+///
+/// # Errors
+/// Those of [`parse`] and what the flag says.
+pub fn parse_unless(cancel: &CancelFlag, sql: &str) -> Result<Vec<Statement>> {
+    parse_statements(sql, Some(cancel))
+}
+
+fn parse_statements(sql: &str, cancel: Option<&CancelFlag>) -> Result<Vec<Statement>> {
     let source: Arc<str> = Arc::from(sql);
-    run(&source, |p| {
+    run(&source, cancel, |p| {
         let mut statements = Vec::new();
         loop {
             while p.eat_op(";") {}
             if matches!(p.tok(), lexer::Tok::End) {
                 return Ok(statements);
             }
+            p.check_cancel()?;
             p.child = 0;
             p.max_param = 0;
             statements.push(p.inner_statement(|p| p.statement())?);
@@ -60,7 +74,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
 /// Parses a stored expression: a DEFAULT or a CHECK.
 pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
     let source: Arc<str> = Arc::from(sql);
-    run(&source, |p| {
+    run(&source, None, |p| {
         let expr = p.expr()?;
         if matches!(p.tok(), lexer::Tok::End) { Ok(expr) } else { Err(p.unexpected()) }
     })
@@ -69,7 +83,7 @@ pub fn parse_expr(sql: &str) -> Result<ast::Expr> {
 /// Parses a type's name as a cast would: `regtype` input and `format_type`'s own output.
 pub fn parse_type(sql: &str) -> Result<ast::TypeName> {
     let source: Arc<str> = Arc::from(sql);
-    run(&source, |p| {
+    run(&source, None, |p| {
         let ty = p.type_name()?;
         if matches!(p.tok(), lexer::Tok::End) { Ok(ty) } else { Err(p.unexpected()) }
     })
@@ -102,12 +116,17 @@ pub(crate) fn lexemes(sql: &str) -> Vec<Lexeme> {
     lexer::tokenize(sql).into_iter().filter(|t| t.start < t.end).map(lexeme).collect()
 }
 
-fn run<T>(source: &Arc<str>, rule: impl FnOnce(&mut Parser<'_>) -> Result<T>) -> Result<T> {
+fn run<T>(
+    source: &Arc<str>,
+    cancel: Option<&CancelFlag>,
+    rule: impl FnOnce(&mut Parser<'_>) -> Result<T>,
+) -> Result<T> {
     if u32::try_from(source.len()).is_err() {
         return Err(SqlError::new(crate::error::state::PROGRAM_LIMIT_EXCEEDED, "statement is too long"));
     }
     let tokens = lexer::tokenize(source);
-    let mut parser = Parser { source: source.clone(), sql: source, tokens, at: 0, depth: 0, child: 0, max_param: 0 };
+    let mut parser =
+        Parser { source: source.clone(), sql: source, tokens, at: 0, depth: 0, child: 0, max_param: 0, cancel };
     rule(&mut parser).map_err(|e| with_char_position(e, source))
 }
 

@@ -9,6 +9,7 @@ use super::ast::*;
 use super::keyword::Category;
 use super::lexer::{Tok, Token};
 use crate::error::{Result, SqlError, state};
+use crate::functions::context::CancelFlag;
 
 /// Greatest height of a syntax tree.
 pub(super) const HEIGHT_MAX: u32 = 2000;
@@ -30,6 +31,8 @@ pub(super) struct Parser<'a> {
     /// Height of the highest tree finished since the enclosing one was begun.
     pub child: u32,
     pub max_param: u32,
+    /// Who may ask to stop: a text may be so long that reading it takes a while.
+    pub cancel: Option<&'a CancelFlag>,
 }
 
 impl<'a> Parser<'a> {
@@ -293,6 +296,10 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Fails if someone wants to stop.
+    pub fn check_cancel(&self) -> Result<()> {
+        self.cancel.map_or(Ok(()), CancelFlag::check)
+    }
     /// 54001, as PostgreSQL answers to its own stack's depth.
     pub fn too_deep() -> SqlError {
         SqlError::new(state::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
@@ -304,6 +311,7 @@ impl<'a> Parser<'a> {
         if self.depth > DEPTH_MAX {
             return Err(Self::too_deep());
         }
+        self.check_cancel()?;
         let outer = std::mem::take(&mut self.child);
         let made = rule(self)?;
         self.depth -= weight;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::expr::{FIRST_SCOPE, children, children_mut, conjuncts};
 use super::fold;
-use super::logical::{ColId, LogicalCte, Lp, Op, Planner, Scan, Sub};
+use super::logical::{ColId, Guess, LogicalCte, Lp, Op, Planner, Scan, Sub};
 use super::node::JoinType;
 use crate::error::{Result, SqlError};
 use crate::ir::{
@@ -23,6 +23,11 @@ pub(crate) struct Scope<'a> {
 impl Planner<'_> {
     /// Converts a relation that stands inside these rows.
     pub(crate) fn build(&mut self, rel: Rel, scope: Option<&Scope<'_>>) -> Result<Lp> {
+        let is_join = matches!(rel.kind, RelKind::Join { .. });
+        self.deeper(is_join, |planner| planner.build_kind(rel, scope))
+    }
+
+    fn build_kind(&mut self, rel: Rel, scope: Option<&Scope<'_>>) -> Result<Lp> {
         let schema = rel.schema;
         Ok(match rel.kind {
             RelKind::Values(rows) => {
@@ -104,7 +109,17 @@ impl Planner<'_> {
                 };
                 // A LATERAL that takes nothing from the left is a plain join.
                 let lateral = lateral && self.free(&right).iter().any(|id| left.cols.contains(id));
-                Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on: preds, lateral }, cols }
+                Lp {
+                    op: Op::Join {
+                        kind,
+                        left: Box::new(left),
+                        right: Box::new(right),
+                        on: preds,
+                        lateral,
+                        guess: Guess::default(),
+                    },
+                    cols,
+                }
             }
             RelKind::Aggregate { input, keys, sets, aggs, grouping } => {
                 let input = self.build(*input, scope)?;
@@ -191,9 +206,16 @@ impl Planner<'_> {
                     return Ok(Lp { op: Op::SetOp { op, all, left: Box::new(left), right: Box::new(right) }, cols });
                 }
                 let mut inputs = Vec::new();
-                for input in [left, right] {
+                for mut input in [left, right] {
+                    // A union of unions is one; under a UNION without ALL inner duplicates do not matter either.
+                    if !all
+                        && let Op::Distinct { input: inner, on: None } = &mut input.op
+                        && matches!(inner.op, Op::Append { .. })
+                        && inner.cols == input.cols
+                    {
+                        input = std::mem::replace(&mut **inner, Lp::empty(Vec::new()));
+                    }
                     match input.op {
-                        // A union of unions is one; under a UNION without ALL inner duplicates do not matter either.
                         Op::Append { inputs: inner } if is_whole(&inner, &input.cols) => inputs.extend(inner),
                         _ => inputs.push(input),
                     }
@@ -287,6 +309,7 @@ impl Planner<'_> {
 
     /// Converts an expression over a row of these columns.
     pub(crate) fn convert(&mut self, mut e: Expr, columns: &[ColId], scope: Option<&Scope<'_>>) -> Result<Expr> {
+        self.cx.session.check_cancel()?;
         self.convert_in_place(&mut e, columns, scope)?;
         Ok(fold::simplify(e, self.cx))
     }

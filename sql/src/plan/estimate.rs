@@ -62,17 +62,22 @@ impl Planner<'_> {
             Op::Filter { input, preds } => self.rows(input) * self.selectivity_of(preds),
             Op::Project { input, .. } | Op::Window { input, .. } | Op::Sort { input, .. } => self.rows(input),
             Op::ProjectSet { input, .. } => self.rows(input) * 10.0,
-            Op::Join { kind, left, right, on, .. } => {
+            Op::Join { kind, left, right, on, guess, .. } => {
+                if let Some(rows) = guess.rows.get() {
+                    return rows;
+                }
                 let (l, r) = (self.rows(left), self.rows(right));
                 let inner =
                     on.iter().fold(l * r, |rows, p| rows * self.join_selectivity(p, [&**left, &**right].into_iter()));
-                match kind {
+                let rows = match kind {
                     JoinType::Inner => inner,
                     JoinType::Left => inner.max(l),
                     JoinType::Right => inner.max(r),
                     JoinType::Full => inner.max(l + r),
                     JoinType::Semi | JoinType::Anti => (l * 0.5).min(l),
-                }
+                };
+                guess.rows.set(Some(rows.max(1.0)));
+                rows
             }
             Op::Aggregate { input, keys, sets, .. } => {
                 if keys.is_empty() {

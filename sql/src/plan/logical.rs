@@ -3,6 +3,7 @@
 //! An id is given to a column where it is made and follows it up through joins, filters and plain projections, so moving a
 //! condition or a join never renumbers anything. A column of an enclosing query is its id too. No subtree occurs twice, so an id is made in one place.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use rustc_hash::FxHashMap;
 use super::PlanCx;
 use super::node::JoinType;
 use crate::catalog::schema::{Table, VirtualTable};
+use crate::error::{Result, SqlError, state};
 use crate::functions::registry::Volatility;
 use crate::ir::{AggCall, AsOf, Dml, Expr, ExprKind, FrameBound, SetOp, SortKey, WindowCall, WindowFunc};
 use crate::types::TypeMod;
@@ -20,6 +22,18 @@ pub(crate) type ColId = usize;
 
 /// Ids below this stand for the values that embedded expressions (element casts, frame bounds) are applied to.
 pub(crate) const FIRST_ID: ColId = 2;
+
+/// Levels of relations a plan may have, joins counted twice.
+const DEPTH_MAX: u32 = 600;
+
+/// Relations that inner joins may join: they come out as so many levels.
+pub(crate) const CLUSTER_MAX: usize = 256;
+
+/// 54001, as the parser says it.
+pub(crate) fn too_deep() -> SqlError {
+    SqlError::new(state::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
+        .hint("Simplify the statement: too many relations are joined, or queries are nested too deeply.")
+}
 
 /// What is known of a column.
 #[derive(Clone, Debug)]
@@ -85,6 +99,7 @@ pub(crate) enum Op {
         right: Box<Lp>,
         on: Vec<Expr>,
         lateral: bool,
+        guess: Guess,
     },
     Aggregate {
         input: Box<Lp>,
@@ -140,6 +155,21 @@ pub(crate) enum Op {
     },
 }
 
+/// What was worked out of a join's rows and cost. Asked again at every join above, in a chain of n joins each would be n walks of all below.
+///
+/// It holds as long as the join stays as it is: whoever takes one apart makes a new one, and a copy, which may be changed, knows nothing.
+#[derive(Default)]
+pub(crate) struct Guess {
+    pub rows: Cell<Option<f64>>,
+    pub cost: Cell<Option<f64>>,
+}
+
+impl Clone for Guess {
+    fn clone(&self) -> Guess {
+        Guess::default()
+    }
+}
+
 /// A stored table.
 #[derive(Clone)]
 pub(crate) struct Scan {
@@ -192,6 +222,8 @@ pub(crate) struct Planner<'a> {
     pub next_node: usize,
     /// A change met now is the statement itself, not inside a CTE.
     pub dml_on_top: bool,
+    /// How deep in the tree the walk at hand is; see [`Planner::deeper`].
+    depth: u32,
     /// Planned subqueries by handle, for EXPLAIN.
     pub subplans: FxHashMap<usize, Arc<crate::exec::SubPlan>>,
 }
@@ -209,12 +241,26 @@ impl<'a> Planner<'a> {
             recursing: Vec::new(),
             next_node: 0,
             dml_on_top: true,
+            depth: 0,
             subplans: FxHashMap::default(),
         };
         for _ in 0..FIRST_ID {
             planner.column("?", crate::types::Type::NONE.plain());
         }
         planner
+    }
+    /// Runs `f` a relation further down, or two for a join: planning and running it recurse, and a level of joins takes up to 50 KiB of the
+    /// sessions' 16 MiB in a build without optimisation. Looks for a cancel too.
+    pub fn deeper<T>(&mut self, is_join: bool, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.cx.session.check_cancel()?;
+        let weight = if is_join { 2 } else { 1 };
+        self.depth += weight;
+        if self.depth > DEPTH_MAX {
+            return Err(too_deep());
+        }
+        let made = f(self);
+        self.depth -= weight;
+        made
     }
     /// A new column.
     pub fn column(&mut self, name: &str, ty: TypeMod) -> ColId {

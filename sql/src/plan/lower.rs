@@ -87,6 +87,11 @@ impl Planner<'_> {
     }
 
     pub(crate) fn lower(&mut self, lp: &Lp, up: Option<&Scope<'_>>, ask: &Ask) -> Result<Low> {
+        let is_join = matches!(lp.op, Op::Join { .. });
+        self.deeper(is_join, |planner| planner.lower_op(lp, up, ask))
+    }
+
+    fn lower_op(&mut self, lp: &Lp, up: Option<&Scope<'_>>, ask: &Ask) -> Result<Low> {
         let rows = self.rows(lp);
         match &lp.op {
             Op::Values { rows: values } => {
@@ -124,7 +129,7 @@ impl Planner<'_> {
                 );
                 Ok(Low { node, layout, order: Delivered::default() })
             }
-            Op::Join { kind, left, right, on, lateral } => {
+            Op::Join { kind, left, right, on, lateral, .. } => {
                 self.lower_join(*kind, left, right, on, *lateral, rows, up, ask)
             }
             Op::Aggregate { .. } => self.lower_aggregate(lp, up),

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use super::logical::{ColId, Lp, Op, Planner};
+use rustc_hash::FxHashMap;
+
+use super::PlanCx;
+use super::logical::{CLUSTER_MAX, ColId, Guess, Lp, Op, Planner, too_deep};
 use super::node::JoinType;
 use crate::error::Result;
 use crate::ir::Expr;
@@ -36,12 +39,19 @@ impl Planner<'_> {
         debug_assert!(lateral || self.free(&right).is_disjoint(&left.col_set()));
         self.flatten(left, &mut rels, &mut all);
         self.flatten(right, &mut rels, &mut all);
+        if rels.len() > CLUSTER_MAX {
+            return Err(too_deep());
+        }
         let sets: Vec<BTreeSet<ColId>> = rels.iter().map(Lp::col_set).collect();
+        let owner: FxHashMap<ColId, usize> =
+            sets.iter().enumerate().flat_map(|(i, set)| set.iter().map(move |id| (*id, i))).collect();
+        let owners = |used: &BTreeSet<ColId>| -> BTreeSet<usize> {
+            used.iter().filter_map(|id| owner.get(id)).copied().collect()
+        };
         let mut own: Vec<Vec<Expr>> = rels.iter().map(|_| Vec::new()).collect();
         let (mut between, mut above) = (Vec::new(), Vec::new());
         for pred in all {
-            let used = self.used(&pred);
-            let about: BTreeSet<usize> = (0..rels.len()).filter(|i| !used.is_disjoint(&sets[*i])).collect();
+            let about = owners(&self.used(&pred));
             match about.first() {
                 Some(only) if about.len() == 1 && !self.volatile(&pred) => own[*only].push(pred),
                 Some(_) if !self.volatile(&pred) => between.push((pred, about)),
@@ -52,9 +62,10 @@ impl Planner<'_> {
             return Ok(Lp::empty(sets.into_iter().flatten().collect()));
         }
         let mut members = Vec::with_capacity(rels.len());
-        for ((rel, preds), cols) in rels.into_iter().zip(own).zip(&sets) {
-            let free = self.free(&rel);
-            let needs = (0..sets.len()).filter(|i| &sets[*i] != cols && !free.is_disjoint(&sets[*i])).collect();
+        for (i, ((rel, preds), cols)) in rels.into_iter().zip(own).zip(&sets).enumerate() {
+            self.cx.session.check_cancel()?;
+            let mut needs = owners(&self.free(&rel));
+            needs.remove(&i);
             let lp = self.push_filter(rel, preds)?;
             let rows = self.rows(&lp);
             let cost = self.cost(&lp);
@@ -67,12 +78,12 @@ impl Planner<'_> {
                 Condition { pred: Some(pred), about, selectivity }
             })
             .collect();
-        Ok(join_greedily(members, conditions).filtered(above))
+        Ok(join_greedily(members, conditions, self.cx)?.filtered(above))
     }
 
     fn flatten(&mut self, lp: Lp, rels: &mut Vec<Lp>, preds: &mut Vec<Expr>) {
         match lp.op {
-            Op::Join { kind: JoinType::Inner, left, right, mut on, lateral } => {
+            Op::Join { kind: JoinType::Inner, left, right, mut on, lateral, .. } => {
                 let right = if lateral { self.unlateral(&left, *right, &mut on).0 } else { *right };
                 self.flatten(*left, rels, preds);
                 self.flatten(right, rels, preds);
@@ -98,7 +109,7 @@ impl Planner<'_> {
 /// Members beyond which not every one is tried as the first.
 const STARTS_MAX: usize = 10;
 
-fn join_greedily(members: Vec<Member>, mut conditions: Vec<Condition>) -> Lp {
+fn join_greedily(members: Vec<Member>, mut conditions: Vec<Condition>, cx: &PlanCx<'_>) -> Result<Lp> {
     let mut starts: Vec<usize> = (0..members.len()).filter(|i| members[*i].needs.is_empty()).collect();
     starts.sort_by(|a, b| members[*a].rows.total_cmp(&members[*b].rows).then(a.cmp(b)));
     if members.len() > STARTS_MAX {
@@ -106,7 +117,7 @@ fn join_greedily(members: Vec<Member>, mut conditions: Vec<Condition>) -> Lp {
     }
     let mut best: Option<(f64, Vec<usize>)> = None;
     for start in starts {
-        let (cost, sequence) = grow(start, &members, &conditions);
+        let (cost, sequence) = grow(start, &members, &conditions, cx)?;
         if best.as_ref().is_none_or(|(least, _)| cost < *least) {
             best = Some((cost, sequence));
         }
@@ -114,7 +125,7 @@ fn join_greedily(members: Vec<Member>, mut conditions: Vec<Condition>) -> Lp {
     // Someone needs no other: each member only needs those left of it in FROM.
     let sequence = best.map_or_else(|| (0..members.len()).collect(), |(_, sequence)| sequence);
     let mut left: Vec<Option<Member>> = members.into_iter().map(Some).collect();
-    let mut joined = BTreeSet::new();
+    let mut progress = Progress::new(left.len(), &conditions);
     let mut whole: Option<Lp> = None;
     for next in sequence {
         let Some(member) = left[next].take() else { continue };
@@ -122,34 +133,68 @@ fn join_greedily(members: Vec<Member>, mut conditions: Vec<Condition>) -> Lp {
         whole = Some(match whole {
             None => member.lp,
             Some(lp) => {
-                let on =
-                    conditions.iter_mut().filter(|c| applies(c, &joined, next)).filter_map(|c| c.pred.take()).collect();
+                let on = progress.ready[next].iter().filter_map(|c| conditions[*c].pred.take()).collect();
                 let cols = lp.cols.iter().chain(&member.lp.cols).copied().collect();
                 let lateral = !member.needs.is_empty();
                 let (left, right) = (Box::new(lp), Box::new(member.lp));
-                Lp { op: Op::Join { kind: JoinType::Inner, left, right, on, lateral }, cols }
+                Lp { op: Op::Join { kind: JoinType::Inner, left, right, on, lateral, guess: Guess::default() }, cols }
             }
         });
-        joined.insert(next);
+        progress.join(next, &conditions);
     }
-    whole.unwrap_or_else(|| Lp::empty(Vec::new()))
+    Ok(whole.unwrap_or_else(|| Lp::empty(Vec::new())))
+}
+
+/// Which conditions wait for which member, as members are joined one after the other.
+struct Progress {
+    /// For each member the conditions, in order, that are about it and otherwise only about members already joined.
+    ready: Vec<Vec<usize>>,
+    /// For each member the conditions about it.
+    about: Vec<Vec<usize>>,
+    /// For each condition the members it is about that are not joined yet: how many, and the sum of their indexes, which is the last one's.
+    missing: Vec<(usize, usize)>,
+}
+
+impl Progress {
+    fn new(members: usize, conditions: &[Condition]) -> Progress {
+        let mut about = vec![Vec::new(); members];
+        for (c, condition) in conditions.iter().enumerate() {
+            condition.about.iter().for_each(|i| about[*i].push(c));
+        }
+        let missing = conditions.iter().map(|c| (c.about.len(), c.about.iter().sum())).collect();
+        Progress { ready: vec![Vec::new(); members], about, missing }
+    }
+
+    fn join(&mut self, member: usize, conditions: &[Condition]) {
+        for c in std::mem::take(&mut self.about[member]) {
+            debug_assert!(conditions[c].about.contains(&member));
+            let (count, sum) = &mut self.missing[c];
+            *count -= 1;
+            *sum -= member;
+            if *count == 1 {
+                let waiting = &mut self.ready[*sum];
+                waiting.insert(waiting.partition_point(|earlier| *earlier < c), c);
+            }
+        }
+    }
 }
 
 /// The order grown from a member, and its cost: the rows that pass between the joins, and what lateral members cost for each row.
-fn grow(start: usize, members: &[Member], conditions: &[Condition]) -> (f64, Vec<usize>) {
+fn grow(start: usize, members: &[Member], conditions: &[Condition], cx: &PlanCx<'_>) -> Result<(f64, Vec<usize>)> {
     let (mut rows, mut cost) = (members[start].rows, 0.0);
     let (mut joined, mut sequence) = (BTreeSet::from([start]), vec![start]);
+    let mut progress = Progress::new(members.len(), conditions);
+    progress.join(start, conditions);
     while joined.len() < members.len() {
+        cx.session.check_cancel()?;
         let mut best: Option<(bool, f64, usize)> = None;
         for (i, member) in members.iter().enumerate() {
             if joined.contains(&i) || !member.needs.is_subset(&joined) {
                 continue;
             }
-            let (mut connected, mut result) = (!member.needs.is_empty(), rows * member.rows);
-            for c in conditions.iter().filter(|c| applies(c, &joined, i)) {
-                connected = true;
-                result *= c.selectivity;
-            }
+            let ready = &progress.ready[i];
+            let connected = !member.needs.is_empty() || !ready.is_empty();
+            let result = ready.iter().fold(rows * member.rows, |rows, c| rows * conditions[*c].selectivity);
             let better = best.is_none_or(|(was_connected, was_rows, _)| {
                 (connected && !was_connected) || (connected == was_connected && result < was_rows)
             });
@@ -164,14 +209,10 @@ fn grow(start: usize, members: &[Member], conditions: &[Condition]) -> (f64, Vec
         rows = result.max(1.0);
         cost += rows;
         joined.insert(next);
+        progress.join(next, conditions);
         sequence.push(next);
     }
     // What could not be placed comes last, in the order of FROM.
     sequence.extend((0..members.len()).filter(|i| !joined.contains(i)));
-    (cost, sequence)
-}
-
-/// Whether a condition, not used yet, is about `next` and otherwise only about members already joined.
-fn applies(c: &Condition, joined: &BTreeSet<usize>, next: usize) -> bool {
-    c.pred.is_some() && c.about.contains(&next) && c.about.iter().all(|i| *i == next || joined.contains(i))
+    Ok((cost, sequence))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::logical::{ColId, Lp, Op, Planner};
+use super::logical::{ColId, Guess, Lp, Op, Planner};
 use super::node::JoinType;
 use crate::ir::Expr;
 
@@ -50,7 +50,7 @@ impl Planner<'_> {
                 let input = self.prune(*input, &self.with_uses(&Needed::new(), exprs.iter().map(|(_, e)| e)));
                 Lp { op: Op::ProjectSet { input: Box::new(input), exprs }, cols }
             }
-            Op::Join { kind, left, right, on, lateral } => {
+            Op::Join { kind, left, right, on, lateral, .. } => {
                 let mut below = self.with_uses(needed, on.iter());
                 if lateral {
                     below.extend(self.free(&right));
@@ -61,7 +61,17 @@ impl Planner<'_> {
                     JoinType::Semi | JoinType::Anti => left.cols.clone(),
                     _ => left.cols.iter().chain(&right.cols).copied().collect(),
                 };
-                Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on, lateral }, cols }
+                Lp {
+                    op: Op::Join {
+                        kind,
+                        left: Box::new(left),
+                        right: Box::new(right),
+                        on,
+                        lateral,
+                        guess: Guess::default(),
+                    },
+                    cols,
+                }
             }
             Op::Aggregate { input, keys, sets, mut aggs, mut grouping } => {
                 aggs.retain(|(id, _)| needed.contains(id));

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::expr::{as_column, is_never, rejects_nulls, substitute};
-use super::logical::{ColId, Lp, Op, Planner};
+use super::logical::{ColId, Guess, Lp, Op, Planner};
 use super::node::JoinType;
 use crate::error::Result;
 use crate::ir::{Expr, ExprKind, SetOp};
@@ -20,6 +20,7 @@ pub(crate) fn optimize(planner: &mut Planner<'_>, lp: Lp) -> Result<Lp> {
 impl Planner<'_> {
     /// Applies conditions to a relation and rewrites it.
     pub(crate) fn push(&mut self, lp: Lp, mut preds: Vec<Expr>) -> Result<Lp> {
+        self.cx.session.check_cancel()?;
         if preds.iter().any(is_never) {
             return Ok(self.nothing(lp));
         }
@@ -56,7 +57,7 @@ impl Planner<'_> {
                 let input = self.push_filter(*input, down)?;
                 Lp { op: Op::Project { input: Box::new(input), exprs }, cols }.filtered(up)
             }
-            Op::Join { kind, left, right, on, lateral } => {
+            Op::Join { kind, left, right, on, lateral, .. } => {
                 return self.push_join(kind, *left, *right, on, lateral, preds, cols);
             }
             Op::Aggregate { input, keys, sets, aggs, grouping } => {
@@ -186,7 +187,14 @@ impl Planner<'_> {
         let mut lp = input.filtered(rest);
         for (kind, right, on) in joins {
             lp = Lp {
-                op: Op::Join { kind, left: Box::new(lp), right: Box::new(right), on, lateral: false },
+                op: Op::Join {
+                    kind,
+                    left: Box::new(lp),
+                    right: Box::new(right),
+                    on,
+                    lateral: false,
+                    guess: Guess::default(),
+                },
                 cols: cols.clone(),
             };
         }
@@ -261,13 +269,33 @@ impl Planner<'_> {
                 } else {
                     (self.push_filter(left, to_inner)?, self.push_filter(right, to_outer)?)
                 };
-                Ok(Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on: stay, lateral }, cols }
-                    .filtered(above))
+                Ok(Lp {
+                    op: Op::Join {
+                        kind,
+                        left: Box::new(left),
+                        right: Box::new(right),
+                        on: stay,
+                        lateral,
+                        guess: Guess::default(),
+                    },
+                    cols,
+                }
+                .filtered(above))
             }
             JoinType::Full => {
                 let (left, right) = (self.push(left, Vec::new())?, self.push(right, Vec::new())?);
-                Ok(Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on, lateral }, cols }
-                    .filtered(preds))
+                Ok(Lp {
+                    op: Op::Join {
+                        kind,
+                        left: Box::new(left),
+                        right: Box::new(right),
+                        on,
+                        lateral,
+                        guess: Guess::default(),
+                    },
+                    cols,
+                }
+                .filtered(preds))
             }
             JoinType::Semi | JoinType::Anti => {
                 let (mut to_right, mut stay) = (Vec::new(), Vec::new());
@@ -279,7 +307,17 @@ impl Planner<'_> {
                     }
                 }
                 let (left, right) = (self.push_filter(left, preds)?, self.push_filter(right, to_right)?);
-                Ok(Lp { op: Op::Join { kind, left: Box::new(left), right: Box::new(right), on: stay, lateral }, cols })
+                Ok(Lp {
+                    op: Op::Join {
+                        kind,
+                        left: Box::new(left),
+                        right: Box::new(right),
+                        on: stay,
+                        lateral,
+                        guess: Guess::default(),
+                    },
+                    cols,
+                })
             }
         }
     }
@@ -448,7 +486,7 @@ impl Planner<'_> {
                 let lp = Lp { op: Op::Project { input: Box::new(inner), exprs }, cols };
                 (!takes(self, &lp)).then_some(lp)
             }
-            Op::Join { kind: JoinType::Inner, left, right, on: conditions, lateral: false } => {
+            Op::Join { kind: JoinType::Inner, left, right, on: conditions, lateral: false, .. } => {
                 let (out, stay): (Vec<_>, Vec<_>) =
                     conditions.into_iter().partition(|p| self.used(p).iter().any(|id| outer.contains(id)));
                 if out.iter().any(|p| self.volatile(p)) {
@@ -465,6 +503,7 @@ impl Planner<'_> {
                         right: Box::new(right),
                         on: stay,
                         lateral: false,
+                        guess: Guess::default(),
                     },
                     cols,
                 })

@@ -87,7 +87,7 @@ impl Session {
             self.statements.remove(name);
         }
         let held = self.instance.memory().reserve("A prepared statement", memory::of_text(sql))?;
-        let statement = one_statement(sql)?;
+        let statement = one_statement(&self.shared.cancel, sql)?;
         if !name.is_empty() && self.statements.contains_key(name) {
             return Err(duplicate(name));
         }

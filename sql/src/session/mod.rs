@@ -170,7 +170,8 @@ impl Session {
     pub fn simple(&mut self, sql: &str) -> Result<()> {
         self.active = Active::None;
         self.script = None;
-        match parse::parse(sql) {
+        self.start_clock();
+        match parse::parse_unless(&self.shared.cancel, sql) {
             Ok(statements) => {
                 let statements = VecDeque::from(statements);
                 self.script = Some(Script { single: statements.len() == 1, empty: statements.is_empty(), statements });
@@ -376,8 +377,8 @@ impl Session {
 }
 
 /// 42601 for several statements where one is allowed.
-fn one_statement(sql: &str) -> Result<Option<ast::Statement>> {
-    let mut statements = parse::parse(sql)?;
+fn one_statement(cancel: &CancelFlag, sql: &str) -> Result<Option<ast::Statement>> {
+    let mut statements = parse::parse_unless(cancel, sql)?;
     if statements.len() > 1 {
         return Err(SqlError::new(state::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
     }
