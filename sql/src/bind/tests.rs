@@ -432,3 +432,20 @@ fn binding_fits_a_sessions_stack() {
     let out = on_session_stack(joins);
     assert!(out.starts_with("54001") || out == "?column?:integer", "{out}");
 }
+
+#[test]
+fn reading_binding_and_planning_stop_when_told() {
+    let catalog = Arc::new(catalog());
+    let session = session(&catalog);
+    let past = Past { now: catalog.clone() };
+    let params = ParamTypes::none();
+    let env =
+        BindEnv { catalog, search_path: vec![PG_CATALOG, PUBLIC], params: &params, resolver: &past, session: &session };
+    let sql = "select 1 from emp";
+    let statements = crate::parse::parse_unless(&session.cancel, sql).unwrap();
+    let Ok(Bound::Query(rel)) = bind(&statements[0], &env) else { panic!("{sql} is a query") };
+    session.cancel.raise(SqlError::new(state::QUERY_CANCELED, "stop"));
+    assert_eq!(crate::parse::parse_unless(&session.cancel, sql).unwrap_err().message(), "stop");
+    assert_eq!(bind(&statements[0], &env).unwrap_err().message(), "stop");
+    assert!(crate::plan::plan(rel, &crate::plan::PlanCx::new(&session)).is_err_and(|e| e.message() == "stop"));
+}

@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod faults;
+mod limits;
 mod memory;
 mod protocol;
 mod scripts;
