@@ -12,7 +12,7 @@ pgbee: a PostgreSQL server whose tables are Hyperbees, signed logs that anyone c
 
 usage: pgbee serve    [options]              run the server
        pgbee key      [DATABASE] [options]   print the key that replicas follow
-       pgbee verify   [DATABASE] [options]   re-hash a database's log against its signed root
+       pgbee verify   [DATABASE] [options]   re-hash a database's log against its signed root, and walk its tree
        pgbee password [ROLE] [options]       set a role's password, read from standard input; an empty one removes it
        pgbee help | version
 
@@ -57,12 +57,13 @@ pub fn failed(message: impl std::fmt::Display) -> Failure {
 /// # Errors
 /// Code 2 for a command line that makes no sense, 1 for what went wrong.
 pub fn run(arguments: &[String]) -> Result<(), Failure> {
+    let asks_help = arguments.iter().any(|word| word == "--help" || word == "-h");
     let (command, rest) = match arguments.split_first() {
-        None => ("help", arguments),
-        Some((first, rest)) => (first.as_str(), rest),
+        Some((first, rest)) if !asks_help => (first.as_str(), rest),
+        _ => ("help", arguments),
     };
     match command {
-        "help" | "--help" | "-h" => {
+        "help" => {
             print(HELP);
             return Ok(());
         }
