@@ -32,6 +32,7 @@ pub(crate) type BoxOperator = Box<dyn Operator>;
 pub(crate) fn open_node(node: &Arc<Node>, env: &Env<'_>) -> Result<BoxOperator> {
     let operator: BoxOperator = match &node.kind {
         NodeKind::Values(rows) => Box::new(source::Values::new(rows.clone(), node.width)),
+        NodeKind::Constants(values) => Box::new(source::Constants::new(values.clone(), node.width)),
         NodeKind::Scan(scan) => Box::new(scan::Scan::new(scan.clone())),
         NodeKind::Virtual(n) => Box::new(source::Virtual::new(n.clone())),
         NodeKind::Function(n) => Box::new(source::Function::new(n.clone(), node.width)),

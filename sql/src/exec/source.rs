@@ -47,6 +47,34 @@ impl Operator for Values {
     }
 }
 
+/// Many rows of constants.
+pub(crate) struct Constants {
+    values: Arc<[Datum]>,
+    width: usize,
+    at: usize,
+}
+
+impl Constants {
+    pub fn new(values: Arc<[Datum]>, width: usize) -> Constants {
+        Constants { values, width, at: 0 }
+    }
+}
+
+impl Operator for Constants {
+    fn next(&mut self, _: &Env<'_>, out: &mut Batch) -> Result<bool> {
+        out.reset(self.width);
+        while self.at < self.values.len() && !out.is_full() {
+            out.push(&self.values[self.at..self.at + self.width]);
+            self.at += self.width;
+        }
+        Ok(!out.is_empty())
+    }
+    fn rewind(&mut self) -> bool {
+        self.at = 0;
+        true
+    }
+}
+
 /// A relation made on the fly. Its iterator borrows the statement, so its rows (those wanted) are gathered at once.
 pub(crate) struct Virtual {
     node: Arc<VirtualNode>,

@@ -666,3 +666,13 @@ fn a_plan_runs_again_with_other_parameters() {
         assert_eq!(rows.first().map(|r| value::integer(&r[1]).unwrap()), expected);
     }
 }
+
+#[test]
+fn many_rows_of_constants_are_kept_as_values() {
+    let rel = values(&(0..100).map(|i| (Some(i), None)).collect::<Vec<_>>());
+    let plan = plan(rel, &PlanCx::new(&cx(1 << 20).session)).unwrap();
+    let crate::plan::node::NodeKind::Constants(values) = &plan.root.kind else { panic!("expressions") };
+    assert_eq!(values.len(), 200);
+    let rows = open(&Arc::new(plan), Arc::new(cx(1 << 20))).unwrap().collect().unwrap();
+    assert!(rows.len() == 100 && value::integer(&rows[99][0]) == Some(99) && rows[99][1].is_null());
+}

@@ -235,12 +235,16 @@ impl Planner<'_> {
                     if self.recursing.contains(&id) { Op::WorkScan { id, name } } else { Op::CteScan { id, name } };
                 Lp { op, cols }
             }
-            RelKind::Dml(dml) => {
-                let source = match &dml.kind {
-                    DmlKind::Insert { source, .. }
-                    | DmlKind::Update { source, .. }
-                    | DmlKind::Delete { source, .. } => self.build(source.clone(), scope)?,
+            RelKind::Dml(mut dml) => {
+                let source = match &mut Arc::make_mut(&mut dml).kind {
+                    // Nobody asks for it again, and it may be all rows of a load.
+                    DmlKind::Insert { source, .. } => {
+                        let schema = source.schema.clone();
+                        std::mem::replace(source, Rel { kind: RelKind::Values(Vec::new()), schema })
+                    }
+                    DmlKind::Update { source, .. } | DmlKind::Delete { source, .. } => source.clone(),
                 };
+                let source = self.build(source, scope)?;
                 let cols = schema.iter().map(|f| self.column(&f.name, f.ty)).collect();
                 Lp { op: Op::Dml { dml, source: Box::new(source) }, cols }
             }

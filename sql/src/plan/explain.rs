@@ -173,7 +173,7 @@ impl Explain<'_> {
         match &node.kind {
             NodeKind::Values(rows) if rows.len() == 1 => "Result".to_owned(),
             NodeKind::Values(rows) if rows.is_empty() => "Result".to_owned(),
-            NodeKind::Values(_) => "Values Scan on \"*VALUES*\"".to_owned(),
+            NodeKind::Values(_) | NodeKind::Constants(_) => "Values Scan on \"*VALUES*\"".to_owned(),
             NodeKind::Scan(scan) => scan_title(scan),
             NodeKind::Virtual(v) => format!("Seq Scan on {}", identifier(&v.alias)),
             NodeKind::Function(f) => {

@@ -17,7 +17,7 @@ use super::node::{
 };
 use crate::error::{Result, SqlError};
 use crate::ir::{AggCall, Expr, ExprKind, SortKey};
-use crate::types::Type;
+use crate::types::{Datum, Type};
 
 /// A lowered relation.
 pub(crate) struct Low {
@@ -95,9 +95,15 @@ impl Planner<'_> {
         let rows = self.rows(lp);
         match &lp.op {
             Op::Values { rows: values } => {
-                let scope = Scope { columns: &[], up };
-                let progs = values.iter().map(|row| self.progs(row, &scope)).collect::<Result<Vec<_>>>()?;
-                let node = self.node(NodeKind::Values(Arc::new(progs)), &lp.cols, rows, 0.0, rows * 0.01);
+                let kind = match constants(values) {
+                    Some(values) => NodeKind::Constants(values),
+                    None => {
+                        let scope = Scope { columns: &[], up };
+                        let progs = values.iter().map(|row| self.progs(row, &scope)).collect::<Result<Vec<_>>>()?;
+                        NodeKind::Values(Arc::new(progs))
+                    }
+                };
+                let node = self.node(kind, &lp.cols, rows, 0.0, rows * 0.01);
                 Ok(Low {
                     node,
                     layout: lp.cols.clone(),
@@ -624,4 +630,16 @@ impl Planner<'_> {
 /// About how many bytes a value of a type takes on the wire of other systems: what EXPLAIN calls width.
 fn type_bytes(ty: Type) -> usize {
     ty.info().map_or(32, |info| usize::try_from(info.len).ok().filter(|n| *n > 0).unwrap_or(32))
+}
+
+/// The values of many rows of constants: expressions of each would be ten times as large.
+fn constants(rows: &[Vec<Expr>]) -> Option<Arc<[Datum]>> {
+    let constant = |e: &Expr| match &e.kind {
+        ExprKind::Const(d) => Some(d.clone()),
+        _ => None,
+    };
+    if rows.len() < 16 || rows[0].is_empty() {
+        return None;
+    }
+    rows.iter().flatten().map(constant).collect()
 }

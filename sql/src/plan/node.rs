@@ -12,7 +12,7 @@ use crate::exec::code::{Call, Code, CompareOp};
 use crate::exec::value::KeyOrder;
 use crate::functions::registry::{AggregateFn, SetFn, WindowFn};
 use crate::ir::{AsOf, Dml, Expr, Field, FrameExclude, FrameUnit, SetOp};
-use crate::types::{Type, TypeMod};
+use crate::types::{Datum, Type, TypeMod};
 
 use super::logical::ColumnNames;
 
@@ -68,6 +68,8 @@ pub struct Prog {
 pub enum NodeKind {
     /// Literal rows.
     Values(Arc<Vec<Vec<Prog>>>),
+    /// Many rows of constants: their values, row by row.
+    Constants(Arc<[Datum]>),
     /// A stored table.
     Scan(Arc<ScanNode>),
     /// A relation made on the fly.
@@ -514,6 +516,7 @@ impl Node {
             NodeKind::With(n) => vec![&n.body],
             NodeKind::Dml(n) => vec![&n.source],
             NodeKind::Values(_)
+            | NodeKind::Constants(_)
             | NodeKind::Scan(_)
             | NodeKind::Virtual(_)
             | NodeKind::Function(_)

@@ -52,7 +52,7 @@ use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
-use crate::memory::Account;
+use crate::memory::{self, Account, Reservation};
 use crate::parse::{self, ast};
 use crate::write::TxnHandle;
 pub use crate::write::copy::CopyPiece;
@@ -96,6 +96,8 @@ struct Script {
     single: bool,
     /// It has no statement at all.
     empty: bool,
+    /// What its text becomes.
+    _held: Reservation,
 }
 
 /// A result that is being fetched.
@@ -171,10 +173,16 @@ impl Session {
         self.active = Active::None;
         self.script = None;
         self.start_clock();
-        match parse::parse_unless(&self.shared.cancel, sql) {
-            Ok(statements) => {
+        let held = self.instance.memory().reserve("A statement's text", memory::of_text(sql));
+        match held.and_then(|held| Ok((parse::parse_unless(&self.shared.cancel, sql)?, held))) {
+            Ok((statements, held)) => {
                 let statements = VecDeque::from(statements);
-                self.script = Some(Script { single: statements.len() == 1, empty: statements.is_empty(), statements });
+                self.script = Some(Script {
+                    single: statements.len() == 1,
+                    empty: statements.is_empty(),
+                    statements,
+                    _held: held,
+                });
                 Ok(())
             }
             Err(e) => {

@@ -356,3 +356,19 @@ fn a_join_by_one_value_takes_its_table_in_pieces() {
         instance.memory().peak()
     );
 }
+
+#[test]
+fn text_is_reserved_before_it_is_parsed() {
+    let options = InstanceOptions { cache_bytes: 16 << 20, memory_bytes: 8 << 20, ..InstanceOptions::default() };
+    let instance = Instance::in_memory(options).unwrap();
+    let mut s = connect(&instance);
+    show(&mut s, "create table t (a int, b text)");
+    let rows = |n: usize| (0..n).map(|i| format!("({i}, 'v{i}')")).collect::<Vec<_>>().join(", ");
+    assert_eq!(show(&mut s, &format!("insert into t values {}", rows(4000))), "INSERT 0 4000");
+    assert_eq!(out_of_memory(&mut s, &format!("insert into t values {}", rows(20_000))), "A statement's text");
+    // One long value costs little more than its bytes.
+    assert_eq!(show(&mut s, &format!("insert into t values (1, '{}')", "a b c ".repeat(200_000))), "INSERT 0 1");
+    assert!(s.parse("", &format!("insert into t values {}", rows(20_000)), &[]).is_err_and(|e| e.state() == "53200"));
+    s.sync().unwrap();
+    assert_eq!(instance.memory().used(), 0);
+}
