@@ -130,7 +130,7 @@ impl Recursion {
                 }
                 continue;
             }
-            if self.round.len() == 0 {
+            if self.round.is_empty() {
                 return Ok(false);
             }
             let round = std::mem::replace(&mut self.round, RowBuffer::new(out.width(), self.limit));

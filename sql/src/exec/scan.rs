@@ -114,7 +114,8 @@ impl Scan {
             if let Some(scan) = &mut state.scan {
                 // Nothing is known of the first entries; of later ones, that they are probably like those before.
                 let size = state.entry_bytes.max(largest);
-                let fit = if size == 0 { FIRST_ENTRIES } else { ((BATCH_BYTES - held) / size).clamp(1, MORE_ENTRIES) };
+                let room = (BATCH_BYTES - held).checked_div(size);
+                let fit = room.map_or(FIRST_ENTRIES, |n| n.clamp(1, MORE_ENTRIES));
                 let left = (count - self.entries.len()).min(fit);
                 let start = self.entries.len();
                 let read = scan.next_batch(&mut self.entries, left)?;
