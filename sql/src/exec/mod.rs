@@ -1,8 +1,9 @@
 //! Running a plan: operators that pull batches of rows from the ones below.
 //!
 //! Execution is synchronous and single-threaded a statement: a caller on a blocking-capable thread asks for the next batch. The
-//! only shared state of a statement is [`ExecCx`]. Every operator that can hold many rows (sort, hash, aggregate, CTE) counts its bytes and
-//! spills beyond `work_mem`.
+//! only shared state of a statement is [`ExecCx`]. Every operator that can hold many rows (sort, hash, aggregate, CTE, window) counts its bytes and
+//! spills beyond `work_mem`. What cannot be put on disk (an array being collected, the rows a recursion has seen) is reserved of the statement's
+//! [`Account`](crate::memory::Account) and fails with 53200 at its limit, so that no query ends the process.
 //!
 //! ```text
 //! plan::Physical --open--> Cursor --next_batch--> rows
@@ -11,7 +12,7 @@
 //! ```
 //!
 //! Rows travel in a [`batch::Batch`], one flat vector of values that is filled, read and filled again: an operator
-//! allocates nothing a row. A plan is never changed by running it; two sessions may run one plan at once.
+//! allocates nothing a row. A batch is full at 1024 rows or a megabyte of values. A plan is never changed by running it; two sessions may run one plan at once.
 
 mod aggregate;
 pub mod batch;
