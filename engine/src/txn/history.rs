@@ -99,6 +99,17 @@ pub struct HistoryItem {
     pub value: Option<Bytes>,
 }
 
+/// What [`History::step`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HistoryStep {
+    /// The next write.
+    Write(HistoryItem),
+    /// Up to 256 blocks were read, and no write is at hand yet.
+    Read,
+    /// There are no more writes.
+    End,
+}
+
 /// The writes to a range of keys, commit by commit, oldest first. Made by
 /// [`Snapshot::history`](super::Snapshot::history).
 pub struct History {
@@ -153,22 +164,37 @@ impl History {
     #[expect(clippy::should_implement_trait, reason = "an iterator ends at an error, this resumes")]
     pub fn next(&mut self) -> Result<Option<HistoryItem>> {
         loop {
-            if let Some(item) = self.ready.pop_front() {
-                return Ok(Some(item));
-            }
-            let is_much = self.held_back_bytes >= History::HELD_BACK_BYTES;
-            if is_much || self.unattributed.len() >= History::HELD_BACK {
-                self.look_up_commit()?;
-            } else if self.next < self.end {
-                self.read_on()?;
-            } else {
-                // Only a bee without commit records ends like this.
-                self.give_up_attributing();
-                if self.ready.is_empty() {
-                    return Ok(None);
-                }
+            match self.step()? {
+                HistoryStep::Write(item) => return Ok(Some(item)),
+                HistoryStep::Read => {}
+                HistoryStep::End => return Ok(None),
             }
         }
+    }
+
+    /// The next write if it is at hand, else one read towards it: for a caller who wants to be able to stop where many
+    /// blocks are of other keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`History::next`].
+    pub fn step(&mut self) -> Result<HistoryStep> {
+        if let Some(item) = self.ready.pop_front() {
+            return Ok(HistoryStep::Write(item));
+        }
+        let is_much = self.held_back_bytes >= History::HELD_BACK_BYTES;
+        if is_much || self.unattributed.len() >= History::HELD_BACK {
+            self.look_up_commit()?;
+        } else if self.next < self.end {
+            self.read_on()?;
+        } else {
+            // Only a bee without commit records ends like this.
+            self.give_up_attributing();
+            if self.ready.is_empty() {
+                return Ok(HistoryStep::End);
+            }
+        }
+        Ok(HistoryStep::Read)
     }
 
     fn read_on(&mut self) -> Result<()> {

@@ -73,7 +73,7 @@ mod writes;
 
 pub use commit::CommitInfo;
 pub use database::{Database, Options};
-pub use history::{Commits, History, HistoryItem};
+pub use history::{Commits, History, HistoryItem, HistoryStep};
 pub use news::Subscription;
 pub use record::{CommitRecord, KEY as COMMIT_RECORD_KEY};
 pub use snapshot::{Scan, Snapshot};

@@ -20,6 +20,14 @@ impl Binder<'_> {
                 let val = self.as_of_value(e)?;
                 let pos = val.pos;
                 self.relative |= !matches!(val.e.kind, ExprKind::Const(_));
+                // Not by an assignment's rules: those would round 3.5.
+                if !matches!(val.ty(), Type::UNKNOWN | Type::INT2 | Type::INT4 | Type::INT8) {
+                    return error(
+                        state::DATATYPE_MISMATCH,
+                        pos,
+                        format!("argument of AS OF VERSION must be an integer, not type {}", val.ty().sql_name()),
+                    );
+                }
                 let e = self.argument_of(val, Type::INT8, "AS OF VERSION")?;
                 match require(&e, self.env.session, "AS OF VERSION with a value").at_pos(pos)? {
                     Datum::Int8(version) if version >= 0 => Ok(version as u64),

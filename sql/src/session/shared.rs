@@ -13,6 +13,7 @@ use super::instance::Db;
 use super::outcome::Notice;
 use super::settings::{IsolationLevel, Settings};
 use crate::bind::AsOfResolver;
+use crate::catalog::bee_views::not_a_version;
 use crate::catalog::ddl::DdlHost;
 use crate::catalog::schema::Relation;
 use crate::catalog::{Catalog, Sequence};
@@ -99,29 +100,19 @@ impl Shared {
         sequences.last.insert(oid, value);
         sequences.latest = Some(oid);
     }
-    /// The snapshot of a version.
+    /// The snapshot of a version. To the engine the lengths before the first commit are versions too, of an empty bee; a database has none there.
     pub fn snapshot_at(&self, version: u64) -> Result<Snapshot> {
-        self.db.database.snapshot_at(Version(version)).map_err(|e| self.not_a_version(e, &version.to_string()))
+        let database = &self.db.database;
+        let asked = version.to_string();
+        if version <= 1 && database.first_commit()?.is_some() {
+            return Err(not_a_version(database, &self.db.name, &asked, database.snapshot().version()));
+        }
+        database.snapshot_at(Version(version)).map_err(|e| self.not_a_version(e, &asked))
     }
     /// 22023 with the valid range of versions and times.
     fn not_a_version(&self, error: EngineError, asked: &str) -> SqlError {
         let EngineError::NotAVersion { newest, .. } = error else { return error.into() };
-        let message = format!("{asked} is not a version of database \"{}\"", self.db.name);
-        let range = match self.db.database.first_commit() {
-            Ok(Some(first)) => {
-                let oldest = crate::types::io::to_text(
-                    &crate::types::Datum::TimestampTz(sql_micros(first.time_micros)),
-                    crate::types::Type::TIMESTAMPTZ,
-                    crate::codec::row::storage_cx(),
-                );
-                format!(
-                    "Versions go from {} (committed at {oldest}) to {newest}; each is the end of a commit.",
-                    first.version
-                )
-            }
-            _ => "The database has no version yet.".to_owned(),
-        };
-        SqlError::new(state::INVALID_PARAMETER_VALUE, message).detail(range)
+        not_a_version(&self.db.database, &self.db.name, asked, newest)
     }
     /// The version that a value of bee.as_of names; None for an empty one.
     pub fn parse_as_of(&self, text: &str, catalog: &Catalog) -> Result<Option<u64>> {

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use pgbee_engine::Version;
 use pgbee_engine::bee::Direction;
-use pgbee_engine::txn::{self, CommitRecord};
+use pgbee_engine::txn::{self, CommitRecord, Database};
 
 use super::{Rows, field};
 use crate::catalog::PG_CATALOG;
 use crate::catalog::schema::VirtualTable;
-use crate::error::Result;
+use crate::codec::row::storage_cx;
+use crate::error::{Result, SqlError, state};
 use crate::exec::ExecCx;
 use crate::ir::Field;
-use crate::types::{Datum, Row, Type};
+use crate::types::{Datum, Row, Type, io};
 
 /// Microseconds from 1970-01-01, where the engine counts from, to 2000-01-01, where SQL does.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -20,6 +21,22 @@ const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// A commit's time as a timestamptz.
 pub(super) fn committed_at(unix_micros: i64) -> Datum {
     Datum::TimestampTz(unix_micros.saturating_sub(EPOCH_MICROS))
+}
+
+/// 22023 for what is no version of a database, with those there are: from its first commit to `newest`.
+pub(crate) fn not_a_version(database: &Database, name: &str, asked: &str, newest: Version) -> SqlError {
+    let range = match database.first_commit() {
+        Ok(Some(first)) => {
+            let oldest = io::to_text(&committed_at(first.time_micros), Type::TIMESTAMPTZ, storage_cx());
+            format!(
+                "Versions go from {} (committed at {oldest}) to {newest}; each is the end of a commit.",
+                first.version
+            )
+        }
+        _ => "The database has no version yet.".to_owned(),
+    };
+    SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of database \"{name}\""))
+        .detail(range)
 }
 
 /// Every commit the statement's version contains.

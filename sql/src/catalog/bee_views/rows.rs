@@ -1,61 +1,84 @@
 //! Rows of a table at other versions: each read with the table's definition of its time and shown in today's columns.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pgbee_engine::Version;
-use pgbee_engine::bee;
-use pgbee_engine::txn::{self, Database, HistoryItem, ReadView, Snapshot};
+use pgbee_engine::bee::{self, Direction, KeyRange};
+use pgbee_engine::txn::{self, Database, HistoryItem, HistoryStep, ReadView, Scan, Snapshot};
 use rustc_hash::FxHashMap;
 
-use super::commits::committed_at;
+use super::commits::{self, committed_at};
 use crate::catalog::Relation;
 use crate::catalog::load;
-use crate::catalog::schema::Table;
+use crate::catalog::schema::{Column, Table};
 use crate::codec::keyspace::table_range;
 use crate::codec::row::storage_cx;
 use crate::codec::{Decoder, RowKeyCodec};
-use crate::error::{Result, SqlError, state};
+use crate::error::{Result, SqlError};
 use crate::exec::ExecCx;
 use crate::functions::SessionCx;
-use crate::types::{Datum, Row, Type, TypeMod, io};
+use crate::types::{Datum, Row, Type, io};
 
-/// Where one of today's columns stood in a row then, and the conversion from its type then if that was another one. None: it was not there.
-type Place = Option<(usize, Option<(Type, TypeMod)>)>;
+/// Where one of today's columns stood in a row then, and what its type was then if that was another one. None: it was not there.
+type Place = Option<(usize, Option<Type>)>;
 
 /// Reads rows of one definition of a table into the columns of today's.
 struct Reader {
     decoder: Decoder,
+    now: Arc<Table>,
     /// For each of today's columns.
     columns: Vec<Place>,
     /// The key of the only row that is wanted, when the query tells one.
     key: Option<Vec<u8>>,
+    /// What rows are found by, for telling when that changed.
+    key_columns: Vec<i16>,
 }
 
 impl Reader {
-    fn new(then: &Table, now: &Table, keys: &[(i16, Type, Datum)]) -> Reader {
-        let column = |c: &crate::catalog::schema::Column| {
+    fn new(then: &Table, now: &Arc<Table>, keys: &[(i16, Type, Datum)]) -> Reader {
+        let column = |c: &Column| {
             let at = then.position(c.attnum)?;
             let old = then.columns().nth(at)?.type_mod();
-            Some((at, (old.ty != Type(c.ty)).then(|| (old.ty, c.type_mod()))))
+            Some((at, (old.ty != Type(c.ty)).then_some(old.ty)))
         };
         Reader {
             decoder: Decoder::all(then),
+            now: now.clone(),
             columns: now.columns().map(column).collect(),
             key: wanted_key(then, keys),
+            key_columns: then.primary_key.as_ref().map_or_else(Vec::new, |k| k.columns.clone()),
         }
     }
-    fn read(&self, bytes: &[u8]) -> Result<Row> {
+    /// A row as it was at a version, in today's columns.
+    ///
+    /// # Errors
+    /// 0A000 for a value that its column's type of today cannot show: NULL would say that there was none.
+    fn read(&self, bytes: &[u8], version: Version) -> Result<Row> {
         let old = self.decoder.decode(bytes)?;
-        let value = |place: &Place| match place {
-            None => Datum::Null,
-            Some((at, None)) => old[*at].clone(),
-            Some((at, Some(_))) if old[*at].is_null() => Datum::Null,
-            Some((at, Some((from, to)))) => {
-                io::text_in(&io::to_text(&old[*at], *from, storage_cx()), *to, storage_cx()).unwrap_or_default()
+        let value = |(place, column): (&Place, &Column)| match place {
+            None => Ok(Datum::Null),
+            Some((at, None)) => Ok(old[*at].clone()),
+            Some((at, Some(_))) if old[*at].is_null() => Ok(Datum::Null),
+            Some((at, Some(from))) => {
+                let text = io::to_text(&old[*at], *from, storage_cx());
+                io::text_in(&text, column.type_mod(), storage_cx()).map_err(|e| unshowable(column, *from, version, &e))
             }
         };
-        Ok(self.columns.iter().map(value).collect())
+        self.columns.iter().zip(self.now.columns()).map(value).collect()
     }
+}
+
+fn unshowable(column: &Column, from: Type, version: Version, why: &SqlError) -> SqlError {
+    SqlError::unsupported(format_args!(
+        "showing a value that column \"{}\" had at version {version}, when its type was {}, as {}",
+        column.name,
+        from.sql_name(),
+        Type(column.ty).sql_name()
+    ))
+    .detail(why.message().to_owned())
+    .hint(format!("AS OF VERSION {version} reads the table as it was."))
 }
 
 /// The key of the row with these primary key values; None if they are not all known, or were of another type.
@@ -119,14 +142,19 @@ impl Readers {
     }
 }
 
-/// Refuses a version that the statement does not see.
-fn check_range(version: u64, cx: &ExecCx) -> Result<Version> {
+/// The snapshot of a version between which changes are shown; 0 is before all. Refuses one that the statement does not see, and what is not the
+/// end of a commit: half of one would be told as a whole.
+fn snapshot_at(version: u64, cx: &ExecCx) -> Result<Snapshot> {
     let newest = cx.view.version();
-    if version <= newest.0 {
-        return Ok(Version(version));
+    let no_version =
+        || commits::not_a_version(&cx.database, &cx.session.database, &version.cast_signed().to_string(), newest);
+    if version == 1 || version > newest.0 {
+        return Err(no_version());
     }
-    let error = SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{version} is not a version of this database"));
-    Err(error.detail(format!("The newest version this statement can see is {newest}.")).hint("bee_commits lists them."))
+    cx.database.snapshot_at(Version(version)).map_err(|e| match e {
+        pgbee_engine::Error::NotAVersion { .. } => no_version(),
+        other => other.into(),
+    })
 }
 
 /// The rows of bee_history.
@@ -134,7 +162,20 @@ pub(super) struct History<'a> {
     session: &'a SessionCx,
     items: Option<txn::History>,
     readers: Readers,
+    /// What the rows are read from, for a commit that is read again.
+    view: Snapshot,
+    range: KeyRange,
+    /// The commit that changed what rows are found by, its deletes, then the rest.
+    rekeyed: Option<Rekeyed>,
     seen: u64,
+}
+
+/// A commit that gave the table another key: every row was deleted and inserted again, and is told in that order, though it was written in the
+/// order of keys.
+struct Rekeyed {
+    version: Version,
+    /// Two walks through the commit: one for the deletes, one for all others.
+    walks: VecDeque<(bool, txn::History)>,
 }
 
 impl<'a> History<'a> {
@@ -145,16 +186,15 @@ impl<'a> History<'a> {
         keys: Vec<(i16, Type, Datum)>,
         cx: &'a ExecCx,
     ) -> Result<History<'a>> {
-        let (from, to) = (check_range(from, cx)?, check_range(to, cx)?);
-        // Both must be ends of commits, else half a commit would be told as one. Version 0 is before all.
-        for version in [from, to] {
-            cx.database.snapshot_at(version)?;
-        }
-        let items = cx.view.snapshot().history(table_range(table.oid), from, to)?;
+        let (from, to) = (snapshot_at(from, cx)?.version(), snapshot_at(to, cx)?.version());
+        let (view, range) = (cx.view.snapshot().clone(), table_range(table.oid));
         Ok(History {
             session: &cx.session,
-            items: Some(items),
+            items: Some(view.history(range.clone(), from, to)?),
             readers: Readers::new(cx.database.clone(), table.clone(), keys),
+            view,
+            range,
+            rekeyed: None,
             seen: 0,
         })
     }
@@ -182,17 +222,56 @@ impl<'a> History<'a> {
             item.time_micros.map_or(Datum::Null, committed_at),
             Datum::text(op),
         ];
-        row.extend(reader.read(&bytes)?);
+        let at = if op == "delete" { item.base } else { item.version };
+        row.extend(reader.read(&bytes, at)?);
         Ok(Some(row))
     }
+
+    /// The next write to be told, commits that changed the key in their own order.
+    fn next_item(&mut self) -> Result<Option<HistoryItem>> {
+        loop {
+            if let Some(rekeyed) = &mut self.rekeyed
+                && let Some((deletes, walk)) = rekeyed.walks.front_mut()
+            {
+                match walk.step()? {
+                    HistoryStep::Write(item) if item.value.is_none() == *deletes => return Ok(Some(item)),
+                    HistoryStep::Write(_) => {}
+                    HistoryStep::Read => self.session.check_cancel()?,
+                    HistoryStep::End => drop(rekeyed.walks.pop_front()),
+                }
+                continue;
+            }
+            let Some(items) = &mut self.items else { return Ok(None) };
+            let item = match items.step()? {
+                HistoryStep::Write(item) => item,
+                HistoryStep::Read => {
+                    self.session.check_cancel()?;
+                    continue;
+                }
+                HistoryStep::End => return Ok(None),
+            };
+            // Told already, by the walks of its own.
+            if self.rekeyed.as_ref().is_some_and(|r| r.version == item.version) {
+                continue;
+            }
+            let key_of = |r: Option<Arc<Reader>>| r.map(|r| r.key_columns.clone());
+            let (after, before) = (key_of(self.readers.at(item.version)?.1), key_of(self.readers.at(item.base)?.1));
+            if after.is_none() || before.is_none() || after == before {
+                return Ok(Some(item));
+            }
+            let walk = || self.view.history(self.range.clone(), item.base, item.version);
+            let walks = [(true, walk()?), (false, walk()?)].into();
+            self.rekeyed = Some(Rekeyed { version: item.version, walks });
+        }
+    }
+
     fn find(&mut self) -> Result<Option<Row>> {
         loop {
             self.seen += 1;
             if self.seen.is_multiple_of(256) {
                 self.session.check_cancel()?;
             }
-            let Some(items) = &mut self.items else { return Ok(None) };
-            let Some(item) = items.next()? else { return Ok(None) };
+            let Some(item) = self.next_item()? else { return Ok(None) };
             if let Some(row) = self.show(&item)? {
                 return Ok(Some(row));
             }
@@ -215,24 +294,96 @@ impl Iterator for History<'_> {
 /// The rows of bee_diff.
 pub(super) struct Diff<'a> {
     session: &'a SessionCx,
-    differences: Option<bee::Diff>,
+    differences: Option<Differences>,
     /// `from` is the newer one: left and right change places.
     backward: bool,
     width: usize,
-    old: Option<Arc<Reader>>,
-    new: Option<Arc<Reader>>,
+    old: Side,
+    new: Side,
     seen: u64,
+}
+
+/// A version and how rows are read there.
+struct Side {
+    version: Version,
+    reader: Option<Arc<Reader>>,
+}
+
+impl Side {
+    fn has(&self, column: usize) -> bool {
+        self.reader.as_ref().is_some_and(|r| r.columns[column].is_some())
+    }
+    fn read(&self, bytes: Option<&Bytes>, width: usize) -> Result<Row> {
+        match (bytes, &self.reader) {
+            (Some(bytes), Some(reader)) => reader.read(bytes, self.version),
+            _ => Ok(vec![Datum::Null; width]),
+        }
+    }
+}
+
+/// Rows that may not be the same in the newer and the older version, by key.
+enum Differences {
+    /// Those written in between.
+    Written(bee::Diff),
+    /// All: a column came or went in between, and its value is not written in the rows that were there.
+    All { newer: Walk, older: Walk },
+}
+
+/// A scan, and the entry it is at.
+struct Walk {
+    scan: Scan,
+    at: Option<bee::Entry>,
+}
+
+impl Walk {
+    fn new(snapshot: &Snapshot, range: KeyRange) -> Result<Walk> {
+        let mut scan = snapshot.scan(range, Direction::Forward);
+        let at = scan.next()?;
+        Ok(Walk { scan, at })
+    }
+    /// The entry at hand if `take` says so; the walk goes on behind it.
+    fn take_if(&mut self, take: bool) -> Result<Option<bee::Entry>> {
+        if !take {
+            return Ok(None);
+        }
+        let next = self.scan.next()?;
+        Ok(std::mem::replace(&mut self.at, next))
+    }
+}
+
+impl Differences {
+    fn next(&mut self) -> Result<Option<bee::Difference>> {
+        match self {
+            Differences::Written(diff) => Ok(diff.next()?),
+            Differences::All { newer, older } => {
+                let (left, right) = match (&newer.at, &older.at) {
+                    (None, None) => return Ok(None),
+                    (Some(l), Some(r)) => (l.key <= r.key, r.key <= l.key),
+                    (l, r) => (l.is_some(), r.is_some()),
+                };
+                Ok(Some(bee::Difference { left: newer.take_if(left)?, right: older.take_if(right)? }))
+            }
+        }
+    }
 }
 
 impl<'a> Diff<'a> {
     pub fn new(table: &Arc<Table>, from: u64, to: u64, cx: &'a ExecCx) -> Result<Diff<'a>> {
-        let (from, to) = (check_range(from, cx)?, check_range(to, cx)?);
+        let (from, to) = (snapshot_at(from, cx)?.version(), snapshot_at(to, cx)?.version());
         let mut readers = Readers::new(cx.database.clone(), table.clone(), Vec::new());
-        let (from_snapshot, old) = readers.at(from)?;
-        let (to_snapshot, new) = readers.at(to)?;
+        let (from_snapshot, reader) = readers.at(from)?;
+        let old = Side { version: from, reader };
+        let (to_snapshot, reader) = readers.at(to)?;
+        let new = Side { version: to, reader };
         let backward = from > to;
         let (older, newer) = if backward { (&to_snapshot, &from_snapshot) } else { (&from_snapshot, &to_snapshot) };
-        let differences = newer.diff(older, table_range(table.oid));
+        let range = table_range(table.oid);
+        let both = old.reader.is_some() && new.reader.is_some();
+        let differences = if both && (0..table.width()).any(|c| old.has(c) != new.has(c)) {
+            Differences::All { newer: Walk::new(newer, range.clone())?, older: Walk::new(older, range)? }
+        } else {
+            Differences::Written(newer.diff(older, range))
+        };
         Ok(Diff {
             session: &cx.session,
             differences: Some(differences),
@@ -256,8 +407,12 @@ impl<'a> Diff<'a> {
                 if self.backward { (difference.left, difference.right) } else { (difference.right, difference.left) };
             let value = |e: bee::Entry| e.value.unwrap_or_default();
             let (old, new) = (old.map(value), new.map(value));
-            if old == new {
-                continue; // written again as it was
+            let (old_row, new_row) =
+                (self.old.read(old.as_ref(), self.width)?, self.new.read(new.as_ref(), self.width)?);
+            // Written again as it was; but a column may have come or gone whose value is in no row.
+            let came = |c: usize| self.old.has(c) != self.new.has(c) && old_row[c].is_null() != new_row[c].is_null();
+            if old == new && !(0..self.width).any(came) {
+                continue;
             }
             let op = match (&old, &new) {
                 (None, _) => "insert",
@@ -265,12 +420,8 @@ impl<'a> Diff<'a> {
                 _ => "update",
             };
             let mut row = vec![Datum::text(op)];
-            for (bytes, reader) in [(old, &self.old), (new, &self.new)] {
-                match (bytes, reader) {
-                    (Some(bytes), Some(reader)) => row.extend(reader.read(&bytes)?),
-                    _ => row.extend(std::iter::repeat_n(Datum::Null, self.width)),
-                }
-            }
+            row.extend(old_row);
+            row.extend(new_row);
             return Ok(Some(row));
         }
     }

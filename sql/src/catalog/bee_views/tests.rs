@@ -94,7 +94,7 @@ fn history_and_differences() {
     let db = Database::open(store.get_by_name("db").unwrap(), Cache::new(1 << 20), Options::default()).unwrap();
     let row = |id, v: &str| Some(vec![Datum::Int4(id), Datum::text(v)]);
     let first = table();
-    let v1 = commit(&db, Some(&first), &first, &[(1, row(1, "10")), (2, row(2, "x"))]);
+    let v1 = commit(&db, Some(&first), &first, &[(1, row(1, "10")), (2, row(2, "20"))]);
     let v2 = commit(&db, None, &first, &[(1, row(1, "11")), (2, None)]);
     // v becomes an integer named w; a column is added.
     let mut second = table();
@@ -120,9 +120,9 @@ fn history_and_differences() {
     let at = |v: Version| Datum::Int8(v.0.cast_signed());
     let all = [
         format!("{v1} insert 1 10 -"),
-        format!("{v1} insert 2 - -"),
+        format!("{v1} insert 2 20 -"),
         format!("{v2} update 1 11 -"),
-        format!("{v2} delete 2 - -"),
+        format!("{v2} delete 2 20 -"),
         format!("{v3} update 1 12 t"),
     ];
     assert_eq!(show(&cx, "bee_history", std::slice::from_ref(&name), &[]).unwrap(), all);
@@ -132,11 +132,11 @@ fn history_and_differences() {
 
     assert_eq!(
         show(&cx, "bee_diff", &[name.clone(), at(v1), at(v3)], &[]).unwrap(),
-        ["update 1 10 - 1 12 t", "delete 2 - - - - -"]
+        ["update 1 10 - 1 12 t", "delete 2 20 - - - -"]
     );
     assert_eq!(
         show(&cx, "bee_diff", &[name.clone(), at(v3), at(v1)], &[]).unwrap(),
-        ["update 1 12 t 1 10 -", "insert - - - 2 - -"]
+        ["update 1 12 t 1 10 -", "insert - - - 2 20 -"]
     );
     assert_eq!(show(&cx, "bee_diff", &[name.clone(), Datum::Int4(0)], &[]).unwrap(), ["insert - - - 1 12 t"]);
 

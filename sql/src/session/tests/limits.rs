@@ -119,3 +119,97 @@ fn many_relations_are_joined_soon_or_refused() {
         assert!(show(s, &format!("select 1 from {all}")).starts_with("ERROR:  54000: too many range table entries"));
     });
 }
+
+#[test]
+fn functions_build_nothing_larger_than_a_value() {
+    with_table(|s| {
+        let too_large = "ERROR:  54000: requested length too large";
+        for call in [
+            "replace(repeat('a', 20000), 'a', repeat('b', 100000))",
+            "format('%2000000000s', 'a')",
+            "repeat('a', 1073741820)",
+            "rpad('a', 1073741820)",
+        ] {
+            assert_eq!(show(s, &format!("select length({call})")), too_large, "{call}");
+        }
+        for call in ["array_fill(1, array[10000, 10000])", "array_fill(1, array[100000000])"] {
+            assert!(show(s, &format!("select {call}")).starts_with("ERROR:  54000: array size exceeds"), "{call}");
+        }
+        // A prefix is taken without making the rest.
+        for call in ["regexp_split_to_table(v, ',')", "string_to_table(v, ',')"] {
+            assert_eq!(show(s, &format!("select {call} from (select repeat('a,', 100) v) x limit 2")), "a\na");
+        }
+        assert_eq!(
+            show(s, "select regexp_split_to_table('abc', ''), regexp_split_to_table('xaabx', 'a*')"),
+            "a|x\nb|b\nc|x"
+        );
+        assert_eq!(show(s, "select regexp_matches('abab', '(a)(b)', 'g')"), "{a,b}\n{a,b}");
+    });
+}
+
+#[test]
+fn long_sets_and_large_expressions_take_no_time() {
+    with_table(|s| {
+        let set = "(select string_agg(chr(i), '') from generate_series(1000, 30000) i)";
+        let text = "repeat(chr(29999), 100000)";
+        assert_eq!(show(s, &format!("select length(translate({text}, {set}, 'ab'))")), "0");
+        assert_eq!(show(s, &format!("select btrim({text}, {set}) = '', translate('1221', '121', 'abc')")), "t|abba");
+        assert_eq!(
+            show(s, "select repeat('a', 3000) ~ '((a{1,40}){1,40}){1,40}b'"),
+            "ERROR:  2201B: invalid regular expression: regular expression is too complex"
+        );
+        assert_eq!(
+            show(s, "select repeat('a', 99) ~ '^[[:alpha:]]{1,99}$', '7' ~ '^\\d{1,255}$', 'é' ~ '^\\w{1,50}$'"),
+            "t|t|t"
+        );
+    });
+}
+
+#[test]
+fn versions_are_those_of_commits() {
+    with_table(|s| {
+        for sql in [
+            "select * from t as of version 0",
+            "select * from t as of version 1",
+            "set bee.as_of = 'version:1'",
+            "set bee.as_of = '0'",
+            "select * from bee_diff('t', 1)",
+            "select * from bee_diff('t', -1)",
+            "select * from bee_history('t', 0, 99999)",
+        ] {
+            let shown = show(s, sql);
+            assert!(
+                shown.starts_with("ERROR:  22023: ") && shown.contains("DETAIL:  Versions go from "),
+                "{sql}: {shown}"
+            );
+        }
+        assert!(
+            show(s, "select * from t as of version 3.5")
+                .starts_with("ERROR:  42804: argument of AS OF VERSION must be")
+        );
+        assert!(!show(s, "select _op from bee_diff('t', 0)").starts_with("ERROR"));
+    });
+}
+
+#[test]
+fn the_past_is_shown_or_refused_but_never_hidden() {
+    with_table(|s| {
+        show(s, "create table o (k int primary key, v text, n int); insert into o values (1, 'a', 10)");
+        let v = show(s, "select max(version) from bee_commits");
+        show(s, "alter table o alter column v type int using length(v)");
+        let shown = show(s, "select k, v from bee_history('o')");
+        assert!(
+            shown.starts_with("ERROR:  0A000: ") && shown.contains(&format!("column \"v\" had at version {v}")),
+            "{shown}"
+        );
+        show(s, "create table d (k int primary key, n int); insert into d values (1, 10)");
+        let v = show(s, "select max(version) from bee_commits");
+        show(s, "alter table d drop column n; alter table d add column n text default 'new'");
+        assert_eq!(show(s, &format!("select * from bee_diff('d', {v})")), "update|1|NULL|1|new");
+        assert_eq!(show(s, "select _op, k, n from bee_history('d')"), "insert|1|NULL");
+        show(s, "insert into d values (2, 'b')");
+        show(s, "alter table d drop constraint d_pkey");
+        let last = "select _op, k from bee_history('d') where _version = (select max(version) from bee_commits)";
+        assert_eq!(show(s, last), "delete|1\ndelete|2\ninsert|1\ninsert|2");
+    });
+}
