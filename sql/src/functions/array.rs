@@ -9,9 +9,10 @@ use rustc_hash::{FxHashSet, FxHasher};
 
 use super::FnCx;
 use super::args::{self, is_null};
+use super::grow::{Steps, Text, count_held};
 use super::registry::{Registry, ScalarFn, ScalarImpl, Volatility};
 use crate::error::{Result, SqlError, state};
-use crate::types::array::{DIMS_MAX, count_elements, too_many_dims};
+use crate::types::array::{DIMS_MAX, too_many_dims};
 use crate::types::datum::{compare_typed, equal_typed};
 use crate::types::{Array, Datum, Type, io};
 
@@ -40,9 +41,7 @@ pub fn register(r: &mut Registry) {
     nullable(r, "array_positions", &[CA, C], Type::INT4_ARRAY, |a, _| positions(a));
     nullable(r, "array_remove", &[CA, C], CA, |a, _| remove(a));
     nullable(r, "array_replace", &[CA, C, C], CA, |a, _| replace(a));
-    r.stable("array_to_string", &[A, T], T, |a, cx| {
-        Ok(Datum::text(to_string(args::array(a, 0)?, args::text(a, 1)?, None, cx)))
-    });
+    r.stable("array_to_string", &[A, T], T, |a, cx| to_string(args::array(a, 0)?, args::text(a, 1)?, None, cx));
     r.scalar(ScalarFn {
         name: "array_to_string",
         args: &[A, T, T],
@@ -55,7 +54,7 @@ pub fn register(r: &mut Registry) {
             if is_null(a, 0) || is_null(a, 1) {
                 return Ok(Datum::Null);
             }
-            Ok(Datum::text(to_string(args::array(a, 0)?, args::text(a, 1)?, args::text_or_null(a, 2)?, cx)))
+            to_string(args::array(a, 0)?, args::text(a, 1)?, args::text_or_null(a, 2)?, cx)
         },
     });
     nullable(r, "array_fill", &[E, Type::INT4_ARRAY], A, fill);
@@ -118,7 +117,7 @@ fn push(array: Option<&Datum>, value: Option<&Datum>, front: bool, cx: &FnCx<'_>
         }
         _ => return Err(SqlError::new(state::DATA_EXCEPTION, "argument must be empty or one-dimensional array")),
     }
-    count_elements(&out.dims)?;
+    count_held(&out.dims)?;
     if front {
         out.values.insert(0, value)
     } else {
@@ -148,7 +147,7 @@ fn concatenate(a: &[Datum]) -> Result<Datum> {
             return Err(incompatible("Arrays with differing element dimensions are not compatible for concatenation."));
         }
         let mut dims = l.clone();
-        dims[0].0 += r[0].0;
+        dims[0].0 = dims[0].0.saturating_add(r[0].0);
         dims
     } else if l.len().abs_diff(r.len()) == 1 {
         // The one with a dimension less is an element of the other.
@@ -166,7 +165,7 @@ fn concatenate(a: &[Datum]) -> Result<Datum> {
             r.len()
         )));
     };
-    count_elements(&dims)?;
+    count_held(&dims)?;
     Ok(Array { elem: left.elem, dims, values: left.values.iter().chain(&right.values).cloned().collect() }.datum())
 }
 
@@ -280,20 +279,21 @@ fn replace(a: &[Datum]) -> Result<Datum> {
     Ok(array.datum())
 }
 
-fn to_string(array: &Array, separator: &str, null: Option<&str>, cx: &FnCx<'_>) -> String {
-    let mut out = String::new();
+fn to_string(array: &Array, separator: &str, null: Option<&str>, cx: &FnCx<'_>) -> Result<Datum> {
+    let (mut out, mut steps) = (Text::default(), Steps::new(cx));
     let mut first = true;
     for v in array.values.iter().filter(|v| !v.is_null() || null.is_some()) {
+        steps.take(1)?;
         if !first {
-            out.push_str(separator);
+            out.push_str(separator)?;
         }
         first = false;
         match null {
-            Some(null) if v.is_null() => out.push_str(null),
-            _ => io::text_out(v, array.elem, cx.session, &mut out),
+            Some(null) if v.is_null() => out.push_str(null)?,
+            _ => out.write(|out| io::text_out(v, array.elem, cx.session, out))?,
         }
     }
-    out
+    Ok(out.datum())
 }
 
 fn fill(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
@@ -325,12 +325,9 @@ fn fill(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
         return Err(wrong("Low bound array has different size than dimensions array."));
     }
     let dims: Vec<(i32, i32)> = lens.into_iter().zip(lowers).collect();
-    let count = count_elements(&dims)?;
+    let count = count_held(&dims)?;
     if count == 0 {
         return Ok(Array::empty(element_type(cx)).datum());
-    }
-    if count > super::text::BYTES_MAX / std::mem::size_of::<Datum>() {
-        return Err(super::text::too_large());
     }
     Ok(Array { elem: element_type(cx), dims, values: vec![a[0].clone(); count] }.datum())
 }

@@ -1,6 +1,8 @@
 //! Functions of bytea: parts, bits, and the ways to write bytes as text.
 
+use super::FnCx;
 use super::args::{self, count};
+use super::grow::{Steps, check_len, concat_bytes};
 use super::registry::Registry;
 use super::text::substring_range;
 use crate::error::{Result, SqlError, state};
@@ -20,7 +22,7 @@ pub fn register(r: &mut Registry) {
     r.pure("bit_count", &[B], Type::INT8, |a, _| {
         Ok(Datum::Int8(args::bytes(a, 0)?.iter().map(|b| i64::from(b.count_ones())).sum()))
     });
-    r.binary("||", "byteacat", &[B, B], B, |a, _| Ok(Datum::bytea([args::bytes(a, 0)?, args::bytes(a, 1)?].concat())));
+    r.binary("||", "byteacat", &[B, B], B, |a, _| concat_bytes(&[args::bytes(a, 0)?, args::bytes(a, 1)?]));
     for name in ["substring", "substr"] {
         r.pure(name, &[B, I], B, |a, _| Ok(Datum::bytea(substring(args::bytes(a, 0)?, args::int4(a, 1)?, None)?)));
         r.pure(name, &[B, I, I], B, |a, _| {
@@ -80,14 +82,14 @@ pub fn register(r: &mut Registry) {
     r.pure("length", &[B, Type::NAME], I, |a, _| {
         Ok(count(convert_from(args::bytes(a, 0)?, args::text(a, 1)?)?.chars().count()))
     });
-    r.binary("~~", "bytealike", &[B, B], Type::BOOL, |a, _| like(a).map(Datum::Bool));
-    r.binary("!~~", "byteanlike", &[B, B], Type::BOOL, |a, _| like(a).map(|m| Datum::Bool(!m)));
-    r.pure("like", &[B, B], Type::BOOL, |a, _| like(a).map(Datum::Bool));
-    r.pure("notlike", &[B, B], Type::BOOL, |a, _| like(a).map(|m| Datum::Bool(!m)));
+    r.binary("~~", "bytealike", &[B, B], Type::BOOL, |a, cx| like(a, cx).map(Datum::Bool));
+    r.binary("!~~", "byteanlike", &[B, B], Type::BOOL, |a, cx| like(a, cx).map(|m| Datum::Bool(!m)));
+    r.pure("like", &[B, B], Type::BOOL, |a, cx| like(a, cx).map(Datum::Bool));
+    r.pure("notlike", &[B, B], Type::BOOL, |a, cx| like(a, cx).map(|m| Datum::Bool(!m)));
 }
 
-fn like(a: &[Datum]) -> Result<bool> {
-    super::pattern::like_bytes(args::bytes(a, 0)?, args::bytes(a, 1)?)
+fn like(a: &[Datum], cx: &FnCx<'_>) -> Result<bool> {
+    super::pattern::like_bytes(args::bytes(a, 0)?, args::bytes(a, 1)?, &mut Steps::new(cx))
 }
 
 fn substring(s: &[u8], start: i32, len: Option<i32>) -> Result<&[u8]> {
@@ -103,20 +105,22 @@ fn overlay(s: &[u8], new: &[u8], start: i32, len: i32) -> Result<Datum> {
     let rest = start
         .checked_add(len)
         .ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range"))?;
-    Ok(Datum::bytea([substring(s, 1, Some(start - 1))?, new, substring(s, rest, None)?].concat()))
+    concat_bytes(&[substring(s, 1, Some(start - 1))?, new, substring(s, rest, None)?])
 }
 
 fn trim(a: &[Datum], start: bool, end: bool) -> Result<Datum> {
-    let (mut s, set) = (args::bytes(a, 0)?, args::bytes(a, 1)?);
+    let mut s = args::bytes(a, 0)?;
+    let mut set = [false; 256];
+    args::bytes(a, 1)?.iter().for_each(|b| set[usize::from(*b)] = true);
     while let [first, rest @ ..] = s
         && start
-        && set.contains(first)
+        && set[usize::from(*first)]
     {
         s = rest;
     }
     while let [rest @ .., last] = s
         && end
-        && set.contains(last)
+        && set[usize::from(*last)]
     {
         s = rest;
     }
@@ -137,7 +141,15 @@ const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 fn encode(bytes: &[u8], format: &str) -> Result<String> {
     let mut out = String::new();
-    match format.to_ascii_lowercase().as_str() {
+    let format_name = format.to_ascii_lowercase();
+    // The most a byte may become: two digits, four octal characters, or with its line's end three quarters of a letter more.
+    let widest = match format_name.as_str() {
+        "hex" => bytes.len() * 2,
+        "escape" => bytes.iter().map(|b| if *b == 0 || *b > 0x7f { 4 } else { 1 + usize::from(*b == b'\\') }).sum(),
+        _ => bytes.len().div_ceil(3) * 4 + bytes.len() / 57,
+    };
+    check_len(widest)?;
+    match format_name.as_str() {
         "hex" => write_hex(bytes, &mut out),
         "escape" => {
             for b in bytes {

@@ -2,6 +2,7 @@
 
 use super::FnCx;
 use super::args;
+use super::grow::Text;
 use super::registry::{Registry, ScalarFn, Volatility};
 use super::text::{arg_type, cast_text};
 use crate::error::{Result, SqlError, state};
@@ -87,14 +88,14 @@ struct Spec {
 pub(super) fn format(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
     let Some(template) = args::text_or_null(a, 0)? else { return Ok(Datum::Null) };
     let too_few = || bad("too few arguments for format()");
-    let mut out = String::new();
+    let mut out = Text::default();
     let mut next = 1;
     let mut rest = template;
     while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
+        out.push_str(&rest[..at])?;
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix('%') {
-            out.push('%');
+            out.push('%')?;
             rest = after;
             continue;
         }
@@ -152,19 +153,16 @@ pub(super) fn format(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
         let width = spec.width.unwrap_or(0);
         let left = spec.left || width < 0;
         let missing = (width.unsigned_abs() as usize).saturating_sub(text.chars().count());
-        if missing > 0x3fff_ffff {
-            return Err(super::text::too_large());
-        }
         if !left {
-            out.extend(std::iter::repeat_n(' ', missing));
+            out.blanks(missing)?;
         }
-        out.push_str(&text);
+        out.push_str(&text)?;
         if left {
-            out.extend(std::iter::repeat_n(' ', missing));
+            out.blanks(missing)?;
         }
     }
-    out.push_str(rest);
-    Ok(Datum::text(out))
+    out.push_str(rest)?;
+    Ok(out.datum())
 }
 
 fn unterminated() -> SqlError {

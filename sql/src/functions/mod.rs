@@ -17,6 +17,7 @@ pub mod context;
 pub mod datetime;
 pub mod digest;
 pub mod format;
+mod grow;
 pub mod inspection;
 pub mod keywords;
 pub mod math;

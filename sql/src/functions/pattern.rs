@@ -3,7 +3,9 @@
 //! `x LIKE p ESCAPE e` is `x ~~ like_escape(p, e)`; `x SIMILAR TO p ESCAPE e` is `x ~ similar_to_escape(p, e)`. Matching walks text and pattern side by
 //! side and goes back only to the last `%`, so it takes at most length times length, and no stack.
 
+use super::FnCx;
 use super::args;
+use super::grow::Steps;
 use super::registry::{Registry, ScalarFn, ScalarImpl, Volatility};
 use super::text::lower;
 use crate::error::{Result, SqlError, state};
@@ -13,10 +15,11 @@ const T: Type = Type::TEXT;
 
 /// Adds LIKE and its kin, and the POSIX operators and functions of [`super::regexp`].
 pub fn register(r: &mut Registry) {
-    let like: ScalarImpl = |a, _| Ok(Datum::Bool(matches(args::text(a, 0)?, args::text(a, 1)?)?));
-    let not_like: ScalarImpl = |a, _| Ok(Datum::Bool(!matches(args::text(a, 0)?, args::text(a, 1)?)?));
-    let ilike: ScalarImpl = |a, _| Ok(Datum::Bool(matches(&fold(args::text(a, 0)?), &fold(args::text(a, 1)?))?));
-    let not_ilike: ScalarImpl = |a, _| Ok(Datum::Bool(!matches(&fold(args::text(a, 0)?), &fold(args::text(a, 1)?))?));
+    let like: ScalarImpl = |a, cx| test(args::text(a, 0)?, args::text(a, 1)?, cx).map(Datum::Bool);
+    let not_like: ScalarImpl = |a, cx| test(args::text(a, 0)?, args::text(a, 1)?, cx).map(|m| Datum::Bool(!m));
+    let ilike: ScalarImpl = |a, cx| test(&fold(args::text(a, 0)?), &fold(args::text(a, 1)?), cx).map(Datum::Bool);
+    let not_ilike: ScalarImpl =
+        |a, cx| test(&fold(args::text(a, 0)?), &fold(args::text(a, 1)?), cx).map(|m| Datum::Bool(!m));
     let operands: [(&'static [Type; 2], [&'static str; 4]); 3] = [
         (&[T, T], ["textlike", "textnlike", "texticlike", "texticnlike"]),
         (&[Type::BPCHAR, T], ["bpcharlike", "bpcharnlike", "bpchariclike", "bpcharicnlike"]),
@@ -51,6 +54,10 @@ pub fn register(r: &mut Registry) {
     super::regexp::register(r);
 }
 
+fn test(s: &str, pattern: &str, cx: &FnCx<'_>) -> Result<bool> {
+    matches(s, pattern, &mut Steps::new(cx))
+}
+
 fn fold(s: &str) -> String {
     s.chars().map(lower).collect()
 }
@@ -59,8 +66,8 @@ fn fold(s: &str) -> String {
 ///
 /// # Errors
 ///
-/// 22025 when the pattern's last character is a backslash and the text comes to it.
-pub fn matches(s: &str, pattern: &str) -> Result<bool> {
+/// 22025 when the pattern's last character is a backslash and the text comes to it; what a cancel says.
+fn matches(s: &str, pattern: &str, steps: &mut Steps<'_>) -> Result<bool> {
     let p = pattern.as_bytes();
     if !p.iter().any(|b| matches!(b, b'_' | b'\\')) {
         // The common shapes need no walk: abc, abc%, %abc, a%c, %abc%.
@@ -73,12 +80,12 @@ pub fn matches(s: &str, pattern: &str) -> Result<bool> {
             return Ok(s.contains(&pattern[1..last]));
         }
     }
-    walk(s.as_bytes(), p, |t, i| i + char_width(t[i]))
+    walk(s.as_bytes(), p, steps, |t, i| i + char_width(t[i]))
 }
 
 /// [`matches`] for bytea, where `_` is one byte.
-pub fn like_bytes(s: &[u8], pattern: &[u8]) -> Result<bool> {
-    walk(s, pattern, |_, i| i + 1)
+pub(super) fn like_bytes(s: &[u8], pattern: &[u8], steps: &mut Steps<'_>) -> Result<bool> {
+    walk(s, pattern, steps, |_, i| i + 1)
 }
 
 fn char_width(first: u8) -> usize {
@@ -90,11 +97,12 @@ fn char_width(first: u8) -> usize {
     }
 }
 
-fn walk(t: &[u8], p: &[u8], next: impl Fn(&[u8], usize) -> usize) -> Result<bool> {
+fn walk(t: &[u8], p: &[u8], steps: &mut Steps<'_>, next: impl Fn(&[u8], usize) -> usize) -> Result<bool> {
     let (mut ti, mut pi) = (0, 0);
     // Behind the last `%`: where the pattern goes on, and where the text is tried next.
     let mut back: Option<(usize, usize)> = None;
     loop {
+        steps.take(1)?;
         if p.get(pi) == Some(&b'%') {
             pi += 1;
             if pi == p.len() {
@@ -218,7 +226,8 @@ pub(super) fn similar_escape(pattern: &str, escape: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::run_cases;
+    use super::super::testing::{self, run_cases};
+    use super::*;
 
     #[test]
     fn as_postgresql_answers() {
@@ -227,8 +236,15 @@ mod tests {
 
     #[test]
     fn many_percents_take_no_stack_and_little_time() {
+        let session = testing::session();
+        let like = |s: &str, pattern: &str| {
+            let cx = FnCx { session: &session, arg_types: &[T, T], ret: Type::BOOL, typmod: -1 };
+            matches(s, pattern, &mut Steps::new(&cx))
+        };
         let pattern = "%a".repeat(10_000);
-        assert_eq!(super::matches(&"b".repeat(10_000), &pattern), Ok(false));
-        assert_eq!(super::matches(&"a".repeat(10_000), &pattern), Ok(true));
+        assert_eq!(like(&"b".repeat(10_000), &pattern), Ok(false));
+        assert_eq!(like(&"a".repeat(10_000), &pattern), Ok(true));
+        session.cancel.raise(SqlError::new(state::QUERY_CANCELED, "stop"));
+        assert_eq!(like(&"a".repeat(100_000), &"%a_".repeat(40_000)).unwrap_err().message(), "stop");
     }
 }

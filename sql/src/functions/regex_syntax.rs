@@ -94,6 +94,13 @@ pub fn compile(pattern: &str, flags: Flags) -> Result<Rc<Regex>> {
     })
 }
 
+/// Largest compiled form of a pattern that repeats a group by count. In the worst case every state is looked at for every byte of a text, and no
+/// cancel is seen meanwhile; counts inside counts multiply to tens of thousands of states in a few characters.
+const COUNTED_BYTES_MAX: usize = 1 << 20;
+
+/// Largest compiled form of any other: a class of Unicode is some 20 KiB, repeated 255 times at most.
+const COMPILED_BYTES_MAX: usize = 10 << 20;
+
 fn invalid(what: &str) -> SqlError {
     SqlError::new(state::INVALID_REGULAR_EXPRESSION, format!("invalid regular expression: {what}"))
 }
@@ -119,7 +126,10 @@ fn build(pattern: &str, mut flags: Flags) -> Result<Regex> {
         rest = after;
     }
     let translated = if flags.literal { regex::escape(rest) } else { Translator::new(rest, flags).run()? };
-    let built = regex::RegexBuilder::new(&translated).case_insensitive(flags.ignore_case).build();
+    let built = regex::RegexBuilder::new(&translated)
+        .case_insensitive(flags.ignore_case)
+        .size_limit(if rest.contains("){") { COUNTED_BYTES_MAX } else { COMPILED_BYTES_MAX })
+        .build();
     built.map_err(|e| match e {
         regex::Error::CompiledTooBig(_) => invalid("regular expression is too complex"),
         _ => invalid("invalid regexp (reg version 0.8)"),

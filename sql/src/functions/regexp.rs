@@ -1,8 +1,12 @@
 //! POSIX regular expressions: `~` and its kin, substring() by pattern, and the regexp_ functions.
 
+use std::sync::Arc;
+
 use regex::{Captures, Regex};
 
+use super::FnCx;
 use super::args::{self, count};
+use super::grow::{Elements, Text};
 use super::pattern::similar_escape;
 use super::regex_syntax::{Flags, compile};
 use super::registry::{Registry, ScalarFn, ScalarImpl, Volatility};
@@ -50,30 +54,40 @@ pub fn register(r: &mut Registry) {
         let found = compile(args::text(a, 1)?, flags)?;
         Ok(found.captures(args::text(a, 0)?).map_or(Datum::Null, |c| groups(&c)))
     });
-    add("regexp_replace", &[T, T, T], 0, T, |a, _| replace(a, Flags::default(), 0, 1));
-    add("regexp_replace", &[T, T, T, T], 0, T, |a, _| {
+    add("regexp_replace", &[T, T, T], 0, T, |a, cx| replace(a, Flags::default(), 0, 1, cx));
+    add("regexp_replace", &[T, T, T, T], 0, T, |a, cx| {
         let letters = args::text(a, 3)?;
         let flags = Flags::parse(letters).map_err(|e| match letters.bytes().next() {
             Some(b'0'..=b'9') => e.hint("If you meant to use regexp_replace() with a start parameter, cast the fourth argument to integer explicitly."),
             _ => e,
         })?;
-        replace(a, flags, 0, if flags.global { 0 } else { 1 })
+        replace(a, flags, 0, if flags.global { 0 } else { 1 }, cx)
     });
-    add("regexp_replace", &[T, T, T, I, I, T], 2, T, |a, _| {
+    add("regexp_replace", &[T, T, T, I, I, T], 2, T, |a, cx| {
         let flags = if a.len() > 5 { Flags::parse(args::text(a, 5)?)? } else { Flags::default() };
         let start = positive(a, 3, "start")?;
         let n = if a.len() > 4 { at_least(a, 4, "n", 0)? } else { 1 };
-        replace(a, flags, start_byte(args::text(a, 0)?, start), n)
+        replace(a, flags, start_byte(args::text(a, 0)?, start), n, cx)
     });
-    add("regexp_split_to_array", &[T, T, T], 1, Type::TEXT_ARRAY, |a, _| {
-        Ok(args::text_array(split(a, "regexp_split_to_array")?.into_iter().map(Some)))
+    add("regexp_split_to_array", &[T, T, T], 1, Type::TEXT_ARRAY, |a, cx| {
+        let mut parts = Elements::default();
+        for part in split(a, "regexp_split_to_array")? {
+            cx.session.check_cancel()?;
+            parts.push(part)?;
+        }
+        Ok(parts.datum(T))
     });
-    add("regexp_count", &[T, T, I, T], 2, I, |a, _| {
+    add("regexp_count", &[T, T, I, T], 2, I, |a, cx| {
         let flags = flags_of(a, 3, "regexp_count")?;
         let start = if a.len() > 2 { positive(a, 2, "start")? } else { 1 };
         let s = args::text(a, 0)?;
         let found = compile(args::text(a, 1)?, flags)?;
-        Ok(count(Matches::new(&found, s, start_byte(s, start)).count()))
+        let mut matches = 0;
+        for _ in Matches::new(&found, s, start_byte(s, start)) {
+            cx.session.check_cancel()?;
+            matches += 1;
+        }
+        Ok(count(matches))
     });
     add("regexp_instr", &[T, T, I, I, I, T, I], 5, I, instr);
     add("regexp_substr", &[T, T, I, I, T, I], 4, T, substr);
@@ -161,18 +175,19 @@ fn substring(s: &str, pattern: &str) -> Result<Datum> {
 }
 
 // Replaces the n-th match from a place on, or all for 0.
-fn replace(a: &[Datum], flags: Flags, from: usize, n: usize) -> Result<Datum> {
+fn replace(a: &[Datum], flags: Flags, from: usize, n: usize, cx: &FnCx<'_>) -> Result<Datum> {
     let (s, new) = (args::text(a, 0)?, args::text(a, 2)?);
     let regex = compile(args::text(a, 1)?, flags)?;
-    let mut out = String::new();
+    let mut out = Text::default();
     let mut copied = 0;
     for (i, found) in Matches::new(&regex, s, from).enumerate() {
+        cx.session.check_cancel()?;
         if n > 0 && i + 1 != n {
             continue;
         }
         let whole = found.get_match();
-        out.push_str(&s[copied..whole.start()]);
-        push_replacement(new, &found, &mut out);
+        out.push_str(&s[copied..whole.start()])?;
+        push_replacement(new, &found, &mut out)?;
         copied = whole.end();
         if n > 0 {
             break;
@@ -181,54 +196,67 @@ fn replace(a: &[Datum], flags: Flags, from: usize, n: usize) -> Result<Datum> {
     if copied == 0 && out.is_empty() {
         return Ok(a[0].clone());
     }
-    out.push_str(&s[copied..]);
-    Ok(Datum::text(out))
+    out.push_str(&s[copied..])?;
+    Ok(out.datum())
 }
 
 // `\1` to `\9` are groups, `\&` the whole match, `\\` a backslash; any other backslash is itself.
-fn push_replacement(new: &str, found: &Captures<'_>, out: &mut String) {
+fn push_replacement(new: &str, found: &Captures<'_>, out: &mut Text) -> Result<()> {
     let mut rest = new;
     while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
+        out.push_str(&rest[..at])?;
         rest = &rest[at + 1..];
         match rest.as_bytes().first() {
-            Some(d @ b'1'..=b'9') => out.push_str(found.get(usize::from(d - b'0')).map_or("", |g| g.as_str())),
-            Some(b'&') => out.push_str(found.get_match().as_str()),
-            Some(b'\\') => out.push('\\'),
+            Some(d @ b'1'..=b'9') => out.push_str(found.get(usize::from(d - b'0')).map_or("", |g| g.as_str()))?,
+            Some(b'&') => out.push_str(found.get_match().as_str())?,
+            Some(b'\\') => out.push('\\')?,
             _ => {
-                out.push('\\');
+                out.push('\\')?;
                 continue;
             }
         }
         rest = &rest[1..];
     }
-    out.push_str(rest);
+    out.push_str(rest)
 }
 
-/// The parts between matches, for regexp_split_to_array and regexp_split_to_table. Empty matches at either end, or right behind a match, split nothing.
-pub(super) fn split<'a>(a: &'a [Datum], function: &str) -> Result<Vec<&'a str>> {
-    let flags = flags_of(a, 2, function)?;
-    let s = args::text(a, 0)?;
-    let regex = compile(args::text(a, 1)?, flags)?;
-    let (mut parts, mut from, mut last_end) = (Vec::new(), 0, 0);
-    for found in Matches::new(&regex, s, 0) {
-        let whole = found.get_match();
-        if whole.start() < s.len() && whole.end() > last_end {
-            parts.push(&s[from..whole.start()]);
-            from = whole.end();
+/// The parts between matches, one by one, for regexp_split_to_array and regexp_split_to_table. Empty matches at either end, or right behind a
+/// match, split nothing.
+pub(super) fn split(a: &[Datum], function: &str) -> Result<impl Iterator<Item = Datum> + Send + use<>> {
+    let regex = Regex::clone(&*compile(args::text(a, 1)?, flags_of(a, 2, function)?)?);
+    let s: Arc<str> = Arc::from(args::text(a, 0)?);
+    // Where the next part begins, or None behind the last; where the search goes on, and the last match ended.
+    let (mut next, mut at, mut last_end) = (Some(0), 0, 0);
+    Ok(std::iter::from_fn(move || {
+        let from = next?;
+        let mut matches = Matches::new(&regex, &s, at);
+        while let Some(found) = matches.next() {
+            let whole = found.get_match();
+            let splits = whole.start() < s.len() && whole.end() > last_end;
+            last_end = whole.end();
+            if splits {
+                (next, at) = (Some(whole.end()), matches.at);
+                return Some(Datum::text(&s[from..whole.start()]));
+            }
         }
-        last_end = whole.end();
-    }
-    parts.push(&s[from..]);
-    Ok(parts)
+        next = None;
+        Some(Datum::text(&s[from..]))
+    }))
 }
 
-/// The groups of the first match, or with `g` of all, for regexp_matches.
-pub(super) fn matches(a: &[Datum]) -> Result<Vec<Datum>> {
+/// The groups of the first match, or with `g` of all, one by one, for regexp_matches.
+pub(super) fn matches(a: &[Datum]) -> Result<impl Iterator<Item = Datum> + Send + use<>> {
     let flags = if a.len() > 2 { Flags::parse(args::text(a, 2)?)? } else { Flags::default() };
-    let regex = compile(args::text(a, 1)?, flags)?;
-    let limit = if flags.global { usize::MAX } else { 1 };
-    Ok(Matches::new(&regex, args::text(a, 0)?, 0).take(limit).map(|c| groups(&c)).collect())
+    let regex = Regex::clone(&*compile(args::text(a, 1)?, flags)?);
+    let s: Arc<str> = Arc::from(args::text(a, 0)?);
+    let mut at = 0;
+    let all = std::iter::from_fn(move || {
+        let mut matches = Matches::new(&regex, &s, at);
+        let found = matches.next()?;
+        at = matches.at;
+        Some(groups(&found))
+    });
+    Ok(all.take(if flags.global { usize::MAX } else { 1 }))
 }
 
 // The n-th match from the start argument on.
@@ -241,7 +269,7 @@ fn nth_match<'t>(a: &'t [Datum], flags: Flags, function: &str) -> Result<Option<
     Ok(Matches::new(&regex, s, start_byte(s, start)).nth(n - 1))
 }
 
-fn instr(a: &[Datum], _: &super::FnCx<'_>) -> Result<Datum> {
+fn instr(a: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
     let flags = flags_of(a, 5, "regexp_instr")?;
     let at_end = match a.get(4) {
         None => false,
@@ -262,7 +290,7 @@ fn instr(a: &[Datum], _: &super::FnCx<'_>) -> Result<Datum> {
     Ok(found.map_or(Datum::Int4(0), |m| count(s[..if at_end { m.end() } else { m.start() }].chars().count() + 1)))
 }
 
-fn substr(a: &[Datum], _: &super::FnCx<'_>) -> Result<Datum> {
+fn substr(a: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
     let flags = flags_of(a, 4, "regexp_substr")?;
     let group = if a.len() > 5 { at_least(a, 5, "subexpr", 0)? } else { 0 };
     let found = nth_match(a, flags, "regexp_substr")?.and_then(|c| c.get(group));

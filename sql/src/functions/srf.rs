@@ -31,10 +31,13 @@ pub fn register(r: &mut Registry) {
             Ok(column(regexp::matches(a)?))
         });
         add("regexp_split_to_table", args, &[("regexp_split_to_table", T)], true, |a, _| {
-            Ok(column(regexp::split(a, "regexp_split_to_table")?.into_iter().map(Datum::text).collect()))
+            Ok(column(regexp::split(a, "regexp_split_to_table")?))
         });
         add("string_to_table", args, &[("string_to_table", T)], false, |a, _| {
-            Ok(column(text::split_to_fields(a)?.unwrap_or_default()))
+            Ok(match text::fields(a)? {
+                Some(fields) => column(fields),
+                None => column(std::iter::empty()),
+            })
         });
     }
     let columns = &[("word", T), ("catcode", Type::CHAR), ("barelabel", Type::BOOL), ("catdesc", T), ("baredesc", T)];
@@ -58,14 +61,14 @@ pub fn register(r: &mut Registry) {
     });
 }
 
-fn column(values: Vec<Datum>) -> SetIter {
-    Box::new(values.into_iter().map(|v| Ok(vec![v])))
+fn column(values: impl Iterator<Item = Datum> + Send + 'static) -> SetIter {
+    Box::new(values.map(|v| Ok(vec![v])))
 }
 
 fn subscripts(a: &[Datum], _: &FnCx<'_>) -> Result<SetIter> {
     let n = args::int4(a, 1)?;
     let dim = usize::try_from(i64::from(n) - 1).ok().and_then(|n| args::array(a, 0).ok()?.dims.get(n).copied());
-    let Some((len, lower)) = dim else { return Ok(column(Vec::new())) };
+    let Some((len, lower)) = dim else { return Ok(column(std::iter::empty())) };
     let reverse = a.len() > 2 && args::boolean(a, 2)?;
     Ok(Box::new((0..len).map(move |i| Ok(vec![Datum::Int4(if reverse { lower + len - 1 - i } else { lower + i })]))))
 }

@@ -3,17 +3,17 @@
 //! Positions and lengths count characters from 1, as SQL does. The character type is that of C.UTF-8: order is by code point, case and classes
 //! are Unicode's, one character for one (so ß has no capital here, as in PostgreSQL with a C.UTF-8 locale).
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use super::args::{self, count};
+use super::grow::{self, Elements, Steps, Text};
 use super::registry::{Registry, ScalarFn, Volatility};
 use super::{FnCx, format};
 use crate::error::{Result, SqlError, state};
-use crate::types::{Array, Datum, Type, io};
+use crate::types::{Datum, Type, io};
 
 const T: Type = Type::TEXT;
 const I: Type = Type::INT4;
-
-/// Longest value a function may build; PostgreSQL's MaxAllocSize.
-pub(super) const BYTES_MAX: usize = 0x3fff_ffff;
 
 /// Adds them all.
 pub fn register(r: &mut Registry) {
@@ -23,10 +23,6 @@ pub fn register(r: &mut Registry) {
     padding(r);
     searching(r);
     joining(r);
-}
-
-pub(super) fn too_large() -> SqlError {
-    SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "requested length too large")
 }
 
 fn lengths(r: &mut Registry) {
@@ -67,15 +63,26 @@ fn cases(r: &mut Registry) {
     r.pure("reverse", &[T], T, |a, _| Ok(Datum::text(args::text(a, 0)?.chars().rev().collect::<String>())));
     r.pure("chr", &[I], T, |a, _| chr(args::int4(a, 0)?));
     r.pure("ascii", &[T], I, |a, _| Ok(Datum::Int4(args::text(a, 0)?.chars().next().map_or(0, |c| c as i32))));
-    r.pure("translate", &[T, T, T], T, |a, _| {
-        let (from, to): (Vec<char>, Vec<char>) =
-            (args::text(a, 1)?.chars().collect(), args::text(a, 2)?.chars().collect());
-        let out = args::text(a, 0)?.chars().filter_map(|c| match from.iter().position(|f| *f == c) {
-            Some(i) => to.get(i).copied(),
-            None => Some(c),
-        });
-        Ok(Datum::text(out.collect::<String>()))
-    });
+    r.pure("translate", &[T, T, T], T, |a, cx| translate(args::text(a, 0)?, args::text(a, 1)?, args::text(a, 2)?, cx));
+}
+
+fn translate(s: &str, from: &str, to: &str, cx: &FnCx<'_>) -> Result<Datum> {
+    // Of a character named twice the first counts; what has no partner is dropped.
+    let mut partners: FxHashMap<char, Option<char>> = FxHashMap::default();
+    let mut to = to.chars();
+    for c in from.chars() {
+        let partner = to.next();
+        partners.entry(c).or_insert(partner);
+    }
+    let mut steps = Steps::new(cx);
+    let mut out = Text::with_capacity(s.len())?;
+    for c in s.chars() {
+        steps.take(1)?;
+        if let Some(c) = partners.get(&c).copied().unwrap_or(Some(c)) {
+            out.push(c)?;
+        }
+    }
+    Ok(out.datum())
 }
 
 fn chr(code: i32) -> Result<Datum> {
@@ -186,18 +193,19 @@ fn overlay(s: &str, new: &str, start: i32, len: i32) -> Result<Datum> {
     let rest = start
         .checked_add(len)
         .ok_or_else(|| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "integer out of range"))?;
-    Ok(Datum::text(format!("{}{new}{}", substring(s, 1, Some(start - 1))?, substring(s, rest, None)?)))
+    grow::concat(&[substring(s, 1, Some(start - 1))?, new, substring(s, rest, None)?])
 }
 
 fn trim(a: &[Datum], start: bool, end: bool) -> Result<Datum> {
-    let set: Vec<char> = if a.len() > 1 { args::text(a, 1)?.chars().collect() } else { vec![' '] };
+    let set: FxHashSet<char> =
+        if a.len() > 1 { args::text(a, 1)?.chars().collect() } else { [' '].into_iter().collect() };
     let whole = args::text(a, 0)?;
     let mut s = whole;
     if start {
-        s = s.trim_start_matches(&set[..]);
+        s = s.trim_start_matches(|c| set.contains(&c));
     }
     if end {
-        s = s.trim_end_matches(&set[..]);
+        s = s.trim_end_matches(|c| set.contains(&c));
     }
     Ok(if s.len() == whole.len() { a[0].clone() } else { Datum::text(s) })
 }
@@ -221,21 +229,41 @@ fn split_part(s: &str, separator: &str, n: i32) -> Result<Datum> {
     Ok(Datum::text(fields.len().checked_sub(field + 1).map_or("", |i| fields[i])))
 }
 
-/// The fields string_to_array and string_to_table give; None where the text is NULL.
-pub(super) fn split_to_fields(a: &[Datum]) -> Result<Option<Vec<Datum>>> {
-    let Some(s) = args::text_or_null(a, 0)? else { return Ok(None) };
-    let null = args::text_or_null(a, 2)?;
-    let field = |f: &str| if null == Some(f) { Datum::Null } else { Datum::text(f) };
-    Ok(Some(match args::text_or_null(a, 1)? {
-        None => s.chars().map(|c| field(c.encode_utf8(&mut [0; 4]))).collect(),
-        _ if s.is_empty() => Vec::new(),
-        Some("") => vec![field(s)],
-        Some(separator) => s.split(separator).map(field).collect(),
-    }))
+/// The fields of string_to_array and string_to_table, one by one; None where the text is NULL.
+pub(super) fn fields(a: &[Datum]) -> Result<Option<impl Iterator<Item = Datum> + Send + use<>>> {
+    let Some(Datum::Text(s)) = a.first().filter(|s| !s.is_null()).cloned() else { return Ok(None) };
+    let null = args::text_or_null(a, 2)?.map(str::to_owned);
+    let separator = args::text_or_null(a, 1)?.map(str::to_owned);
+    // Where the next field begins; none behind the last one, and none at all in an empty text.
+    let mut next = (!s.is_empty()).then_some(0);
+    Ok(Some(std::iter::from_fn(move || {
+        let from = next?;
+        let rest = &s[from..];
+        let (len, step) = match &separator {
+            None => {
+                let len = rest.chars().next().map_or(0, char::len_utf8);
+                (len, (len < rest.len()).then_some(len))
+            }
+            Some(separator) if separator.is_empty() => (rest.len(), None),
+            Some(separator) => match rest.find(separator.as_str()) {
+                Some(at) => (at, Some(at + separator.len())),
+                None => (rest.len(), None),
+            },
+        };
+        next = step.map(|step| from + step);
+        let field = &rest[..len];
+        Some(if null.as_deref() == Some(field) { Datum::Null } else { Datum::text(field) })
+    })))
 }
 
-fn string_to_array(a: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
-    Ok(split_to_fields(a)?.map_or(Datum::Null, |fields| Array::from_values(Type::TEXT, fields).datum()))
+fn string_to_array(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
+    let Some(fields) = fields(a)? else { return Ok(Datum::Null) };
+    let (mut out, mut steps) = (Elements::default(), Steps::new(cx));
+    for field in fields {
+        steps.take(1)?;
+        out.push(field)?;
+    }
+    Ok(out.datum(Type::TEXT))
 }
 
 fn padding(r: &mut Registry) {
@@ -245,9 +273,7 @@ fn padding(r: &mut Registry) {
     r.pure("rpad", &[T, I, T], T, |a, _| pad(args::text(a, 0)?, args::int4(a, 1)?, args::text(a, 2)?, false));
     r.pure("repeat", &[T, I], T, |a, _| {
         let (s, n) = (args::text(a, 0)?, usize::try_from(args::int4(a, 1)?).unwrap_or(0));
-        if s.len().saturating_mul(n) > BYTES_MAX {
-            return Err(too_large());
-        }
+        grow::check_len(s.len().saturating_mul(n))?;
         Ok(Datum::text(s.repeat(n)))
     });
 }
@@ -258,9 +284,7 @@ fn pad(s: &str, len: i32, fill: &str, left: bool) -> Result<Datum> {
     if fill.is_empty() {
         len = len.min(have);
     }
-    if len.saturating_mul(4) > BYTES_MAX {
-        return Err(too_large());
-    }
+    grow::check_len(len.saturating_mul(4))?;
     if have >= len {
         return Ok(Datum::text(substring(s, 1, Some(len as i32))?));
     }
@@ -275,12 +299,27 @@ fn searching(r: &mut Registry) {
             Ok(s.find(args::text(a, 1)?).map_or(Datum::Int4(0), |at| count(s[..at].chars().count() + 1)))
         });
     }
-    r.pure("replace", &[T, T, T], T, |a, _| {
-        let (s, from) = (args::text(a, 0)?, args::text(a, 1)?);
+    r.pure("replace", &[T, T, T], T, |a, cx| {
+        let (s, from, to) = (args::text(a, 0)?, args::text(a, 1)?, args::text(a, 2)?);
         if from.is_empty() || !s.contains(from) {
             return Ok(a[0].clone());
         }
-        Ok(Datum::text(s.replace(from, args::text(a, 2)?)))
+        let (mut steps, mut count) = (Steps::new(cx), 0usize);
+        for _ in s.match_indices(from) {
+            steps.take(1)?;
+            count += 1;
+        }
+        let mut out =
+            Text::with_capacity((s.len() - count * from.len()).saturating_add(count.saturating_mul(to.len())))?;
+        let mut copied = 0;
+        for (at, _) in s.match_indices(from) {
+            steps.take(1)?;
+            out.push_str(&s[copied..at])?;
+            out.push_str(to)?;
+            copied = at + from.len();
+        }
+        out.push_str(&s[copied..])?;
+        Ok(out.datum())
     });
     r.binary("^@", "starts_with", &[T, T], Type::BOOL, |a, _| {
         Ok(Datum::Bool(args::text(a, 0)?.starts_with(args::text(a, 1)?)))
@@ -288,13 +327,7 @@ fn searching(r: &mut Registry) {
 }
 
 fn joining(r: &mut Registry) {
-    r.binary("||", "textcat", &[T, T], T, |a, _| {
-        let (left, right) = (args::text(a, 0)?, args::text(a, 1)?);
-        let mut out = String::with_capacity(left.len() + right.len());
-        out.push_str(left);
-        out.push_str(right);
-        Ok(Datum::text(out))
-    });
+    r.binary("||", "textcat", &[T, T], T, |a, _| grow::concat(&[args::text(a, 0)?, args::text(a, 1)?]));
     let f = r.stable("anytextcat", &[Type::ANYNONARRAY, T], T, cat_any);
     r.operator("||", Type::ANYNONARRAY, T, f);
     let f = r.stable("textanycat", &[T, Type::ANYNONARRAY], T, cat_any);
@@ -309,9 +342,9 @@ fn joining(r: &mut Registry) {
         volatility: Volatility::Stable,
         imp,
     };
-    r.scalar(any("concat", &[], |a, cx| Ok(Datum::text(join(a, 0, "", cx)))));
+    r.scalar(any("concat", &[], |a, cx| join(a, 0, "", cx)));
     r.scalar(any("concat_ws", &[T], |a, cx| match args::text_or_null(a, 0)? {
-        Some(separator) => Ok(Datum::text(join(a, 1, separator, cx))),
+        Some(separator) => join(a, 1, separator, cx),
         None => Ok(Datum::Null),
     }));
     r.scalar(any("format", &[T], format::format));
@@ -329,11 +362,11 @@ fn joining(r: &mut Registry) {
 
 // `||` of text and anything else: the other's text, as its cast to text gives it.
 fn cat_any(a: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
-    let mut out = String::new();
+    let mut out = Text::default();
     for (i, value) in a.iter().enumerate() {
-        cast_text(value, arg_type(cx, i), cx, &mut out);
+        out.write(|out| cast_text(value, arg_type(cx, i), cx, out))?;
     }
-    Ok(Datum::text(out))
+    Ok(out.datum())
 }
 
 // What `value::text` is: booleans in full, char(n) without its padding, else the output function.
@@ -351,17 +384,17 @@ pub(super) fn arg_type(cx: &FnCx<'_>, i: usize) -> Type {
 }
 
 // The output functions' texts of all but NULLs.
-fn join(a: &[Datum], from: usize, separator: &str, cx: &FnCx<'_>) -> String {
-    let mut out = String::new();
+fn join(a: &[Datum], from: usize, separator: &str, cx: &FnCx<'_>) -> Result<Datum> {
+    let mut out = Text::default();
     let mut first = true;
     for (i, value) in a.iter().enumerate().skip(from).filter(|(_, v)| !v.is_null()) {
         if !first {
-            out.push_str(separator);
+            out.push_str(separator)?;
         }
         first = false;
-        io::text_out(value, arg_type(cx, i), cx.session, &mut out);
+        out.write(|out| io::text_out(value, arg_type(cx, i), cx.session, out))?;
     }
-    out
+    Ok(out.datum())
 }
 
 #[cfg(test)]
@@ -372,6 +405,19 @@ mod tests {
     #[test]
     fn as_postgresql_answers() {
         run_cases(include_str!("cases/text.txt"));
+    }
+
+    #[test]
+    fn fields_come_one_by_one() {
+        let split = |a: &[&str]| {
+            let args: Vec<Datum> = a.iter().map(Datum::text).collect();
+            let text = |d: Datum| if let Datum::Text(s) = d { s.to_string() } else { "NULL".into() };
+            fields(&args).unwrap().unwrap().map(text).collect::<Vec<_>>().join("|")
+        };
+        assert_eq!(split(&["a,b,,", ","]), "a|b||");
+        assert_eq!(split(&["", ","]), "");
+        assert_eq!(split(&["ab", ""]), "ab");
+        assert_eq!(split(&["aXYbXYc", "XY", "b"]), "a|NULL|c");
     }
 
     /// As PostgreSQL 15 answers with COLLATE "C.utf8".
