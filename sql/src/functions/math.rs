@@ -196,7 +196,96 @@ fn trigonometry(r: &mut Registry) {
     });
     float_fn!(r, "radians", |x| x * RADIANS_PER_DEGREE);
     r.pure("atan2", F8F8, Type::FLOAT8, |a, _| Ok(Datum::Float8(float(a, 0)?.atan2(float(a, 1)?))));
+    float_fn!(r, "sind", finite: degrees::sin);
+    float_fn!(r, "cosd", finite: degrees::cos);
+    float_fn!(r, "tand", finite: degrees::tan);
+    float_fn!(r, "cotd", finite: degrees::cot);
+    float_fn!(r, "asind", -1.0 to 1.0 degrees::asin);
+    float_fn!(r, "acosd", -1.0 to 1.0 degrees::acos);
+    float_fn!(r, "atand", degrees::atan);
+    r.pure("atan2d", F8F8, Type::FLOAT8, |a, _| Ok(Datum::Float8(degrees::atan2(float(a, 0)?, float(a, 1)?))));
     r.pure("pi", &[], Type::FLOAT8, |_, _| Ok(Datum::Float8(std::f64::consts::PI)));
+}
+
+/// Trigonometry in degrees, exact where PostgreSQL's is: at the multiples of 30 and 45 that have exact values, for results are scaled by the computed
+/// value of a known one. Follows float.c.
+mod degrees {
+    use std::f64::consts::PI;
+
+    /// The angle in 0..=90 with the same sine and cosine but for signs, and how many times it was turned around 180 and 90.
+    fn fold(x: f64) -> (f64, bool, bool, bool) {
+        let mut x = x % 360.0;
+        let negative = x < 0.0;
+        x = x.abs();
+        let lower = x > 180.0;
+        if lower {
+            x = 360.0 - x;
+        }
+        let left = x > 90.0;
+        (if left { 180.0 - x } else { x }, negative, lower, left)
+    }
+    fn signed(negative: bool, x: f64) -> f64 {
+        if negative { -x } else { x }
+    }
+    fn sin_to_30(x: f64) -> f64 {
+        x.to_radians_as_c().sin() / 30f64.to_radians_as_c().sin() / 2.0
+    }
+    fn cos_to_60(x: f64) -> f64 {
+        1.0 - (1.0 - x.to_radians_as_c().cos()) / (1.0 - 60f64.to_radians_as_c().cos()) / 2.0
+    }
+    fn sin_to_90(x: f64) -> f64 {
+        if x <= 30.0 { sin_to_30(x) } else { cos_to_60(90.0 - x) }
+    }
+    fn cos_to_90(x: f64) -> f64 {
+        if x <= 60.0 { cos_to_60(x) } else { sin_to_30(90.0 - x) }
+    }
+    fn asin_of_positive(x: f64) -> f64 {
+        if x <= 0.5 { x.asin() / 0.5f64.asin() * 30.0 } else { 90.0 - x.acos() / 0.5f64.acos() * 60.0 }
+    }
+    fn acos_of_positive(x: f64) -> f64 {
+        if x <= 0.5 { 90.0 - x.asin() / 0.5f64.asin() * 30.0 } else { x.acos() / 0.5f64.acos() * 60.0 }
+    }
+
+    trait AsC {
+        fn to_radians_as_c(self) -> f64;
+    }
+    impl AsC for f64 {
+        fn to_radians_as_c(self) -> f64 {
+            self * (PI / 180.0)
+        }
+    }
+
+    pub fn sin(x: f64) -> f64 {
+        let (x, negative, lower, _) = fold(x);
+        signed(negative != lower, sin_to_90(x))
+    }
+    pub fn cos(x: f64) -> f64 {
+        let (x, _, _, left) = fold(x);
+        signed(left, cos_to_90(x))
+    }
+    pub fn tan(x: f64) -> f64 {
+        let (x, negative, lower, left) = fold(x);
+        let ratio = |x| sin_to_90(x) / cos_to_90(x);
+        // Adding zero makes -0 a plain one.
+        signed((negative != lower) != left, ratio(x) / ratio(45.0)) + 0.0
+    }
+    pub fn cot(x: f64) -> f64 {
+        let (x, negative, lower, left) = fold(x);
+        let ratio = |x| cos_to_90(x) / sin_to_90(x);
+        signed((negative != lower) != left, ratio(x) / ratio(45.0)) + 0.0
+    }
+    pub fn asin(x: f64) -> f64 {
+        signed(x < 0.0, asin_of_positive(x.abs()))
+    }
+    pub fn acos(x: f64) -> f64 {
+        if x < 0.0 { 90.0 + asin_of_positive(-x) } else { acos_of_positive(x) }
+    }
+    pub fn atan(x: f64) -> f64 {
+        x.atan() / 1f64.atan() * 45.0
+    }
+    pub fn atan2(y: f64, x: f64) -> f64 {
+        y.atan2(x) / 1f64.atan() * 45.0
+    }
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

@@ -201,14 +201,15 @@ impl Parser<'_> {
                         make(ExprKind::IsNull { input: Box::new(left), negated }, pos)
                     }
                     "overlaps" if matches!(left.kind, ExprKind::Row { .. }) => self.overlaps(left, pos)?,
+                    "between" | "in" | "like" | "ilike" | "similar" | "not"
+                        if MATCH >= min && !b && !self.is_match_form() =>
+                    {
+                        return Ok(left);
+                    }
                     "between" | "in" | "like" | "ilike" | "similar" if MATCH >= min && !b => {
                         self.match_form(left, false, pos)?
                     }
-                    "not"
-                        if MATCH >= min
-                            && !b
-                            && ["between", "in", "like", "ilike", "similar"].iter().any(|k| self.is_kw_at(1, k)) =>
-                    {
+                    "not" if MATCH >= min && !b => {
                         self.advance();
                         self.match_form(left, true, pos)?
                     }
@@ -332,12 +333,16 @@ impl Parser<'_> {
         Ok(special("overlaps", all, pos))
     }
 
+    /// Whether BETWEEN, IN, LIKE, ILIKE or SIMILAR TO comes next, or NOT and one of them. SIMILAR alone is a word of substring().
+    fn is_match_form(&self) -> bool {
+        let at = usize::from(self.is_kw("not"));
+        ["between", "in", "like", "ilike"].iter().any(|k| self.is_kw_at(at, k))
+            || (self.is_kw_at(at, "similar") && self.is_kw_at(at + 1, "to"))
+    }
+
     /// BETWEEN, IN, LIKE, ILIKE, SIMILAR TO, after an optional NOT.
     fn match_form(&mut self, left: Expr, negated: bool, pos: Pos) -> Result<Expr> {
-        let same = |p: &Self| {
-            p.one_of(&["between", "in", "like", "ilike", "similar"]).is_some()
-                || (p.is_kw("not") && ["between", "in", "like", "ilike", "similar"].iter().any(|k| p.is_kw_at(1, k)))
-        };
+        let same = Self::is_match_form;
         let input = Box::new(left);
         if self.eat_kw("between") {
             let symmetric = self.eat_kw("symmetric");

@@ -344,3 +344,10 @@ fn a_percent_behind_a_type_is_the_operator() {
     assert_eq!(shape("a::int8 % type = 0"), "(= (% (int8:0 a) type) 0)");
     assert_eq!(error("create table t (a s.b%type)").0, "42601");
 }
+
+#[test]
+fn similar_in_substring_is_its_own_word() {
+    assert_eq!(shape("substring(a similar b escape 'c')"), "(substring a b 'c')");
+    assert_eq!(shape("a similar to b"), shape("(a) similar to b"));
+    assert_eq!(error("select a similar b").0, "42601");
+}

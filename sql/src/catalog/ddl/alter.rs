@@ -204,6 +204,7 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
         return Err(SqlError::new(state::DUPLICATE_COLUMN, message));
     }
     let old = table.clone();
+    super::table::check_count(table.slots.len() + 1)?;
     let mut new = define(def, &table.name, table.slots.len() as i16 + 1, cx)?;
     attach_sequence(&mut new, table.oid, table.schema, &table.name, &[], cx)?;
     let empty = is_empty(&old, cx)?;

@@ -102,10 +102,16 @@ fn blank(oid: u32, schema: u32, name: String) -> Table {
     }
 }
 
-fn check_columns<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
-    if names.clone().count() > COLUMNS_MAX {
+/// Refuses more columns than a table or view may have; dropped ones count, for their numbers are not given again.
+pub(super) fn check_count(columns: usize) -> Result<()> {
+    if columns > COLUMNS_MAX {
         return Err(SqlError::new(state::TOO_MANY_COLUMNS, format!("tables can have at most {COLUMNS_MAX} columns")));
     }
+    Ok(())
+}
+
+fn check_columns<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    check_count(names.clone().count())?;
     let mut seen = std::collections::HashSet::new();
     for name in names {
         if !seen.insert(name) {

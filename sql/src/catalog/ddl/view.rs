@@ -83,6 +83,7 @@ fn refuse(create: &CreateView) -> Result<()> {
 }
 
 fn columns_of(rel: &Rel, create: &CreateView) -> Result<Vec<Column>> {
+    super::table::check_count(rel.schema.len())?;
     let mut columns: Vec<Column> = Vec::new();
     for (i, field) in rel.schema.iter().enumerate() {
         let name = create.columns.get(i).map_or_else(|| field.name.to_string(), |n| n.text.clone());

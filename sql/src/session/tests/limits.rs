@@ -40,6 +40,20 @@ fn target_lists_have_1664_entries() {
 }
 
 #[test]
+fn tables_and_views_have_1600_columns() {
+    with_table(|s| {
+        let limit = "ERROR:  54011: tables can have at most 1600 columns";
+        show(s, &format!("create table w ({})", list(1600, |i| format!("c{i} int"))));
+        assert_eq!(show(s, "alter table w add column more int"), limit);
+        assert_eq!(show(s, &format!("create view x as select {}", list(1601, |i| format!("1 as c{i}")))), limit);
+        assert_eq!(
+            show(s, "alter table w drop column c1; alter table w add column more int"),
+            format!("ALTER TABLE\n{limit}")
+        );
+    });
+}
+
+#[test]
 fn calls_have_100_arguments() {
     with_table(|s| {
         assert_eq!(show(s, &format!("select length(concat({}))", list(100, |_| "'a'".into()))), "100");
