@@ -24,6 +24,7 @@ pub mod math;
 pub mod ordered_set;
 pub mod pattern;
 pub mod procs;
+mod regex_extent;
 pub mod regex_syntax;
 pub mod regexp;
 pub mod registry;

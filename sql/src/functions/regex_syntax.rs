@@ -1,9 +1,8 @@
 //! PostgreSQL's advanced regular expressions, rewritten for the `regex` crate and compiled once.
 //!
-//! What carries over: all of the syntax but back references and look-around, which are 0A000 (matching stays linear in the text). What
-//! differs: where several matches start at one place, PostgreSQL takes the longest (or, for a pattern that begins with a non-greedy quantifier,
-//! the shortest), we take the first by the order of alternatives, as Perl does: `a|ab` on `ab` gives `a` here and `ab` there. Patterns
-//! without such alternatives, and every yes-or-no question, agree.
+//! What carries over: all of the syntax but back references and look-around, which are 0A000. The crate answers every yes-or-no question and where
+//! a match begins. How far it goes and what its groups hold is PostgreSQL's too: where the order of alternatives, which the crate goes by, could
+//! make a difference, [`super::regex_extent`] finds out.
 //!
 //! Compiled patterns are kept by thread, the last used first, at most [`CACHED_MAX`].
 
@@ -11,6 +10,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use regex::Regex;
+
+use super::regex_extent::{Extents, Groups};
 
 use crate::error::{Result, SqlError, state};
 
@@ -73,14 +74,65 @@ impl Flags {
     }
 }
 
-type Cache = RefCell<Vec<(String, Flags, Rc<Regex>)>>;
+/// A compiled pattern.
+pub struct Pattern {
+    regex: Regex,
+    /// Where the crate's matches may be others than PostgreSQL's.
+    extents: Option<Extents>,
+}
+
+/// A match.
+pub struct Found<'t> {
+    text: &'t str,
+    groups: Groups,
+}
+
+impl Pattern {
+    /// Whether it matches anywhere.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+    /// The first match that begins at a place or behind it.
+    pub fn find_at<'t>(&self, text: &'t str, at: usize) -> Result<Option<Found<'t>>> {
+        let groups = match &self.extents {
+            None => self.regex.captures_at(text, at).map(|c| c.iter().map(|g| g.map(|g| g.range())).collect()),
+            Some(extents) => match self.regex.find_at(text, at) {
+                Some(found) => Some(extents.from(text, found.start())?),
+                None => None,
+            },
+        };
+        Ok(groups.map(|groups| Found { text, groups }))
+    }
+}
+
+impl<'t> Found<'t> {
+    /// How many groups there are, the whole match counted.
+    #[allow(clippy::len_without_is_empty)] // the whole match is always there
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+    /// Where the whole match is.
+    pub fn whole(&self) -> std::ops::Range<usize> {
+        self.range(0).unwrap_or_default()
+    }
+    /// Where a group is, if it took part.
+    pub fn range(&self, group: usize) -> Option<std::ops::Range<usize>> {
+        self.groups.get(group).cloned().flatten()
+    }
+    /// What a group holds, if it took part.
+    pub fn text(&self, group: usize) -> Option<&'t str> {
+        self.range(group).map(|r| &self.text[r])
+    }
+}
+
+type Cache = RefCell<Vec<(String, Flags, Rc<Pattern>)>>;
 
 /// The compiled form of a pattern.
 ///
 /// # Errors
 ///
 /// 2201B with PostgreSQL's words for what is wrong with it; 0A000 for back references and look-around.
-pub fn compile(pattern: &str, flags: Flags) -> Result<Rc<Regex>> {
+pub fn compile(pattern: &str, flags: Flags) -> Result<Rc<Pattern>> {
     thread_local!(static CACHE: Cache = const { RefCell::new(Vec::new()) });
     CACHE.with_borrow_mut(|cache| {
         if let Some(i) = cache.iter().position(|(p, f, _)| p == pattern && *f == flags) {
@@ -105,7 +157,7 @@ fn invalid(what: &str) -> SqlError {
     SqlError::new(state::INVALID_REGULAR_EXPRESSION, format!("invalid regular expression: {what}"))
 }
 
-fn build(pattern: &str, mut flags: Flags) -> Result<Regex> {
+fn build(pattern: &str, mut flags: Flags) -> Result<Pattern> {
     let mut rest = pattern;
     if let Some(literal) = rest.strip_prefix("***=") {
         flags.literal = true;
@@ -130,20 +182,21 @@ fn build(pattern: &str, mut flags: Flags) -> Result<Regex> {
         .case_insensitive(flags.ignore_case)
         .size_limit(if rest.contains("){") { COUNTED_BYTES_MAX } else { COMPILED_BYTES_MAX })
         .build();
-    built.map_err(|e| match e {
+    let regex = built.map_err(|e| match e {
         regex::Error::CompiledTooBig(_) => invalid("regular expression is too complex"),
         _ => invalid("invalid regexp (reg version 0.8)"),
-    })
+    })?;
+    Ok(Pattern { regex, extents: Extents::new(&translated, flags.ignore_case)? })
 }
 
 struct Translator<'a> {
     chars: std::iter::Peekable<std::str::Chars<'a>>,
     flags: Flags,
     out: String,
-    /// Where each open group begins in `out`, and how its opening is spelled.
-    groups: Vec<(usize, &'static str)>,
-    /// Whether a quantifier may come next, and where in `out` what it applies to begins, if that is a group.
-    atom: Option<Option<(usize, &'static str)>>,
+    /// Groups that are open.
+    groups: usize,
+    /// Whether a quantifier may come next.
+    atom: bool,
 }
 
 // A member of a bracket expression.
@@ -160,8 +213,8 @@ impl<'a> Translator<'a> {
             chars: pattern.chars().peekable(),
             flags,
             out: String::with_capacity(pattern.len() + 16),
-            groups: Vec::new(),
-            atom: None,
+            groups: 0,
+            atom: false,
         }
     }
     fn run(mut self) -> Result<String> {
@@ -172,13 +225,13 @@ impl<'a> Translator<'a> {
                 '\\' => self.escape()?,
                 '(' => self.open()?,
                 ')' => {
-                    let group = self.groups.pop().ok_or_else(|| invalid("parentheses () not balanced"))?;
+                    self.groups = self.groups.checked_sub(1).ok_or_else(|| invalid("parentheses () not balanced"))?;
                     self.out.push(')');
-                    self.atom = Some(Some(group));
+                    self.atom = true;
                 }
                 '|' => {
                     self.out.push('|');
-                    self.atom = None;
+                    self.atom = false;
                 }
                 '*' | '+' | '?' => self.quantifier(&c.to_string())?,
                 '{' if self.chars.peek().is_some_and(char::is_ascii_digit) => {
@@ -188,21 +241,21 @@ impl<'a> Translator<'a> {
                 '^' | '$' => {
                     let anchor = if self.flags.newline_anchors { format!("(?m:{c})") } else { c.to_string() };
                     self.out.push_str(&anchor);
-                    self.atom = None;
+                    self.atom = false;
                 }
                 '.' => self.push(if self.flags.newline_stops { "[^\\n]" } else { "(?s:.)" }),
                 '[' => self.bracket()?,
                 c => self.push_char(c),
             }
         }
-        if !self.groups.is_empty() {
+        if self.groups > 0 {
             return Err(invalid("parentheses () not balanced"));
         }
         Ok(self.out)
     }
     fn push(&mut self, atom: &str) {
         self.out.push_str(atom);
-        self.atom = Some(None);
+        self.atom = true;
     }
     fn push_char(&mut self, c: char) {
         let literal = regex::escape(c.encode_utf8(&mut [0; 4]));
@@ -226,9 +279,9 @@ impl<'a> Translator<'a> {
                 _ => return Err(invalid("quantifier operand invalid")),
             }
         }
-        self.groups.push((self.out.len(), spelled));
+        self.groups += 1;
         self.out.push_str(spelled);
-        self.atom = None;
+        self.atom = false;
         Ok(())
     }
     // `{m}`, `{m,}` or `{m,n}`; the brace is read already.
@@ -251,19 +304,13 @@ impl<'a> Translator<'a> {
         if valid { Ok(format!("{{{text}}}")) } else { Err(invalid("invalid repetition count(s)")) }
     }
     fn quantifier(&mut self, spelled: &str) -> Result<()> {
-        let Some(group) = self.atom.take() else { return Err(invalid("quantifier operand invalid")) };
+        if !std::mem::take(&mut self.atom) {
+            return Err(invalid("quantifier operand invalid"));
+        }
         self.out.push_str(spelled);
         if self.chars.peek() == Some(&'?') {
             self.chars.next();
             self.out.push('?');
-            // A non-greedy group wants its shortest match also inside: `(?:.*){1,1}?`, which SIMILAR patterns use.
-            if let Some((at, opening)) = group
-                && spelled == "{1,1}"
-            {
-                self.out.insert_str(at + opening.len(), "(?U:");
-                let end = self.out.len() - "){1,1}?".len();
-                self.out.insert(end, ')');
-            }
         }
         Ok(())
     }
@@ -297,7 +344,7 @@ impl<'a> Translator<'a> {
     }
     fn anchor(&mut self, spelled: &str) {
         self.out.push_str(spelled);
-        self.atom = None;
+        self.atom = false;
     }
     // The character that a backslash and this letter mean.
     fn char_escape(&mut self, c: char) -> Result<char> {

@@ -1,14 +1,10 @@
 //! POSIX regular expressions: `~` and its kin, substring() by pattern, and the regexp_ functions.
 
-use std::sync::Arc;
-
-use regex::{Captures, Regex};
-
 use super::FnCx;
 use super::args::{self, count};
 use super::grow::{Elements, Text};
 use super::pattern::similar_escape;
-use super::regex_syntax::{Flags, compile};
+use super::regex_syntax::{Flags, Found, Pattern, compile};
 use super::registry::{Registry, ScalarFn, ScalarImpl, Volatility};
 use crate::error::{Result, SqlError, state};
 use crate::types::{Datum, Type};
@@ -52,7 +48,7 @@ pub fn register(r: &mut Registry) {
     add("regexp_match", &[T, T, T], 1, Type::TEXT_ARRAY, |a, _| {
         let flags = flags_of(a, 2, "regexp_match")?;
         let found = compile(args::text(a, 1)?, flags)?;
-        Ok(found.captures(args::text(a, 0)?).map_or(Datum::Null, |c| groups(&c)))
+        Ok(found.find_at(args::text(a, 0)?, 0)?.map_or(Datum::Null, |c| groups(&c)))
     });
     add("regexp_replace", &[T, T, T], 0, T, |a, cx| replace(a, Flags::default(), 0, 1, cx));
     add("regexp_replace", &[T, T, T, T], 0, T, |a, cx| {
@@ -73,7 +69,7 @@ pub fn register(r: &mut Registry) {
         let mut parts = Elements::default();
         for part in split(a, "regexp_split_to_array")? {
             cx.session.check_cancel()?;
-            parts.push(part)?;
+            parts.push(part?)?;
         }
         Ok(parts.datum(T))
     });
@@ -83,7 +79,8 @@ pub fn register(r: &mut Registry) {
         let s = args::text(a, 0)?;
         let found = compile(args::text(a, 1)?, flags)?;
         let mut matches = 0;
-        for _ in Matches::new(&found, s, start_byte(s, start)) {
+        for found in Matches::new(&found, s, start_byte(s, start)) {
+            found?;
             cx.session.check_cancel()?;
             matches += 1;
         }
@@ -136,42 +133,46 @@ fn start_byte(s: &str, start: usize) -> usize {
 
 /// Matches from left to right. After an empty one the search goes on a character further, so one may touch the end of the last.
 struct Matches<'r, 't> {
-    regex: &'r Regex,
+    regex: &'r Pattern,
     text: &'t str,
     at: usize,
 }
 
 impl<'r, 't> Matches<'r, 't> {
-    fn new(regex: &'r Regex, text: &'t str, at: usize) -> Self {
+    fn new(regex: &'r Pattern, text: &'t str, at: usize) -> Self {
         Matches { regex, text, at }
     }
 }
 
 impl<'t> Iterator for Matches<'_, 't> {
-    type Item = Captures<'t>;
-    fn next(&mut self) -> Option<Captures<'t>> {
+    type Item = Result<Found<'t>>;
+    fn next(&mut self) -> Option<Result<Found<'t>>> {
         if self.at > self.text.len() {
             return None;
         }
-        let found = self.regex.captures_at(self.text, self.at)?;
-        let whole = found.get_match();
-        self.at = whole.end();
+        let found = match self.regex.find_at(self.text, self.at).transpose()? {
+            Ok(found) => found,
+            Err(e) => return Some(Err(e)),
+        };
+        let whole = found.whole();
+        self.at = whole.end;
         if whole.is_empty() {
-            self.at += self.text[whole.end()..].chars().next().map_or(1, char::len_utf8);
+            self.at += self.text[whole.end..].chars().next().map_or(1, char::len_utf8);
         }
-        Some(found)
+        Some(Ok(found))
     }
 }
 
 // The parenthesised parts of a match, or all of it if there are none, as a text[].
-fn groups(found: &Captures<'_>) -> Datum {
+fn groups(found: &Found<'_>) -> Datum {
     let skip = usize::from(found.len() > 1);
-    args::text_array(found.iter().skip(skip).map(|g| g.map(|g| g.as_str())))
+    args::text_array((skip..found.len()).map(|g| found.text(g)))
 }
 
 fn substring(s: &str, pattern: &str) -> Result<Datum> {
-    let found = compile(pattern, Flags::default())?.captures(s).and_then(|c| c.get(if c.len() > 1 { 1 } else { 0 }));
-    Ok(found.map_or(Datum::Null, |m| Datum::text(m.as_str())))
+    let found = compile(pattern, Flags::default())?.find_at(s, 0)?;
+    let shown = found.and_then(|c| c.text(usize::from(c.len() > 1)));
+    Ok(shown.map_or(Datum::Null, Datum::text))
 }
 
 // Replaces the n-th match from a place on, or all for 0.
@@ -182,13 +183,14 @@ fn replace(a: &[Datum], flags: Flags, from: usize, n: usize, cx: &FnCx<'_>) -> R
     let mut copied = 0;
     for (i, found) in Matches::new(&regex, s, from).enumerate() {
         cx.session.check_cancel()?;
+        let found = found?;
         if n > 0 && i + 1 != n {
             continue;
         }
-        let whole = found.get_match();
-        out.push_str(&s[copied..whole.start()])?;
+        let whole = found.whole();
+        out.push_str(&s[copied..whole.start])?;
         push_replacement(new, &found, &mut out)?;
-        copied = whole.end();
+        copied = whole.end;
         if n > 0 {
             break;
         }
@@ -201,14 +203,14 @@ fn replace(a: &[Datum], flags: Flags, from: usize, n: usize, cx: &FnCx<'_>) -> R
 }
 
 // `\1` to `\9` are groups, `\&` the whole match, `\\` a backslash; any other backslash is itself.
-fn push_replacement(new: &str, found: &Captures<'_>, out: &mut Text) -> Result<()> {
+fn push_replacement(new: &str, found: &Found<'_>, out: &mut Text) -> Result<()> {
     let mut rest = new;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at])?;
         rest = &rest[at + 1..];
         match rest.as_bytes().first() {
-            Some(d @ b'1'..=b'9') => out.push_str(found.get(usize::from(d - b'0')).map_or("", |g| g.as_str()))?,
-            Some(b'&') => out.push_str(found.get_match().as_str())?,
+            Some(d @ b'1'..=b'9') => out.push_str(found.text(usize::from(d - b'0')).unwrap_or_default())?,
+            Some(b'&') => out.push_str(found.text(0).unwrap_or_default())?,
             Some(b'\\') => out.push('\\')?,
             _ => {
                 out.push('\\')?;
@@ -222,51 +224,68 @@ fn push_replacement(new: &str, found: &Captures<'_>, out: &mut Text) -> Result<(
 
 /// The parts between matches, one by one, for regexp_split_to_array and regexp_split_to_table. Empty matches at either end, or right behind a
 /// match, split nothing.
-pub(super) fn split(a: &[Datum], function: &str) -> Result<impl Iterator<Item = Datum> + Send + use<>> {
-    let regex = Regex::clone(&*compile(args::text(a, 1)?, flags_of(a, 2, function)?)?);
-    let s: Arc<str> = Arc::from(args::text(a, 0)?);
+pub(super) fn split(a: &[Datum], function: &str) -> Result<impl Iterator<Item = Result<Datum>> + Send + use<>> {
+    let (pattern, flags) = (args::text(a, 1)?.to_owned(), flags_of(a, 2, function)?);
+    compile(&pattern, flags)?;
+    let s = args::text(a, 0)?.to_owned();
     // Where the next part begins, or None behind the last; where the search goes on, and the last match ended.
     let (mut next, mut at, mut last_end) = (Some(0), 0, 0);
     Ok(std::iter::from_fn(move || {
         let from = next?;
+        // Compiled patterns stay with their thread, which may be another one for each part.
+        let regex = match compile(&pattern, flags) {
+            Ok(regex) => regex,
+            Err(e) => return Some(Err(e)),
+        };
         let mut matches = Matches::new(&regex, &s, at);
         while let Some(found) = matches.next() {
-            let whole = found.get_match();
-            let splits = whole.start() < s.len() && whole.end() > last_end;
-            last_end = whole.end();
+            let whole = match found {
+                Ok(found) => found.whole(),
+                Err(e) => {
+                    next = None;
+                    return Some(Err(e));
+                }
+            };
+            let splits = whole.start < s.len() && whole.end > last_end;
+            last_end = whole.end;
             if splits {
-                (next, at) = (Some(whole.end()), matches.at);
-                return Some(Datum::text(&s[from..whole.start()]));
+                (next, at) = (Some(whole.end), matches.at);
+                return Some(Ok(Datum::text(&s[from..whole.start])));
             }
         }
         next = None;
-        Some(Datum::text(&s[from..]))
+        Some(Ok(Datum::text(&s[from..])))
     }))
 }
 
 /// The groups of the first match, or with `g` of all, one by one, for regexp_matches.
-pub(super) fn matches(a: &[Datum]) -> Result<impl Iterator<Item = Datum> + Send + use<>> {
+pub(super) fn matches(a: &[Datum]) -> Result<impl Iterator<Item = Result<Datum>> + Send + use<>> {
     let flags = if a.len() > 2 { Flags::parse(args::text(a, 2)?)? } else { Flags::default() };
-    let regex = Regex::clone(&*compile(args::text(a, 1)?, flags)?);
-    let s: Arc<str> = Arc::from(args::text(a, 0)?);
+    let pattern = args::text(a, 1)?.to_owned();
+    compile(&pattern, flags)?;
+    let s = args::text(a, 0)?.to_owned();
     let mut at = 0;
     let all = std::iter::from_fn(move || {
+        let regex = match compile(&pattern, flags) {
+            Ok(regex) => regex,
+            Err(e) => return Some(Err(e)),
+        };
         let mut matches = Matches::new(&regex, &s, at);
         let found = matches.next()?;
         at = matches.at;
-        Some(groups(&found))
+        Some(found.map(|found| groups(&found)))
     });
     Ok(all.take(if flags.global { usize::MAX } else { 1 }))
 }
 
 // The n-th match from the start argument on.
-fn nth_match<'t>(a: &'t [Datum], flags: Flags, function: &str) -> Result<Option<Captures<'t>>> {
+fn nth_match<'t>(a: &'t [Datum], flags: Flags, function: &str) -> Result<Option<Found<'t>>> {
     let start = if a.len() > 2 { positive(a, 2, "start")? } else { 1 };
     let n = if a.len() > 3 { positive(a, 3, "n")? } else { 1 };
     debug_assert!(!flags.global, "{function} refused it");
     let s = args::text(a, 0)?;
     let regex = compile(args::text(a, 1)?, flags)?;
-    Ok(Matches::new(&regex, s, start_byte(s, start)).nth(n - 1))
+    Matches::new(&regex, s, start_byte(s, start)).nth(n - 1).transpose()
 }
 
 fn instr(a: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
@@ -285,14 +304,14 @@ fn instr(a: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
         },
     };
     let group = if a.len() > 6 { at_least(a, 6, "subexpr", 0)? } else { 0 };
-    let found = nth_match(a, flags, "regexp_instr")?.and_then(|c| c.get(group));
+    let found = nth_match(a, flags, "regexp_instr")?.and_then(|c| c.range(group));
     let s = args::text(a, 0)?;
-    Ok(found.map_or(Datum::Int4(0), |m| count(s[..if at_end { m.end() } else { m.start() }].chars().count() + 1)))
+    Ok(found.map_or(Datum::Int4(0), |m| count(s[..if at_end { m.end } else { m.start }].chars().count() + 1)))
 }
 
 fn substr(a: &[Datum], _: &FnCx<'_>) -> Result<Datum> {
     let flags = flags_of(a, 4, "regexp_substr")?;
     let group = if a.len() > 5 { at_least(a, 5, "subexpr", 0)? } else { 0 };
-    let found = nth_match(a, flags, "regexp_substr")?.and_then(|c| c.get(group));
-    Ok(found.map_or(Datum::Null, |m| Datum::text(m.as_str())))
+    let found = nth_match(a, flags, "regexp_substr")?.and_then(|c| c.text(group));
+    Ok(found.map_or(Datum::Null, Datum::text))
 }

@@ -28,10 +28,10 @@ pub fn register(r: &mut Registry) {
     add("generate_subscripts", &[Type::ANYARRAY, I, Type::BOOL], &[("generate_subscripts", I)], true, subscripts);
     for args in [&[T, T][..], &[T, T, T]] {
         add("regexp_matches", args, &[("regexp_matches", Type::TEXT_ARRAY)], true, |a, _| {
-            Ok(column(regexp::matches(a)?))
+            Ok(Box::new(regexp::matches(a)?.map(|v| Ok(vec![v?]))))
         });
         add("regexp_split_to_table", args, &[("regexp_split_to_table", T)], true, |a, _| {
-            Ok(column(regexp::split(a, "regexp_split_to_table")?))
+            Ok(Box::new(regexp::split(a, "regexp_split_to_table")?.map(|v| Ok(vec![v?]))))
         });
         add("string_to_table", args, &[("string_to_table", T)], false, |a, _| {
             Ok(match text::fields(a)? {
