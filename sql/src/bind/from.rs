@@ -194,8 +194,8 @@ impl Binder<'_> {
         self.relations = inner.relations;
         self.relative |= inner.relative;
         let mut out = out?;
-        if out.rel.schema.len() < view.columns.len() {
-            return Err(SqlError::internal(format!("the query of view \"{}\" has lost columns", view.name)));
+        if out.rel.schema.len() != view.columns.len() {
+            return Err(SqlError::internal(format!("the query of view \"{}\" has other columns", view.name)));
         }
         let schema = view
             .columns
@@ -203,14 +203,7 @@ impl Binder<'_> {
             .zip(out.rel.schema.iter())
             .map(|(c, f)| Field { name: Arc::from(c.name.as_str()), ty: f.ty, table_oid: view.oid, attnum: c.attnum })
             .collect::<Vec<_>>();
-        // A table the query reads with `*` may have more columns now than when the view was made.
-        if out.rel.schema.len() > schema.len() {
-            let exprs = columns_of(&out.rel.schema[..schema.len()]);
-            out.rel = project(out.rel, exprs, schema.into());
-            out.fields.truncate(out.rel.schema.len());
-        } else {
-            out.rel.schema = schema.into();
-        }
+        out.rel.schema = schema.into();
         Ok(out)
     }
 

@@ -302,10 +302,12 @@ impl Binder<'_> {
                 trace.note(meaning, Place::Fixed);
             }
         }
-        if let Some(trace) = &mut self.trace
-            && let Some((start, end)) = trace.star_span(pos)
-        {
+        let Some(trace) = &mut self.trace else { return };
+        if let Some((start, end)) = trace.star_span(pos) {
             trace.edit(start, end, words.join(", "));
+        } else if let Some(end) = trace.name_end(pos, "table") {
+            // TABLE t.
+            trace.edit(pos, end, format!("SELECT {} FROM", words.join(", ")));
         }
     }
 

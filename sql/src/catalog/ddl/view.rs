@@ -180,7 +180,7 @@ pub(super) fn broken(oid: u32, after: &Arc<Catalog>, cx: &DdlCx<'_>) -> Vec<Arc<
 fn stands(view: &View, before: &Trace, after: &Arc<Catalog>, cx: &DdlCx<'_>) -> bool {
     trace(view, after.clone(), cx).is_ok_and(|(rel, now)| {
         now.meanings() == before.meanings()
-            && rel.schema.len() >= view.columns.len()
+            && rel.schema.len() == view.columns.len()
             && rel.schema.iter().zip(&view.columns).all(|(f, c)| f.ty == c.type_mod() || f.ty.ty == Type::UNKNOWN)
     })
 }
