@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::binder::*;
 use super::coerce::{Path, call, pathway};
+use super::hypothetical::is_hypothetical;
 use super::overload::{Choice, choose, resolve_polymorphic};
 use super::walk::{any_part, lower, nearest_level, same, same_agg, walk_expr};
 use crate::error::{Result, SqlError, state};
@@ -265,6 +266,9 @@ impl Binder<'_> {
                 );
             }
             return Err(no_function(shown, &[], &[], pos));
+        }
+        if is_hypothetical(name, c) {
+            return self.hypothetical(name, c, pos);
         }
         let (mut args, names) = self.call_args(c, name)?;
         let mut sorted = Vec::new();

@@ -19,6 +19,7 @@ mod expr;
 mod from;
 mod function;
 mod group;
+mod hypothetical;
 mod label;
 mod operator;
 mod overload;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::FnCx;
 use super::args::{self, is_null};
+use super::grow::{check_array_bytes, check_len};
 use super::registry::{AggState, AggregateFn, Registry};
 use crate::error::{Result, SqlError, state};
 use crate::types::datum::compare_typed;
@@ -162,15 +163,11 @@ impl AggState for Joined {
             Some(Datum::Bytea(b)) => b,
             _ => &[],
         };
-        if self.any {
-            self.bytes.extend_from_slice(part(1));
-        }
+        let separator = if self.any { part(1) } else { &[] };
+        check_len(self.bytes.len() + separator.len() + part(0).len())?;
         self.any = true;
+        self.bytes.extend_from_slice(separator);
         self.bytes.extend_from_slice(part(0));
-        if self.bytes.len() > 0x3fff_ffff {
-            return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "out of memory")
-                .detail("Cannot enlarge string buffer containing 1073741823 bytes."));
-        }
         Ok(())
     }
     fn finish(&mut self, cx: &FnCx<'_>) -> Result<Datum> {
@@ -197,6 +194,7 @@ struct Collected {
 impl AggState for Collected {
     fn update(&mut self, a: &[Datum], _: &FnCx<'_>) -> Result<()> {
         self.heap += a[0].heap_bytes() + std::mem::size_of::<Datum>();
+        check_array_bytes(self.heap)?;
         self.values.push(a[0].clone());
         Ok(())
     }
@@ -240,6 +238,7 @@ impl AggState for Stacked {
             return bad("cannot accumulate arrays of different dimensionality");
         }
         self.heap += a[0].heap_bytes();
+        check_array_bytes(self.heap)?;
         self.parts.push(array.clone());
         Ok(())
     }

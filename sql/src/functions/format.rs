@@ -2,7 +2,7 @@
 
 use super::FnCx;
 use super::args;
-use super::grow::Text;
+use super::grow::{Text, check_len};
 use super::registry::{Registry, ScalarFn, Volatility};
 use super::text::{arg_type, cast_text};
 use crate::error::{Result, SqlError, state};
@@ -13,9 +13,9 @@ const T: Type = Type::TEXT;
 
 /// Adds them all. format() itself is registered with the other functions of any arguments, in [`super::text`].
 pub fn register(r: &mut Registry) {
-    r.pure("quote_ident", &[T], T, |a, _| Ok(Datum::text(quote_identifier(args::text(a, 0)?))));
-    r.pure("quote_literal", &[T], T, |a, _| Ok(Datum::text(quote_literal(args::text(a, 0)?))));
-    r.stable("quote_literal", &[Type::ANYELEMENT], T, |a, cx| Ok(Datum::text(quote_any(a, cx))));
+    r.pure("quote_ident", &[T], T, |a, _| checked(quote_identifier(args::text(a, 0)?)));
+    r.pure("quote_literal", &[T], T, |a, _| checked(quote_literal(args::text(a, 0)?)));
+    r.stable("quote_literal", &[Type::ANYELEMENT], T, |a, cx| checked(quote_any(a, cx)));
     for (arg, volatility) in [(&[T], Volatility::Immutable), (&[Type::ANYELEMENT], Volatility::Stable)] {
         r.scalar(ScalarFn {
             name: "quote_nullable",
@@ -25,7 +25,7 @@ pub fn register(r: &mut Registry) {
             ret: T,
             strict: false,
             volatility,
-            imp: |a, cx| Ok(Datum::text(if a[0].is_null() { "NULL".to_owned() } else { quote_any(a, cx) })),
+            imp: |a, cx| checked(if a[0].is_null() { "NULL".to_owned() } else { quote_any(a, cx) }),
         });
     }
     r.pure("to_hex", &[Type::INT4], T, |a, _| Ok(Datum::text(format!("{:x}", args::int4(a, 0)?))));
@@ -44,6 +44,12 @@ pub fn register(r: &mut Registry) {
             Ok(args::text_array(parse_ident(args::text(a, 0)?, strict)?.into_iter().map(Some)))
         },
     });
+}
+
+// Quoting at most doubles a text.
+fn checked(quoted: impl AsRef<str>) -> Result<Datum> {
+    check_len(quoted.as_ref().len())?;
+    Ok(Datum::text(quoted))
 }
 
 // The literal of `value::text`.

@@ -106,9 +106,7 @@ impl Elements {
             _ => 0,
         };
         self.bytes += size_of::<Datum>() + shared;
-        if self.bytes > ARRAY_BYTES_MAX {
-            return Err(too_many_elements());
-        }
+        check_array_bytes(self.bytes)?;
         self.values.push(value);
         Ok(())
     }
@@ -124,11 +122,17 @@ impl Elements {
 /// 54000 if not.
 pub(super) fn count_held(dims: &[(i32, i32)]) -> Result<usize> {
     let count = count_elements(dims)?;
-    if count > ARRAY_BYTES_MAX / size_of::<Datum>() { Err(too_many_elements()) } else { Ok(count) }
+    check_array_bytes(count * size_of::<Datum>())?;
+    Ok(count)
 }
 
-fn too_many_elements() -> SqlError {
-    SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, format!("array size exceeds the maximum allowed ({ELEMENTS_MAX})"))
+/// Refuses elements that take more memory than those of an array may.
+pub(super) fn check_array_bytes(bytes: usize) -> Result<()> {
+    if bytes > ARRAY_BYTES_MAX {
+        let message = format!("array size exceeds the maximum allowed ({ELEMENTS_MAX})");
+        return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, message));
+    }
+    Ok(())
 }
 
 /// Counts the steps of a loop that may be long, and looks for a cancel now and then.

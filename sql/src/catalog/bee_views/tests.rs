@@ -161,4 +161,8 @@ fn history_and_differences() {
     assert_eq!(versions(&[]), [v3, v2, v1].map(|v| v.0.cast_signed()));
     assert_eq!(versions(&[(0, at(v2))]), [v2.0.cast_signed()]);
     assert!(versions(&[(0, Datum::Int8(v2.0.cast_signed() - 1))]).is_empty());
+
+    // Blocks of other tables are passed over with an eye on cancels too.
+    cx.session.cancel.raise(SqlError::new(state::QUERY_CANCELED, "stop"));
+    assert_eq!(show(&cx, "bee_history", std::slice::from_ref(&name), &[]).unwrap_err().message(), "stop");
 }

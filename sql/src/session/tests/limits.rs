@@ -227,3 +227,30 @@ fn the_past_is_shown_or_refused_but_never_hidden() {
         assert_eq!(show(s, last), "delete|1\ndelete|2\ninsert|1\ninsert|2");
     });
 }
+
+/// As PostgreSQL 15 answers.
+#[test]
+fn rows_that_are_not_there_have_a_rank() {
+    with_table(|s| {
+        let from = "from (values (1),(2),(3),(3),(5),(null)) v(x)";
+        let shown = show(
+            s,
+            &format!(
+                "select rank(3) within group (order by x), rank(3) within group (order by x desc), \
+                 dense_rank(9) within group (order by x), percent_rank(3) within group (order by x), \
+                 cume_dist(3) within group (order by x), rank(null) within group (order by x nulls first), \
+                 dense_rank(4) within group (order by x nulls first), rank(3) within group (order by x) filter (where x <> 1) {from}"
+            ),
+        );
+        assert_eq!(shown, "3|3|5|0.3333333333333333|0.7142857142857143|1|5|2");
+        let of_none = "dense_rank(9) within group (order by x), percent_rank(1) within group (order by x), cume_dist(1) within group (order by x)";
+        assert_eq!(show(s, &format!("select {of_none} {from} where false")), "1|0|1");
+        let two = "select rank(3, 'b') within group (order by x, y desc) from (values (3,'a'),(3,'c'),(1,'z')) v(x,y)";
+        assert_eq!(show(s, two), "3");
+        assert!(
+            show(s, &format!("select rank(1, 2) within group (order by x) {from}"))
+                .starts_with("ERROR:  42883: function rank(integer, integer)")
+        );
+        assert_eq!(show(s, "select rank() over (order by id) from t"), "1\n2");
+    });
+}
