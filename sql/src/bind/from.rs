@@ -76,7 +76,9 @@ impl Binder<'_> {
     }
 
     fn from_item(&mut self, item: &ast::FromItem) -> Result<FromOut> {
-        self.count_relation()?;
+        if !matches!(item, ast::FromItem::Join(_)) {
+            self.count_relation()?;
+        }
         match item {
             ast::FromItem::Table { name, as_of, alias, end } => {
                 self.table_item(name, as_of.as_ref(), alias.as_ref(), *end)

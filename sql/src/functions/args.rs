@@ -23,6 +23,13 @@ pub(super) fn text(args: &[Datum], i: usize) -> Result<&str> {
         _ => Err(mismatch()),
     }
 }
+/// A text to be kept beyond the call.
+pub(super) fn shared_text(args: &[Datum], i: usize) -> Result<Arc<str>> {
+    match args.get(i) {
+        Some(Datum::Text(s)) => Ok(s.clone()),
+        _ => Err(mismatch()),
+    }
+}
 /// A text that may be NULL.
 pub(super) fn text_or_null(args: &[Datum], i: usize) -> Result<Option<&str>> {
     if is_null(args, i) { Ok(None) } else { text(args, i).map(Some) }

@@ -62,7 +62,11 @@ impl Text {
     /// So many blanks.
     pub fn blanks(&mut self, count: usize) -> Result<()> {
         self.room(count)?;
-        self.0.extend(std::iter::repeat_n(' ', count));
+        let some = " ".repeat(count.min(STEPS));
+        for _ in 0..count / STEPS {
+            self.0.push_str(&some);
+        }
+        self.0.push_str(&some[..count % STEPS]);
         Ok(())
     }
     /// What `write` appends: the text of a value, which is itself of a bounded length.

@@ -227,7 +227,7 @@ fn push_replacement(new: &str, found: &Found<'_>, out: &mut Text) -> Result<()> 
 pub(super) fn split(a: &[Datum], function: &str) -> Result<impl Iterator<Item = Result<Datum>> + Send + use<>> {
     let (pattern, flags) = (args::text(a, 1)?.to_owned(), flags_of(a, 2, function)?);
     compile(&pattern, flags)?;
-    let s = args::text(a, 0)?.to_owned();
+    let s = args::shared_text(a, 0)?;
     // Where the next part begins, or None behind the last; where the search goes on, and the last match ended.
     let (mut next, mut at, mut last_end) = (Some(0), 0, 0);
     Ok(std::iter::from_fn(move || {
@@ -263,7 +263,7 @@ pub(super) fn matches(a: &[Datum]) -> Result<impl Iterator<Item = Result<Datum>>
     let flags = if a.len() > 2 { Flags::parse(args::text(a, 2)?)? } else { Flags::default() };
     let pattern = args::text(a, 1)?.to_owned();
     compile(&pattern, flags)?;
-    let s = args::text(a, 0)?.to_owned();
+    let s = args::shared_text(a, 0)?;
     let mut at = 0;
     let all = std::iter::from_fn(move || {
         let regex = match compile(&pattern, flags) {
