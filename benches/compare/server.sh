@@ -55,6 +55,8 @@ for _ in $(seq "$rounds"); do
         add "copy$p" "$(timed on "$p" -c "\\copy flights FROM '$work/flights.csv' WITH (FORMAT csv, HEADER true, NULL 'NA')")"
     done
 done
+peak() { awk -v n="$1" '/VmHWM/ { printf "%-44s %12s %12.4g MiB\n", n, "-", $2 / 1024 }' "/proc/$beepid/status"; }
+peak 'peak memory of pgbee after the COPYs'
 row 'COPY of 336,776 flights' s 0 "${figures[copy$pg]}" "${figures[copy$bee]}"
 for name in airlines airports planes; do
     xz -dc "$demo/data/$name.csv.xz" >"$work/$name.csv"
@@ -100,4 +102,4 @@ row 'join with aggregation' ms 0 "$(ms "$pg" "$join")" "$(ms "$bee" "$join")"
 on "$bee" -c "UPDATE flights SET dep_delay = dep_delay + 1 WHERE carrier = 'UA' AND month = 1" >/dev/null
 live=$(ms "$bee" "$(printf "$group" '')"); old=$(ms "$bee" "$(printf "$group" ' AS OF TAG loaded')")
 awk -v a="$(median <<<"$live")" -v b="$(median <<<"$old")" 'BEGIN { printf "%-44s %12s %12.4g %-8s %6.2fx of live\n", "GROUP BY AS OF the loaded version", "-", b, "ms", b / a }'
-awk '/VmHWM/ { printf "%-44s %12s %12.4g MiB\n", "peak memory of pgbee", "-", $2 / 1024 }' "/proc/$beepid/status"
+peak 'peak memory of pgbee after everything'

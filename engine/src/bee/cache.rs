@@ -7,8 +7,11 @@
 //! shard (many, by hash)     table: address -> node
 //!   main                    nodes that lookups used: second chance. The oldest goes; if it was used
 //!                           since the hand last passed, it is put behind the youngest instead
-//!   probation               nodes that a scan brought in, at most an eighth. Used again by anyone, a
-//!                           node moves to main; so a scan of everything passes by what lookups need
+//!   probation               nodes that a scan brought in. Used again by anyone, a node moves to main.
+//!                           Beyond an eighth it is probation that gives way, so that a scan of
+//!                           everything passes by what lookups need; but while main has more than a
+//!                           quarter its hand moves every other time, and what nobody used since
+//!                           makes room for the scan
 //! ```
 //!
 //! * A hit takes a shared lock and sets one bit, if it was not set. Lists change only on misses.
@@ -71,6 +74,8 @@ struct State {
     probation: VecDeque<NodeAddress>,
     /// How many nodes were removed whose addresses may still be queued.
     forgotten: usize,
+    /// Probation gave way last: the next time main's hand moves.
+    ages_main: bool,
 }
 
 /// A node found by its address. The table itself stays small enough for a processor's cache; comparing
@@ -179,7 +184,7 @@ impl Cache {
         }
         // Its address is left in a queue; when most of them are of this kind, queues are cleaned.
         if state.forgotten > 64 + state.nodes.len() {
-            let State { nodes, main, probation, forgotten } = &mut *state;
+            let State { nodes, main, probation, forgotten, .. } = &mut *state;
             main.retain(|address| nodes.contains(address));
             probation.retain(|address| nodes.contains(address));
             *forgotten = 0;
@@ -224,7 +229,11 @@ impl State {
         let mut patience = 2 * (self.main.len() + self.probation.len());
         while shard.bytes.load(Relaxed) > bytes_max && patience > 0 {
             patience -= 1;
-            let probation = self.probation.len() * 8 > self.nodes.len() || self.main.is_empty();
+            let mut probation = self.main.is_empty();
+            if self.probation.len() * 8 > self.nodes.len() {
+                self.ages_main = !self.ages_main;
+                probation |= self.ages_main || self.main.len() * 4 < self.nodes.len();
+            }
             let queue = if probation { &mut self.probation } else { &mut self.main };
             let Some(address) = queue.pop_front() else {
                 return;
@@ -285,10 +294,33 @@ mod tests {
         }
         for block in 100..5000 {
             cache.insert(node(1, block), Access::Scan);
+            if block % 10 == 0 {
+                cache.get(address(block / 10 % 19 + 1));
+            }
         }
         assert!((1..20).all(|block| cache.get(address(block)).is_some()));
         assert!(cache.get(address(4999)).is_some());
         assert!(cache.get(address(200)).is_none());
+    }
+
+    #[test]
+    fn what_nobody_uses_makes_room_for_scans() {
+        let cache = Cache::new(64 << 10);
+        for block in 1..5000 {
+            cache.insert(node(1, block), Access::Lookup);
+        }
+        let half = cache.stats().nodes as u64 / 2;
+        let mut found = 0;
+        for _ in 0..6 {
+            found = 0;
+            for block in 10_000..10_000 + half {
+                match cache.get(address(block)) {
+                    Some(_) => found += 1,
+                    None => drop(cache.insert(node(1, block), Access::Scan)),
+                }
+            }
+        }
+        assert_eq!(found, half);
     }
 
     #[test]
