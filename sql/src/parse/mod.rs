@@ -3,21 +3,26 @@
 //! ```text
 //! lexer     bytes -> tokens            scan.l's rules; errors keep their place in line
 //! parser    looking, taking, refusing  and the limit on how high a tree may grow
-//! expr      precedence climbing        query  SELECT and FROM   dml  ddl  utility  the rest
+//! expr      precedence climbing        primary  what expressions begin with
+//! query     SELECT                     from     its FROM
+//! dml  ddl  alter  utility             the rest
 //! ast       what comes out
 //! ```
 //!
 //! Why not a library: `sql/decisions/0002-a-parser-of-our-own.md`. Reading is linear in the length of the text: nothing is read twice but the
 //! tokens of a WITH clause, once a level.
 
+mod alter;
 pub mod ast;
 mod ast_utility;
 mod ddl;
 mod dml;
 mod expr;
+mod from;
 mod keyword;
 mod lexer;
 mod parser;
+mod primary;
 mod query;
 #[cfg(test)]
 mod tests;
