@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::expr::{FIRST_SCOPE, children, children_mut, conjuncts};
 use super::fold;
-use super::logical::{ColId, Guess, LogicalCte, Lp, Op, Planner, Scan, Sub};
+use super::logical::{ColId, LogicalCte, Lp, Op, Planner, Scan, Sub};
 use super::node::JoinType;
 use crate::error::{Result, SqlError};
 use crate::ir::{
@@ -109,17 +109,7 @@ impl Planner<'_> {
                 };
                 // A LATERAL that takes nothing from the left is a plain join.
                 let lateral = lateral && self.free(&right).iter().any(|id| left.cols.contains(id));
-                Lp {
-                    op: Op::Join {
-                        kind,
-                        left: Box::new(left),
-                        right: Box::new(right),
-                        on: preds,
-                        lateral,
-                        guess: Guess::default(),
-                    },
-                    cols,
-                }
+                Lp::join(kind, left, right, preds, lateral, cols)
             }
             RelKind::Aggregate { input, keys, sets, aggs, grouping } => {
                 let input = self.build(*input, scope)?;

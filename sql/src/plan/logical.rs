@@ -348,6 +348,11 @@ impl Lp {
     pub fn empty(cols: Vec<ColId>) -> Lp {
         Lp { op: Op::Values { rows: Vec::new() }, cols }
     }
+    /// Two relations joined, with these columns of theirs. Nothing is known of its rows yet.
+    pub fn join(kind: JoinType, left: Lp, right: Lp, on: Vec<Expr>, lateral: bool, cols: Vec<ColId>) -> Lp {
+        let (left, right) = (Box::new(left), Box::new(right));
+        Lp { op: Op::Join { kind, left, right, on, lateral, guess: Guess::default() }, cols }
+    }
     /// This relation, filtered.
     pub fn filtered(self, preds: Vec<Expr>) -> Lp {
         if preds.is_empty() {

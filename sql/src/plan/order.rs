@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 
 use super::PlanCx;
-use super::logical::{CLUSTER_MAX, ColId, Guess, Lp, Op, Planner, too_deep};
+use super::logical::{CLUSTER_MAX, ColId, Lp, Op, Planner, too_deep};
 use super::node::JoinType;
 use crate::error::Result;
 use crate::ir::Expr;
@@ -136,8 +136,7 @@ fn join_greedily(members: Vec<Member>, mut conditions: Vec<Condition>, cx: &Plan
                 let on = progress.ready[next].iter().filter_map(|c| conditions[*c].pred.take()).collect();
                 let cols = lp.cols.iter().chain(&member.lp.cols).copied().collect();
                 let lateral = !member.needs.is_empty();
-                let (left, right) = (Box::new(lp), Box::new(member.lp));
-                Lp { op: Op::Join { kind: JoinType::Inner, left, right, on, lateral, guess: Guess::default() }, cols }
+                Lp::join(JoinType::Inner, lp, member.lp, on, lateral, cols)
             }
         });
         progress.join(next, &conditions);

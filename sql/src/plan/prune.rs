@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::logical::{ColId, Guess, Lp, Op, Planner};
+use super::logical::{ColId, Lp, Op, Planner};
 use super::node::JoinType;
 use crate::ir::Expr;
 
@@ -61,17 +61,7 @@ impl Planner<'_> {
                     JoinType::Semi | JoinType::Anti => left.cols.clone(),
                     _ => left.cols.iter().chain(&right.cols).copied().collect(),
                 };
-                Lp {
-                    op: Op::Join {
-                        kind,
-                        left: Box::new(left),
-                        right: Box::new(right),
-                        on,
-                        lateral,
-                        guess: Guess::default(),
-                    },
-                    cols,
-                }
+                Lp::join(kind, left, right, on, lateral, cols)
             }
             Op::Aggregate { input, keys, sets, mut aggs, mut grouping } => {
                 aggs.retain(|(id, _)| needed.contains(id));

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::expr::{as_column, is_never, rejects_nulls, substitute};
-use super::logical::{ColId, Guess, Lp, Op, Planner};
+use super::logical::{ColId, Lp, Op, Planner};
 use super::node::JoinType;
 use crate::error::Result;
 use crate::ir::{Expr, ExprKind, SetOp};
@@ -186,17 +186,7 @@ impl Planner<'_> {
         // Plain conditions first, then the joins on what is left; each join's own conditions are pushed by `push_join`.
         let mut lp = input.filtered(rest);
         for (kind, right, on) in joins {
-            lp = Lp {
-                op: Op::Join {
-                    kind,
-                    left: Box::new(lp),
-                    right: Box::new(right),
-                    on,
-                    lateral: false,
-                    guess: Guess::default(),
-                },
-                cols: cols.clone(),
-            };
+            lp = Lp::join(kind, lp, right, on, false, cols.clone());
         }
         self.push(lp, Vec::new())
     }
@@ -269,33 +259,11 @@ impl Planner<'_> {
                 } else {
                     (self.push_filter(left, to_inner)?, self.push_filter(right, to_outer)?)
                 };
-                Ok(Lp {
-                    op: Op::Join {
-                        kind,
-                        left: Box::new(left),
-                        right: Box::new(right),
-                        on: stay,
-                        lateral,
-                        guess: Guess::default(),
-                    },
-                    cols,
-                }
-                .filtered(above))
+                Ok(Lp::join(kind, left, right, stay, lateral, cols).filtered(above))
             }
             JoinType::Full => {
                 let (left, right) = (self.push(left, Vec::new())?, self.push(right, Vec::new())?);
-                Ok(Lp {
-                    op: Op::Join {
-                        kind,
-                        left: Box::new(left),
-                        right: Box::new(right),
-                        on,
-                        lateral,
-                        guess: Guess::default(),
-                    },
-                    cols,
-                }
-                .filtered(preds))
+                Ok(Lp::join(kind, left, right, on, lateral, cols).filtered(preds))
             }
             JoinType::Semi | JoinType::Anti => {
                 let (mut to_right, mut stay) = (Vec::new(), Vec::new());
@@ -307,17 +275,7 @@ impl Planner<'_> {
                     }
                 }
                 let (left, right) = (self.push_filter(left, preds)?, self.push_filter(right, to_right)?);
-                Ok(Lp {
-                    op: Op::Join {
-                        kind,
-                        left: Box::new(left),
-                        right: Box::new(right),
-                        on: stay,
-                        lateral,
-                        guess: Guess::default(),
-                    },
-                    cols,
-                })
+                Ok(Lp::join(kind, left, right, stay, lateral, cols))
             }
         }
     }
@@ -496,17 +454,7 @@ impl Planner<'_> {
                 let right = self.uncorrelate(*right, outer, on, keep.columns())?;
                 let cols = left.cols.iter().chain(&right.cols).copied().collect();
                 on.extend(out);
-                Some(Lp {
-                    op: Op::Join {
-                        kind: JoinType::Inner,
-                        left: Box::new(left),
-                        right: Box::new(right),
-                        on: stay,
-                        lateral: false,
-                        guess: Guess::default(),
-                    },
-                    cols,
-                })
+                Some(Lp::join(JoinType::Inner, left, right, stay, false, cols))
             }
             _ => None,
         }
