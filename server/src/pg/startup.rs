@@ -224,7 +224,8 @@ impl AuthSource for Verifier {
 async fn authenticate(connection: &mut Connection, instance: &Arc<Instance>, user: &str) -> Result<(), Refusal> {
     let wrong =
         || SqlError::new(state::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""));
-    let verifier = instance.password_verifier(user);
+    // Someone who makes a database or sets a password holds it until the disk has it.
+    let verifier = tokio::task::block_in_place(|| instance.password_verifier(user));
     // There is one role so far, which is no secret: another name is told so.
     if verifier.is_none() && user != "postgres" {
         return Err(SqlError::new(

@@ -91,6 +91,20 @@ impl Planner<'_> {
         self.deeper(is_join, |planner| planner.lower_op(lp, up, ask))
     }
 
+    /// The first of each run of rows that are equal by some expressions: their order has brought those together.
+    fn first_of_neighbours(&mut self, low: Low, by: &[Expr], rows: f64, up: Option<&Scope<'_>>) -> Result<Low> {
+        let keys = self.progs(by, &Scope { columns: &low.layout, up })?;
+        let e = low.node.estimate;
+        let node = self.node(
+            NodeKind::Unique { input: low.node, keys: Arc::new(keys) },
+            &low.layout,
+            rows,
+            e.startup,
+            e.total + e.rows * 0.1,
+        );
+        Ok(Low { node, ..low })
+    }
+
     fn lower_op(&mut self, lp: &Lp, up: Option<&Scope<'_>>, ask: &Ask) -> Result<Low> {
         let rows = self.rows(lp);
         match &lp.op {
@@ -147,18 +161,8 @@ impl Planner<'_> {
             Op::Distinct { input, on: None } => {
                 let low = self.lower_exactly(input, &lp.cols, up, &Ask::default())?;
                 if low.order.groups(&lp.col_set()) {
-                    // Equal rows are neighbours.
-                    let exprs: Vec<Expr> = lp.cols.iter().map(|c| self.column_expr(*c)).collect();
-                    let keys = self.progs(&exprs, &Scope { columns: &low.layout, up })?;
-                    let e = low.node.estimate;
-                    let node = self.node(
-                        NodeKind::Unique { input: low.node, keys: Arc::new(keys) },
-                        &lp.cols,
-                        rows,
-                        e.startup,
-                        e.total + e.rows * 0.1,
-                    );
-                    return Ok(Low { node, ..low });
+                    let columns: Vec<Expr> = lp.cols.iter().map(|c| self.column_expr(*c)).collect();
+                    return self.first_of_neighbours(low, &columns, rows, up);
                 }
                 let types = lp.cols.iter().map(|c| self.ty(*c).ty).collect();
                 let e = low.node.estimate;
@@ -173,16 +177,7 @@ impl Planner<'_> {
             }
             Op::Distinct { input, on: Some(on) } => {
                 let low = self.lower(input, up, &Ask::default())?;
-                let keys = self.progs(on, &Scope { columns: &low.layout, up })?;
-                let e = low.node.estimate;
-                let node = self.node(
-                    NodeKind::Unique { input: low.node, keys: Arc::new(keys) },
-                    &low.layout,
-                    rows,
-                    e.startup,
-                    e.total + e.rows * 0.1,
-                );
-                Ok(Low { node, ..low })
+                self.first_of_neighbours(low, on, rows, up)
             }
             Op::Append { inputs } => {
                 let mut nodes = Vec::with_capacity(inputs.len());
