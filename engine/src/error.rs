@@ -4,7 +4,8 @@
 //! * wait for a peer, then call again: [`Error::MissingBlock`];
 //! * tell the user what was wrong with the request: [`Error::NotAVersion`], [`Error::Invalid`],
 //!   [`Error::NotWritable`], [`Error::InvalidManifest`];
-//! * refuse what a peer sent: [`Error::InvalidSignature`];
+//! * refuse what a peer sent: [`Error::InvalidSignature`], [`Error::InvalidProof`];
+//! * give the statement up: [`Error::GaveUp`];
 //! * stop using the core or the store: [`Error::Corrupt`], [`Error::Storage`];
 //! * do not start: [`Error::Locked`], [`Error::FormatVersion`].
 //!
@@ -58,6 +59,15 @@ pub enum Error {
     /// A signature that does not prove what it came with.
     #[error("invalid signature")]
     InvalidSignature,
+    /// What a peer sent does not prove what it should. Nothing of it was kept.
+    #[error("invalid proof: {0}")]
+    InvalidProof(String),
+    /// Whoever waited for a missing block has stopped waiting, for a reason that it keeps (a cancel, a timeout, no peer that has it).
+    #[error("gave up waiting for block {0}")]
+    GaveUp(BlockIndex),
+    /// The writer signed two different histories: nothing more is taken from or given to peers of this core.
+    #[error("core {0} is frozen: its writer signed two histories")]
+    Frozen(CoreKey),
     /// The core can only be read here: its secret key is elsewhere.
     #[error("this core is not writable here")]
     NotWritable,

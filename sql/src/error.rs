@@ -126,11 +126,12 @@ impl From<pgbee_engine::Error> for SqlError {
                     .hint("bee_commits lists them.")
             }
             Error::MissingBlock(block) => SqlError::new(state::IO_ERROR, format!("block {block} is not stored here")),
+            Error::GaveUp(block) => SqlError::new(state::IO_ERROR, format!("no peer gave block {block}")),
             Error::Storage(e) => {
                 let state = if e.kind == StorageErrorKind::NoSpace { state::DISK_FULL } else { state::IO_ERROR };
                 SqlError::new(state, format!("could not use the store: {e}"))
             }
-            e @ (Error::Corrupt { .. } | Error::InvalidSignature) => {
+            e @ (Error::Corrupt { .. } | Error::InvalidSignature | Error::Frozen(_)) => {
                 SqlError::new(state::DATA_CORRUPTED, e.to_string())
             }
             Error::NotWritable => {

@@ -21,10 +21,12 @@
 
 pub mod append;
 pub mod bitfield;
+pub mod extensions;
 mod source;
 pub mod stage;
 mod tree;
 pub mod verify_log;
+pub mod wants;
 pub mod watch;
 
 pub use source::{BlockSource, READ_BYTES_MAX};
@@ -44,6 +46,8 @@ use crate::crypto::verifier::Verifier;
 use crate::error::{Error, Result};
 use crate::hypercore::append::WriterLock;
 use crate::hypercore::bitfield::Bitfield;
+use crate::hypercore::extensions::Extensions;
+use crate::hypercore::wants::Wants;
 use crate::hypercore::watch::{Position, Watch};
 use crate::position::{BlockIndex, Fork, Length, NodeIndex};
 use crate::storage::key::{self, CoreId, MetaKey};
@@ -83,6 +87,8 @@ pub struct Core {
     durable: AtomicU64,
     writer: WriterLock,
     watch: Arc<Watch>,
+    wants: Arc<Wants>,
+    extensions: Extensions,
 }
 
 struct Published {
@@ -115,6 +121,8 @@ impl Core {
             published: RwLock::new(Published { head, held }),
             writer: WriterLock::new(roots, has_tail),
             watch: Watch::new(position),
+            wants: Arc::default(),
+            extensions: Extensions::default(),
         };
         // The last append is the likeliest to be damaged, and a bee's newest root is in its last block.
         if let Some(last) = core.len().last()
@@ -235,6 +243,16 @@ impl Core {
     /// Where to wait for the core to grow.
     pub fn watch(&self) -> &Arc<Watch> {
         &self.watch
+    }
+
+    /// Which blocks someone waits for.
+    pub fn wants(&self) -> &Arc<Wants> {
+        &self.wants
+    }
+
+    /// Messages that ride on the core's channel.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
     }
 
     /// A block.

@@ -43,4 +43,18 @@ pub trait BlockSource: Send + Sync {
     /// Told after a read met a missing block: all others that the reader will ask for next, so that a replica
     /// asks its peers for them at once. May name blocks that are held.
     fn want(&self, _blocks: &[BlockIndex]) {}
+
+    /// Asked after a read met a missing block and [`want`](BlockSource::want) was told its company: a source that can wait for peers does so, and returns when
+    /// the block is here to be read. Nobody may hold a lock meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingBlock`](crate::Error::MissingBlock) from a source that does not wait, as most do not; [`Error::GaveUp`](crate::Error::GaveUp) from one that did.
+    fn fetch(&self, block: BlockIndex) -> Result<()> {
+        Err(crate::Error::MissingBlock(block))
+    }
+
+    /// The reader is about to look up a key (`limit` 1) or read a range of a version, and a block of the way is missing: a source with peers may ask them, once a read, which
+    /// blocks the whole of it will touch. `payload` is a message of the extension `name`.
+    fn ask(&self, _name: &'static str, _payload: bytes::Bytes) {}
 }
