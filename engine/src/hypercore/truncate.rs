@@ -39,6 +39,16 @@ impl Core {
     /// [`Error::NotWritable`]; [`Error::Invalid`] beyond the length, or inside of a prologue; [`Error::Frozen`]; [`Error::Storage`]:
     /// whether it was truncated is found out by whoever writes next.
     pub fn truncate(&self, to: Length, durability: Durability) -> Result<Head> {
+        self.truncate_as(to, None, durability)
+    }
+
+    /// [`truncate`](Core::truncate) to a fork of the caller's choice, which has to be newer: for who writes one core from several places,
+    /// one after another.
+    ///
+    /// # Errors
+    ///
+    /// As [`truncate`](Core::truncate).
+    pub fn truncate_as(&self, to: Length, fork: Option<Fork>, durability: Durability) -> Result<Head> {
         let mut turn = self.turn()?;
         let (Some(pair), Some(verifier)) = (&self.pair, self.verifier()) else {
             return Err(Error::NotWritable);
@@ -52,7 +62,10 @@ impl Core {
         }
         let roots = roots_at(to, |index| self.known_node(index))?;
         let roots = roots.ok_or_else(|| Error::Invalid(format!("the roots at length {to} are not here")))?;
-        let fork = Fork(before.fork.0 + 1);
+        let fork = fork.unwrap_or(Fork(before.fork.0 + 1));
+        if fork <= before.fork {
+            return Err(Error::Invalid(format!("fork {fork} is not newer than {}", before.fork)));
+        }
         let mut head = Head::of(&roots, fork, Default::default());
         head.signature = verifier.sign(pair, &head.root_hash, head.length, fork)?.into();
         self.rewrite(&mut turn.writer, WriteBatch::new(), to, (head.clone(), roots), durability)?;
@@ -106,17 +119,14 @@ impl Core {
         Ok(())
     }
 
-    /// Drops blocks that are held, to have the room. The log stays as it is; whoever wants them again asks peers.
+    /// Drops blocks that are held, to have the room. The log stays as it is; whoever wants them again asks peers, if any has them.
     ///
     /// A large range is several batches: after an error some of it may be gone, from the front.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] on a core that is written here; [`Error::Storage`].
+    /// [`Error::Storage`].
     pub fn clear(&self, range: Range<BlockIndex>) -> Result<()> {
-        if self.pair.is_some() {
-            return Err(Error::invalid("blocks of a core that is written here are not dropped"));
-        }
         let mut turn = self.writer.turn();
         self.refresh(&mut turn.writer)?;
         let end = range.end.min(BlockIndex(self.len().0));
@@ -204,7 +214,7 @@ impl Core {
         self.nodes.forget();
         written?;
         writer.is_stale = false;
-        self.publish(State { held, ..state }, true);
+        self.published.write().held = held;
         Ok(end)
     }
 
