@@ -91,7 +91,10 @@ impl Core {
         writer.is_stale = true;
         let written = self.backend.write(batch, durability);
         self.nodes.forget();
-        written?;
+        if let Err(error) = written {
+            self.look_again(writer);
+            return Err(error);
+        }
         *writer = Writer { roots: roots.clone(), has_tail: false, is_stale: false };
         self.note_rewrite(from);
         // One of ours has to be durable before anyone sees it; a peer's cannot be signed otherwise.
@@ -167,13 +170,16 @@ impl Core {
         held.unset_range(first..end);
         let mut batch = WriteBatch::new();
         batch.delete_range(Space::Block, &key::block(self.id, first), &key::block(self.id, end));
-        // Single nodes that only the dropped blocks needed.
-        let singles = crate::storage::Range::new(key::nodes_from(self.id, first), key::nodes_from(self.id, end));
+        // Of the nodes between the held blocks around the hole none is needed but those that are implied: were one left, it could
+        // be without its parent.
+        let before = held.last_set(first).map_or(BlockIndex(0), BlockIndex::next);
+        let after = held.first_set(end).unwrap_or(BlockIndex(state.head.length.0));
+        let is_needed = |index| state.roots.node(index).is_some() || is_implied(&held, index);
+        let singles = crate::storage::Range::new(key::nodes_from(self.id, before), key::nodes_from(self.id, after));
         for entry in self.backend.scan(Space::Tree, singles, false) {
             let (at, _) = entry?;
             let index = key::node_index(&at).ok_or_else(|| damaged(first, "a key is cut off"))?;
-            let is_inside = flat_tree::first_block(index) >= first;
-            if is_inside && state.roots.node(index).is_none() && !is_implied(&held, index) {
+            if !is_needed(index) {
                 batch.delete(Space::Tree, &at);
             }
         }
@@ -201,7 +207,7 @@ impl Core {
                     packed = Some(block);
                 } else {
                     flush(&mut batch, &mut chunk, &mut packed);
-                    if state.roots.node(node.index).is_some() || is_implied(&held, node.index) {
+                    if is_needed(node.index) {
                         put_node(&mut batch, self.id, &node);
                     }
                 }
@@ -212,7 +218,10 @@ impl Core {
         writer.is_stale = true;
         let written = self.backend.write(batch, Durability::NoSync);
         self.nodes.forget();
-        written?;
+        if let Err(error) = written {
+            self.look_again(writer);
+            return Err(error);
+        }
         writer.is_stale = false;
         self.published.write().held = held;
         Ok(end)
