@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -222,10 +224,10 @@ impl Chain {
         let kept = applied.truncated_to.unwrap().0;
         replica.held.retain(|&i| i < kept);
         assert_eq!(replica.core.head(), source.head());
-        // Blocks that both histories have stay.
-        let same =
-            replica.held.iter().all(|&i| self.history.get(i as usize) == replica.core.get(BlockIndex(i)).ok().as_ref());
-        assert!(same, "a block of the old history was kept");
+        if source.fork() == self.writer.fork() {
+            let is_right = |&i: &u64| self.history.get(i as usize) == replica.core.get(BlockIndex(i)).ok().as_ref();
+            assert!(replica.held.iter().all(is_right), "a block of the old history was kept");
+        }
         true
     }
 
@@ -375,21 +377,45 @@ proptest! {
         every in 2..6u64,
         fault in prop_oneof![Just(Fault::FailBefore), Just(Fault::FailAfter), Just(Fault::NoSpace), Just(Fault::CrashAfter), Just(Fault::CrashBefore)],
         survivors in 0..3usize,
-        picks in vec((any::<u64>(), 1..30u64, any::<bool>()), 1..30),
+        picks in vec((any::<u64>(), 1..30u64, 0..8u8), 1..30),
     ) {
         let writer = writer();
         append(&writer, 0, 100);
+        // What the writer wrote on each fork.
+        let mut histories: Vec<Vec<Bytes>> = vec![(0..100).map(|i| block(0, i)).collect()];
         let faulty = Arc::new(Faulty::new(Arc::new(Memory::new()), Plan::none()));
         let mut core = open(&faulty, writer.key()).unwrap();
         let mut promised: BTreeSet<u64> = BTreeSet::new();
         let mut promised_length = 0;
         let plan = (1..200).fold(Plan::none(), |plan, n| plan.and(faulty.writes() + n * every, fault));
         faulty.set_plan(plan);
-        for (pick, count, is_rewrite) in picks {
+        for (pick, count, what) in picks {
             let length = core.len();
-            let result = if length.0 < writer.len().0 {
+            let result = if core.fork() < writer.fork() {
+                let mut reorg = core.reorg(writer.prove(&upgrade(0, writer.len().0)).unwrap()).unwrap();
+                while let Some(request) = reorg.next_request() {
+                    reorg.receive(writer.prove(&request).unwrap()).unwrap();
+                }
+                promised_length = 0;
+                let result = reorg.commit(Durability::Sync);
+                match &result {
+                    Ok(applied) => promised.retain(|i| *i < applied.truncated_to.unwrap().0),
+                    // Whether it is there is not known, and so neither what is still held.
+                    Err(_) => promised.clear(),
+                }
+                result.map(|_| ())
+            } else if length.0 < writer.len().0 {
                 take_in(&core, [writer.prove(&upgrade(length.0, writer.len().0 - length.0)).unwrap()]).map(|_| ())
-            } else if is_rewrite && pick % 3 == 0 {
+            } else if what == 0 {
+                let kept = pick % 101;
+                let mut history = histories.last().unwrap().clone();
+                writer.truncate(Length(kept), Durability::Sync).unwrap();
+                history.truncate(kept as usize);
+                append(&writer, writer.fork().0, 100 - kept);
+                history.extend((kept..100).map(|i| block(writer.fork().0, i)));
+                histories.push(history);
+                Ok(())
+            } else if what == 1 {
                 let at = pick % length.0;
                 let range = at..(at + count).min(length.0);
                 promised.retain(|i| !range.contains(i));
@@ -413,22 +439,23 @@ proptest! {
                 core = open(&faulty, writer.key()).unwrap();
             }
             prop_assert!(core.len().0 >= promised_length);
-            for i in 0..core.len().0 {
-                if promised.contains(&i) || core.has(BlockIndex(i)) {
-                    match core.get(BlockIndex(i)) {
-                        Ok(read) => prop_assert_eq!(read, block(0, i)),
-                        // A clear that failed may have dropped it; whoever writes next finds out.
-                        Err(error) => prop_assert!(!promised.contains(&i), "block {}: {}", i, error),
-                    }
-                }
+            prop_assert!(promised.iter().all(|&i| core.has(BlockIndex(i))));
+            for i in (0..core.len().0).filter(|&i| core.has(BlockIndex(i))) {
+                prop_assert_eq!(&core.get(BlockIndex(i)).unwrap(), &histories[core.fork().0 as usize][i as usize]);
             }
+            check_nodes(&core);
         }
         faulty.set_plan(Plan::none());
         drop(core);
         let core = open(&faulty, writer.key()).unwrap();
         check_nodes(&core);
-        prop_assert!(promised.iter().all(|&i| core.has(BlockIndex(i))));
-        if core.is_empty() {
+        if core.fork() < writer.fork() {
+            let mut reorg = core.reorg(writer.prove(&upgrade(0, 100)).unwrap()).unwrap();
+            while let Some(request) = reorg.next_request() {
+                reorg.receive(writer.prove(&request).unwrap()).unwrap();
+            }
+            reorg.commit(Durability::Sync).unwrap();
+        } else if core.is_empty() {
             take_in(&core, [writer.prove(&upgrade(0, 100)).unwrap()]).unwrap();
         }
         let missing = (0..100).filter(|&i| !core.has(BlockIndex(i)));
@@ -690,6 +717,54 @@ fn a_past_history_is_never_shown_as_the_new_one() {
     assert!(matches!(writer.truncate(Length(11), Durability::Sync), Err(Error::Invalid(_))));
     let replica = Replica::new(writer.key());
     assert_eq!(replica.core.truncate(Length(0), Durability::Sync), Err(Error::NotWritable));
+}
+
+/// Proofs are made while blocks come in and histories are replaced: each is of one history.
+#[test]
+fn a_proof_is_of_one_history() {
+    let writer = writer();
+    append(&writer, 0, 200);
+    let replica = Replica::new(writer.key());
+    take_in(&replica.core, [writer.prove(&upgrade(0, 200)).unwrap()]).unwrap();
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for core in [&writer, &replica.core] {
+            scope.spawn(|| {
+                let (mut made, mut at) = (0, 0);
+                while !is_done.load(Ordering::Relaxed) || made == 0 {
+                    at = (at + 37) % 200;
+                    let length = core.durable_len().0;
+                    let block = Some(BlockRequest { index: BlockIndex(at), nodes: 0 });
+                    for block in [block, None] {
+                        match core.prove(&Request { block, ..upgrade(0, length) }) {
+                            Ok(proof) => {
+                                proof.verify_alone(core.key()).unwrap();
+                                made += 1;
+                            }
+                            Err(Error::Invalid(_) | Error::MissingBlock(_)) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+            });
+        }
+        for round in 1..60 {
+            writer.truncate(Length(round * 3 % 190), Durability::Sync).unwrap();
+            append(&writer, round, 200 - writer.len().0);
+            let core = &replica.core;
+            let mut reorg = core.reorg(writer.prove(&upgrade(0, 200)).unwrap()).unwrap();
+            while let Some(request) = reorg.next_request() {
+                reorg.receive(writer.prove(&request).unwrap()).unwrap();
+            }
+            reorg.commit(Durability::Sync).unwrap();
+            let missing = (round..200).step_by(3).filter(|&i| !core.has(BlockIndex(i)));
+            let proofs: Vec<Proof> = missing.map(|i| writer.prove(&ask_block(core, i)).unwrap()).collect();
+            take_in(core, proofs).unwrap();
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
+    check_nodes(&replica.core);
+    writer.verify(|_, _| ()).unwrap();
 }
 
 /// A second machine with the writer's key, and another history.
