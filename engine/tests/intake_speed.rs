@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,6 @@ use bytes::Bytes;
 use pgbee_engine::corestore::{Options, Store};
 use pgbee_engine::hypercore::Core;
 use pgbee_engine::hypercore::proof::{BlockRequest, Proof, Request, UpgradeRequest};
-use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::storage::rocks::{Rocks, RocksOptions};
 use pgbee_engine::storage::{Backend, Durability, Space};
 use pgbee_engine::{BlockIndex, Length};
@@ -20,8 +20,9 @@ const BLOCK_BYTES: usize = 100;
 /// As many answers of peers become one batch, and are asked for before the batch before it is in.
 const BATCH: u64 = 300;
 
-fn source() -> Arc<Core> {
-    let store = Store::open(Arc::new(Memory::new()), Options::default()).unwrap();
+fn source(directory: &Path) -> Arc<Core> {
+    let rocks = Rocks::open(directory, &RocksOptions::default()).unwrap();
+    let store = Store::open(Arc::new(rocks), Options::default()).unwrap();
     let core = store.get_by_name("log").unwrap();
     for first in (0..BLOCKS).step_by(1000) {
         let block = |i: u64| Bytes::from(i.to_le_bytes().repeat(BLOCK_BYTES / 8 + 1)[..BLOCK_BYTES].to_vec());
@@ -94,7 +95,8 @@ fn measure(source: &Arc<Core>, name: &str, order: &[u64]) {
 #[test]
 #[ignore = "a measurement"]
 fn how_fast_blocks_are_taken_in() {
-    let source = source();
+    let directory = tempfile::tempdir().unwrap();
+    let source = source(directory.path());
     let in_order: Vec<u64> = (0..BLOCKS).collect();
     measure(&source, "in order", &in_order);
 

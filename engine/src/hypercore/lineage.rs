@@ -54,7 +54,7 @@ impl Lineage {
 
     /// Passes on what was read up to block `end`, unless that is of another history. To be asked after reading.
     fn check<T>(&self, first: BlockIndex, end: u64, read: Result<T>) -> Result<T> {
-        let is_replacing = || self.core.rewrites.load(Ordering::Acquire) % 2 != 0;
+        let is_replacing = || !self.core.rewrites.load(Ordering::Acquire).is_multiple_of(2);
         let is_sound = match self.is_past() {
             false => read.is_ok() || !is_replacing(),
             true => end <= self.core.unchanged_since(self.fork).0,

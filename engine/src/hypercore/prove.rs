@@ -40,7 +40,7 @@ impl Core {
         let shown = self.published.read().shown.clone();
         let shown = shown.ok_or_else(|| Error::invalid("the history is not durable yet"))?;
         let proof = Prover { core: self, shown }.prove(request)?;
-        if rewrites % 2 != 0 || rewrites != self.rewrites.load(Ordering::Acquire) {
+        if !rewrites.is_multiple_of(2) || rewrites != self.rewrites.load(Ordering::Acquire) {
             return Err(Error::invalid("the history is being replaced"));
         }
         Ok(proof)
