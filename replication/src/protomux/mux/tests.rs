@@ -607,7 +607,13 @@ proptest! {
 
     /// A frame of a recorded session changed, cut or repeated.
     #[test]
-    fn changed_transcripts_do_not_panic(which in 1..TRANSCRIPTS.len(), at in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), flip: u8, cut in any::<Option<prop::sample::Index>>()) {
+    fn changed_transcripts_do_not_panic(
+        which in 1..TRANSCRIPTS.len(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<prop::sample::Index>(),
+        flip: u8,
+        cut in any::<Option<prop::sample::Index>>(),
+    ) {
         let transcript = read(TRANSCRIPTS[which]);
         let plain: Vec<&Value> = transcript["plain"].as_array().expect("plain").iter().filter(|p| p["from"] == "i").collect();
         let mut mux = mux();
