@@ -165,6 +165,9 @@ fn find_table(arg: &Datum, catalog: &Catalog, search_path: &[u32]) -> Result<Arc
         _ => return Err(SqlError::internal("a table was named by neither name nor oid")),
     };
     match relation {
+        Relation::Table(table) if table.foreign.is_some() => {
+            Err(SqlError::unsupported(format!("the history of foreign table \"{}\"", table.name)))
+        }
         Relation::Table(table) => Ok(table.clone()),
         other => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", other.name()))),
     }

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use pgbee_engine::CoreKey;
+
 use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
+use crate::foreign::ForeignBee;
 use crate::memory::Account;
 use crate::types::Type;
 use crate::types::timezone::TimeZone;
@@ -37,6 +40,10 @@ pub trait Services: Send + Sync {
     fn sleep(&self, seconds: f64) -> Result<()>;
     /// Number of this transaction: txid_current().
     fn transaction_id(&self) -> u64;
+    /// A bee by its key, for reading; open as long as the session uses it.
+    fn foreign_bee(&self, _key: CoreKey, _peers: &[String]) -> Result<Arc<ForeignBee>> {
+        Err(SqlError::unsupported("reading another bee here"))
+    }
 }
 
 /// The statement's surroundings, shared by all its operators.
