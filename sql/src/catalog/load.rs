@@ -90,6 +90,11 @@ impl Table {
     }
 }
 
+/// The catalog of a database of which nothing is known.
+pub fn empty() -> Arc<Catalog> {
+    Arc::new(built_in().clone())
+}
+
 /// What every database has.
 fn built_in() -> &'static Catalog {
     static BUILT_IN: OnceLock<Catalog> = OnceLock::new();
@@ -113,6 +118,9 @@ fn built_in() -> &'static Catalog {
     })
 }
 
+/// Where the fork stands in a stamp, above any length a log can have.
+const FORK_SHIFT: u32 = 48;
+
 /// A few catalogs of one database, newest used last.
 #[derive(Default)]
 pub struct Cache {
@@ -122,14 +130,19 @@ pub struct Cache {
 impl Cache {
     const SIZE: usize = 16;
 
-    /// The catalog of a snapshot.
-    pub fn get(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
-        let stamp = stamp(snapshot)?;
+    /// The catalog of a snapshot; `fork` is how often the log's writer took back what it had written, which gives stamps another meaning. The lock is not held while
+    /// anything is read, for on a follower that may wait for peers.
+    pub fn get(&self, snapshot: &Snapshot, fork: u64) -> Result<Arc<Catalog>> {
+        let stamp = stamp(snapshot)? | fork << FORK_SHIFT;
         if let Some(found) = self.find(stamp) {
             return Ok(found);
         }
         let catalog = Arc::new(load(&ReadView::from(snapshot.clone()), stamp)?);
         let mut catalogs = self.catalogs.lock();
+        if let Some(found) = catalogs.iter().find(|c| c.stamp == stamp) {
+            // Somebody else was quicker.
+            return Ok(found.clone());
+        }
         if catalogs.len() == Self::SIZE {
             catalogs.pop_front();
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgbee_engine::Version;
+use pgbee_engine::{Error, Version};
 use pgbee_engine::bee::Direction;
 use pgbee_engine::txn::{self, CommitRecord, Database};
 
@@ -33,6 +33,8 @@ pub(crate) fn not_a_version(database: &Database, name: &str, asked: &str, newest
                 first.version
             )
         }
+        // Who waited for a peer to tell was told why it stopped.
+        Err(e @ Error::GaveUp(_)) => return e.into(),
         _ => "The database has no version yet.".to_owned(),
     };
     SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of database \"{name}\""))
