@@ -19,6 +19,7 @@ mod commits;
 pub(super) mod peers;
 mod rows;
 
+pub(super) use commits::committed_at;
 pub(crate) use commits::not_a_version;
 
 use std::sync::Arc;

@@ -78,6 +78,8 @@ fn rows_of(name: &str) -> Rows {
         "pg_user" | "pg_shadow" => Rows::Computed(cluster::users),
         "pg_settings" => Rows::Computed(cluster::settings),
         "pg_stat_activity" => Rows::Computed(cluster::activity),
+        "pg_stat_replication" => Rows::Computed(cluster::replication),
+        "pg_stat_wal_receiver" => Rows::Computed(cluster::wal_receiver),
         _ => Rows::Empty,
     }
 }

@@ -260,8 +260,8 @@ impl Session {
     /// who serves an idle client.
     pub fn take_notifications(&mut self) -> Vec<Notification> {
         match self.block.status {
-            Status::Idle | Status::Implicit => self.shared.listening.lock().mailbox.take(),
-            Status::Explicit | Status::Failed => Vec::new(),
+            Status::Idle => self.shared.listening.lock().mailbox.take(),
+            Status::Implicit | Status::Explicit | Status::Failed => Vec::new(),
         }
     }
     /// Who is called, in any thread, when there is a message for this session.

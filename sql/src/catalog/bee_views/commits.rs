@@ -19,7 +19,7 @@ use crate::types::{Datum, Row, Type, io};
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// A commit's time as a timestamptz.
-pub(super) fn committed_at(unix_micros: i64) -> Datum {
+pub(in crate::catalog) fn committed_at(unix_micros: i64) -> Datum {
     Datum::TimestampTz(unix_micros.saturating_sub(EPOCH_MICROS))
 }
 
