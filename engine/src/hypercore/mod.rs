@@ -35,6 +35,7 @@ pub mod wants;
 pub mod watch;
 
 pub use source::{BlockSource, READ_BYTES_MAX};
+pub(crate) use source::{Patience, patiently};
 
 use std::fmt;
 use std::sync::Arc;
