@@ -124,33 +124,6 @@ impl Database {
         })
     }
 
-    /// A core that someone else writes, read through a source of the same blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading.
-    pub fn reader(
-        core: Arc<Core>,
-        source: Arc<dyn crate::hypercore::BlockSource>,
-        cache: Arc<Cache>,
-    ) -> Result<Arc<Database>> {
-        let options = Options::default();
-        let source_id = source_id(&core);
-        let bee = Bee::new(source, cache.clone(), source_id);
-        let log = Log::new(core.clone());
-        let newest = Snapshot::new(bee.at(Version(core.len().0)), log.clone());
-        Ok(Arc::new(Database {
-            scratch: Scratch::new(core.backend().clone(), source_id.to_be_bytes()),
-            committer: Committer::new(log.clone(), bee.clone(), cache, source_id, options.clone()),
-            queue: Queue::new(|| Err(Error::invalid("the commit failed by a bug; see the log"))),
-            newest: RwLock::new(newest),
-            news: Arc::default(),
-            bee,
-            log,
-            options,
-        }))
-    }
-
     /// The key that replicas follow.
     pub fn key(&self) -> CoreKey {
         self.core().key()

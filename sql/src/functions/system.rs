@@ -234,9 +234,7 @@ fn bees(r: &mut Registry) {
         cx.session.services.notify(text(0)?, text(1)?)?;
         Ok(Datum::text(""))
     });
-    volatile(r, "pg_notification_queue_usage", &[], F, |_, cx| {
-        Ok(Datum::Float8(cx.session.services.listening().1))
-    });
+    volatile(r, "pg_notification_queue_usage", &[], F, |_, cx| Ok(Datum::Float8(cx.session.services.listening().1)));
     volatile(r, "pg_export_snapshot", &[], T, |_, cx| cx.session.services.export_snapshot().map(Datum::text));
 }
 

@@ -9,8 +9,8 @@ use super::node::{
 use super::print::{Printer, identifier};
 use crate::exec::{Metrics, SubKind};
 use crate::functions::SessionCx;
-use crate::wait::Fetched;
 use crate::ir::{AggCall, DmlKind, Expr, ExprKind, SetOp, SortKey};
+use crate::wait::Fetched;
 
 /// Options of EXPLAIN.
 #[derive(Clone, Copy, Debug)]

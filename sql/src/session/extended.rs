@@ -375,8 +375,7 @@ impl Session {
         }
         let pipeline = std::mem::take(&mut self.pipeline);
         // What was to be notified is forgotten with the first attempt.
-        let can_rerun =
-            std::mem::replace(&mut self.can_rerun, true) && !self.shared.listening.lock().is_pending();
+        let can_rerun = std::mem::replace(&mut self.can_rerun, true) && !self.shared.listening.lock().is_pending();
         let result = match self.commit() {
             Err(Failure::Conflict(e)) if can_rerun && !pipeline.is_empty() => self.commit_again(&pipeline, e),
             other => other.map_err(SqlError::from),

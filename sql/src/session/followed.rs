@@ -107,7 +107,8 @@ impl Watcher {
 /// Claims the new blocks of a core that are not here.
 fn tail(core: &Arc<Core>, before: Length, now: Length) -> Option<(Vec<BlockIndex>, Want)> {
     let last = now.last()?;
-    let first = if before.0 > 0 && now.0.saturating_sub(before.0) <= TAIL_BLOCKS { before.0.min(last.0) } else { last.0 };
+    let first =
+        if before.0 > 0 && now.0.saturating_sub(before.0) <= TAIL_BLOCKS { before.0.min(last.0) } else { last.0 };
     let blocks: Vec<BlockIndex> = (first..=last.0).map(BlockIndex).filter(|b| !core.has(*b)).collect();
     let want = core.wants().want(&blocks, &Arc::default());
     (!blocks.is_empty()).then_some((blocks, want))

@@ -159,13 +159,10 @@ impl Shared {
                 self.waiting.reading(What::Table(table.clone()), self.current.lock().version);
                 Ok((format!("index {}", found.name()), vec![of_index(table, *oid)]))
             }
-            Some(other) => Err(SqlError::new(
-                state::WRONG_OBJECT_TYPE,
-                format!("\"{}\" is not a table or index", other.name()),
-            )),
-            None => {
-                Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist")))
+            Some(other) => {
+                Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table or index", other.name())))
             }
+            None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
         }
     }
 
@@ -203,7 +200,10 @@ pub(super) fn followed_by(options: &[(String, DefValue)]) -> Result<Option<(Core
                 peers.extend(listed.map(str::to_owned));
             }
             other => {
-                return Err(SqlError::unsupported(format!("CREATE DATABASE ... {} with bee_key", other.to_uppercase())));
+                return Err(SqlError::unsupported(format!(
+                    "CREATE DATABASE ... {} with bee_key",
+                    other.to_uppercase()
+                )));
             }
         }
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use pgbee_engine::CoreKey;
-use pgbee_engine::bee::Cache;
+use pgbee_engine::bee::{Cache, extension};
 use pgbee_engine::corestore::{self, Store};
 use pgbee_engine::storage::Backend;
 use pgbee_engine::storage::memory::Memory;
@@ -333,7 +333,9 @@ impl Instance {
     pub fn followed(&self) -> Vec<(String, CoreKey, Vec<String>)> {
         let private = self.private.lock();
         let known = private.followed.iter();
-        known.filter_map(|(name, source)| Some((name.clone(), source.key.parse().ok()?, source.peers.clone()))).collect()
+        known
+            .filter_map(|(name, source)| Some((name.clone(), source.key.parse().ok()?, source.peers.clone())))
+            .collect()
     }
     /// The store of all cores: what a network serves.
     pub fn store(&self) -> &Arc<Store> {
@@ -345,6 +347,10 @@ impl Instance {
     /// Those of opening a followed database.
     pub fn set_network(&self, network: Arc<dyn Network>) -> Result<()> {
         *self.network.write() = Some(network.clone());
+        // Also those nobody has connected to yet: peers may ask for them.
+        for name in self.databases() {
+            self.db(&name)?;
+        }
         for (name, _, peers) in self.followed() {
             network.follow(self.db(&name)?.database.core(), &peers)?;
         }
@@ -618,6 +624,8 @@ impl Instance {
             }
             (None, None) => return Err(unknown_database(name)),
         };
+        // Peers who read this bee may ask which blocks they will need.
+        extension::register(db.database.core(), self.cache.clone());
         let db = Arc::new(db);
         open.insert(name.to_owned(), db.clone());
         Ok(db)
@@ -629,10 +637,10 @@ impl Instance {
         Ok(Database::open(self.store.get_by_key(key)?, self.cache.clone(), Options::default())?)
     }
     /// A followed database as one session reads it.
-    pub(super) fn reader(&self, db: &Db, waiting: &Arc<Waiting>) -> Result<Arc<Database>> {
+    pub(super) fn reader(&self, db: &Db, waiting: &Arc<Waiting>) -> Arc<Database> {
         let core = db.database.core().clone();
         let source = FetchSource::new(core.clone(), db.name.as_str(), waiting.clone());
-        Ok(Database::reader(core, source, self.cache.clone())?)
+        Database::reader(core, source, self.cache.clone())
     }
     fn open_core(&self, name: &str) -> Result<Arc<Database>> {
         let core = self.store.get_by_name(name)?;

@@ -187,7 +187,10 @@ impl Listening {
             return invalid("payload string too long");
         }
         if channel == COMMITS {
-            return Err(SqlError::new(state::RESERVED_NAME, format!("channel \"{COMMITS}\" tells of new versions only")));
+            return Err(SqlError::new(
+                state::RESERVED_NAME,
+                format!("channel \"{COMMITS}\" tells of new versions only"),
+            ));
         }
         let asked = Pending::Notify(channel.into(), payload.into());
         if !self.pending.contains(&asked) {
@@ -219,10 +222,7 @@ impl Listening {
         };
         let bytes: usize = self.pending.iter().map(told).sum();
         if bytes > 0 && !channels.mailboxes().iter().all(|m| m.has_room_for(bytes)) {
-            return Err(SqlError::new(
-                state::PROGRAM_LIMIT_EXCEEDED,
-                "too many notifications in the NOTIFY queue",
-            ));
+            return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "too many notifications in the NOTIFY queue"));
         }
         Ok(())
     }

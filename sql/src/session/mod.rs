@@ -137,7 +137,7 @@ impl Session {
         let waiting = Waiting::new(cancel.clone());
         // Who connects to a follower waits for no peer: its first statement loads the definitions.
         let is_follower = db.followed.is_some();
-        let database = if is_follower { instance.reader(&db, &waiting)? } else { db.database.clone() };
+        let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
         let shared = Arc::new(Shared {
             txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.locks.clone(), cancel.clone()),

@@ -137,9 +137,7 @@ impl Session {
                 self.reindex(*kind, name, *concurrently)
             }
             StatementKind::Listen(channel) => self.listen(Pending::Listen(channel.text.clone()), "LISTEN"),
-            StatementKind::Unlisten(Some(channel)) => {
-                self.listen(Pending::Unlisten(channel.text.clone()), "UNLISTEN")
-            }
+            StatementKind::Unlisten(Some(channel)) => self.listen(Pending::Unlisten(channel.text.clone()), "UNLISTEN"),
             StatementKind::Unlisten(None) => self.listen(Pending::UnlistenAll, "UNLISTEN"),
             StatementKind::Notify { channel, payload } => {
                 self.in_block();

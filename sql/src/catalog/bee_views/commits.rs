@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use pgbee_engine::{Error, Version};
 use pgbee_engine::bee::Direction;
 use pgbee_engine::txn::{self, CommitRecord, Database};
+use pgbee_engine::{Error, Version};
 
 use super::{Rows, field};
 use crate::catalog::PG_CATALOG;

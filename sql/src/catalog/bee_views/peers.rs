@@ -123,7 +123,11 @@ fn core_row(core: CoreStatus) -> Row {
         count_or_null(core.held_bytes),
         count_or_null(remote_length),
         // Who follows us is behind us; we lag behind nobody.
-        if core.is_followed { count_or_null(remote_length.map(|r| r.saturating_sub(core.length))) } else { Datum::Null },
+        if core.is_followed {
+            count_or_null(remote_length.map(|r| r.saturating_sub(core.length)))
+        } else {
+            Datum::Null
+        },
         core.last_append_at.map_or(Datum::Null, committed_at),
         count(core.remote.map_or(0, |r| r.verification_failures)),
         core.conflict.map_or(Datum::Null, Datum::text),
