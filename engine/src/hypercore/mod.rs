@@ -38,6 +38,7 @@ pub mod stage;
 mod tree;
 pub mod truncate;
 pub mod verify;
+pub mod verify_held;
 pub mod verify_log;
 pub mod wants;
 pub mod watch;
