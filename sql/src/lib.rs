@@ -20,6 +20,7 @@ pub mod parse;
 pub mod plan;
 pub mod session;
 pub mod types;
+pub mod wait;
 pub mod write;
 
 pub use error::{Result, SqlError};

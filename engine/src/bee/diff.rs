@@ -21,11 +21,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cache::Access;
-use super::node::{Child, DEPTH_MAX, Nearness, Node};
+use super::node::{DEPTH_MAX, Nearness, Node};
+use super::prefetch::{self, Item, Place};
 use super::readahead::Readahead;
 use super::tree::too_deep;
 use super::{Entry, KeyRange, Snapshot, corrupt};
-use crate::Result;
+use crate::hypercore::Patience;
+use crate::{BlockIndex, Error, Result};
 
 /// A key that is not the same in two versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +67,6 @@ struct Frame {
     position: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Item {
-    /// The block that wrote the key.
-    Key(u64),
-    Subtree(Child),
-}
-
 impl Diff {
     pub(crate) fn new(left: Snapshot, right: Snapshot, range: KeyRange) -> Diff {
         let walk = |snapshot: Snapshot| Walk {
@@ -94,10 +89,34 @@ impl Diff {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica; the diff keeps its place, so call
-    /// again once the block is there. [`Error::Corrupt`](crate::Error::Corrupt).
+    /// [`Error::MissingBlock`] on a replica whose source does not wait; the diff keeps its place, so call
+    /// again once the block is there. [`Error::Corrupt`].
     #[allow(clippy::should_implement_trait)] // An iterator would have to end after an error.
     pub fn next(&mut self) -> Result<Option<Difference>> {
+        let mut patience = Patience::default();
+        loop {
+            match self.try_next() {
+                Err(error @ Error::MissingBlock(_)) => {
+                    self.look_ahead();
+                    patience.wait(&*self.left.snapshot.tree.source, error)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Asks for what differs, as far as that can be told from what is here.
+    #[cold]
+    fn look_ahead(&self) {
+        let (left, right) = (self.left.path(), self.right.path());
+        let (left_tree, right_tree) = (&*self.left.snapshot.tree, &*self.right.snapshot.tree);
+        let mut wanted = prefetch::differing((left_tree, &left), (right_tree, &right), &self.range);
+        let roots = [&self.left, &self.right].into_iter().filter_map(Walk::root_to_come);
+        wanted.extend(roots);
+        left_tree.source.want(&wanted);
+    }
+
+    fn try_next(&mut self) -> Result<Option<Difference>> {
         self.left.start()?;
         self.right.start()?;
         let (left, right) = (&mut self.left, &mut self.right);
@@ -180,6 +199,15 @@ enum Reach {
 }
 
 impl Walk {
+    fn path(&self) -> Vec<Place<'_>> {
+        self.stack.iter().map(|frame| (&frame.node, frame.position as i32)).collect()
+    }
+
+    /// The root, if the walk has not begun.
+    fn root_to_come(&self) -> Option<BlockIndex> {
+        if self.started { None } else { self.snapshot.version().root() }
+    }
+
     fn start(&mut self) -> Result<()> {
         if self.started {
             return Ok(());

@@ -40,13 +40,17 @@ fn is_foreign(snapshot: &Snapshot) -> Result<bool> {
     if record.is_some_and(|entry| entry.seq.0 + 1 == version) {
         return Ok(false);
     }
-    Ok(snapshot.bee().header().is_ok())
+    match snapshot.bee().header() {
+        Ok(_) => Ok(true),
+        Err(pgbee_engine::Error::Corrupt { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What a bee shows that pgbee did not write: its entries, as a table.
-fn foreign() -> Catalog {
+fn foreign(stamp: u64) -> Catalog {
     let mut catalog = built_in().clone();
-    catalog.stamp = FOREIGN;
+    catalog.stamp = stamp;
     catalog.add_schema(Schema { oid: PUBLIC, name: "public".into(), comment: Some("standard public schema".into()) });
     let (server, table) = crate::foreign::own_table();
     catalog.servers.insert(server.oid, Arc::new(server));
@@ -56,9 +60,6 @@ fn foreign() -> Catalog {
 
 /// Reads all definitions a view shows.
 pub fn load(view: &ReadView, stamp: u64) -> Result<Catalog> {
-    if stamp == FOREIGN {
-        return Ok(foreign());
-    }
     let mut catalog = built_in().clone();
     catalog.stamp = stamp;
     let mut scan = view.scan(keyspace::definitions_range(), Direction::Forward)?;
@@ -129,6 +130,11 @@ impl Table {
     }
 }
 
+/// The catalog of a database of which nothing is known.
+pub fn empty() -> Arc<Catalog> {
+    Arc::new(built_in().clone())
+}
+
 /// What every database has.
 fn built_in() -> &'static Catalog {
     static BUILT_IN: OnceLock<Catalog> = OnceLock::new();
@@ -152,6 +158,9 @@ fn built_in() -> &'static Catalog {
     })
 }
 
+/// Where the fork stands in a stamp, above any length a log can have.
+const FORK_SHIFT: u32 = 48;
+
 /// A few catalogs of one database, newest used last.
 #[derive(Default)]
 pub struct Cache {
@@ -161,14 +170,23 @@ pub struct Cache {
 impl Cache {
     const SIZE: usize = 16;
 
-    /// The catalog of a snapshot.
-    pub fn get(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
-        let stamp = stamp(snapshot)?;
+    /// The catalog of a snapshot; `fork` is how often the log's writer took back what it had written, which gives stamps another meaning. The lock is not held while
+    /// anything is read, for on a follower that may wait for peers.
+    pub fn get(&self, snapshot: &Snapshot, fork: u64) -> Result<Arc<Catalog>> {
+        let of_version = stamp(snapshot)?;
+        let stamp = of_version | fork << FORK_SHIFT;
         if let Some(found) = self.find(stamp) {
             return Ok(found);
         }
-        let catalog = Arc::new(load(&ReadView::from(snapshot.clone()), stamp)?);
+        let catalog = Arc::new(match of_version {
+            FOREIGN => foreign(stamp),
+            _ => load(&ReadView::from(snapshot.clone()), stamp)?,
+        });
         let mut catalogs = self.catalogs.lock();
+        if let Some(found) = catalogs.iter().find(|c| c.stamp == stamp) {
+            // Somebody else was quicker.
+            return Ok(found.clone());
+        }
         if catalogs.len() == Self::SIZE {
             catalogs.pop_front();
         }

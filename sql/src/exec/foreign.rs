@@ -22,6 +22,7 @@ use crate::foreign::options::{INCONSISTENT_DESCRIPTOR, TABLE_NOT_FOUND};
 use crate::foreign::{BeeTable, ForeignScan, Source};
 use crate::ir::AsOf;
 use crate::plan::node::{Access, ScanNode};
+use crate::wait::What;
 
 /// Entries read at once before it is known how large they are, and after.
 const FIRST_ENTRIES: usize = 4;
@@ -143,6 +144,9 @@ impl BeeScan {
             self.state = Some(self.start(env)?);
         }
         let Some(state) = &mut self.state else { return Ok(false) };
+        if let Some(waiting) = &env.cx.waiting {
+            waiting.reading(What::Table(self.node.table.clone()), state.bee.version().0);
+        }
         let (mut held, mut largest) = (0, 0);
         while held < BATCH_BYTES && self.entries.len() < count {
             let Some(cursor) = &mut state.cursor else {

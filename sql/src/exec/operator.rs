@@ -98,10 +98,12 @@ struct Measured {
 
 impl Operator for Measured {
     fn next(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<bool> {
-        let start = Instant::now();
+        let waiting = env.cx.waiting.as_ref();
+        let (start, before) = (Instant::now(), waiting.map(|w| w.fetched()).unwrap_or_default());
         let some = self.operator.next(env, out);
         if let Some(metrics) = env.cx.shared.metrics() {
-            metrics.add(self.id, start, if matches!(some, Ok(true)) { out.len() } else { 0 }, !self.opened);
+            let fetched = waiting.map(|w| w.fetched().since(before)).unwrap_or_default();
+            metrics.add(self.id, start, if matches!(some, Ok(true)) { out.len() } else { 0 }, fetched, !self.opened);
             self.opened = true;
         }
         some

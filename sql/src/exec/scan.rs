@@ -17,6 +17,7 @@ use crate::codec::{Decoder, IndexCodec};
 use crate::error::{Result, SqlError, state};
 use crate::plan::node::{Access, ScanNode};
 use crate::types::Datum;
+use crate::wait::What;
 
 /// Entries read at once before it is known how large they are, and after.
 const FIRST_ENTRIES: usize = 4;
@@ -110,6 +111,9 @@ impl Scan {
                 self.state.insert(state)
             }
         };
+        if let Some(waiting) = &env.cx.waiting {
+            waiting.reading(What::Table(self.node.table.clone()), state.view.version().0);
+        }
         let (mut held, mut largest) = (0, 0);
         loop {
             if held >= BATCH_BYTES {

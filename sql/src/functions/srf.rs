@@ -24,6 +24,9 @@ pub fn register(r: &mut Registry) {
         let array = args::array(a, 0)?.clone();
         Ok(Box::new((0..array.values.len()).map(move |i| Ok(vec![array.values[i].clone(), args::count(i + 1)]))))
     });
+    add("pg_listening_channels", &[], &[("pg_listening_channels", T)], true, |_, cx| {
+        Ok(column(cx.session.services.listening().0.into_iter().map(Datum::text)))
+    });
     add("generate_subscripts", &[Type::ANYARRAY, I], &[("generate_subscripts", I)], true, subscripts);
     add("generate_subscripts", &[Type::ANYARRAY, I, Type::BOOL], &[("generate_subscripts", I)], true, subscripts);
     for args in [&[T, T][..], &[T, T, T]] {

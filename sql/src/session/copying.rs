@@ -31,7 +31,11 @@ impl Session {
                 .hint("Try the COPY (SELECT ... WHERE ...) TO variant."));
         }
         let options = CopyOptions::new(&copy.options, copy.from)?;
-        let cx = self.statement()?;
+        self.with_first_head(|session| session.begin_copy(copy, &options, source))
+    }
+
+    fn begin_copy(&mut self, copy: &Copy, options: &CopyOptions, source: &str) -> Result<Outcome> {
+        let (cx, options) = (self.statement()?, options.clone());
         match (&copy.source, copy.from) {
             (CopySource::Table { name, columns }, true) => self.copy_from(name, columns, copy, options, source, &cx),
             (CopySource::Query(_), true) => Err(SqlError::new(state::SYNTAX_ERROR, "COPY FROM needs a table")),

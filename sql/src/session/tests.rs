@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod faults;
+mod follower;
 mod limits;
 mod memory;
 mod protocol;

@@ -116,6 +116,7 @@ fn history_and_differences() {
         params: Vec::new(),
         writer: None,
         shared: Default::default(),
+        waiting: None,
     };
 
     let name = Datum::text("t");

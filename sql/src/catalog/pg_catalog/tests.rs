@@ -118,7 +118,9 @@ fn values_are_of_their_columns_types() {
     let cx = sample();
     for d in definitions().iter().filter(|d| d.schema == PG_CATALOG) {
         let rows = collect(d.name, &cx, &[]);
-        assert_eq!(rows.is_empty(), matches!(rows_of(d.name), Rows::Empty), "{}", d.name);
+        let has_none =
+            matches!(rows_of(d.name), Rows::Empty) || ["pg_stat_replication", "pg_stat_wal_receiver"].contains(&d.name);
+        assert_eq!(rows.is_empty(), has_none, "{}", d.name);
         for row in rows {
             assert_eq!(row.len(), d.fields.len(), "{}", d.name);
             for ((value, field), not_null) in row.iter().zip(d.fields.iter()).zip(&d.not_null) {
