@@ -120,7 +120,10 @@ impl Binder<'_> {
         let mut fields = vec![];
         let rel = match &relation {
             Relation::Table(table) if at.is_some() && foreign.is_none() && is_elsewhere(table) => {
-                return unsupported(name.pos, format!("reading foreign table \"{}\" AS OF a version of this database", table.name));
+                return unsupported(
+                    name.pos,
+                    format!("reading foreign table \"{}\" AS OF a version of this database", table.name),
+                );
             }
             Relation::Table(table) => scan(table, at, false),
             Relation::View(view) => {

@@ -40,12 +40,7 @@ pub struct OpenBee {
 impl OpenBee {
     /// A bee in a core of the store.
     pub fn new(database: Arc<Database>, on_close: Option<OnClose>) -> OpenBee {
-        OpenBee {
-            database,
-            catalogs: load::Cache::default(),
-            heads: Mutex::default(),
-            on_close: Mutex::new(on_close),
-        }
+        OpenBee { database, catalogs: load::Cache::default(), heads: Mutex::default(), on_close: Mutex::new(on_close) }
     }
     /// The database over its core, which waits for nobody.
     pub fn database(&self) -> &Arc<Database> {

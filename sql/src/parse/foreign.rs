@@ -43,8 +43,7 @@ impl Parser<'_> {
         self.expect_kw("server")?;
         let server = self.col_id()?;
         let options = self.generic_options()?;
-        let table =
-            CreateTable { name, if_not_exists, temporary: false, unlogged: false, elements, unsupported: None };
+        let table = CreateTable { name, if_not_exists, temporary: false, unlogged: false, elements, unsupported: None };
         Ok(StatementKind::Foreign(Box::new(ForeignStatement::CreateTable { table, server, options })))
     }
 

@@ -222,11 +222,10 @@ pub(super) fn check(table: &Table, cx: &DdlCx<'_>) -> Result<()> {
 
 fn refuse_element(element: &TableElement) -> Result<()> {
     match element {
-        TableElement::Like { table, .. } => Err(SqlError::new(
-            state::FEATURE_NOT_SUPPORTED,
-            "LIKE is not supported for creating foreign tables",
-        )
-        .at(Some(table.pos + 1))),
+        TableElement::Like { table, .. } => {
+            Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "LIKE is not supported for creating foreign tables")
+                .at(Some(table.pos + 1)))
+        }
         TableElement::Constraint(constraint) => refuse_constraint(constraint),
         TableElement::Column(def) => refuse_column(def),
     }

@@ -103,11 +103,7 @@ fn of_pgbee(there: &Table, schema: &str) -> Table {
     table.foreign = Some(Box::new(Foreign {
         server: 0,
         options: vec![("schema_name".into(), schema.to_owned()), ("table_name".into(), there.name.clone())],
-        remote: Some(Remote {
-            oid: there.oid,
-            primary_key: there.primary_key.clone(),
-            indexes: there.indexes.clone(),
-        }),
+        remote: Some(Remote { oid: there.oid, primary_key: there.primary_key.clone(), indexes: there.indexes.clone() }),
     }));
     table
 }

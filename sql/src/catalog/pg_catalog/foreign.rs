@@ -14,7 +14,8 @@ pub(in crate::catalog) fn options(options: &FdwOptions) -> Datum {
     if options.is_empty() {
         return NULL;
     }
-    Array::from_values(Type::TEXT, options.iter().map(|(name, value)| text(format!("{name}={value}"))).collect()).datum()
+    Array::from_values(Type::TEXT, options.iter().map(|(name, value)| text(format!("{name}={value}"))).collect())
+        .datum()
 }
 
 /// pg_foreign_data_wrapper. Its handler is no function of the catalog.
