@@ -5,9 +5,10 @@ use std::time::Instant;
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::{BlockIndex, Version};
 
-use super::Session;
 use super::instance::Progress;
+use super::query::Ran;
 use super::shared::{POLL, Shared, unix_micros};
+use super::{Outcome, Session};
 use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
@@ -22,12 +23,18 @@ const CLAIMS_BELIEVED: u32 = 10;
 const ENTRIES: usize = 64;
 
 impl Session {
+    /// Whether it is a follower that has heard of no version yet.
+    pub(super) fn awaits_first_head(&self) -> bool {
+        self.shared.is_follower() && self.shared.database.head() == Version(0)
+    }
+
     /// Runs what needs definitions. On a follower that has heard of no version yet, what fails for want of them waits for the first one and is run again; `SELECT 1` does not.
-    pub(super) fn with_first_head<T>(&mut self, mut run: impl FnMut(&mut Session) -> Result<T>) -> Result<T> {
-        if !self.shared.is_follower() || self.shared.database.head() > Version(0) {
+    pub(super) fn with_first_head<T: Settle>(&mut self, mut run: impl FnMut(&mut Session) -> Result<T>) -> Result<T> {
+        if !self.awaits_first_head() {
             return run(self);
         }
-        match run(self) {
+        let first = run(self).and_then(|mut given| given.settle().map(|()| given));
+        match first {
             Err(error) if is_unknown(&error) => {
                 self.shared.wait_for_first_head()?;
                 self.forget_empty_snapshot();
@@ -46,6 +53,26 @@ impl Session {
         Ok(())
     }
 }
+
+/// What can be brought to the point where nothing in it can fail any more.
+pub(super) trait Settle {
+    /// Does so.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Settle for Ran {
+    fn settle(&mut self) -> Result<()> {
+        match self {
+            Ran::Rows(rows) => rows.settle(),
+            Ran::Tag(_) => Ok(()),
+        }
+    }
+}
+
+impl Settle for Outcome {}
+impl<A, B> Settle for (A, B) {}
 
 /// Whether a statement failed because something it names is not known.
 fn is_unknown(error: &SqlError) -> bool {
