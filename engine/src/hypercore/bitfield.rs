@@ -141,6 +141,22 @@ impl Bitfield {
         None
     }
 
+    /// What is held from `start` on, 32 blocks a word, the first in the lowest bit. `start` is rounded down to a multiple of 32.
+    pub fn words(&self, start: BlockIndex, words: usize) -> Vec<u32> {
+        let first = start.0 / 32;
+        (first..first.saturating_add(words as u64)).map(|word| self.word(word)).collect()
+    }
+
+    fn word(&self, number: u64) -> u32 {
+        let Some(at) = number.checked_mul(32) else { return 0 };
+        let (page, word, bit) = place(at);
+        let stored = self.pages.get(&page).map_or(0, |page| (page[word] >> bit) as u32);
+        match self.contiguous.saturating_sub(at) {
+            prefix @ 0..32 => stored | ((1u32 << prefix) - 1),
+            _ => u32::MAX,
+        }
+    }
+
     /// The numbers of pages that changed since this was last asked. A page that is no longer there has to
     /// be removed from the store.
     pub fn take_changed(&mut self) -> BTreeSet<u64> {

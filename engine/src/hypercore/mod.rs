@@ -21,10 +21,15 @@
 
 pub mod append;
 pub mod bitfield;
+pub mod conflict;
 pub mod extensions;
+pub mod intake;
+pub mod proof;
+pub mod reorg;
 mod source;
 pub mod stage;
 mod tree;
+pub mod truncate;
 pub mod verify_log;
 pub mod wants;
 pub mod watch;
@@ -233,6 +238,12 @@ impl Core {
     pub fn held_blocks(&self) -> u64 {
         let published = self.published.read();
         published.held.count(BlockIndex(0)..BlockIndex(published.head.length.0))
+    }
+
+    /// What is held from `start` on, as words of the bitfield: bit `i` of word `w` is block `start + 32 w + i`. `start` is rounded
+    /// down to a multiple of 32.
+    pub fn bitfield_words(&self, start: BlockIndex, words: usize) -> Vec<u32> {
+        self.published.read().held.words(start, words)
     }
 
     /// The store below.

@@ -25,7 +25,7 @@ use crate::storage::{Space, key};
 
 /// What was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifiedLog {
     /// How many blocks.
     pub blocks: Length,
     /// How many bytes they have.
@@ -41,7 +41,7 @@ impl Core {
     ///
     /// `Corrupt`, naming the first bad block where that can be told; [`Error::MissingBlock`] on a replica
     /// that does not hold all.
-    pub fn verify(&self, mut progress: impl FnMut(Length, Length)) -> Result<Verified> {
+    pub fn verify(&self, mut progress: impl FnMut(Length, Length)) -> Result<VerifiedLog> {
         let head = self.head();
         let mut roots = Roots::new();
         let mut told = 0;
@@ -78,7 +78,7 @@ impl Core {
                 .map_err(|_| whole("the head's signature is not valid"))?;
         }
         progress(head.length, head.length);
-        Ok(Verified { blocks: head.length, bytes: roots.byte_length() })
+        Ok(VerifiedLog { blocks: head.length, bytes: roots.byte_length() })
     }
 
     /// Hash the blocks up to `last` and compare with the stored nodes.
