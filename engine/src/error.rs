@@ -68,6 +68,9 @@ pub enum Error {
     /// The writer signed two different histories: nothing more is taken from or given to peers of this core.
     #[error("core {0} is frozen: its writer signed two histories")]
     Frozen(CoreKey),
+    /// The writer replaced the history that this block belonged to. Read again at the new head.
+    #[error("block {0} belongs to a history that was replaced")]
+    Rewritten(BlockIndex),
     /// The core can only be read here: its secret key is elsewhere.
     #[error("this core is not writable here")]
     NotWritable,

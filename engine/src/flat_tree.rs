@@ -75,6 +75,12 @@ pub fn contains(node: NodeIndex, block: BlockIndex) -> bool {
     block.0 >> depth(node) == offset(node)
 }
 
+/// Whether a node is the other one, or lies below it.
+pub fn covers(node: NodeIndex, other: NodeIndex) -> bool {
+    let (above, below) = (depth(node), depth(other));
+    above >= below && offset(other) >> (above - below) == offset(node)
+}
+
 /// The roots of a log of this length, from left to right.
 pub fn full_roots(length: Length) -> impl Iterator<Item = NodeIndex> {
     let mut first = 0;
@@ -124,6 +130,8 @@ mod tests {
             prop_assert_eq!(first_block(index).0 + blocks(index) - 1, last_block(index).0);
             prop_assert!(contains(index, first_block(index)) && contains(index, last_block(index)));
             prop_assert!(!contains(index, last_block(index).next()));
+            prop_assert!(covers(above, index) && covers(index, index) && !covers(index, sibling(index)));
+            prop_assert!(!covers(index, above) && covers(above, first_block(index).node()));
         }
 
         #[test]

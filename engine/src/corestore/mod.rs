@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::hypercore::Core;
 use crate::storage::key::{CoreId, MetaKey};
 use crate::storage::record::{self, CoreLink, CoreRecord, StoreRecord};
-use crate::storage::{Backend, Durability, FORMAT_VERSION, Range, Space, WriteBatch};
+use crate::storage::{Backend, Durability, FORMAT_VERSION, FORMAT_VERSION_MIN, Range, Space, WriteBatch};
 
 /// How to open a [`Store`].
 #[derive(Clone, Default)]
@@ -79,13 +79,19 @@ impl Store {
         let at = MetaKey::Store.encode();
         let record = match backend.get(Space::Meta, &at)? {
             Some(stored) => {
-                let record: StoreRecord = record::decode(&at, stored)?;
-                if record.format != FORMAT_VERSION {
+                let mut record: StoreRecord = record::decode(&at, stored)?;
+                if !(FORMAT_VERSION_MIN..=FORMAT_VERSION).contains(&record.format) {
                     let found = record.format;
                     return Err(Error::FormatVersion { found, supported: FORMAT_VERSION });
                 }
                 if options.primary_key.is_some_and(|key| key != record.primary_key) {
                     return Err(Error::invalid("the store has another primary key"));
+                }
+                if record.format < FORMAT_VERSION {
+                    record.format = FORMAT_VERSION;
+                    let mut batch = WriteBatch::new();
+                    batch.put(Space::Meta, &at, &record::encode(&at, &record));
+                    backend.write(batch, Durability::Sync)?;
                 }
                 record
             }
@@ -458,11 +464,19 @@ mod tests {
         assert_eq!(backend.get(Space::Scratch, b"left").unwrap(), None);
 
         let at = MetaKey::Store.encode();
-        let newer = StoreRecord { format: 2, next_core: 1, primary_key: [0; 32] };
+        let newer = StoreRecord { format: FORMAT_VERSION + 1, next_core: 1, primary_key: [0; 32] };
         let mut batch = WriteBatch::new();
         batch.put(Space::Meta, &at, &record::encode(&at, &newer));
         backend.write(batch, Durability::Sync).unwrap();
         let refused = open(&backend, None).err();
-        assert_eq!(refused, Some(Error::FormatVersion { found: 2, supported: FORMAT_VERSION }));
+        assert_eq!(refused, Some(Error::FormatVersion { found: FORMAT_VERSION + 1, supported: FORMAT_VERSION }));
+
+        let older = StoreRecord { format: FORMAT_VERSION_MIN, next_core: 9, primary_key: [0; 32] };
+        let mut batch = WriteBatch::new();
+        batch.put(Space::Meta, &at, &record::encode(&at, &older));
+        backend.write(batch, Durability::Sync).unwrap();
+        drop(open(&backend, None).unwrap());
+        let raised: StoreRecord = record::decode(&at, backend.get(Space::Meta, &at).unwrap().unwrap()).unwrap();
+        assert_eq!((raised.format, raised.next_core), (FORMAT_VERSION, 9));
     }
 }

@@ -81,6 +81,11 @@ impl Roots {
         &self.nodes
     }
 
+    /// The root of this index, if it is one.
+    pub fn node(&self, index: NodeIndex) -> Option<TreeNode> {
+        self.nodes.iter().find(|node| node.index == index).copied()
+    }
+
     /// The tree hash: what gets signed, with length and fork.
     pub fn hash(&self) -> Hash {
         hash::tree(&self.nodes)

@@ -10,18 +10,14 @@
 //! append first removes whatever lies beyond the published head. That is safe: no one was shown what is
 //! overwritten.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Core, Head};
+use super::{Core, Head, State};
 use crate::crypto::merkle::Roots;
 use crate::error::{Error, Result};
-use crate::hypercore::bitfield::Bitfield;
-use crate::hypercore::watch::Position;
 use crate::position::{BlockIndex, Length};
-use crate::storage::key::{self, MetaKey};
+use crate::storage::key;
 use crate::storage::record::{self, CHUNK_BLOCKS_MAX, Chunk};
 use crate::storage::{Durability, Space, WriteBatch};
 
@@ -34,6 +30,9 @@ pub(super) struct Writer {
     pub roots: Roots,
     /// Whether something may lie in the store beyond the roots' length.
     pub has_tail: bool,
+    /// Whether the store may be another than is published: a write of more than an append has failed. To be read again before
+    /// anything is written.
+    pub is_stale: bool,
 }
 
 /// Hands out the [`Writer`], to one at a time. Not a mutex guard, because a stage holds it for as long
@@ -45,7 +44,7 @@ pub(super) struct WriterLock {
 
 impl WriterLock {
     pub fn new(roots: Roots, has_tail: bool) -> WriterLock {
-        WriterLock { writer: Mutex::new(Some(Writer { roots, has_tail })), free: Condvar::new() }
+        WriterLock { writer: Mutex::new(Some(Writer { roots, has_tail, is_stale: false })), free: Condvar::new() }
     }
 
     /// Wait for it and take it. It must be given back.
@@ -65,32 +64,52 @@ impl WriterLock {
     }
 
     /// Wait for it, and give it back when the turn ends, also by a panic.
-    fn turn(&self) -> Turn<'_> {
-        Turn { writer: self.take(), lock: self }
+    pub fn turn(&self) -> Turn<'_> {
+        Turn { writer: self.take(), lock: Some(self) }
     }
 }
 
-struct Turn<'a> {
-    writer: Writer,
-    lock: &'a WriterLock,
+/// The [`Writer`], for as long as it lives.
+pub(super) struct Turn<'a> {
+    pub writer: Writer,
+    /// `None` once it was taken out, to be given back by someone else.
+    lock: Option<&'a WriterLock>,
+}
+
+impl Turn<'_> {
+    /// The writer, for who gives it back.
+    pub fn take(mut self) -> Writer {
+        self.lock = None;
+        std::mem::take(&mut self.writer)
+    }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.lock.give_back(std::mem::take(&mut self.writer));
+        if let Some(lock) = self.lock {
+            lock.give_back(std::mem::take(&mut self.writer));
+        }
     }
 }
 
 impl Core {
+    /// Wait until no one else writes. What is published is what is in the store, then.
+    pub(super) fn turn(&self) -> Result<Turn<'_>> {
+        let mut turn = self.writer.turn();
+        self.check_frozen()?;
+        self.refresh(&mut turn.writer)?;
+        Ok(turn)
+    }
+
     /// Append blocks as one: all of them or, after an error, none of them is part of the core. Waits for
     /// a [`Stage`](super::stage::Stage) that is open.
     ///
     /// # Errors
     ///
-    /// [`Error::NotWritable`]; [`Error::Invalid`] for a block above 15 MiB; [`Error::Storage`].
+    /// [`Error::NotWritable`]; [`Error::Invalid`] for a block above 15 MiB; [`Error::Frozen`]; [`Error::Storage`].
     pub fn append(&self, blocks: &[Bytes], durability: Durability) -> Result<Head> {
         check_sizes(blocks)?;
-        let mut turn = self.writer.turn();
+        let mut turn = self.turn()?;
         let mut writer = turn.writer.clone();
         // From here on the store may hold more than the roots say, until the append has succeeded.
         let had_tail = std::mem::replace(&mut turn.writer.has_tail, true);
@@ -120,29 +139,18 @@ impl Core {
         let (Some(pair), Some(verifier)) = (&self.pair, self.verifier()) else {
             return Err(Error::NotWritable);
         };
-        let fork = self.published.read().head.fork;
-        let mut head = Head::of(roots, fork, Bytes::new());
-        head.signature = verifier.sign(pair, &head.root_hash, head.length, fork)?.into();
-        let at = MetaKey::Head(self.id).encode();
-        batch.put(Space::Meta, &at, &record::encode(&at, &head.record()));
+        let (before, mut held) = {
+            let published = self.published.read();
+            (published.head.clone(), published.held.clone())
+        };
+        let mut head = Head::of(roots, before.fork, Bytes::new());
+        head.signature = verifier.sign(pair, &head.root_hash, head.length, head.fork)?.into();
+        held.set_range(BlockIndex(before.length.0)..BlockIndex(head.length.0));
+        self.put_state(batch, &head, &mut held);
         self.backend.write(std::mem::take(batch), durability)?;
-        self.publish(head.clone(), durability);
+        let state = State { head: head.clone(), roots: roots.clone(), held };
+        self.publish(state, durability == Durability::Sync);
         Ok(head)
-    }
-
-    /// The head is in the store: let readers see it.
-    fn publish(&self, head: Head, durability: Durability) {
-        let position = Position { fork: head.fork, length: head.length };
-        if durability == Durability::Sync {
-            self.durable.fetch_max(head.length.0, Ordering::AcqRel);
-        }
-        {
-            let mut published = self.published.write();
-            published.held = Bitfield::full(head.length);
-            self.length.store(head.length.0, Ordering::Release);
-            published.head = head;
-        }
-        self.watch.publish(position);
     }
 }
 
@@ -175,17 +183,13 @@ impl Core {
     /// A write that was reported as failed may be there, and with it a head beyond the published one. It
     /// must not outlive its blocks, so the published head is put in its place by the same batch.
     pub(super) fn remove_tail(&self, batch: &mut WriteBatch, from: Length) {
+        let first = BlockIndex(from.0);
         for space in [Space::Block, Space::Tree] {
-            let first = key::block(self.id, BlockIndex(from.0));
-            batch.delete_range(space, &first, &key::core_end(self.id));
+            batch.delete_range(space, &key::block(self.id, first), &key::core_end(self.id));
         }
-        let head = self.head();
-        let at = MetaKey::Head(self.id).encode();
-        if head.signature.is_empty() && head.length == Length(0) {
-            batch.delete(Space::Meta, &at);
-        } else {
-            batch.put(Space::Meta, &at, &record::encode(&at, &head.record()));
-        }
+        batch.delete_range(Space::Tree, &key::nodes_from(self.id, first), &key::nodes_end(self.id));
+        let published = self.published.read();
+        self.put_head(batch, &published.head, &published.held);
     }
 }
 

@@ -9,11 +9,15 @@
 //! memory at any length. A sparse replica has pages where it holds something; they are stored under
 //! their numbers and rewritten when they change.
 //!
+//! A clone shares its pages and copies those that one of both changes: a commit makes the bitfield that it will publish
+//! while readers look at the one before.
+//!
 //! Invariants: the block at `contiguous` is not held; pages hold no bits below it that matter (they may
 //! be set there, and are ignored); an empty page is not kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::position::{BlockIndex, Length};
 
@@ -23,7 +27,7 @@ pub const PAGE_BITS: u64 = 32768;
 pub const PAGE_BYTES: usize = PAGE_BITS as usize / 8;
 const PAGE_WORDS: usize = PAGE_BITS as usize / 64;
 
-type Page = Box<[u64; PAGE_WORDS]>;
+type Page = Arc<[u64; PAGE_WORDS]>;
 
 /// Which blocks are held.
 #[derive(Clone, Debug, Default)]
@@ -62,9 +66,33 @@ impl Bitfield {
             self.absorb();
         } else if block.0 > self.contiguous {
             let (number, word, bit) = place(block.0);
-            self.page(number)[word] |= 1 << bit;
-            self.changed.insert(number);
+            let held = &mut self.page(number)[word];
+            if *held >> bit & 1 == 0 {
+                *held |= 1 << bit;
+                self.changed.insert(number);
+            }
         }
+    }
+
+    /// No block from this length on is held.
+    pub fn truncate(&mut self, length: Length) {
+        self.contiguous = self.contiguous.min(length.0);
+        let gone = self.pages.split_off(&length.0.div_ceil(PAGE_BITS));
+        self.changed.extend(gone.into_keys());
+        let number = length.0 / PAGE_BITS;
+        if self.pages.contains_key(&number) {
+            self.each_word(length.0..(number + 1) * PAGE_BITS, |word, mask| *word &= !mask);
+        }
+    }
+
+    /// Whether any of these blocks is held.
+    pub fn any(&self, blocks: Range<BlockIndex>) -> bool {
+        let (start, end) = (blocks.start.0, blocks.end.0);
+        if start >= end || start < self.contiguous {
+            return start < end;
+        }
+        let mut pages = self.pages.range(start / PAGE_BITS..=(end - 1) / PAGE_BITS);
+        pages.any(|(&number, page)| masks(number, start..end).any(|(word, mask)| page[word] & mask != 0))
     }
 
     /// All these blocks are held now.
@@ -182,8 +210,8 @@ impl Bitfield {
         true
     }
 
-    fn page(&mut self, number: u64) -> &mut Page {
-        self.pages.entry(number).or_insert_with(|| Box::new([0; PAGE_WORDS]))
+    fn page(&mut self, number: u64) -> &mut [u64; PAGE_WORDS] {
+        Arc::make_mut(self.pages.entry(number).or_insert_with(|| Arc::new([0; PAGE_WORDS])))
     }
 
     /// Change the words that these blocks lie in, and forget pages without a bit.
@@ -243,6 +271,7 @@ mod tests {
         Set(u64),
         SetRange(u64, u64),
         UnsetRange(u64, u64),
+        Truncate(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -252,6 +281,7 @@ mod tests {
             (block(), 0..200u64).prop_map(|(at, len)| Step::SetRange(at, len)),
             (block(), 0..2 * PAGE_BITS).prop_map(|(at, len)| Step::SetRange(at, len)),
             (block(), 0..2 * PAGE_BITS).prop_map(|(at, len)| Step::UnsetRange(at, len)),
+            block().prop_map(Step::Truncate),
         ]
     }
 
@@ -263,7 +293,13 @@ mod tests {
             let mut model: BTreeSet<u64> = (0..prefix).collect();
             for step in steps {
                 let range = |at, len| BlockIndex(at)..BlockIndex(at + len);
+                let before = field.clone();
+                let had: Vec<bool> = (0..200).map(|block| before.get(BlockIndex(block))).collect();
                 match step {
+                    Step::Truncate(at) => {
+                        field.truncate(Length(at));
+                        model.retain(|block| *block < at);
+                    }
                     Step::Set(at) => { field.set(BlockIndex(at)); model.insert(at); }
                     Step::SetRange(at, len) => { field.set_range(range(at, len)); model.extend(at..at + len); }
                     Step::UnsetRange(at, len) => {
@@ -271,6 +307,7 @@ mod tests {
                         model.retain(|block| !(at..at + len).contains(block));
                     }
                 }
+                prop_assert!(had.iter().zip(0..).all(|(had, block)| before.get(BlockIndex(block)) == *had));
                 let hole = (0..).find(|block| !model.contains(block)).unwrap();
                 prop_assert_eq!(field.contiguous().0, hole);
                 for from in [0, 1, 63, 64, 150, PAGE_BITS - 1, PAGE_BITS, 2 * PAGE_BITS + 5, 9 * PAGE_BITS] {
@@ -281,6 +318,12 @@ mod tests {
                     let to = from + 40_000;
                     let count = model.range(from..to).count() as u64;
                     prop_assert_eq!(field.count(BlockIndex(from)..BlockIndex(to)), count);
+                    prop_assert_eq!(field.any(BlockIndex(from)..BlockIndex(to)), count > 0);
+                    let start = from / 32 * 32;
+                    for (word, at) in field.words(BlockIndex(from), 3).into_iter().zip((start..).step_by(32)) {
+                        let expected = (0..32).fold(0, |word, bit| word | u32::from(model.contains(&(at + bit))) << bit);
+                        prop_assert_eq!(word, expected);
+                    }
                 }
             }
             // What is stored brings it back.

@@ -5,6 +5,11 @@
 //! get        below the published length: one read and a checksum
 //! stage      blocks written beyond the head, by and by; a signed head makes them visible as one
 //! verify     hash everything again, up to the signed head
+//!
+//! intake     proofs of peers, verified up to signed roots, stored as one batch: a replica, whole or with holes
+//! prove      what is held, to peers
+//! truncate   cut back, under a new fork; reorg follows a writer who did; clear makes holes
+//! freeze     for good, once a writer has signed two histories
 //! ```
 //!
 //! A core has one writer at a time and any number of readers, who take no lock but for the head. Blocks
@@ -17,23 +22,27 @@
 //! * the stored head is signed and matches the stored roots, or opening fails;
 //! * what lies in the store beyond the head is not part of the core: it is ignored by readers, and
 //!   removed before anything is written there again;
-//! * a stored block below the head never changes.
+//! * a stored block below the head never changes, but by a new fork (see [`lineage`]).
 
 pub mod append;
 pub mod bitfield;
 pub mod conflict;
 pub mod extensions;
 pub mod intake;
+pub mod lineage;
 pub mod proof;
+mod prove;
 pub mod reorg;
 mod source;
 pub mod stage;
 mod tree;
 pub mod truncate;
+pub mod verify;
 pub mod verify_log;
 pub mod wants;
 pub mod watch;
 
+pub use prove::Sought;
 pub use source::{BlockSource, READ_BYTES_MAX};
 
 use std::fmt;
@@ -49,15 +58,17 @@ use crate::crypto::manifest::Manifest;
 use crate::crypto::merkle::{Roots, TreeNode};
 use crate::crypto::verifier::Verifier;
 use crate::error::{Error, Result};
-use crate::hypercore::append::WriterLock;
+use crate::hypercore::append::{Writer, WriterLock};
 use crate::hypercore::bitfield::Bitfield;
+use crate::hypercore::conflict::Conflict;
 use crate::hypercore::extensions::Extensions;
+use crate::hypercore::tree::NodeCache;
 use crate::hypercore::wants::Wants;
 use crate::hypercore::watch::{Position, Watch};
 use crate::position::{BlockIndex, Fork, Length, NodeIndex};
 use crate::storage::key::{self, CoreId, MetaKey};
 use crate::storage::record::{self, CoreRecord, HeadRecord};
-use crate::storage::{Backend, Durability, Space, WriteBatch};
+use crate::storage::{Backend, Durability, Range, Space, WriteBatch};
 
 /// The state of a core that was signed last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,11 +97,19 @@ pub struct Core {
     pair: Option<KeyPair>,
     backend: Arc<dyn Backend>,
     published: RwLock<Published>,
-    /// The published length once more, for readers: it only ever grows.
+    /// The published length and fork once more, for readers. The length shrinks only with a new fork.
     length: AtomicU64,
-    /// How much of the core survives a crash of the machine.
+    fork: AtomicU64,
+    /// How much of the core may be shown to peers.
     durable: AtomicU64,
     writer: WriterLock,
+    /// Nodes that were read or verified last.
+    nodes: NodeCache,
+    /// Raised before and after a history is replaced: odd meanwhile.
+    rewrites: AtomicU64,
+    /// How many intakes there were.
+    intakes: AtomicU64,
+    frozen: RwLock<Option<Conflict>>,
     watch: Arc<Watch>,
     wants: Arc<Wants>,
     extensions: Extensions,
@@ -98,6 +117,25 @@ pub struct Core {
 
 struct Published {
     head: Head,
+    roots: Roots,
+    held: Bitfield,
+    /// What may be shown to peers; nothing after a truncation that is not durable yet.
+    shown: Option<Arc<Shown>>,
+    /// Which histories were replaced since the core was opened: the fork of each, and the first block that was replaced. A later
+    /// one that reaches further back takes the place of those before it.
+    rewrites: Vec<(Fork, Length)>,
+}
+
+/// A head that survives a crash, with its roots.
+struct Shown {
+    head: Head,
+    roots: Roots,
+}
+
+/// What is published as one.
+struct State {
+    head: Head,
+    roots: Roots,
     held: Bitfield,
 }
 
@@ -114,6 +152,8 @@ impl Core {
         let opened = Opened::read(&*backend, id, key, verifier.as_deref()).map_err(|error| name(error, key, None))?;
         let Opened { roots, head, held, has_tail } = opened;
         let position = Position { fork: head.fork, length: head.length };
+        let frozen = Conflict::read_from(&*backend, id).map_err(|error| name(error, key, None))?;
+        let shown = Some(Arc::new(Shown { head: head.clone(), roots: roots.clone() }));
         let core = Core {
             id,
             key,
@@ -122,9 +162,14 @@ impl Core {
             pair: record.seed.as_ref().map(KeyPair::from_seed),
             backend,
             length: AtomicU64::new(head.length.0),
+            fork: AtomicU64::new(head.fork.0),
             durable: AtomicU64::new(head.length.0),
-            published: RwLock::new(Published { head, held }),
+            published: RwLock::new(Published { head, roots: roots.clone(), held, shown, rewrites: Vec::new() }),
             writer: WriterLock::new(roots, has_tail),
+            nodes: NodeCache::default(),
+            rewrites: AtomicU64::new(0),
+            intakes: AtomicU64::new(0),
+            frozen: RwLock::new(frozen),
             watch: Watch::new(position),
             wants: Arc::default(),
             extensions: Extensions::default(),
@@ -168,13 +213,8 @@ impl Core {
             return Ok(());
         }
         let verifier = Verifier::new(self.key, manifest)?;
-        let at = MetaKey::Core(self.id).encode();
-        let stored = self.backend.get(Space::Meta, &at)?;
-        let stored = stored.ok_or_else(|| name(Error::corrupt("its record is gone"), self.key, None))?;
-        let mut core: CoreRecord = record::decode(&at, stored)?;
-        core.manifest = Some(verifier.manifest().encode());
         let mut batch = WriteBatch::new();
-        batch.put(Space::Meta, &at, &record::encode(&at, &core));
+        self.put_manifest(&mut batch, &verifier)?;
         // Not under the lock, for readers would wait for the disk. Two who learn at a time write the same:
         // one key has one manifest.
         self.backend.write(batch, Durability::Sync)?;
@@ -205,9 +245,14 @@ impl Core {
         self.len() == Length(0)
     }
 
-    /// How many blocks survive a crash of the machine. Behind [`len`](Core::len) while appends are not
-    /// synced. Do not show peers more than this: after a crash the writer would sign something else at
-    /// the same length, which to them is a conflict.
+    /// How often history was rewritten: one atomic load.
+    pub fn fork(&self) -> Fork {
+        Fork(self.fork.load(Ordering::Acquire))
+    }
+
+    /// How many blocks may be shown to peers: those of our own appends that survive a crash of the machine, and all that came from
+    /// peers. Behind [`len`](Core::len) while appends are not synced: after a crash the writer would sign something else at
+    /// the same length, which to peers is a conflict. 0 while a truncation is not synced.
     pub fn durable_len(&self) -> Length {
         Length(self.durable.load(Ordering::Acquire))
     }
@@ -218,9 +263,20 @@ impl Core {
     ///
     /// [`Error::Storage`].
     pub fn sync(&self) -> Result<()> {
-        let length = self.len();
+        let synced = {
+            let published = self.published.read();
+            Shown { head: published.head.clone(), roots: published.roots.clone() }
+        };
         self.backend.sync()?;
-        self.durable.fetch_max(length.0, Ordering::AcqRel);
+        let mut published = self.published.write();
+        let is_newer = match &published.shown {
+            Some(shown) => synced.head.length > shown.head.length,
+            None => true,
+        };
+        // What was rewritten meanwhile must not come back.
+        if is_newer && synced.head.fork == published.head.fork {
+            self.show(&mut published, synced);
+        }
         Ok(())
     }
 
@@ -282,6 +338,53 @@ impl Core {
         self.read(index)
     }
 
+    /// Show peers a head that is durable.
+    fn show(&self, published: &mut Published, shown: Shown) {
+        self.durable.store(shown.head.length.0, Ordering::Release);
+        published.shown = Some(Arc::new(shown));
+    }
+
+    /// What is in the store now: let readers see it, and peers if it may be shown.
+    fn publish(&self, state: State, is_shown: bool) {
+        let State { head, roots, held } = state;
+        let position = Position { fork: head.fork, length: head.length };
+        {
+            let mut published = self.published.write();
+            if is_shown {
+                self.show(&mut published, Shown { head: head.clone(), roots: roots.clone() });
+            } else if head.fork != published.head.fork {
+                published.shown = None;
+                self.durable.store(0, Ordering::Release);
+            }
+            published.held = held;
+            published.roots = roots;
+            self.length.store(head.length.0, Ordering::Release);
+            self.fork.store(head.fork.0, Ordering::Release);
+            published.head = head;
+        }
+        self.watch.publish(position);
+    }
+
+    /// Find out what is in the store, where a failed write left that open.
+    fn refresh(&self, writer: &mut Writer) -> Result<()> {
+        if !writer.is_stale {
+            return Ok(());
+        }
+        self.backend.sync()?;
+        let verifier = self.verifier();
+        let opened = Opened::read(&*self.backend, self.id, self.key, verifier.as_deref());
+        let Opened { roots, head, held, has_tail } = opened.map_err(|error| name(error, self.key, None))?;
+        let before = self.head();
+        if before.fork != head.fork {
+            // How far back is not known.
+            self.note_rewrite(Length(0));
+        }
+        self.nodes.forget();
+        self.publish(State { head, roots: roots.clone(), held }, true);
+        *writer = Writer { roots, has_tail, is_stale: false };
+        Ok(())
+    }
+
     /// Consecutive blocks, all of them, by one sequential read.
     ///
     /// # Errors
@@ -299,7 +402,7 @@ impl Core {
     ///
     /// `Corrupt` if the stored nodes are damaged.
     pub fn node(&self, index: NodeIndex) -> Result<Option<TreeNode>> {
-        if !self.len().contains(crate::flat_tree::last_block(index)) {
+        if !tree::is_below(index, self.len()) {
             return Ok(None);
         }
         tree::read_node(&*self.backend, self.id, index).map_err(|error| name(error, self.key, None))
@@ -368,7 +471,7 @@ impl Core {
 
     /// Why a block below the length is not in the store.
     fn absent(&self, index: BlockIndex) -> Error {
-        if self.has(index) || self.pair.is_some() {
+        if self.has(index) {
             name(Error::corrupt("it is gone from the store"), self.key, Some(index))
         } else {
             Error::MissingBlock(index)
@@ -449,6 +552,9 @@ impl Opened {
                 return Err(Error::corrupt("a bitfield page has an impossible size"));
             }
         }
+        // A page may be ahead of a head that was put back.
+        held.truncate(stored.length);
+        held.take_changed();
         let has_tail = has_tail(backend, id, stored.length)?;
         let head = Head::of(&roots, stored.fork, stored.signature);
         Ok(Opened { roots, head, held, has_tail })
@@ -460,13 +566,13 @@ impl Head {
         Head { length: roots.length(), fork, root_hash: roots.hash(), signature, byte_length: roots.byte_length() }
     }
 
-    /// As it is stored by who holds every block.
-    fn record(&self) -> HeadRecord {
+    /// As it is stored by who holds so many blocks without a hole.
+    fn record(&self, contiguous: Length) -> HeadRecord {
         HeadRecord {
             fork: self.fork,
             length: self.length,
             byte_length: self.byte_length,
-            contiguous: self.length,
+            contiguous: contiguous.min(self.length),
             tree_hash: self.root_hash,
             signature: self.signature.clone(),
         }
@@ -474,8 +580,10 @@ impl Head {
 }
 
 fn has_tail(backend: &dyn Backend, id: CoreId, length: Length) -> Result<bool> {
-    for space in [Space::Block, Space::Tree] {
-        let beyond = key::blocks_from(id, BlockIndex(length.0));
+    let first = BlockIndex(length.0);
+    let singles = Range::new(key::nodes_from(id, first), key::nodes_end(id));
+    let beyond = key::blocks_from(id, first);
+    for (space, beyond) in [(Space::Block, beyond.clone()), (Space::Tree, beyond), (Space::Tree, singles)] {
         if let Some(entry) = backend.scan(space, beyond, false).next() {
             entry?;
             return Ok(true);

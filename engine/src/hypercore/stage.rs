@@ -46,12 +46,12 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// [`Error::NotWritable`].
+    /// [`Error::NotWritable`]; [`Error::Frozen`].
     pub fn stage(self: &Arc<Self>) -> Result<Stage> {
         if !self.is_writable() {
             return Err(Error::NotWritable);
         }
-        let before = self.writer.take();
+        let before = self.turn()?.take();
         let staged = before.clone();
         Ok(Stage { core: self.clone(), state: Mutex::new(State::Open { staged, before }) })
     }
@@ -145,6 +145,7 @@ impl Stage {
             if staged.has_tail {
                 self.core.remove_tail(&mut batch, staged.roots.length());
             }
+            self.core.check_frozen()?;
             let head = self.core.commit(&mut batch, &staged.roots, durability)?;
             staged.has_tail = false;
             head
@@ -168,7 +169,7 @@ impl Drop for Stage {
         if let Err(error) = &removed {
             tracing::warn!(core = %self.core.key, %error, "staged blocks could not be removed yet");
         }
-        self.core.writer.give_back(Writer { roots, has_tail: removed.is_err() });
+        self.core.writer.give_back(Writer { roots, has_tail: removed.is_err(), is_stale: false });
     }
 }
 

@@ -4,7 +4,7 @@
 //! space     key                                value
 //! meta      see `key.rs`                       store record, core records, names, heads, bitfield pages
 //! block     core id u64be, block index u64be   a checksum and the block
-//! tree      core id u64be, last block of chunk a checksum and the Merkle nodes of up to 64 blocks
+//! tree      core id u64be, last block of chunk a checksum and the Merkle nodes of up to 64 blocks; or one node
 //! scratch   the owner's                        spilled writes of open transactions; gone at open
 //! ```
 //!
@@ -36,7 +36,13 @@ use crate::encoding::order::after_prefix;
 use crate::error::Result;
 
 /// The store's format: keys, records, spaces. Raised when an older pgbee could not read what we write.
-pub const FORMAT_VERSION: u64 = 1;
+///
+/// * 1: cores that are held whole;
+/// * 2: single Merkle nodes (replicas), frozen cores. A store of format 1 is read as it is, and becomes one of 2 when opened.
+pub const FORMAT_VERSION: u64 = 2;
+
+/// The oldest format that is read.
+pub const FORMAT_VERSION_MIN: u64 = 1;
 
 /// A key space with an access pattern of its own (a column family in RocksDB).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -273,6 +279,15 @@ impl WriteBatch {
         self.record(Kind::DeleteRange, space, middle);
     }
 
+    /// Add the changes of another batch.
+    pub fn append(&mut self, other: &WriteBatch) {
+        let offset = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        let moved =
+            |change: &Recorded| Recorded { middle: change.middle + offset, end: change.end + offset, ..*change };
+        self.changes.extend(other.changes.iter().map(moved));
+    }
+
     fn record(&mut self, kind: Kind, space: Space, middle: usize) {
         self.changes.push(Recorded { kind, space, middle, end: self.bytes.len() });
     }
@@ -329,7 +344,10 @@ mod tests {
         batch.put_parts(Space::Block, b"k", &[b"ab", b"", b"c"]);
         batch.delete(Space::Meta, b"");
         batch.delete_range(Space::Tree, b"a", b"b");
+        let mut twice = batch.clone();
+        twice.append(&batch);
         let changes: Vec<_> = batch.iter().collect();
+        assert_eq!(twice.iter().collect::<Vec<_>>(), [changes.clone(), changes.clone()].concat());
         assert_eq!(
             changes,
             [

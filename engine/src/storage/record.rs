@@ -13,6 +13,9 @@
 //!                || tree hash[32] || buffer signature
 //! block          its bytes
 //! nodes          u8 blocks || nodes, each u64le size || hash[32]
+//! single node    u64le size || hash[32]
+//! conflict       uint fork || uint length || two upgrades from 0, ours and theirs: array(node) || array(node)
+//!                || buffer signature; node = uint index || uint size || hash[32]
 //! bitfield page  4096 bytes, bit i is bit i & 7 of byte i >> 3
 //! ```
 //!
@@ -23,7 +26,12 @@
 //! instead of 128 (bulk load is what this is for). Finding a node is one seek to its rightmost leaf.
 //!
 //! An append of any size starts a chunk, so no chunk spans a head: cutting a log back to a head never
-//! splits one.
+//! splits one. Cutting it back to anywhere keeps the front of a chunk, which is the chunk of fewer blocks.
+//!
+//! **A replica** that holds a few blocks knows their nodes, all nodes above them, and the siblings of those.
+//! What the held blocks completed is packed: a run of blocks that came together is a chunk, whatever its length
+//! and wherever it begins. All other nodes are single. So a chunk covers held blocks only, every held block is in
+//! just one chunk, and a seek finds it as it does on the writer.
 
 use bytes::{Buf, Bytes};
 
@@ -270,6 +278,11 @@ impl Chunk {
         self.payload.extend_from_slice(&node.hash);
     }
 
+    /// How many blocks are in it.
+    pub fn blocks(&self) -> usize {
+        self.payload.first().copied().unwrap_or(0).into()
+    }
+
     /// The payload of the record.
     pub fn payload(&self) -> &[u8] {
         &self.payload
@@ -309,9 +322,58 @@ pub fn chunk_node(
     let before = completed_before(block) - completed_before(first);
     let at = 1 + (before as usize + flat_tree::depth(index) as usize) * NODE_BYTES;
     let node = payload.get(at..at + NODE_BYTES).expect("chunk_first checked the length");
-    let (size, hash) = node.split_first_chunk::<8>().expect("a node has 40 bytes");
-    let hash = hash.try_into().expect("a node has 40 bytes");
-    Ok(Some(TreeNode { index, size: u64::from_le_bytes(*size), hash }))
+    Ok(unpack(index, node))
+}
+
+/// All nodes of the chunk that ends with block `last`, in the order they were completed.
+///
+/// # Errors
+///
+/// What is wrong with the chunk.
+pub fn chunk_nodes(last: BlockIndex, payload: &[u8]) -> std::result::Result<Vec<TreeNode>, &'static str> {
+    let first = chunk_first(last, payload)?;
+    let indices = (first.0..=last.0).flat_map(|block| completed_by(BlockIndex(block)));
+    Ok(indices.zip(payload[1..].chunks_exact(NODE_BYTES)).filter_map(|(index, node)| unpack(index, node)).collect())
+}
+
+/// The front of the chunk that ends with block `last`: the payload of the chunk that ends just before block `end`. `None` where nothing is left.
+///
+/// # Errors
+///
+/// What is wrong with the chunk.
+pub fn chunk_front(
+    last: BlockIndex,
+    payload: &[u8],
+    end: BlockIndex,
+) -> std::result::Result<Option<Vec<u8>>, &'static str> {
+    let first = chunk_first(last, payload)?;
+    if end <= first {
+        return Ok(None);
+    }
+    let end = end.min(last.next());
+    let nodes = (completed_before(end) - completed_before(first)) as usize;
+    let mut front = payload[..1 + nodes * NODE_BYTES].to_vec();
+    front[0] = (end.0 - first.0) as u8;
+    Ok(Some(front))
+}
+
+/// The nodes that a block completes: its leaf, then upwards.
+pub fn completed_by(block: BlockIndex) -> impl Iterator<Item = NodeIndex> {
+    (0..=block.0.trailing_ones()).map(move |depth| flat_tree::node(depth, block.0 >> depth))
+}
+
+/// A single node, as its value without the checksum.
+pub fn pack(node: &TreeNode) -> [u8; NODE_BYTES] {
+    let mut bytes = [0; NODE_BYTES];
+    bytes[..8].copy_from_slice(&node.size.to_le_bytes());
+    bytes[8..].copy_from_slice(&node.hash);
+    bytes
+}
+
+/// A node from its packed bytes; `None` unless there are 40.
+pub fn unpack(index: NodeIndex, bytes: &[u8]) -> Option<TreeNode> {
+    let (size, hash) = bytes.split_first_chunk::<8>()?;
+    Some(TreeNode { index, size: u64::from_le_bytes(*size), hash: hash.try_into().ok()? })
 }
 
 fn completed_before(block: BlockIndex) -> u64 {
@@ -342,6 +404,16 @@ mod tests {
             assert_eq!(chunk_first(last, chunk.payload()), Ok(BlockIndex(first)));
             for node in nodes {
                 assert_eq!(chunk_node(last, chunk.payload(), node.index), Ok(Some(node)));
+            }
+            assert_eq!(chunk_nodes(last, chunk.payload()).unwrap().len() * NODE_BYTES + 1, chunk.payload().len());
+            for end in first..=first + blocks {
+                let front = chunk_front(last, chunk.payload(), BlockIndex(end)).unwrap();
+                let Some(front) = front else {
+                    assert_eq!(end, first);
+                    continue;
+                };
+                let nodes = chunk_nodes(BlockIndex(end - 1), &front).unwrap();
+                assert_eq!(nodes, chunk_nodes(last, chunk.payload()).unwrap()[..nodes.len()]);
             }
             let beyond = last.next().node();
             assert_eq!(chunk_node(last, chunk.payload(), beyond), Ok(None));

@@ -33,7 +33,9 @@ use rocksdb::{
     DataBlockIndexType, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteOptions, properties,
 };
 
-use super::{Backend, Change, Durability, FORMAT_VERSION, Range, Scan, Space, Statistics, WriteBatch};
+use super::{
+    Backend, Change, Durability, FORMAT_VERSION, FORMAT_VERSION_MIN, Range, Scan, Space, Statistics, WriteBatch,
+};
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
 
 /// How much memory and work the store may use.
@@ -327,6 +329,10 @@ fn check_format(directory: &Path) -> Result<()> {
             let found = text.strip_prefix("pgbee ").and_then(|version| version.trim().parse().ok());
             match found {
                 Some(FORMAT_VERSION) => Ok(()),
+                // Said before anything of the newer format is written, so that an older pgbee refuses it.
+                Some(FORMAT_VERSION_MIN..FORMAT_VERSION) => {
+                    write_format(directory).map_err(|error| io_error(&path, &error))
+                }
                 Some(found) => Err(Error::FormatVersion { found, supported: FORMAT_VERSION }),
                 None => Err(Error::corrupt(format!("{} is not pgbee's", path.display()))),
             }
@@ -387,6 +393,9 @@ mod tests {
         fs::write(dir.path().join("FORMAT"), "pgbee 7\n").unwrap();
         let found = Rocks::open(dir.path(), &small()).err();
         assert_eq!(found, Some(Error::FormatVersion { found: 7, supported: FORMAT_VERSION }));
+        fs::write(dir.path().join("FORMAT"), "pgbee 1\n").unwrap();
+        drop(Rocks::open(dir.path(), &small()).unwrap());
+        assert_eq!(fs::read_to_string(dir.path().join("FORMAT")).unwrap(), format!("pgbee {FORMAT_VERSION}\n"));
         fs::write(dir.path().join("FORMAT"), "postgres\n").unwrap();
         assert!(matches!(Rocks::open(dir.path(), &small()), Err(Error::Corrupt { .. })));
         fs::remove_file(dir.path().join("FORMAT")).unwrap();
