@@ -57,3 +57,11 @@ pub enum Fault {
     #[error("nothing was heard of the peer for too long")]
     Silent,
 }
+
+/// A request to follow a core that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// Not `host:port`.
+    #[error("\"{0}\" is no address: give host:port")]
+    Address(String),
+}

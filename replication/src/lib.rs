@@ -16,9 +16,13 @@
 //! proofs and wants, and does not know what a bee is.
 
 pub mod connection;
+pub mod driver;
 pub mod error;
 pub mod node;
 pub mod protocol;
 pub mod protomux;
 pub mod replicator;
 pub mod secret_stream;
+pub mod transport;
+
+pub use driver::{Network, NetworkOptions, PeerInfo, RemoteInfo};

@@ -173,7 +173,7 @@ impl Replicator {
                     self.suspect(peer, error, now);
                 }
                 Err(error) => {
-                    if !matches!(error, Error::Invalid(_)) {
+                    if !matches!(error, Error::Invalid(_) | Error::Frozen(_)) {
                         self.store_failed(&error, now);
                     }
                     self.schedule.release(peer, request, &question.request);

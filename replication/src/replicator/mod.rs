@@ -306,7 +306,8 @@ impl Replicator {
         }
         let before = std::mem::replace(&mut self.position, position);
         if position.fork != before.fork || position.length < before.length {
-            return self.truncated(before, position.length, now);
+            let kept = self.core.unchanged_since(before.fork).min(before.length).min(position.length);
+            return self.truncated(before, kept, now);
         }
         if self.core.contiguous_len() >= position.length {
             for id in self.ids() {
