@@ -304,6 +304,11 @@ impl Core {
         self.published.read().held.words(start, words)
     }
 
+    /// The first block from here on that is not stored here, beyond the length at the latest.
+    pub fn first_missing(&self, from: BlockIndex) -> BlockIndex {
+        self.published.read().held.first_unset(from)
+    }
+
     /// The store below.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
