@@ -171,6 +171,12 @@ impl Database {
         Ok(Snapshot::new(self.bee.get().1.at(version), self.log.clone()))
     }
 
+    /// A length that was once the signed head, to read: a version also in a bee without commit records. That it
+    /// was one is the caller's to know; inside a batch there is no version.
+    pub fn snapshot_of_head(&self, version: Version) -> Snapshot {
+        Snapshot::new(self.bee.get().1.at(version.min(self.head())), self.log.clone())
+    }
+
     /// The newest version committed at or before a time, given in microseconds since 1970-01-01 UTC.
     /// O(log n) blocks.
     ///

@@ -37,9 +37,9 @@ const BEE_COMMITS: u32 = 16_001;
 const BEE_TAGS: u32 = 16_002;
 const BEE_HISTORY: u32 = 16_003;
 const BEE_DIFF: u32 = 16_004;
-const BEE_CORES: u32 = 16_011;
-const BEE_PEERS: u32 = 16_012;
-const BEE_PROGRESS: u32 = 16_013;
+const BEE_CORES: u32 = 16_005;
+const BEE_PEERS: u32 = 16_006;
+const BEE_PROGRESS: u32 = 16_007;
 
 /// Rows as they are found.
 type Rows<'a> = Box<dyn Iterator<Item = Result<Row>> + Send + 'a>;
@@ -177,6 +177,9 @@ fn find_table(arg: &Datum, catalog: &Catalog, search_path: &[u32]) -> Result<Arc
         _ => return Err(SqlError::internal("a table was named by neither name nor oid")),
     };
     match relation {
+        Relation::Table(table) if table.foreign.is_some() => {
+            Err(SqlError::unsupported(format!("the history of foreign table \"{}\"", table.name)))
+        }
         Relation::Table(table) => Ok(table.clone()),
         other => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", other.name()))),
     }

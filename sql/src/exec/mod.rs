@@ -21,6 +21,7 @@ mod collect;
 mod cte;
 mod eval;
 mod filter;
+mod foreign;
 mod frame;
 mod hash;
 mod hash_join;

@@ -7,10 +7,10 @@ use super::ExecCx;
 use super::batch::{BATCH_ROWS, Batch};
 use super::eval::Env;
 use super::spill::RowBuffer;
-use super::{aggregate, cte, filter, hash_join, loop_join, scan, set_op, sort, source, window};
+use super::{aggregate, cte, filter, foreign, hash_join, loop_join, scan, set_op, sort, source, window};
 use crate::error::{Result, SqlError};
 use crate::ir::{Dml, Field};
-use crate::plan::node::{Node, NodeKind, Physical};
+use crate::plan::node::{Access, Node, NodeKind, Physical};
 use crate::types::Row;
 
 /// A running node.
@@ -33,6 +33,7 @@ pub(crate) fn open_node(node: &Arc<Node>, env: &Env<'_>) -> Result<BoxOperator> 
     let operator: BoxOperator = match &node.kind {
         NodeKind::Values(rows) => Box::new(source::Values::new(rows.clone(), node.width)),
         NodeKind::Constants(values) => Box::new(source::Constants::new(values.clone(), node.width)),
+        NodeKind::Scan(scan) if matches!(scan.access, Access::Bee) => Box::new(foreign::BeeScan::new(scan.clone())?),
         NodeKind::Scan(scan) => Box::new(scan::Scan::new(scan.clone())),
         NodeKind::Virtual(n) => Box::new(source::Virtual::new(n.clone())),
         NodeKind::Function(n) => Box::new(source::Function::new(n.clone(), node.width)),

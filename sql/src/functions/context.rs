@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use pgbee_engine::CoreKey;
+
 use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
 use crate::follow::{CoreStatus, PeerStatus, ProgressStatus};
+use crate::foreign::ForeignBee;
 use crate::memory::Account;
 use crate::types::Type;
 use crate::types::timezone::TimeZone;
@@ -65,6 +68,10 @@ pub trait Services: Send + Sync {
     /// Fetches a table with its indexes, an index, or everything, and says how many blocks came: bee_download().
     fn download(&self, _relation: Option<u32>) -> Result<u64> {
         Ok(0)
+    }
+    /// A bee by its key, for reading; open as long as the session uses it.
+    fn foreign_bee(&self, _key: CoreKey, _peers: &[String]) -> Result<Arc<ForeignBee>> {
+        Err(SqlError::unsupported("reading another bee here"))
     }
 }
 

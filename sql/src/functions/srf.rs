@@ -43,6 +43,16 @@ pub fn register(r: &mut Registry) {
             })
         });
     }
+    add("pg_options_to_table", &[Type::TEXT_ARRAY], &[("option_name", T), ("option_value", T)], true, |a, _| {
+        let array = args::array(a, 0)?.clone();
+        Ok(Box::new((0..array.values.len()).map(move |i| match &array.values[i] {
+            Datum::Text(option) => Ok(match option.split_once('=') {
+                Some((name, value)) => vec![Datum::text(name), Datum::text(value)],
+                None => vec![Datum::text(option), Datum::Null],
+            }),
+            _ => Ok(vec![Datum::Null, Datum::Null]),
+        })))
+    });
     let columns = &[("word", T), ("catcode", Type::CHAR), ("barelabel", Type::BOOL), ("catdesc", T), ("baredesc", T)];
     add("pg_get_keywords", &[], columns, true, |_, _| {
         Ok(Box::new(KEYWORDS.iter().map(|(word, category, bare)| {

@@ -249,6 +249,12 @@ impl Planner<'_> {
             // A list too long for ranges is not applied when the scan opens, nor is what comes after it.
             path.dropped.clear();
         }
+        let inexact = |key: &KeyPart| {
+            scan.foreign.as_ref().and_then(|f| f.bee.as_ref()).is_some_and(|bee| !bee.keys().0.is_exact(key.ty))
+        };
+        if parts.iter().any(inexact) {
+            path.dropped.clear();
+        }
         let mut seen = BTreeSet::new();
         path.conditions.retain(|c| seen.insert(*c));
         let whole_key = path.equals.len() == parts.len() && !parts.is_empty();

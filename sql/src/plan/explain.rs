@@ -299,7 +299,8 @@ impl Explain<'_> {
                     lines.push(format!("Output: {}", columns.join(", ")));
                 }
                 if !scan.conditions.is_empty() {
-                    lines.push(format!("Index Cond: {}", p.all(&scan.conditions)));
+                    let what = if matches!(scan.access, Access::Bee) { "Key Range" } else { "Index Cond" };
+                    lines.push(format!("{what}: {}", p.all(&scan.conditions)));
                 }
                 // Lists are checked again on each row, in case they were too long for ranges; that is not worth a line.
                 let is_list = |e: &Expr| {
@@ -452,8 +453,12 @@ fn as_call(a: &AggNode) -> AggCall {
 fn scan_title(scan: &ScanNode) -> String {
     let table = identifier(&scan.table.name);
     let backward = if scan.reverse { " Backward" } else { "" };
+    if scan.foreign.is_some() {
+        return format!("Foreign Scan{backward} on {table}");
+    }
     match &scan.access {
         Access::Rows(_) if scan.conditions.is_empty() && !scan.reverse => format!("Seq Scan on {table}"),
+        Access::Bee => format!("Foreign Scan{backward} on {table}"),
         Access::Rows(_) => format!(
             "Index Scan{backward} using {} on {table}",
             scan.table.primary_key.as_ref().map_or_else(|| table.clone(), |k| identifier(&k.name))

@@ -74,6 +74,9 @@ impl Planner<'_> {
         let (lower, upper) = (sides(&path.lower)?, sides(&path.upper)?);
         let position = |id: &ColId| scan.made.iter().position(|m| m == id);
         let (access, key) = match path.index {
+            None if scan.foreign.as_ref().is_some_and(|f| f.bee.is_some()) => {
+                (Access::Bee, row_codec(scan).columns().iter().map(|(_, c)| *c).collect())
+            }
             None => {
                 let codec = row_codec(scan);
                 let key = codec.columns().iter().map(|(_, c)| *c).collect();
@@ -96,6 +99,7 @@ impl Planner<'_> {
         };
         let node = ScanNode {
             table: scan.table.clone(),
+            foreign: scan.foreign.clone(),
             at: scan.at.clone(),
             columns: decoded.iter().filter_map(position).collect(),
             keep,

@@ -68,6 +68,10 @@ impl Session {
             Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("cannot copy from {what} \"{name}\"")))
         };
         let (kind, fields) = match self.find(name, cx)? {
+            Relation::Table(t) if t.foreign.is_some() => {
+                return refuse("foreign table", &t.name)
+                    .map_err(|e: SqlError| e.hint("Try the COPY (SELECT ...) TO variant."));
+            }
             Relation::Table(table) => {
                 let fields = table.fields();
                 (RelKind::Scan { table, at: None, row_key: false }, fields)
@@ -112,6 +116,10 @@ impl Session {
         cx: &StatementCx,
     ) -> Result<Outcome> {
         let table = match self.find(name, cx)? {
+            Relation::Table(t) if t.foreign.is_some() => {
+                let message = format!("cannot insert into foreign table \"{}\"", t.name);
+                return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+            }
             Relation::Table(table) => table,
             Relation::View(v) => {
                 let message = format!("cannot copy to view \"{}\"", v.name);

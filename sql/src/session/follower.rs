@@ -1,24 +1,23 @@
-//! What only a follower's session does: waiting for a first head, refusing what only a writer may, fetching ahead of need.
+//! What only a session that reads what others write does: waiting for a first head, refusing what only a writer may, fetching ahead of need, opening foreign bees.
 
-use std::time::Instant;
+use std::sync::Arc;
 
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::{BlockIndex, Version};
 
 use super::instance::Progress;
 use super::query::Ran;
-use super::shared::{POLL, Shared, unix_micros};
+use super::shared::{Shared, unix_micros};
 use super::{Outcome, Session};
 use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::follow::{CoreKey, parse_key};
+use crate::foreign::ForeignBee;
 use crate::parse::ast::DefValue;
 use crate::wait::{FetchSource, What};
 use pgbee_engine::hypercore::BlockSource;
 
-/// A peer that says it has more but proves nothing is believed for so many times `bee.fetch_wait`.
-const CLAIMS_BELIEVED: u32 = 10;
 /// Entries read at once by a download.
 const ENTRIES: usize = 64;
 
@@ -89,32 +88,21 @@ fn is_unknown(error: &SqlError) -> bool {
 impl Shared {
     /// Waits for the first verified head.
     fn wait_for_first_head(&self) -> Result<()> {
-        let (limit, start) = (self.waiting.fetch_wait(), Instant::now());
-        let key = self.database.key();
-        let mut nobody_since: Option<Instant> = None;
-        loop {
-            self.cancel.check()?;
-            if self.database.wait_for(Version(1), POLL) {
-                return Ok(());
-            }
-            let remote = self.instance.network().and_then(|n| n.remote(key)).unwrap_or_default();
-            let hopeful = remote.peers > 0 && remote.length > 0 && start.elapsed() < limit * CLAIMS_BELIEVED;
-            if hopeful {
-                nobody_since = None;
-            } else if nobody_since.get_or_insert_with(Instant::now).elapsed() >= limit {
-                let name = &self.db.name;
-                let who = match remote.peers {
-                    0 => "no peer is connected".to_owned(),
-                    1 => "its 1 peer has shown none".to_owned(),
-                    n => format!("its {n} peers have shown none"),
-                };
-                return Err(SqlError::new(
-                    state::IO_ERROR,
-                    format!("no version of database \"{name}\" is here and {who}"),
-                )
-                .hint("bee_peers and bee_cores tell who is connected and what they have."));
-            }
+        let core = self.database.core();
+        let remote = || self.instance.remote(core.key());
+        self.waiting.wait_for_first_head(core, &self.db.title(), &remote)
+    }
+
+    /// A bee that is no database here, by its key. It is followed as long as a session uses it.
+    pub(super) fn foreign_bee(&self, key: CoreKey, peers: &[String]) -> Result<Arc<ForeignBee>> {
+        if let Some((known, bee)) = self.foreign.lock().get(&key)
+            && known == peers
+        {
+            return Ok(bee.clone());
         }
+        let bee = Arc::new(self.instance.open_foreign(key, peers, &self.waiting)?);
+        self.foreign.lock().insert(key, (peers.to_vec(), bee.clone()));
+        Ok(bee)
     }
 
     /// bee_download(): fetches a table with its indexes, an index, or everything; how many blocks came.
@@ -157,7 +145,7 @@ impl Shared {
         let core = self.database.core().clone();
         let length = core.len();
         self.waiting.reading(What::Named("all of it".into()), length.0);
-        let source = FetchSource::new(core.clone(), self.db.name.as_str(), self.waiting.clone());
+        let source = FetchSource::new(core.clone(), self.db.title(), self.waiting.clone());
         let _all = core.wants().want_range(BlockIndex(0)..BlockIndex(length.0));
         loop {
             let missing = BlockIndex(core.contiguous_len().0);

@@ -35,7 +35,8 @@ use crate::catalog::schema::Schema;
 use crate::catalog::{Catalog, FIRST_USER_OID, PUBLIC, load};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
-use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus};
+use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus, Remote};
+use crate::foreign::ForeignBee;
 use crate::functions::context::CancelFlag;
 use crate::memory::Account;
 use crate::wait::{FetchSource, Fetched, Waiting};
@@ -145,6 +146,10 @@ impl Db {
             sessions: AtomicUsize::new(0),
         }
     }
+    /// What messages call it.
+    pub fn title(&self) -> String {
+        format!("database \"{}\"", self.name)
+    }
     /// Definitions of a version. On a follower it may wait for peers, and holds no lock meanwhile.
     pub fn catalog(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
         let version = snapshot.version().0;
@@ -209,6 +214,23 @@ pub struct Instance {
     transactions: AtomicU64,
     network: RwLock<Option<Arc<dyn Network>>>,
     progress: Mutex<Vec<Weak<Progress>>>,
+    foreign: Mutex<BTreeMap<CoreKey, Weak<OpenForeign>>>,
+}
+
+/// A bee that is no database here and is followed as long as this lives.
+struct OpenForeign {
+    key: CoreKey,
+    instance: Weak<Instance>,
+}
+
+impl Drop for OpenForeign {
+    fn drop(&mut self) {
+        let Some(instance) = self.instance.upgrade() else { return };
+        let open = instance.foreign.lock();
+        if open.get(&self.key).is_none_or(|other| other.strong_count() == 0) && !instance.is_followed(self.key) {
+            instance.unfollow(self.key);
+        }
+    }
 }
 
 /// Something that fetches much, as bee_progress shows it.
@@ -288,6 +310,7 @@ impl Instance {
             transactions: AtomicU64::new(1),
             network: RwLock::default(),
             progress: Mutex::default(),
+            foreign: Mutex::default(),
         });
         if instance.private.lock().databases.is_empty() {
             instance.create_database(FIRST_DATABASE)?;
@@ -361,7 +384,7 @@ impl Instance {
         let network = self.network.write().take();
         drop(network); // it may end tasks: not under the lock
     }
-    pub(super) fn network(&self) -> Option<Arc<dyn Network>> {
+    fn network(&self) -> Option<Arc<dyn Network>> {
         self.network.read().clone()
     }
 
@@ -477,10 +500,11 @@ impl Instance {
         let db = open.remove(name);
         drop((open, private));
         drop(db); // a mirror's claim ends, which wakes the replicator
-        if let Some(key) = source.and_then(|s| s.key.parse().ok())
-            && let Some(network) = self.network()
-        {
-            network.unfollow(key);
+        if let Some(key) = source.and_then(|s| s.key.parse().ok()) {
+            let foreign = self.foreign.lock();
+            if foreign.get(&key).is_none_or(|open| open.strong_count() == 0) {
+                self.unfollow(key);
+            }
         }
         Ok(())
     }
@@ -639,10 +663,63 @@ impl Instance {
         })?;
         Ok(Database::open(self.store.get_by_key(key)?, self.cache.clone(), Options::default())?)
     }
+    /// A bee that is no database here, as one session reads it.
+    pub(super) fn open_foreign(
+        self: &Arc<Self>,
+        key: CoreKey,
+        peers: &[String],
+        waiting: &Arc<Waiting>,
+    ) -> Result<ForeignBee> {
+        let core = self.store.get_by_key(key)?;
+        let database = if core.is_writable() {
+            Database::reader(core.clone(), core.clone(), self.cache.clone())
+        } else {
+            let source = FetchSource::new(core.clone(), format!("bee {key}"), waiting.clone());
+            Database::reader(core.clone(), source, self.cache.clone())
+        };
+        if core.is_writable() {
+            return Ok(ForeignBee::new(database, false, None));
+        }
+        let open = {
+            let mut all = self.foreign.lock();
+            all.retain(|_, open| open.strong_count() > 0);
+            match all.get(&key).and_then(Weak::upgrade) {
+                Some(open) => open,
+                None => {
+                    let open = Arc::new(OpenForeign { key, instance: Arc::downgrade(self) });
+                    all.insert(key, Arc::downgrade(&open));
+                    open
+                }
+            }
+        };
+        extension::register(&core, self.cache.clone());
+        if let Some(network) = self.network() {
+            network.follow(&core, peers)?;
+        }
+        let (instance, waiting) = (Arc::downgrade(self), waiting.clone());
+        let first_head = move || {
+            let remote = || instance.upgrade().map(|i| i.remote(key)).unwrap_or_default();
+            waiting.wait_for_first_head(&core, &format!("bee {key}"), &remote)
+        };
+        Ok(ForeignBee::new(database, true, Some(Box::new(move || drop(open)))).waiting(first_head))
+    }
+    /// What peers say of a core.
+    pub(super) fn remote(&self, key: CoreKey) -> Remote {
+        self.network().and_then(|network| network.remote(key)).unwrap_or_default()
+    }
+    fn is_followed(&self, key: CoreKey) -> bool {
+        let text = key.to_string();
+        self.private.lock().followed.values().any(|source| source.key == text)
+    }
+    fn unfollow(&self, key: CoreKey) {
+        if let Some(network) = self.network() {
+            network.unfollow(key);
+        }
+    }
     /// A followed database as one session reads it.
     pub(super) fn reader(&self, db: &Db, waiting: &Arc<Waiting>) -> Arc<Database> {
         let core = db.database.core().clone();
-        let source = FetchSource::new(core.clone(), db.name.as_str(), waiting.clone());
+        let source = FetchSource::new(core.clone(), db.title(), waiting.clone());
         Database::reader(core, source, self.cache.clone())
     }
     fn open_core(&self, name: &str) -> Result<Arc<Database>> {

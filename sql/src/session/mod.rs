@@ -145,6 +145,7 @@ impl Session {
             database,
             waiting,
             listening: Mutex::default(),
+            foreign: Mutex::default(),
             backend_pid: options.backend_pid,
             settings: Mutex::new(settings),
             sequences: Mutex::new(SequenceUse::default()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use pgbee_engine::txn::{Database, Snapshot};
-use pgbee_engine::{Error as EngineError, Version};
+use pgbee_engine::{CoreKey, Error as EngineError, Version};
 use rustc_hash::FxHashMap;
 
 use super::instance::{Db, Instance};
@@ -21,6 +21,7 @@ use crate::catalog::{Catalog, Sequence};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::follow::{CoreStatus, PeerStatus, ProgressStatus};
+use crate::foreign::ForeignBee;
 use crate::functions::Services;
 use crate::functions::context::CancelFlag;
 use crate::wait::Waiting;
@@ -74,6 +75,8 @@ pub(super) struct Shared {
     /// How this session waits for peers.
     pub waiting: Arc<Waiting>,
     pub listening: Mutex<Listening>,
+    /// Bees that are no databases here, with the peers they were opened with.
+    pub foreign: Mutex<FxHashMap<CoreKey, (Vec<String>, Arc<ForeignBee>)>>,
     pub backend_pid: i32,
     pub settings: Mutex<Settings>,
     pub txn: TxnHandle,
@@ -323,6 +326,9 @@ impl Services for Shared {
     }
     fn progress(&self) -> Vec<ProgressStatus> {
         self.instance.progress()
+    }
+    fn foreign_bee(&self, key: CoreKey, peers: &[String]) -> Result<Arc<ForeignBee>> {
+        Shared::foreign_bee(self, key, peers)
     }
     fn download(&self, relation: Option<u32>) -> Result<u64> {
         Shared::download(self, relation)

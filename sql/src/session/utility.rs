@@ -335,7 +335,8 @@ impl Session {
     fn check_tables(&mut self, names: &[QName]) -> Result<()> {
         for name in names {
             match self.named_relation(name)? {
-                Some(Relation::Table(_) | Relation::Virtual(_)) => {}
+                Some(Relation::Table(t)) if t.foreign.is_none() => {}
+                Some(Relation::Virtual(_)) => {}
                 Some(other) => {
                     let message =
                         format!("skipping \"{}\" --- cannot vacuum non-tables or special system tables", other.name());
@@ -643,6 +644,12 @@ fn ddl_word(kind: &StatementKind) -> &'static str {
         StatementKind::CreateSequence { .. } => "CREATE SEQUENCE",
         StatementKind::AlterSequence { .. } => "ALTER SEQUENCE",
         StatementKind::AlterTable(_) => "ALTER TABLE",
+        StatementKind::Foreign(statement) => match &**statement {
+            ast::ForeignStatement::CreateServer(_) => "CREATE SERVER",
+            ast::ForeignStatement::AlterServer { .. } => "ALTER SERVER",
+            ast::ForeignStatement::CreateTable { .. } => "CREATE FOREIGN TABLE",
+            ast::ForeignStatement::Import(_) => "IMPORT FOREIGN SCHEMA",
+        },
         StatementKind::Truncate { .. } => "TRUNCATE TABLE",
         StatementKind::Comment { .. } => "COMMENT",
         StatementKind::CreateTag { .. } => "CREATE TAG",

@@ -21,6 +21,7 @@ fn column(attnum: i16, name: &str, ty: Type) -> Column {
         sequence: None,
         missing: None,
         dropped: false,
+        options: Vec::new(),
         comment: None,
     }
 }
@@ -53,6 +54,7 @@ pub(crate) fn sample() -> SessionCx {
             index(16386, "t_name_key", vec![by(3, false)], true),
             index(16387, "t_price", vec![by(4, true), by(1, false)], false),
         ],
+        foreign: None,
         checks: vec![CheckDef { oid: 16388, name: "t_price_check".into(), expr: "\"Price\" > 0".into() }],
         comment: Some("all of it".into()),
     });
