@@ -186,6 +186,11 @@ impl Slot {
         self.status.lock().clone()
     }
 
+    /// What its replicator is at, for who looks for a bug.
+    pub fn describe(&self) -> String {
+        self.state.lock().replicator.describe()
+    }
+
     /// Whether it is kept up to date.
     pub fn is_downloading(&self) -> bool {
         self.is_downloading.load(Ordering::Acquire)

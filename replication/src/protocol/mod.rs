@@ -9,6 +9,8 @@
 
 pub mod capability;
 pub mod messages;
+#[cfg(test)]
+mod tests;
 
 /// The name of the protocol whose channels carry cores.
 pub const PROTOCOL: &str = "hypercore/alpha";

@@ -338,6 +338,12 @@ impl Replicator {
         self.outputs.pop_front()
     }
 
+    /// What it is at, for who looks for a bug.
+    pub fn describe(&self) -> String {
+        let peers: Vec<String> = self.peers.iter().map(|(id, peer)| peer.describe(*id)).collect();
+        format!("{:?}, {}; {}", self.position, self.schedule.describe(), peers.join("; "))
+    }
+
     /// Extra: whether there is work to be done right now.
     pub fn has_work(&self) -> bool {
         !self.incoming.is_empty() || self.peers.values().any(|peer| peer.uploads.is_ready())

@@ -105,6 +105,26 @@ impl Peer {
         }
     }
 
+    /// For who looks for a bug.
+    pub fn describe(&self, id: super::PeerId) -> String {
+        format!(
+            "peer {}: {:?}, has 0..{}, acknowledged {}, can upgrade {}, {} questions of {}, paused {:?}, suspect {:?}, upgrade after {:?}, cursor {}, run {:?}, windows {}",
+            id.0,
+            self.said,
+            self.has.contiguous(),
+            self.acknowledged,
+            self.can_upgrade,
+            self.questions.len(),
+            self.pace.limit(),
+            self.paused_until,
+            self.suspect_until,
+            self.upgrade_after,
+            self.cursor,
+            self.run,
+            self.windows.asked.len(),
+        )
+    }
+
     /// The fork it is on, 0 before it said so, as JavaScript has it.
     pub fn fork(&self) -> Fork {
         self.said.map_or(Fork(0), |said| said.fork)

@@ -90,6 +90,13 @@ impl Schedule {
         singles.into_iter().for_each(|block| self.want_single(block));
     }
 
+    /// For who looks for a bug.
+    pub fn describe(&self) -> String {
+        let following = self.following.as_ref().map(|following| (following.fork, following.question, following.reorg.is_some()));
+        let (wanted, queued, asked) = (self.wanted.len(), self.queue.len(), self.asked.len());
+        format!("{wanted} wanted, {queued} queued, {asked} asked, ranges {:?}, upgrade {:?}, manifest {:?}, following {following:?}", self.ranges, self.upgrade, self.manifest)
+    }
+
     pub fn want_single(&mut self, block: BlockIndex) {
         if self.wanted.insert(block) && !self.asked.contains_key(&block) {
             self.queue.push_back(block);
@@ -491,7 +498,7 @@ impl Replicator {
     pub fn poll_timeout(&self) -> Option<Now> {
         let of_peer = |peer: &Peer| {
             let slow = peer.questions.peek_oldest().map(|at| at + peer.patience());
-            let retry = (peer.upgrade_after > Now::ZERO && peer.length() > self.position.length).then_some(peer.upgrade_after);
+            let retry = (peer.upgrade_after > Now::ZERO).then_some(peer.upgrade_after);
             let windows = if self.schedule.queue.is_empty() { None } else { peer.windows.next_answer() };
             [slow, retry, windows, peer.suspect_until, peer.paused_until, peer.uploads.next_refusal()].into_iter().flatten().min()
         };
