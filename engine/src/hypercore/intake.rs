@@ -178,7 +178,7 @@ impl Intake<'_> {
             let known = match siblings.as_slice() {
                 [] => match self.node(node.index)? {
                     Some(known) => Some(known),
-                    None => return refuse(format!("it ends at node {}, which is not known", node.index)),
+                    None => return self.leads_nowhere(node.index),
                 },
                 _ => self.node_at_hand(node.index)?,
             };
@@ -208,11 +208,17 @@ impl Intake<'_> {
             Some(root) if !is_part => match self.node(root.index)? {
                 Some(known) if known == root => Ok(()),
                 Some(_) => refuse(format!("node {} is another", root.index)),
-                None => refuse(format!("it ends at node {}, which is not known", root.index)),
+                None => self.leads_nowhere(root.index),
             },
             None if proof.upgrade.is_none() && proof.manifest.is_none() => refuse("it is empty"),
             _ => Ok(()),
         }
+    }
+
+    /// A proof ends at a node that is not known. If nothing was forgotten since the core was opened, it has never been.
+    fn leads_nowhere<T>(&self, index: NodeIndex) -> Result<T> {
+        let what = format!("it ends at node {index}, which is not known");
+        if self.core.nodes.epoch() == 0 { refuse(what) } else { late(what) }
     }
 
     /// An upgrade to a longer head than ours. Whether the root of the proof's other parts became a part of it.
@@ -352,7 +358,10 @@ impl Intake<'_> {
         let epoch = self.core.nodes.epoch();
         // Until the write has succeeded the store may be ahead of what we know.
         self.turn.writer.is_stale = true;
-        self.core.backend.write(batch, durability)?;
+        if let Err(error) = self.core.backend.write(batch, durability) {
+            self.core.look_again(&mut self.turn.writer);
+            return Err(error);
+        }
         self.turn.writer.is_stale = false;
         self.turn.writer.roots = self.roots.clone();
         if let Some(verifier) = learned {
