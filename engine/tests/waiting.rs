@@ -224,7 +224,9 @@ fn a_whole_scan_waits_seldom_and_fetches_each_block_once() {
     assert!(asked.len() > 2);
     let questions: Vec<_> = asked.iter().map(|asked| Message::decode(asked).unwrap().iterator.unwrap()).collect();
     assert!(questions[0].checkpoint.is_empty() && questions[0].limit == 0 && !questions[0].reverse);
-    assert!(questions[1..].iter().all(|asked| asked.checkpoint.len().is_multiple_of(3) && !asked.checkpoint.is_empty()));
+    assert!(
+        questions[1..].iter().all(|asked| asked.checkpoint.len().is_multiple_of(3) && !asked.checkpoint.is_empty())
+    );
 }
 
 #[test]
