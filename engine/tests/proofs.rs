@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pgbee_engine::corestore::{Options, Store};
 use pgbee_engine::crypto::key::{KeyPair, from_hex, to_hex};
-use pgbee_engine::crypto::manifest::Manifest;
+use pgbee_engine::crypto::manifest::{Manifest, Prologue};
 use pgbee_engine::crypto::merkle::TreeNode;
 use pgbee_engine::encoding::compact::{DecodeError, Decoder};
 use pgbee_engine::hypercore::intake::Applied;
@@ -205,6 +205,67 @@ fn a_compat_core_needs_no_manifest() {
     let (_, third) = replica(key(case, "key"));
     take_in(&third, proof).unwrap();
     assert_eq!(third.head(), core.head());
+}
+
+/// The key of a compat core is its signer's: what else a manifest says, a stranger may have made up.
+#[test]
+fn a_compat_core_has_no_prologue() {
+    let core = source(6);
+    let signer = core.manifest().unwrap().signers[0];
+    let key = CoreKey(signer.public_key.0);
+    let forged = Prologue { hash: core.head().root_hash, length: 6 };
+    let manifest = Manifest { prologue: Some(forged), ..Manifest::single(signer.public_key) };
+    let mut proof = core.prove_alone(Some(BlockIndex(3))).unwrap();
+    proof.manifest = Some(manifest);
+    assert_eq!(proof.verify_alone(key), Err(Error::InvalidSignature));
+    let (backend, replica) = replica(key);
+    let before = dump(&*backend);
+    assert_eq!(take_in(&replica, proof), Err(Error::InvalidSignature));
+    assert_eq!((dump(&*backend), replica.manifest()), (before, None));
+}
+
+/// A log whose manifest fixes its beginning: an upgrade is of all of that at least, and needs no signature up to there.
+#[test]
+fn a_prologue_is_taken_whole() {
+    let whole = source(20);
+    let fixed = Prologue { hash: whole.head().root_hash, length: 20 };
+    let (pair, blocks) =
+        (KeyPair::from_seed(&[5; 32]), |range: std::ops::Range<u64>| range.map(block).collect::<Vec<_>>());
+    let manifest = Manifest { prologue: Some(fixed), ..Manifest::single(pair.public_key()) };
+    let (_, store) = store();
+    let core = store.get_by_manifest(&manifest, Some(&pair)).unwrap();
+    core.append(&blocks(0..20), Durability::Sync).unwrap();
+    let ask = |start, length| Request {
+        upgrade: Some(UpgradeRequest { start: Length(start), length }),
+        manifest: true,
+        ..Request::default()
+    };
+    assert_eq!(core.head().signature.len(), 0);
+    let unsigned = core.prove(&ask(0, 20)).unwrap();
+    core.append(&blocks(20..31), Durability::Sync).unwrap();
+    assert!(matches!(core.truncate(Length(19), Durability::Sync), Err(Error::Invalid(_))));
+    for (proof, length) in [(unsigned, 20), (core.prove(&ask(0, 7)).unwrap(), 31)] {
+        let upgrade = proof.upgrade.as_ref().unwrap();
+        assert_eq!((upgrade.start, upgrade.length), (Length(0), 20));
+        let (_, replica) = replica(core.key());
+        let mut divided = proof.clone();
+        divided.upgrade.as_mut().unwrap().length = 16;
+        assert!(matches!(take_in(&replica, divided), Err(Error::InvalidProof(_))));
+        take_in(&replica, proof).unwrap();
+        assert_eq!(replica.len(), Length(length));
+    }
+    let (_, replica) = replica(core.key());
+    take_in(&replica, core.prove(&ask(0, 20)).unwrap()).unwrap();
+    assert_eq!(replica.head(), core.head());
+    assert!(core.prove(&ask(25, 6)).is_ok());
+    core.truncate(Length(20), Durability::Sync).unwrap();
+    assert_eq!((core.head().signature.len(), core.fork()), (0, Fork(1)));
+    // Nobody signed that: whoever has the prologue could say so.
+    let unsigned = replica.reorg(core.prove(&ask(0, 20)).unwrap());
+    assert!(matches!(unsigned.err(), Some(Error::Invalid(_))));
+    core.append(&blocks(20..22), Durability::Sync).unwrap();
+    let reorg = replica.reorg(core.prove(&ask(0, 22)).unwrap()).unwrap();
+    assert_eq!(reorg.head(), &core.head());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pgbee_engine::bee::{Bee, Cache, Writer};
 use pgbee_engine::corestore::{Options, Store};
 use pgbee_engine::crypto::key::KeyPair;
 use pgbee_engine::crypto::merkle::TreeNode;
@@ -22,7 +23,7 @@ use pgbee_engine::storage::faulty::{Fault, Faulty, Plan};
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::storage::rocks::{Rocks, RocksOptions};
 use pgbee_engine::storage::{Backend, Durability, Range, Space};
-use pgbee_engine::{BlockIndex, CoreKey, Error, Fork, Length, NodeIndex, Result, flat_tree};
+use pgbee_engine::{BlockIndex, CoreKey, Error, Fork, Length, NodeIndex, Result, Version, flat_tree};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -765,6 +766,38 @@ fn a_proof_is_of_one_history() {
     });
     check_nodes(&replica.core);
     writer.verify(|_, _| ()).unwrap();
+}
+
+/// A bee read on one fork never shows an entry of another, cached or not.
+#[test]
+fn a_bee_is_read_in_one_history() {
+    fn put(core: &Arc<Core>, cache: &Arc<Cache>, id: u64, value: &str) {
+        let mut writer = Writer::new(core.clone(), cache.clone(), id, core.len());
+        for key in 0..40u8 {
+            let mut batch = writer.batch();
+            batch.put(&[key], Some(value.as_bytes())).unwrap();
+            batch.flush();
+        }
+        core.append(&writer.take_pending(), Durability::Sync).unwrap();
+    }
+    let (core, cache) = (writer(), Cache::new(1 << 20));
+    put(&core, &cache, 1, "old");
+    let old = Bee::new(Arc::new(Lineage::new(core.clone())), cache.clone(), 1).at(Version(core.len().0));
+    assert_eq!(old.get(&[3]).unwrap().unwrap().value.unwrap(), "old");
+    core.truncate(Length(11), Durability::Sync).unwrap();
+    put(&core, &cache, 2, "new");
+    assert!(core.len() > Length(41));
+    let new = Bee::new(Arc::new(Lineage::new(core.clone())), cache.clone(), 2).at(Version(core.len().0));
+    let mut refused = 0;
+    for key in 0..40u8 {
+        assert_eq!(new.get(&[key]).unwrap().unwrap().value.unwrap(), "new");
+        match old.get(&[key]) {
+            Ok(entry) => assert_eq!(entry.unwrap().value.unwrap(), "old"),
+            Err(Error::Rewritten(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 20, "{refused}");
 }
 
 /// A second machine with the writer's key, and another history.

@@ -241,7 +241,7 @@ impl Intake<'_> {
             (None, None) => Arc::new(verify::verifier(self.core.key, None)?),
         };
         let mut roots = self.roots.clone();
-        let prologue = verify::prologue(&verifier);
+        let prologue = verifier.prologue();
         let is_part = verify::extend(&mut roots, upgrade, root, prologue, &mut verified.nodes)?;
         verifier.verify(&roots, proof.fork, &upgrade.signature)?;
         let head = Head::of(&roots, proof.fork, upgrade.signature.clone());
@@ -256,7 +256,7 @@ impl Intake<'_> {
         let Some(mut roots) = roots_at(upgrade.start, |index| self.node(index))? else {
             return late(format!("an upgrade from {}, whose roots are not known here", upgrade.start));
         };
-        let prologue = self.verifier.as_deref().and_then(verify::prologue);
+        let prologue = self.verifier.as_deref().and_then(Verifier::prologue);
         let is_part = verify::extend(&mut roots, upgrade, root, prologue, learned)?;
         for node in roots.nodes() {
             match self.node(node.index)? {

@@ -184,7 +184,7 @@ impl Prover<'_> {
     /// An upgrade that begins inside of the prologue is of just the prologue; what follows are additional nodes.
     fn whole_prologue(&self, asked: Option<UpgradeRequest>) -> Option<UpgradeRequest> {
         let asked = asked?;
-        let fixed = self.core.verifier().and_then(|verifier| verify::prologue(&verifier));
+        let fixed = self.core.verifier().and_then(|verifier| verifier.prologue());
         Some(match fixed {
             Some(fixed) if asked.start.0 < fixed.length => UpgradeRequest { start: Length(0), length: fixed.length },
             _ => asked,

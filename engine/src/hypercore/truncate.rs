@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::append::Writer;
 use super::intake::put_node;
 use super::tree::{chunk_at, damaged, is_implied, roots_at};
-use super::{Core, Head, State, name, verify};
+use super::{Core, Head, State, name};
 use crate::crypto::merkle::Roots;
 use crate::error::{Error, Result};
 use crate::flat_tree;
@@ -57,7 +57,7 @@ impl Core {
         if to > before.length {
             return Err(Error::Invalid(format!("cannot truncate {} blocks to {to}", before.length)));
         }
-        if verify::prologue(&verifier).is_some_and(|fixed| to.0 < fixed.length) {
+        if verifier.prologue().is_some_and(|fixed| to.0 < fixed.length) {
             return Err(Error::invalid("cannot truncate a log inside of its prologue"));
         }
         let roots = roots_at(to, |index| self.known_node(index))?;
