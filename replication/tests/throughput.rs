@@ -18,7 +18,7 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 fn store(directory: &std::path::Path) -> Arc<Store> {
-    let backend: Arc<dyn Backend> = Arc::new(Rocks::open(directory, Default::default()).unwrap());
+    let backend: Arc<dyn Backend> = Arc::new(Rocks::open(directory, &Default::default()).unwrap());
     Store::open(backend, Options::default()).unwrap()
 }
 
@@ -32,7 +32,8 @@ async fn a_full_copy() {
     let mut from = 0;
     while from < count {
         let to = (from + 10_000).min(count);
-        let blocks: Vec<Bytes> = (from..to).map(|n| Bytes::from(n.to_le_bytes().repeat(bytes.div_ceil(8))).slice(..bytes)).collect();
+        let blocks: Vec<Bytes> =
+            (from..to).map(|n| Bytes::from(n.to_le_bytes().repeat(bytes.div_ceil(8))).slice(..bytes)).collect();
         core.append(&blocks, Durability::NoSync).unwrap();
         from = to;
     }
@@ -50,5 +51,9 @@ async fn a_full_copy() {
     let took = begun.elapsed();
     let peer = &networks[1].peers()[0];
     let overhead = peer.bytes_in as f64 / count as f64 - bytes as f64;
-    println!("{count} blocks of {bytes} bytes in {took:?}: {:.0} blocks/s, {overhead:.0} bytes more each, round trip {:?} us", count as f64 / took.as_secs_f64(), peer.round_trip_micros);
+    println!(
+        "{count} blocks of {bytes} bytes in {took:?}: {:.0} blocks/s, {overhead:.0} bytes more each, round trip {:?} us",
+        count as f64 / took.as_secs_f64(),
+        peer.round_trip_micros
+    );
 }

@@ -194,7 +194,11 @@ fn a_wanted_block_is_asked_for_as_javascript_does() {
     let before = play.sent.len();
     let claim = play.core().wants().want(&[BlockIndex(3), BlockIndex(11)], &Arc::default());
     play.run();
-    let requests: Vec<Vec<u8>> = play.sent[before..].iter().filter(|(_, message)| message.kind() == 1).map(|(_, message)| message.encode()).collect();
+    let requests: Vec<Vec<u8>> = play.sent[before..]
+        .iter()
+        .filter(|(_, message)| message.kind() == 1)
+        .map(|(_, message)| message.encode())
+        .collect();
     // transcript-live: 21 01 00 03 03 01 and 21 01 00 0b 02 01; here the second is sent while the first is open.
     assert_eq!(requests, [vec![0x21, 1, 0, 3, 3, 1], vec![0x21, 2, 0, 11, 2, 1]]);
     drop(claim);
@@ -212,7 +216,8 @@ fn a_peer_that_lies_about_its_length_is_left_alone_while_others_serve() {
     let _all = want_all(&play.core());
     play.wait(Duration::from_secs(30));
     assert!(is_whole(&play.core(), 50), "{}", play.replicator.describe());
-    let asked = play.count(|message| matches!(message, Message::Request(requested) if requested.request.upgrade.is_some()));
+    let asked =
+        play.count(|message| matches!(message, Message::Request(requested) if requested.request.upgrade.is_some()));
     assert!((2..20).contains(&asked), "it is asked ever more rarely: {asked}");
     assert_eq!(play.replicator.remote_length(), Length(1 << 40), "a claim is a claim");
 }
@@ -229,25 +234,34 @@ fn a_peer_that_withholds_blocks_is_overtaken() {
     play.wait(Duration::from_secs(60));
     assert!(is_whole(&play.core(), 300), "{}", play.replicator.describe());
     assert!(play.ended.is_empty(), "to be slow is no fault");
-    assert!(play.count(|message| matches!(message, Message::Cancel { .. })) > 0, "what the other one gave is not waited for");
+    assert!(
+        play.count(|message| matches!(message, Message::Cancel { .. })) > 0,
+        "what the other one gave is not waited for"
+    );
 }
 
 #[test]
 fn a_peer_that_says_it_has_what_it_has_not_is_not_asked_again_and_again() {
     let core = writer(1, "a", 100);
     let boasting = twisted(&core, |message| match message {
-        Message::Data(data) if data.proof.block.is_some() => Some(Message::NoData { request: data.request, reason: Reason::NotAvailable }),
+        Message::Data(data) if data.proof.block.is_some() => {
+            Some(Message::NoData { request: data.request, reason: Reason::NotAvailable })
+        }
         other => Some(other),
     });
     let mut play = Play::new(reader(&core)).enter(ONE, boasting);
     let claim = play.core().wants().want(&[BlockIndex(7)], &Arc::default());
     play.wait(Duration::from_secs(20));
-    assert_eq!(play.count(|message| matches!(message, Message::Request(requested) if requested.request.block.is_some())), 1);
+    assert_eq!(
+        play.count(|message| matches!(message, Message::Request(requested) if requested.request.block.is_some())),
+        1
+    );
     assert_eq!(play.core().wants().wait(BlockIndex(7), Duration::ZERO), Waited::NotYet { peers: 1, holders: Some(0) });
     drop(claim);
     let _all = want_all(&play.core());
     play.wait(Duration::from_secs(5));
-    let asked = play.count(|message| matches!(message, Message::Request(requested) if requested.request.block.is_some()));
+    let asked =
+        play.count(|message| matches!(message, Message::Request(requested) if requested.request.block.is_some()));
     assert!(asked <= 100, "each once at most: {asked}");
 }
 
@@ -308,7 +322,11 @@ fn a_flood_of_requests_ends_the_connection() {
     replicator.peer_opened(ONE, Now::ZERO);
     let request = Request { block: Some(BlockRequest { index: BlockIndex(3), nodes: 0 }), ..Request::default() };
     for id in 1..=upload::REQUESTS_MAX as u64 + 1 {
-        replicator.handle_message(ONE, Message::Request(Requested { id, fork: Fork(0), priority: 0, request: request.clone() }), Now::ZERO);
+        replicator.handle_message(
+            ONE,
+            Message::Request(Requested { id, fork: Fork(0), priority: 0, request: request.clone() }),
+            Now::ZERO,
+        );
     }
     let outputs: Vec<Output> = std::iter::from_fn(|| replicator.poll_output()).collect();
     assert_eq!(outputs.last(), Some(&Output::Destroy(ONE, Fault::TooManyRequests)));
@@ -392,7 +410,8 @@ fn two_histories_of_one_writer_freeze_the_core_and_everyone_hears_of_it() {
     assert_eq!(replica.len(), Length(20), "what was held stays readable");
     assert!(replica.get(BlockIndex(19)).is_ok());
     assert_eq!(play.ended.len(), 2, "{:?}", play.ended);
-    let evidence = |message: &Message| matches!(message, Message::Data(Data { request: 0, proof }) if proof.upgrade.is_some());
+    let evidence =
+        |message: &Message| matches!(message, Message::Data(Data { request: 0, proof }) if proof.upgrade.is_some());
     assert!(witness.borrow().iter().any(evidence), "the other peer was shown our history");
     // Whoever comes now is turned away.
     play.replicator.peer_opened(PeerId(9), play.now);
@@ -404,7 +423,9 @@ fn evidence_that_proves_nothing_ends_the_connection_in_the_end() {
     let core = writer(1, "a", 20);
     let mut play = Play::new(reader(&core)).enter(ONE, honest(&core));
     play.run();
-    let proof = core.prove(&Request { upgrade: Some(UpgradeRequest { start: Length(0), length: 20 }), ..Request::default() }).unwrap();
+    let proof = core
+        .prove(&Request { upgrade: Some(UpgradeRequest { start: Length(0), length: 20 }), ..Request::default() })
+        .unwrap();
     for _ in 0..5 {
         play.replicator.handle_message(ONE, Message::Data(Data { request: 0, proof: proof.clone() }), play.now);
         play.run();
@@ -461,12 +482,28 @@ fn a_want_is_answered_with_what_is_here_and_then_with_what_comes() {
     drop(some);
     // Someone who has the same head asks us what we have.
     play.replicator.peer_opened(TWO, play.now);
-    let sync = Sync { length: Length(3000), remote_length: Length(3000), uploading: true, downloading: true, ..Sync::default() };
+    let sync = Sync {
+        length: Length(3000),
+        remote_length: Length(3000),
+        uploading: true,
+        downloading: true,
+        ..Sync::default()
+    };
     play.replicator.handle_message(TWO, Message::Sync(sync), play.now);
-    play.replicator.handle_message(TWO, Message::Want(Span { start: BlockIndex(0), length: SEGMENT_BLOCKS, any: false }), play.now);
+    play.replicator.handle_message(
+        TWO,
+        Message::Want(Span { start: BlockIndex(0), length: SEGMENT_BLOCKS, any: false }),
+        play.now,
+    );
     play.sent.clear();
     play.run();
-    let told = |play: &Play<'_>| play.sent.iter().filter(|(id, message)| *id == TWO && matches!(message.kind(), 7 | 8)).map(|(_, message)| message.clone()).collect::<Vec<_>>();
+    let told = |play: &Play<'_>| {
+        play.sent
+            .iter()
+            .filter(|(id, message)| *id == TWO && matches!(message.kind(), 7 | 8))
+            .map(|(_, message)| message.clone())
+            .collect::<Vec<_>>()
+    };
     let said = told(&play);
     let [Message::Bitfield { start: BlockIndex(0), words }] = &said[..] else { panic!("{said:?}") };
     assert_eq!((words.len(), words[2], words.iter().map(|word| word.count_ones()).sum::<u32>()), (94, 0b11_1111, 6));
@@ -475,11 +512,18 @@ fn a_want_is_answered_with_what_is_here_and_then_with_what_comes() {
     play.run();
     let mut said = told(&play);
     said.sort_by_key(|message| format!("{message:?}"));
-    let blocks: u64 = said.iter().map(|message| if let Message::Range { drop: false, length, .. } = message { *length } else { 0 }).sum();
+    let blocks: u64 = said
+        .iter()
+        .map(|message| if let Message::Range { drop: false, length, .. } = message { *length } else { 0 })
+        .sum();
     assert_eq!(blocks, 3, "{said:?}");
     drop(claim);
     // It no longer wants to know, and these are not among the last blocks.
-    play.replicator.handle_message(TWO, Message::Unwant(Span { start: BlockIndex(0), length: SEGMENT_BLOCKS, any: false }), play.now);
+    play.replicator.handle_message(
+        TWO,
+        Message::Unwant(Span { start: BlockIndex(0), length: SEGMENT_BLOCKS, any: false }),
+        play.now,
+    );
     play.sent.clear();
     let claim = play.core().wants().want(&[BlockIndex(2000), BlockIndex(2999)], &Arc::default());
     play.run();
@@ -500,7 +544,10 @@ fn extensions_are_carried_and_names_sent_once() {
     let mut serving = Replicator::new(core, false);
     serving.peer_opened(ONE, Now::ZERO);
     while serving.poll_output().is_some() {}
-    let extension = |name: &str, payload: &'static [u8]| Message::Extension { name: name.to_string(), payload: Bytes::from_static(payload) };
+    let extension = |name: &str, payload: &'static [u8]| Message::Extension {
+        name: name.to_string(),
+        payload: Bytes::from_static(payload),
+    };
     serving.handle_message(ONE, extension("echo", &[2, b'h', b'i']), Now::ZERO);
     serving.handle_message(ONE, extension("", &[1, b'x']), Now::ZERO);
     serving.handle_message(ONE, extension("other", &[1, b'x']), Now::ZERO);
@@ -509,7 +556,12 @@ fn extensions_are_carried_and_names_sent_once() {
     while serving.work(Now::ZERO) {}
     let said: Vec<Output> = std::iter::from_fn(|| serving.poll_output()).collect();
     let expected = [("echo", &[2u8, b'h', b'i'][..]), ("", &[1, b'!']), ("", &[1, b'x']), ("", &[1, b'!'])];
-    let expected: Vec<Output> = expected.iter().map(|(name, payload)| Output::Send(ONE, Message::Extension { name: name.to_string(), payload: Bytes::copy_from_slice(payload) })).collect();
+    let expected: Vec<Output> = expected
+        .iter()
+        .map(|(name, payload)| {
+            Output::Send(ONE, Message::Extension { name: name.to_string(), payload: Bytes::copy_from_slice(payload) })
+        })
+        .collect();
     assert_eq!(said, expected);
     serving.core().extensions().broadcast("echo", Bytes::from_static(b"all"));
     serving.handle_wants(Change::default(), Now::ZERO);
