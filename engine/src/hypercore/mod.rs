@@ -365,6 +365,13 @@ impl Core {
         self.watch.publish(position);
     }
 
+    /// After a failed write: find out what is in the store, if that can be read now. Else whoever writes next does.
+    fn look_again(&self, writer: &mut Writer) {
+        if let Err(error) = self.refresh(writer) {
+            tracing::warn!(core = %self.key, %error, "after a failed write the store could not be read yet");
+        }
+    }
+
     /// Find out what is in the store, where a failed write left that open.
     fn refresh(&self, writer: &mut Writer) -> Result<()> {
         if !writer.is_stale {
