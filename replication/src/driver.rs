@@ -22,10 +22,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use pgbee_engine::{CoreKey, DiscoveryKey};
 use pgbee_engine::corestore::Store;
 use pgbee_engine::crypto::hash;
 use pgbee_engine::hypercore::Core;
+use pgbee_engine::{CoreKey, DiscoveryKey};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -165,7 +165,8 @@ impl Network {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(store: Arc<Store>, options: NetworkOptions) -> Arc<Network> {
-        let seed = options.seed.unwrap_or_else(|| hash::keyed(store.primary_key(), &[&hash::namespace("pgbee/network", 0)]));
+        let seed =
+            options.seed.unwrap_or_else(|| hash::keyed(store.primary_key(), &[&hash::namespace("pgbee/network", 0)]));
         let inner = Inner {
             node: Node::new(store, Identity::from_seed(seed)),
             runtime: tokio::runtime::Handle::current(),
@@ -433,7 +434,8 @@ impl Inner {
                 unused_since = Instant::now();
             }
             let may_read = !link.is_backed_up();
-            let quiet = if is_ready { heard + self.options.receive_timeout } else { begun + self.options.handshake_timeout };
+            let quiet =
+                if is_ready { heard + self.options.receive_timeout } else { begun + self.options.handshake_timeout };
             let deadline = quiet.min(said + self.options.keep_alive);
             tokio::select! {
                 read = reader.read(&mut buffer), if may_read => {

@@ -259,7 +259,11 @@ impl Node {
     fn slot(&self, core: &Arc<Core>) -> Arc<Slot> {
         let mut cores = self.cores.lock();
         let slot = cores.entry(core.discovery_key()).or_insert_with(|| {
-            let state = State { replicator: Replicator::new(core.clone(), false), routes: BTreeMap::new(), reopened: HashMap::new() };
+            let state = State {
+                replicator: Replicator::new(core.clone(), false),
+                routes: BTreeMap::new(),
+                reopened: HashMap::new(),
+            };
             Arc::new(Slot {
                 id: self.number(),
                 core: core.clone(),
@@ -277,7 +281,8 @@ impl Node {
     /// Forget a core that nobody needs any longer. Whether it was one.
     pub fn release(&self, slot: &Arc<Slot>) -> bool {
         let mut cores = self.cores.lock();
-        let is_needed = slot.is_downloading() || slot.channels.load(Ordering::Acquire) > 0 || !slot.inbox.lock().is_empty();
+        let is_needed =
+            slot.is_downloading() || slot.channels.load(Ordering::Acquire) > 0 || !slot.inbox.lock().is_empty();
         if !is_needed && cores.get(&slot.discovery).is_some_and(|known| Arc::ptr_eq(known, slot)) {
             cores.remove(&slot.discovery);
         }
@@ -507,7 +512,10 @@ impl Node {
         }
         effects.timeout = replicator.poll_timeout();
         *slot.status.lock() = Status {
-            peers: routes.iter().filter_map(|(peer, (link, _))| Some((link.id, replicator.peer_status(*peer)?))).collect(),
+            peers: routes
+                .iter()
+                .filter_map(|(peer, (link, _))| Some((link.id, replicator.peer_status(*peer)?)))
+                .collect(),
             remote_length: replicator.remote_length().0,
             verification_failures: replicator.verification_failures(),
         };
@@ -515,7 +523,12 @@ impl Node {
     }
 
     /// Put what the replicator has to say on the channels, which stay corked.
-    fn deliver(&self, slot: &Arc<Slot>, replicator: &mut Replicator, routes: &mut BTreeMap<PeerId, (Arc<Link>, ChannelId)>) -> Vec<Arc<Link>> {
+    fn deliver(
+        &self,
+        slot: &Arc<Slot>,
+        replicator: &mut Replicator,
+        routes: &mut BTreeMap<PeerId, (Arc<Link>, ChannelId)>,
+    ) -> Vec<Arc<Link>> {
         let mut corked: BTreeMap<LinkId, Arc<Link>> = BTreeMap::new();
         while let Some(output) = replicator.poll_output() {
             let peer = match &output {

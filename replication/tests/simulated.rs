@@ -100,7 +100,11 @@ fn a_relay_in_the_middle_serves_what_it_has_and_gets() {
     let _more = copy.wants().want_range(BlockIndex(400)..BlockIndex(1000));
     let single = copy.wants().want(&[BlockIndex(1500)], &Arc::default());
     simulation.changed(far, &copy);
-    assert!(simulation.run_until(MINUTE, |_| copy.held_blocks() == 300), "as far as the relay has them: {}", copy.held_blocks());
+    assert!(
+        simulation.run_until(MINUTE, |_| copy.held_blocks() == 300),
+        "as far as the relay has them: {}",
+        copy.held_blocks()
+    );
     simulation.run_for(Duration::from_secs(3));
     let waited = copy.wants().wait(BlockIndex(1500), Duration::ZERO);
     assert_eq!(waited, Waited::NotYet { peers: 1, holders: Some(0) }, "nobody who is connected has it");
@@ -132,7 +136,11 @@ fn a_truncation_is_followed_also_through_a_relay() {
         simulation.changed(0, &core);
         core.append(&blocks(fork, to, 400), Durability::Sync).unwrap();
         simulation.changed(0, &core);
-        assert!(simulation.run_until(MINUTE, |_| copy.head() == core.head() && is_whole(&copy, 400)), "fork {fork}: {copy:?} {:?}", copy.head());
+        assert!(
+            simulation.run_until(MINUTE, |_| copy.head() == core.head() && is_whole(&copy, 400)),
+            "fork {fork}: {copy:?} {:?}",
+            copy.head()
+        );
         assert_prefix(&copy, &core);
         assert_prefix(&relay, &core);
     }
@@ -141,7 +149,8 @@ fn a_truncation_is_followed_also_through_a_relay() {
 
 #[test]
 fn bytes_one_by_one_and_many_peers() {
-    let conditions = Conditions { piece_bytes_max: 1, delay: (Duration::ZERO, Duration::from_micros(10)), ..Conditions::default() };
+    let conditions =
+        Conditions { piece_bytes_max: 1, delay: (Duration::ZERO, Duration::from_micros(10)), ..Conditions::default() };
     let (mut simulation, core) = writer(5, conditions, 60);
     let (one, copy) = follower(&mut simulation, &core);
     let _copy = copy.wants().want_range(BlockIndex(0)..BlockIndex(u64::MAX));
@@ -173,7 +182,8 @@ fn a_range_is_spread_over_peers() {
         simulation.keep_connected(node, from);
     }
     assert!(simulation.run_until(MINUTE, |_| is_whole(&copy, 4000)));
-    let given: Vec<u64> = simulation.node(node).core(core.key()).unwrap().status().peers.iter().map(|(_, peer)| peer.blocks_in).collect();
+    let given: Vec<u64> =
+        simulation.node(node).core(core.key()).unwrap().status().peers.iter().map(|(_, peer)| peer.blocks_in).collect();
     assert_eq!(given.len(), 3);
     assert_eq!(given.iter().sum::<u64>(), 4000, "each block once: {given:?}");
     assert!(given.iter().all(|blocks| *blocks > 500), "{given:?}");
@@ -232,7 +242,10 @@ fn story(seed: u64) -> (u64, String) {
                 core.truncate(Length(random.below(core.len().0)), Durability::Sync).unwrap();
                 fork += 1;
             }
-            6 => simulation.partition(random.below(copies.len() as u64 + 1) as usize, random.below(copies.len() as u64 + 1) as usize),
+            6 => simulation.partition(
+                random.below(copies.len() as u64 + 1) as usize,
+                random.below(copies.len() as u64 + 1) as usize,
+            ),
             _ => simulation.heal(),
         }
         simulation.changed(0, &core);
@@ -249,9 +262,16 @@ fn story(seed: u64) -> (u64, String) {
         core.append(&blocks(fork, 0, 1), Durability::Sync).unwrap();
         simulation.changed(0, &core);
     }
-    let done = simulation.run_until(10 * MINUTE, |_| copies.iter().all(|(_, copy, _)| copy.head() == core.head() && is_whole(copy, core.len().0)));
+    let done = simulation.run_until(10 * MINUTE, |_| {
+        copies.iter().all(|(_, copy, _)| copy.head() == core.head() && is_whole(copy, core.len().0))
+    });
     let at = |node: usize| simulation.node(node).core(core.key()).map(|slot| slot.describe());
-    let state: Vec<String> = copies.iter().map(|(node, copy, _)| format!("{copy:?} fork {} holds {}: {:?}\n", copy.head().fork, copy.held_blocks(), at(*node))).collect();
+    let state: Vec<String> = copies
+        .iter()
+        .map(|(node, copy, _)| {
+            format!("{copy:?} fork {} holds {}: {:?}\n", copy.head().fork, copy.held_blocks(), at(*node))
+        })
+        .collect();
     assert!(done, "of {core:?} fork {}: {state:?}; faults {:?}", core.head().fork, simulation.faults());
     for (_, copy, _) in &copies {
         assert_prefix(copy, &core);
@@ -265,7 +285,9 @@ fn every_follower_ends_with_what_the_writer_has() {
     // SEED=7 repeats one story, SEED=100..500 tells others.
     let number = |text: &str| text.parse::<u64>().expect("a number");
     let seeds = match std::env::var("SEED") {
-        Ok(text) => text.split_once("..").map_or_else(|| number(&text)..number(&text) + 1, |(from, to)| number(from)..number(to)),
+        Ok(text) => text
+            .split_once("..")
+            .map_or_else(|| number(&text)..number(&text) + 1, |(from, to)| number(from)..number(to)),
         Err(_) => 0..40,
     };
     for seed in seeds {

@@ -24,7 +24,8 @@ use pgbee_engine::crypto::manifest::Manifest;
 use pgbee_engine::crypto::merkle::TreeNode;
 use pgbee_engine::encoding::compact::{self, DecodeError, Decoder};
 use pgbee_engine::hypercore::proof::{
-    BlockProof, BlockRequest, HashProof, HashRequest, Proof, Request, SeekProof, SeekRequest, UpgradeProof, UpgradeRequest,
+    BlockProof, BlockRequest, HashProof, HashRequest, Proof, Request, SeekProof, SeekRequest, UpgradeProof,
+    UpgradeRequest,
 };
 use pgbee_engine::{BlockIndex, Fork, Length, NodeIndex};
 
@@ -251,7 +252,10 @@ impl Message {
 
 impl Sync {
     fn encode(&self, out: &mut Vec<u8>) {
-        compact::uint(out, flags([self.can_upgrade, self.uploading, self.downloading, self.has_manifest, self.allow_push]));
+        compact::uint(
+            out,
+            flags([self.can_upgrade, self.uploading, self.downloading, self.has_manifest, self.allow_push]),
+        );
         compact::uint(out, self.fork.0);
         compact::uint(out, self.length.0);
         compact::uint(out, self.remote_length.0);
@@ -317,7 +321,10 @@ impl Requested {
 impl Data {
     fn encode(&self, out: &mut Vec<u8>) {
         let Proof { fork, block, hash, seek, upgrade, manifest } = &self.proof;
-        compact::uint(out, flags([block.is_some(), hash.is_some(), seek.is_some(), upgrade.is_some(), manifest.is_some()]));
+        compact::uint(
+            out,
+            flags([block.is_some(), hash.is_some(), seek.is_some(), upgrade.is_some(), manifest.is_some()]),
+        );
         compact::uint(out, self.request);
         compact::uint(out, fork.0);
         if let Some(block) = block {
@@ -425,7 +432,10 @@ impl SizeHint for Proof {
         let block = self.block.as_ref().map_or(0, |block| block.value.len() + 42 * block.nodes.len());
         let hash = self.hash.as_ref().map_or(0, |hash| 42 * hash.nodes.len());
         let seek = self.seek.as_ref().map_or(0, |seek| 42 * seek.nodes.len());
-        let upgrade = self.upgrade.as_ref().map_or(0, |upgrade| 42 * (upgrade.nodes.len() + upgrade.additional.len()) + upgrade.signature.len());
+        let upgrade = self
+            .upgrade
+            .as_ref()
+            .map_or(0, |upgrade| 42 * (upgrade.nodes.len() + upgrade.additional.len()) + upgrade.signature.len());
         64 + block + hash + seek + upgrade
     }
 }

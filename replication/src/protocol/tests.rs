@@ -12,7 +12,8 @@ use crate::protomux::{Event, Limits, Mux};
 use crate::secret_stream::vectors::{bytes, read};
 
 fn kind(name: &str) -> u64 {
-    const NAMES: [&str; 10] = ["sync", "request", "cancel", "data", "noData", "want", "unwant", "bitfield", "range", "extension"];
+    const NAMES: [&str; 10] =
+        ["sync", "request", "cancel", "data", "noData", "want", "unwant", "bitfield", "range", "extension"];
     NAMES.iter().position(|known| *known == name).expect("a known type") as u64
 }
 
@@ -65,7 +66,9 @@ fn describe(message: &Message) -> Value {
             };
             json!({ "request": request, "reason": reason })
         }
-        Message::Want(span) | Message::Unwant(span) => json!({ "start": span.start.0, "length": span.length, "any": span.any }),
+        Message::Want(span) | Message::Unwant(span) => {
+            json!({ "start": span.start.0, "length": span.length, "any": span.any })
+        }
         Message::Bitfield { start, words } => json!({ "start": start.0, "bitfield": words }),
         Message::Range { drop, start, length } => json!({ "drop": drop, "start": start.0, "length": length }),
         Message::Extension { name, payload } => json!({ "name": name, "message": hex(payload) }),
@@ -92,7 +95,10 @@ fn every_recorded_message_is_read_and_written_as_javascript_does() {
         if case["type"] == "handshake" {
             let handshake = Handshake::decode(&encoded).unwrap();
             assert_eq!(handshake.encode(), encoded);
-            assert_eq!((Value::from(handshake.seeks), &handshake.capability[..]), (case["value"]["seeks"].clone(), &bytes(&case["value"], "capability")[..]));
+            assert_eq!(
+                (Value::from(handshake.seeks), &handshake.capability[..]),
+                (case["value"]["seeks"].clone(), &bytes(&case["value"], "capability")[..])
+            );
             continue;
         }
         let kind = kind(case["type"].as_str().unwrap());
@@ -103,7 +109,9 @@ fn every_recorded_message_is_read_and_written_as_javascript_does() {
         assert!(encoded.len() <= message.size_hint() + 16);
     }
     for case in wire["short"].as_array().expect("short") {
-        let message = Message::decode(kind(case["type"].as_str().unwrap()), &Bytes::from(bytes(case, "encoded"))).unwrap().unwrap();
+        let message = Message::decode(kind(case["type"].as_str().unwrap()), &Bytes::from(bytes(case, "encoded")))
+            .unwrap()
+            .unwrap();
         assert_eq!(describe(&message), case["decodesTo"], "of an older peer");
     }
     assert_eq!(Message::decode(10, &Bytes::new()), Ok(None), "a type of a newer version");
@@ -206,7 +214,8 @@ fn a_multiplexer_delivers_what_was_recorded() {
             }
         }
     }
-    let expected: Vec<(u64, Bytes)> = recorded("transcript-sparse", "r").into_iter().map(|(kind, body, _)| (kind, body)).collect();
+    let expected: Vec<(u64, Bytes)> =
+        recorded("transcript-sparse", "r").into_iter().map(|(kind, body, _)| (kind, body)).collect();
     assert_eq!(messages, expected);
     assert!(number(&transcript["plain"][0]["decoded"], "localId") == 1);
 }
@@ -224,7 +233,10 @@ fn every_message_cut_short_is_refused_or_is_one_of_an_older_peer() {
         for len in 0..body.len() {
             let cut = Bytes::copy_from_slice(&body[..len]);
             if let Ok(Some(message)) = Message::decode(kind, &cut) {
-                let may_end = matches!(message, Message::NoData { .. } | Message::Want(_) | Message::Unwant(_) | Message::Extension { .. });
+                let may_end = matches!(
+                    message,
+                    Message::NoData { .. } | Message::Want(_) | Message::Unwant(_) | Message::Extension { .. }
+                );
                 assert!(may_end, "{message:?} of {len} of {} bytes", body.len());
             }
         }

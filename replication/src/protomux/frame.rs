@@ -161,6 +161,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(any::<u8>(), 0..40)
+    }
+
     proptest! {
         #[test]
         fn numbers_are_compact_encodings(n: u64, shift in 0..64u32) {
@@ -171,15 +175,16 @@ mod tests {
         }
 
         #[test]
-        fn controls_round_trip(number in 0..1u64 << 53, protocol in ".{0,30}", id in proptest::collection::vec(any::<u8>(), 0..40), handshake in proptest::collection::vec(any::<u8>(), 0..40)) {
-            for control in [Control::Open { number, protocol: &protocol, id: &id, handshake: &handshake }, Control::Reject { number }, Control::Close { number }] {
+        fn controls_round_trip(number in 0..1u64 << 53, protocol in ".{0,30}", id in bytes(), handshake in bytes()) {
+            let open = Control::Open { number, protocol: &protocol, id: &id, handshake: &handshake };
+            for control in [open, Control::Reject { number }, Control::Close { number }] {
                 let encoded = control.encode();
                 prop_assert_eq!(Control::decode(encoded[0].into(), &encoded[1..]), Ok(control));
             }
         }
 
         #[test]
-        fn no_control_panics(kind in 0..6u64, body in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn no_control_panics(kind in 0..6u64, body in bytes()) {
             let _ = Control::decode(kind, &body);
         }
     }

@@ -306,7 +306,7 @@ impl Mux {
         let place = self.take_place(pairing);
         let channel = ChannelId { place, serial: self.channels[place].serial };
         let remote = self.pairings.answer(pairing, place);
-        self.put_control(Control::Open { number: number(place), protocol, id, handshake: &handshake });
+        self.put_control(Control::Open { number: wire_number(place), protocol, id, handshake: &handshake });
         if let Some(remote) = remote {
             self.accept(channel, remote);
         }
@@ -331,7 +331,7 @@ impl Mux {
             _ => State::Abandoned,
         };
         self.end(place, state);
-        self.put_control(Control::Close { number: number(place) });
+        self.put_control(Control::Close { number: wire_number(place) });
     }
 
     /// Send a message on a channel, also before the remote has opened it.
@@ -346,9 +346,9 @@ impl Mux {
         }
         if self.corks > 0 {
             self.make_room(body.len());
-            self.batch.put(number(place), kind, body);
+            self.batch.put(wire_number(place), kind, body);
         } else {
-            self.put_frame(number(place), kind, body);
+            self.put_frame(wire_number(place), kind, body);
         }
         Ok(())
     }
@@ -508,7 +508,9 @@ impl Mux {
         if let Some(place) = self.pairings.oldest_outgoing(protocol, id) {
             self.pairings.answered(self.channels[place].pairing, place);
             if matches!(self.channels[place].state, State::Abandoned) {
-                // The remote has our close, behind our open, and is done with it as we are.
+                // If the remote waited for our open, our close behind it reached a channel. But a JavaScript peer that was asked ignores a close while it
+                // thinks, so this open may be its answer, and its channel would live on under a number that we use again. Again, then: a second one is ignored.
+                self.put_control(Control::Close { number: wire_number(place) });
                 self.set_free(place);
                 return Ok(None);
             }
@@ -636,7 +638,7 @@ impl Mux {
         self.pending_opens -= 1;
         self.buffered -= pending.cost();
         self.pairings.refused(pending.pairing, remote);
-        self.put_control(Control::Reject { number: number(remote) });
+        self.put_control(Control::Reject { number: wire_number(remote) });
     }
 
     // Writing.
@@ -708,7 +710,7 @@ fn take_uint(bytes: &mut Bytes) -> Result<u64, DecodeError> {
 }
 
 /// The number on the wire of a place.
-fn number(place: usize) -> u64 {
+fn wire_number(place: usize) -> u64 {
     place as u64 + 1
 }
 

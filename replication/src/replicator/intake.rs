@@ -310,7 +310,9 @@ impl Replicator {
                     self.close(id);
                 }
             }
-            Ok(None) if is_suspect => self.destroy(id, Fault::Unverified(Error::InvalidProof("it has no other history to show".to_string()))),
+            Ok(None) if is_suspect => {
+                self.destroy(id, Fault::Unverified(Error::InvalidProof("it has no other history to show".to_string())))
+            }
             Ok(None) => {}
             Err(error) if is_of_peer(&error) => {
                 self.verification_failures += u64::from(!is_suspect);
@@ -360,7 +362,10 @@ impl Replicator {
             following.reorg = Some(reorg);
             let Some(peer) = self.peers.get_mut(&id) else { return };
             let request = peer.questions.ask(next.clone(), following.fork, now);
-            self.send(id, Message::Request(Requested { id: request, fork: following.fork, priority: 0, request: next }));
+            self.send(
+                id,
+                Message::Request(Requested { id: request, fork: following.fork, priority: 0, request: next }),
+            );
             following.question = Some((id, request));
             self.schedule.following = Some(following);
             return;
@@ -375,7 +380,8 @@ impl Replicator {
     /// Suspects who had nothing to show in time are closed.
     pub(super) fn close_suspects(&mut self, now: Now) {
         let over = |until: Option<Now>| until.is_some_and(|until| now >= until);
-        let late: Vec<PeerId> = self.peers.iter().filter(|(_, peer)| over(peer.suspect_until)).map(|(id, _)| *id).collect();
+        let late: Vec<PeerId> =
+            self.peers.iter().filter(|(_, peer)| over(peer.suspect_until)).map(|(id, _)| *id).collect();
         for id in late {
             self.destroy(id, Fault::Unverified(Error::InvalidProof("it showed no other history".to_string())));
         }
@@ -389,7 +395,8 @@ fn answers(proof: &Proof, question: &Question) -> bool {
     let is_hash = proof.hash.as_ref().map(|proof| proof.index) == hash.map(|hash| hash.index);
     let is_seek = proof.seek.as_ref().is_none_or(|proof| seek.is_some_and(|seek| seek.bytes == proof.bytes));
     let is_upgrade = proof.upgrade.is_none() || upgrade.is_some();
-    let is_anything = proof.block.is_some() || proof.hash.is_some() || proof.upgrade.is_some() || proof.manifest.is_some();
+    let is_anything =
+        proof.block.is_some() || proof.hash.is_some() || proof.upgrade.is_some() || proof.manifest.is_some();
     is_block && is_hash && is_seek && is_upgrade && is_anything && proof.fork == question.fork
 }
 

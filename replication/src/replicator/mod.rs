@@ -387,7 +387,11 @@ impl Replicator {
             return self.close(id);
         }
         peer.acknowledged = if is_same_fork { sync.remote_length } else { Length(0) };
-        let can_upgrade = if is_length_new && is_same_fork { self.can_upgrade(sync.length) } else { peer.can_upgrade && is_same_fork };
+        let can_upgrade = if is_length_new && is_same_fork {
+            self.can_upgrade(sync.length)
+        } else {
+            peer.can_upgrade && is_same_fork
+        };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.can_upgrade = can_upgrade;
         if can_upgrade {

@@ -137,7 +137,9 @@ impl Peer {
 
     /// Whether anything may be asked of it.
     pub fn is_active(&self, now: Now) -> bool {
-        self.suspect_until.is_none() && self.paused_until.is_none_or(|until| now >= until) && self.said.is_some_and(|said| said.uploading)
+        self.suspect_until.is_none()
+            && self.paused_until.is_none_or(|until| now >= until)
+            && self.said.is_some_and(|said| said.uploading)
     }
 
     /// How many more requests it may be sent.
@@ -324,7 +326,9 @@ impl Windows {
     /// Silence has become an answer for these.
     pub fn expire(&mut self, now: Now) -> bool {
         let mut any = false;
-        for window in self.asked.values_mut().filter(|window| !window.is_answered && now >= window.asked_at + WINDOW_ANSWER) {
+        for window in
+            self.asked.values_mut().filter(|window| !window.is_answered && now >= window.asked_at + WINDOW_ANSWER)
+        {
             window.is_answered = true;
             any = true;
         }

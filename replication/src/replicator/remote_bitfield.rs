@@ -169,7 +169,8 @@ impl RemoteBitfield {
                 self.range(false, BlockIndex(end), prefix - end, u64::MAX);
             }
         }
-        let touched: Vec<u64> = self.pages.range(start / PAGE_BITS..=(end - 1) / PAGE_BITS).map(|(&number, _)| number).collect();
+        let touched: Vec<u64> =
+            self.pages.range(start / PAGE_BITS..=(end - 1) / PAGE_BITS).map(|(&number, _)| number).collect();
         for number in touched {
             let base = number * PAGE_BITS;
             if start <= base && end >= base + PAGE_BITS {
@@ -241,7 +242,8 @@ mod tests {
         prop_oneof![
             (any::<bool>(), block(), 0..300u64).prop_map(|(drop, at, len)| Said::Range(drop, at, len)),
             (any::<bool>(), block(), 0..2 * PAGE_BITS).prop_map(|(drop, at, len)| Said::Range(drop, at, len)),
-            (block(), proptest::collection::vec(any::<u32>(), 0..20)).prop_map(|(at, words)| Said::Bitfield(at & !31, words)),
+            (block(), proptest::collection::vec(any::<u32>(), 0..20))
+                .prop_map(|(at, words)| Said::Bitfield(at & !31, words)),
         ]
     }
 

@@ -92,9 +92,13 @@ impl Schedule {
 
     /// For who looks for a bug.
     pub fn describe(&self) -> String {
-        let following = self.following.as_ref().map(|following| (following.fork, following.question, following.reorg.is_some()));
+        let following =
+            self.following.as_ref().map(|following| (following.fork, following.question, following.reorg.is_some()));
         let (wanted, queued, asked) = (self.wanted.len(), self.queue.len(), self.asked.len());
-        format!("{wanted} wanted, {queued} queued, {asked} asked, ranges {:?}, upgrade {:?}, manifest {:?}, following {following:?}", self.ranges, self.upgrade, self.manifest)
+        format!(
+            "{wanted} wanted, {queued} queued, {asked} asked, ranges {:?}, upgrade {:?}, manifest {:?}, following {following:?}",
+            self.ranges, self.upgrade, self.manifest
+        )
     }
 
     pub fn want_single(&mut self, block: BlockIndex) {
@@ -172,7 +176,12 @@ impl Replicator {
     /// Ask peers for what is wanted.
     pub(super) fn ask(&mut self, now: Now) {
         let is_paused = self.store_failed_until.is_some_and(|until| now < until);
-        if !self.is_downloading || is_paused || self.peers.is_empty() || self.core.is_writable() || self.core.conflict().is_some() {
+        if !self.is_downloading
+            || is_paused
+            || self.peers.is_empty()
+            || self.core.is_writable()
+            || self.core.conflict().is_some()
+        {
             return;
         }
         self.store_failed_until = None;
@@ -215,7 +224,9 @@ impl Replicator {
     /// A peer is on a newer fork: begin to follow it.
     fn ask_fork(&mut self, now: Now) {
         let current = self.schedule.following.as_ref().map_or(self.position.fork, |following| following.fork);
-        let newer = |peer: &Peer| peer.is_active(now) && now >= peer.upgrade_after && peer.fork() > current && peer.length() > Length(0);
+        let newer = |peer: &Peer| {
+            peer.is_active(now) && now >= peer.upgrade_after && peer.fork() > current && peer.length() > Length(0)
+        };
         let newest = self.peers.iter().filter(|(_, peer)| newer(peer)).max_by_key(|(_, peer)| peer.fork());
         let Some((&id, peer)) = newest else { return };
         let (fork, length) = (peer.fork(), peer.length().0);
@@ -233,7 +244,11 @@ impl Replicator {
         if self.schedule.manifest.is_some() || self.core.verifier().is_some() {
             return;
         }
-        let knows = |peer: &Peer| peer.is_active(now) && now >= peer.upgrade_after && peer.said.is_some_and(|said| said.has_manifest && said.length == Length(0));
+        let knows = |peer: &Peer| {
+            peer.is_active(now)
+                && now >= peer.upgrade_after
+                && peer.said.is_some_and(|said| said.has_manifest && said.length == Length(0))
+        };
         let first = self.peers.iter().find(|(_, peer)| knows(peer)).map(|(id, _)| *id);
         if let Some(id) = first {
             self.schedule.manifest = self.question(id, Request { manifest: true, ..Request::default() }, 0, now);
@@ -246,11 +261,15 @@ impl Replicator {
         }
         let position = self.position;
         let can = |peer: &Peer| {
-            let may = peer.is_active(now) && now >= peer.upgrade_after && peer.said.is_some_and(|said| said.can_upgrade);
-            may && peer.fork() == position.fork && peer.length() > position.length && peer.acknowledged == position.length
+            let may =
+                peer.is_active(now) && now >= peer.upgrade_after && peer.said.is_some_and(|said| said.can_upgrade);
+            may && peer.fork() == position.fork
+                && peer.length() > position.length
+                && peer.acknowledged == position.length
         };
         let quick = |peer: &Peer| std::cmp::Reverse(peer.pace.round_trip());
-        let longest = self.peers.iter().filter(|(_, peer)| can(peer)).max_by_key(|(_, peer)| (peer.length(), quick(peer)));
+        let longest =
+            self.peers.iter().filter(|(_, peer)| can(peer)).max_by_key(|(_, peer)| (peer.length(), quick(peer)));
         let Some((&id, peer)) = longest else { return };
         let upgrade = Some(UpgradeRequest { start: position.length, length: peer.length().0 - position.length.0 });
         let manifest = self.core.verifier().is_none() && peer.said.is_some_and(|said| said.has_manifest);
@@ -272,7 +291,8 @@ impl Replicator {
     fn can_give(&self, peer: &Peer, block: BlockIndex) -> bool {
         peer.fork() == self.position.fork && block.0 < peer.length().0 && peer.has.get(block) && {
             let is_behind = peer.length() < self.position.length;
-            let is_related = peer.can_upgrade || (peer.upgradable.0 == self.position.fork && block.0 < peer.upgradable.1.0);
+            let is_related =
+                peer.can_upgrade || (peer.upgradable.0 == self.position.fork && block.0 < peer.upgradable.1.0);
             !is_behind || is_related
         }
     }
@@ -296,7 +316,12 @@ impl Replicator {
 
     /// Who will probably be the first to answer.
     fn best_peer(&self, block: BlockIndex, not: Askers, now: Now) -> Option<PeerId> {
-        let may = |id: PeerId, peer: &Peer| peer.is_active(now) && peer.questions.len() < IN_FLIGHT_MAX && !not.contains(id) && self.can_give(peer, block);
+        let may = |id: PeerId, peer: &Peer| {
+            peer.is_active(now)
+                && peer.questions.len() < IN_FLIGHT_MAX
+                && !not.contains(id)
+                && self.can_give(peer, block)
+        };
         let wait = |peer: &Peer| {
             let round_trip = peer.pace.round_trip().unwrap_or(ROUND_TRIP_GUESS);
             round_trip + round_trip * peer.questions.len() as u32 / peer.pace.limit() as u32
@@ -314,7 +339,8 @@ impl Replicator {
                 self.schedule.wanted.remove(&block);
                 continue;
             }
-            let best = self.position.length.contains(block).then(|| self.best_peer(block, Askers::default(), now)).flatten();
+            let best =
+                self.position.length.contains(block).then(|| self.best_peer(block, Askers::default(), now)).flatten();
             match best {
                 Some(id) if self.ask_block(id, block, PRIORITY_SINGLE, now) => {}
                 _ => {
@@ -405,14 +431,18 @@ impl Replicator {
 
     fn is_askable(&self, id: PeerId, block: BlockIndex) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
-        !self.schedule.asked.contains_key(&block) && !self.core.has(block) && self.position.length.contains(block) && self.can_give(peer, block)
+        !self.schedule.asked.contains_key(&block)
+            && !self.core.has(block)
+            && self.position.length.contains(block)
+            && self.can_give(peer, block)
     }
 
     /// The next blocks of a range that are missing, that the peer has, and that nobody else is about to be asked for.
     fn next_run(&mut self, id: PeerId) -> Option<Range<u64>> {
         let peer = self.peers.get(&id)?;
         let length = self.position.length.0.min(peer.length().0);
-        let mut ranges: Vec<Range<u64>> = self.schedule.ranges.iter().map(|range| range.start.0..range.end.0.min(length)).collect();
+        let mut ranges: Vec<Range<u64>> =
+            self.schedule.ranges.iter().map(|range| range.start.0..range.end.0.min(length)).collect();
         ranges.sort_unstable_by_key(|range| range.start);
         for range in ranges {
             let mut at = peer.cursor.max(range.start);
@@ -500,7 +530,10 @@ impl Replicator {
             let slow = peer.questions.peek_oldest().map(|at| at + peer.patience());
             let retry = (peer.upgrade_after > Now::ZERO).then_some(peer.upgrade_after);
             let windows = if self.schedule.queue.is_empty() { None } else { peer.windows.next_answer() };
-            [slow, retry, windows, peer.suspect_until, peer.paused_until, peer.uploads.next_refusal()].into_iter().flatten().min()
+            [slow, retry, windows, peer.suspect_until, peer.paused_until, peer.uploads.next_refusal()]
+                .into_iter()
+                .flatten()
+                .min()
         };
         self.peers.values().filter_map(of_peer).chain(self.store_failed_until).min()
     }

@@ -143,7 +143,8 @@ impl Uploads {
 
     /// Whether there is anything to answer that can be answered now.
     pub fn is_ready(&self) -> bool {
-        let idle = self.urgent.is_empty() && self.normal.is_empty() && self.wants.is_empty() && self.extensions.is_empty();
+        let idle =
+            self.urgent.is_empty() && self.normal.is_empty() && self.wants.is_empty() && self.extensions.is_empty();
         !self.is_congested && !idle
     }
 }
@@ -196,7 +197,12 @@ impl RemoteWants {
 impl Replicator {
     /// Answer what peers wait for, a few each in turn. Whether more could be answered at once.
     pub(super) fn serve(&mut self, now: Now) -> bool {
-        let mut ids: Vec<PeerId> = self.peers.iter().filter(|(_, peer)| peer.uploads.is_ready() || peer.uploads.next_refusal().is_some()).map(|(id, _)| *id).collect();
+        let mut ids: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.uploads.is_ready() || peer.uploads.next_refusal().is_some())
+            .map(|(id, _)| *id)
+            .collect();
         if ids.is_empty() {
             return false;
         }
@@ -364,7 +370,11 @@ mod tests {
             uploads.want(Span { start: BlockIndex(window * 4096), length: 4096, any: false });
             uploads.extension("x".to_string(), Bytes::new());
         }
-        assert!(uploads.wants.len() <= WANTS_MAX && uploads.remote_wants.windows.len() <= WANTS_MAX && uploads.extensions.len() <= EXTENSIONS_MAX);
+        assert!(
+            uploads.wants.len() <= WANTS_MAX
+                && uploads.remote_wants.windows.len() <= WANTS_MAX
+                && uploads.extensions.len() <= EXTENSIONS_MAX
+        );
         assert!(uploads.remote_wants.wants(BlockIndex(u64::MAX >> 12), 1), "more than is kept is everything");
     }
 
@@ -374,7 +384,11 @@ mod tests {
         let window = |start, length| Span { start: BlockIndex(start), length, any: false };
         assert!(!wants.add(window(0, 2 * SEGMENT_BLOCKS)), "too large");
         assert!(wants.add(window(SEGMENT_BLOCKS, SEGMENT_BLOCKS)) && wants.add(window(64, 32)));
-        assert!(wants.wants(BlockIndex(SEGMENT_BLOCKS + 5), 1) && wants.wants(BlockIndex(90), 10) && wants.wants(BlockIndex(0), 65));
+        assert!(
+            wants.wants(BlockIndex(SEGMENT_BLOCKS + 5), 1)
+                && wants.wants(BlockIndex(90), 10)
+                && wants.wants(BlockIndex(0), 65)
+        );
         assert!(!wants.wants(BlockIndex(96), 10) && !wants.wants(BlockIndex(0), 64));
         wants.remove(window(64, 32));
         assert!(!wants.wants(BlockIndex(90), 1));

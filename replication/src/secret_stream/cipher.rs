@@ -19,7 +19,7 @@ use chacha20::cipher::{KeyIvInit, StreamCipher};
 use chacha20::{ChaCha20, R20, hchacha};
 use poly1305::universal_hash::{KeyInit, UniversalHash};
 use poly1305::{Block, Poly1305, Tag};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The header that starts a sending chain.
 pub(crate) const HEADER_BYTES: usize = 24;
@@ -67,11 +67,11 @@ impl Chain {
         let body_end = frame.len() - MAC_BYTES;
         let (sealed, mac) = frame.split_at_mut(body_end);
         let (tag, body) = sealed.split_first_mut().expect("a frame has room for its tag");
-        let mut message = Message::new(&self.key, &self.nonce);
-        message.block[0] ^= TAG_MESSAGE;
-        *tag = message.block[0];
-        message.cipher.apply_keystream(body);
-        let made = message.authenticate(body);
+        let Start { mut cipher, mac: keyed, mut block } = Start::new(&self.key, &self.nonce);
+        block[0] ^= TAG_MESSAGE;
+        *tag = block[0];
+        cipher.apply_keystream(body);
+        let made = authenticate(keyed, &block, body);
         mac.copy_from_slice(&made);
         self.advance(&made, TAG_MESSAGE);
     }
@@ -81,14 +81,14 @@ impl Chain {
         let body_end = frame.len().checked_sub(MAC_BYTES).ok_or(Forged)?;
         let (sealed, mac) = frame.split_at_mut(body_end);
         let (sealed_tag, body) = sealed.split_first_mut().ok_or(Forged)?;
-        let mut message = Message::new(&self.key, &self.nonce);
-        let tag = message.block[0] ^ *sealed_tag;
-        message.block[0] = *sealed_tag;
-        let made = message.authenticate(body);
+        let Start { mut cipher, mac: keyed, mut block } = Start::new(&self.key, &self.nonce);
+        let tag = block[0] ^ *sealed_tag;
+        block[0] = *sealed_tag;
+        let made = authenticate(keyed, &block, body);
         if !same(&made, mac) {
             return Err(Forged);
         }
-        message.cipher.apply_keystream(body);
+        cipher.apply_keystream(body);
         *sealed_tag = tag;
         self.advance(&made, tag);
         Ok(())
@@ -129,45 +129,38 @@ impl Drop for Chain {
 }
 
 /// The ciphers of one message. `block` is keystream block 1; once its first byte carries the encrypted tag it is what the MAC starts with.
-struct Message {
+struct Start {
     cipher: ChaCha20,
     mac: Poly1305,
-    block: [u8; CHACHA_BLOCK],
+    block: Zeroizing<[u8; CHACHA_BLOCK]>,
 }
 
-impl Message {
-    fn new(key: &[u8; 32], nonce: &[u8; 12]) -> Message {
+impl Start {
+    fn new(key: &[u8; 32], nonce: &[u8; 12]) -> Start {
         let mut cipher = ChaCha20::new(key.into(), nonce.into());
         // Blocks 0 and 1 at once; the cipher then stands at block 2, where the body begins.
-        let mut start = [0; 2 * CHACHA_BLOCK];
-        cipher.apply_keystream(&mut start);
-        let (mac_key, block) = start.split_at(CHACHA_BLOCK);
+        let mut start = Zeroizing::new([0; 2 * CHACHA_BLOCK]);
+        cipher.apply_keystream(&mut *start);
+        let (mac_key, rest) = start.split_at(CHACHA_BLOCK);
         let mac = Poly1305::new_from_slice(&mac_key[..poly1305::KEY_SIZE]).expect("a Poly1305 key has 32 bytes");
-        let block = block.try_into().expect("half of two blocks is a block");
-        start.zeroize();
-        Message { cipher, mac, block }
-    }
-
-    /// The MAC over the encrypted block and the encrypted body.
-    fn authenticate(&mut self, body: &[u8]) -> Tag {
-        let mut mac = self.mac.clone();
-        let (block, _) = Block::slice_as_chunks(&self.block);
-        mac.update(block);
-        let (whole, rest) = Block::slice_as_chunks(body);
-        mac.update(whole);
-        // As many zeros as there are bytes left over, then the two lengths: at most 15 + 15 + 16 bytes.
-        let mut tail = [0; 46];
-        tail[..rest.len()].copy_from_slice(rest);
-        let lengths = 2 * rest.len() + 8;
-        tail[lengths..lengths + 8].copy_from_slice(&((CHACHA_BLOCK + body.len()) as u64).to_le_bytes());
-        mac.compute_unpadded(&tail[..lengths + 8])
+        let mut block = Zeroizing::new([0; CHACHA_BLOCK]);
+        block.copy_from_slice(rest);
+        Start { cipher, mac, block }
     }
 }
 
-impl Drop for Message {
-    fn drop(&mut self) {
-        self.block.zeroize();
-    }
+/// The MAC over the encrypted block and the encrypted body.
+fn authenticate(mut mac: Poly1305, block: &[u8; CHACHA_BLOCK], body: &[u8]) -> Tag {
+    let (block, _) = Block::slice_as_chunks(block);
+    mac.update(block);
+    let (whole, rest) = Block::slice_as_chunks(body);
+    mac.update(whole);
+    // As many zeros as there are bytes left over, then the two lengths: at most 15 + 15 + 16 bytes.
+    let mut tail = [0; 46];
+    tail[..rest.len()].copy_from_slice(rest);
+    let lengths = 2 * rest.len() + 8;
+    tail[lengths..lengths + 8].copy_from_slice(&((CHACHA_BLOCK + body.len()) as u64).to_le_bytes());
+    mac.compute_unpadded(&tail[..lengths + 8])
 }
 
 /// Whether two MACs are equal, in a time that does not tell where they differ.

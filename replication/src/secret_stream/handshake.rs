@@ -44,7 +44,8 @@ type Hash = [u8; HASH_BYTES];
 /// A static Ed25519 key pair: who a peer is on every stream. Wiped from memory when dropped.
 #[derive(Clone)]
 pub struct Identity {
-    seed: Zeroizing<[u8; 32]>,
+    /// Half of SHA-512 of the seed; clamped when used.
+    scalar: Zeroizing<[u8; 32]>,
     public_key: [u8; 32],
 }
 
@@ -52,8 +53,8 @@ impl Identity {
     /// The key pair grown from a seed, as in libsodium.
     pub fn from_seed(seed: [u8; 32]) -> Identity {
         let seed = Zeroizing::new(seed);
-        let public_key = SigningKey::from_bytes(&seed).verifying_key().to_bytes();
-        Identity { seed, public_key }
+        let key = SigningKey::from_bytes(&seed);
+        Identity { scalar: Zeroizing::new(key.to_scalar_bytes()), public_key: key.verifying_key().to_bytes() }
     }
 
     /// What the other side learns.
@@ -68,8 +69,7 @@ impl Identity {
         if point.compress().0 != *remote || point.is_small_order() || !point.is_torsion_free() {
             return None;
         }
-        let scalar = Zeroizing::new(SigningKey::from_bytes(&self.seed).to_scalar_bytes());
-        Some(Zeroizing::new(point.mul_clamped(*scalar).compress().0))
+        Some(Zeroizing::new(point.mul_clamped(*self.scalar).compress().0))
     }
 }
 

@@ -276,7 +276,8 @@ impl Simulation {
             Happening::Timeout(node, core) => {
                 if self.timeouts.get(&(node, core)).is_some_and(|due| *due <= self.now) {
                     self.timeouts.remove(&(node, core));
-                    let slot = self.computers[node].node.cores().into_iter().find(|slot| slot.core().discovery_key() == core);
+                    let slot =
+                        self.computers[node].node.cores().into_iter().find(|slot| slot.core().discovery_key() == core);
                     self.settle(node, Effects { run: slot.into_iter().collect(), ..Effects::default() });
                 }
             }
@@ -367,7 +368,10 @@ impl Simulation {
             }
         }
         for link in links {
-            let wire = self.wires.iter().find(|(_, wire)| wire.ends.iter().any(|(at, other)| *at == node && Arc::ptr_eq(other, &link)));
+            let wire = self
+                .wires
+                .iter()
+                .find(|(_, wire)| wire.ends.iter().any(|(at, other)| *at == node && Arc::ptr_eq(other, &link)));
             let Some((&id, wire)) = wire else { continue };
             let end = usize::from(!Arc::ptr_eq(&wire.ends[0].1, &link));
             match link.fault() {

@@ -12,8 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 pub fn is_address(address: &str) -> bool {
     let Some((host, port)) = address.rsplit_once(':') else { return false };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let is_plausible = |letter: char| !letter.is_whitespace() && !letter.is_control() && !matches!(letter, '/' | '@' | '?' | '#');
-    !host.is_empty() && host.len() <= 255 && host.chars().all(is_plausible) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    let is_plausible =
+        |letter: char| !letter.is_whitespace() && !letter.is_control() && !matches!(letter, '/' | '@' | '?' | '#');
+    !host.is_empty()
+        && host.len() <= 255
+        && host.chars().all(is_plausible)
+        && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// Listen. Call it inside a runtime.
