@@ -273,12 +273,15 @@ mod tests {
 
     #[test]
     fn several_peers_are_a_list() {
-        let words = words("KEY --peer 10.0.0.1:1 --mirror --peer=host.example:2,[::1]:3 --name shop --data /nowhere/at/all");
+        let words =
+            words("KEY --peer 10.0.0.1:1 --mirror --peer=host.example:2,[::1]:3 --name shop --data /nowhere/at/all");
         let (config, rest) = Config::read(&words).expect("good flags");
         assert_eq!(config.peers, ["10.0.0.1:1", "host.example:2", "[::1]:3"]);
         assert_eq!((config.mirror, config.name.as_deref(), rest), (true, Some("shop"), vec!["KEY".to_owned()]));
         let mut config = Config::default();
-        config.set_from_file("peer = [\"a:1\", \"b:2\"]\nmirror = true\npeer_listen = \"127.0.0.1:0\"").expect("a good file");
+        config
+            .set_from_file("peer = [\"a:1\", \"b:2\"]\nmirror = true\npeer_listen = \"127.0.0.1:0\"")
+            .expect("a good file");
         assert_eq!((config.peers.len(), config.mirror, config.peer_listen.is_some()), (2, true, true));
         for wrong in ["--peer nowhere", "--peer :1", "--peer a:70000", "--mirror=maybe", "--peer-listen x"] {
             assert!(Config::read(&super::tests::words(wrong)).is_err(), "{wrong} was accepted");

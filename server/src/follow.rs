@@ -91,7 +91,10 @@ impl Shown {
         let is_whole = held == all && all > 0;
         let per_second = (held.saturating_sub(from)) as f64 / started.elapsed().as_secs_f64().max(0.001);
         if is_whole {
-            self.line(&format!("mirror of {}: all {all} blocks are here, version {}", self.name, core.length), was_whole);
+            self.line(
+                &format!("mirror of {}: all {all} blocks are here, version {}", self.name, core.length),
+                was_whole,
+            );
             self.started = None;
         } else if self.terminal {
             let mut err = std::io::stderr();

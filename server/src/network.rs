@@ -32,9 +32,9 @@ impl Peers {
 
 impl Network for Peers {
     fn follow(&self, core: &Arc<Core>, addresses: &[String]) -> Result<(), SqlError> {
-        self.0
-            .follow(core, addresses)
-            .map_err(|error| SqlError::new(state::INVALID_PARAMETER_VALUE, format!("cannot follow with these peers: {error}")))
+        self.0.follow(core, addresses).map_err(|error| {
+            SqlError::new(state::INVALID_PARAMETER_VALUE, format!("cannot follow with these peers: {error}"))
+        })
     }
     fn unfollow(&self, key: CoreKey) {
         self.0.unfollow(key);

@@ -40,13 +40,17 @@ fn is_foreign(snapshot: &Snapshot) -> Result<bool> {
     if record.is_some_and(|entry| entry.seq.0 + 1 == version) {
         return Ok(false);
     }
-    Ok(snapshot.bee().header().is_ok())
+    match snapshot.bee().header() {
+        Ok(_) => Ok(true),
+        Err(pgbee_engine::Error::Corrupt { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What a bee shows that pgbee did not write: its entries, as a table.
-fn foreign() -> Catalog {
+fn foreign(stamp: u64) -> Catalog {
     let mut catalog = built_in().clone();
-    catalog.stamp = FOREIGN;
+    catalog.stamp = stamp;
     catalog.add_schema(Schema { oid: PUBLIC, name: "public".into(), comment: Some("standard public schema".into()) });
     let (server, table) = crate::foreign::own_table();
     catalog.servers.insert(server.oid, Arc::new(server));
@@ -56,9 +60,6 @@ fn foreign() -> Catalog {
 
 /// Reads all definitions a view shows.
 pub fn load(view: &ReadView, stamp: u64) -> Result<Catalog> {
-    if stamp == FOREIGN {
-        return Ok(foreign());
-    }
     let mut catalog = built_in().clone();
     catalog.stamp = stamp;
     let mut scan = view.scan(keyspace::definitions_range(), Direction::Forward)?;
@@ -173,13 +174,15 @@ impl Cache {
     /// The catalog of a snapshot; `fork` is how often the log's writer took back what it had written, which gives stamps another meaning. The lock is not held while
     /// anything is read, for on a follower that may wait for peers.
     pub fn get(&self, snapshot: &Snapshot, fork: u64) -> Result<Arc<Catalog>> {
-        let own = stamp(snapshot)?;
-        let stamp = own | (fork & FORKS) << FORK_SHIFT;
+        let of_version = stamp(snapshot)?;
+        let stamp = of_version | (fork & FORKS) << FORK_SHIFT;
         if let Some(found) = self.find(stamp) {
             return Ok(found);
         }
-        let catalog = load(&ReadView::from(snapshot.clone()), own)?;
-        let catalog = Arc::new(Catalog { stamp, ..catalog });
+        let catalog = Arc::new(match of_version {
+            FOREIGN => foreign(stamp),
+            _ => load(&ReadView::from(snapshot.clone()), stamp)?,
+        });
         let mut catalogs = self.catalogs.lock();
         if let Some(found) = catalogs.iter().find(|c| c.stamp == stamp) {
             // Somebody else was quicker.

@@ -37,11 +37,11 @@ fn snapshot(foreign: &ForeignScan, at: Option<&AsOf>, env: &Env<'_>) -> Result<S
         (Source::Key(key, peers), at) => {
             let open = || {
                 let bee = session.services.foreign_bee(*key, peers)?;
-                let newest = bee.newest(&session.cancel)?;
+                let newest = bee.newest()?;
                 Ok((bee, newest))
             };
             let (bee, newest) = env.cx.shared.foreign(*key, open)?;
-            at.map_or(Ok(newest), |at| bee.at(at.version, &session.cancel))
+            at.map_or(Ok(newest), |at| bee.at(at.version))
         }
     }
 }
@@ -150,6 +150,9 @@ impl BeeScan {
             self.state = Some(self.start(env)?);
         }
         let Some(state) = &mut self.state else { return Ok(false) };
+        if let Some(waiting) = &env.cx.waiting {
+            waiting.reading(What::Table(self.node.table.clone()), state.bee.version().0);
+        }
         let (mut held, mut largest) = (0, 0);
         while held < BATCH_BYTES && self.entries.len() < count {
             let Some(cursor) = &mut state.cursor else {

@@ -41,6 +41,10 @@ pub trait Services: Send + Sync {
     fn sleep(&self, seconds: f64) -> Result<()>;
     /// Number of this transaction: txid_current().
     fn transaction_id(&self) -> u64;
+    /// A bee by its key, for reading; open as long as the session uses it.
+    fn foreign_bee(&self, _key: CoreKey, _peers: &[String]) -> Result<Arc<ForeignBee>> {
+        Err(SqlError::unsupported("reading another bee here"))
+    }
     /// Whether the database is written elsewhere: pg_is_in_recovery().
     fn is_follower(&self) -> bool {
         false
@@ -68,10 +72,6 @@ pub trait Services: Send + Sync {
     /// Fetches a table with its indexes, an index, or everything, and says how many blocks came: bee_download().
     fn download(&self, _relation: Option<u32>) -> Result<u64> {
         Ok(0)
-    }
-    /// A bee by its key, for reading; open as long as the session uses it.
-    fn foreign_bee(&self, _key: CoreKey, _peers: &[String]) -> Result<Arc<ForeignBee>> {
-        Err(SqlError::unsupported("reading another bee here"))
     }
 }
 

@@ -370,6 +370,15 @@ impl Planner<'_> {
             ExprKind::Call { func, args } => {
                 if let Some((col, op, value)) = self.compared(func, args, made) {
                     push(Sarg::Compare { col, op, value }, op != CompareOp::Ne);
+                } else if let ("starts_with", [input, prefix]) = (func.name, args.as_slice())
+                    && let (Some(col), ExprKind::Const(Datum::Text(text))) = (column(input), &prefix.kind)
+                    && value::family(self.columns[col].ty.ty) == Type::TEXT
+                {
+                    let constant = |s: &str| Expr::constant(Datum::text(s), Type::TEXT);
+                    push(Sarg::Compare { col, op: CompareOp::Ge, value: constant(text) }, false);
+                    if let Some(end) = after_prefix(text) {
+                        push(Sarg::Compare { col, op: CompareOp::Lt, value: constant(&end) }, false);
+                    }
                 } else if let (Some(false), [input, pattern]) =
                     (crate::exec::code::like_function(func), args.as_slice())
                     && let (Some(col), ExprKind::Const(Datum::Text(text))) = (column(input), &pattern.kind)

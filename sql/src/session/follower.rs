@@ -1,6 +1,4 @@
-//! What only a session that reads what others write does: waiting for a first head, refusing what only a writer may, fetching ahead of need, opening foreign bees.
-
-use std::sync::Arc;
+//! What only a session that reads what others write does: waiting for a first head, refusing what only a writer may, fetching ahead of need.
 
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::{BlockIndex, Version};
@@ -13,7 +11,6 @@ use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::follow::{CoreKey, parse_key};
-use crate::foreign::ForeignBee;
 use crate::parse::ast::DefValue;
 use crate::wait::{FetchSource, What};
 use pgbee_engine::hypercore::BlockSource;
@@ -91,18 +88,6 @@ impl Shared {
         let core = self.database.core();
         let remote = || self.instance.remote(core.key());
         self.waiting.wait_for_first_head(core, &self.db.title(), &remote)
-    }
-
-    /// A bee that is no database here, by its key. It is followed as long as a session uses it.
-    pub(super) fn foreign_bee(&self, key: CoreKey, peers: &[String]) -> Result<Arc<ForeignBee>> {
-        if let Some((known, bee)) = self.foreign.lock().get(&key)
-            && known == peers
-        {
-            return Ok(bee.clone());
-        }
-        let bee = Arc::new(self.instance.open_foreign(key, peers, &self.waiting)?);
-        self.foreign.lock().insert(key, (peers.to_vec(), bee.clone()));
-        Ok(bee)
     }
 
     /// bee_download(): fetches a table with its indexes, an index, or everything; how many blocks came.

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::followed::Followed;
+use super::foreign::ForeignBees;
 use super::listen::Channels;
 use super::shared::unix_micros;
 use crate::catalog::change::Change;
@@ -36,7 +37,6 @@ use crate::catalog::{Catalog, FIRST_USER_OID, PUBLIC, load};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus, Remote};
-use crate::foreign::ForeignBee;
 use crate::functions::context::CancelFlag;
 use crate::memory::Account;
 use crate::wait::{FetchSource, Fetched, Waiting};
@@ -214,23 +214,8 @@ pub struct Instance {
     transactions: AtomicU64,
     network: RwLock<Option<Arc<dyn Network>>>,
     progress: Mutex<Vec<Weak<Progress>>>,
-    foreign: Mutex<BTreeMap<CoreKey, Weak<OpenForeign>>>,
-}
-
-/// A bee that is no database here and is followed as long as this lives.
-struct OpenForeign {
-    key: CoreKey,
-    instance: Weak<Instance>,
-}
-
-impl Drop for OpenForeign {
-    fn drop(&mut self) {
-        let Some(instance) = self.instance.upgrade() else { return };
-        let open = instance.foreign.lock();
-        if open.get(&self.key).is_none_or(|other| other.strong_count() == 0) && !instance.is_followed(self.key) {
-            instance.unfollow(self.key);
-        }
-    }
+    /// Bees that foreign tables read.
+    pub(super) foreign: ForeignBees,
 }
 
 /// Something that fetches much, as bee_progress shows it.
@@ -310,7 +295,7 @@ impl Instance {
             transactions: AtomicU64::new(1),
             network: RwLock::default(),
             progress: Mutex::default(),
-            foreign: Mutex::default(),
+            foreign: ForeignBees::default(),
         });
         if instance.private.lock().databases.is_empty() {
             instance.create_database(FIRST_DATABASE)?;
@@ -384,7 +369,15 @@ impl Instance {
         let network = self.network.write().take();
         drop(network); // it may end tasks: not under the lock
     }
-    fn network(&self) -> Option<Arc<dyn Network>> {
+    /// Memory for decoded nodes.
+    pub(super) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+    /// The open database over a core, if there is one.
+    pub(super) fn database_of(&self, key: CoreKey) -> Option<Arc<Database>> {
+        self.open.lock().values().find(|db| db.database.key() == key).map(|db| db.database.clone())
+    }
+    pub(super) fn network(&self) -> Option<Arc<dyn Network>> {
         self.network.read().clone()
     }
 
@@ -500,11 +493,10 @@ impl Instance {
         let db = open.remove(name);
         drop((open, private));
         drop(db); // a mirror's claim ends, which wakes the replicator
-        if let Some(key) = source.and_then(|s| s.key.parse().ok()) {
-            let foreign = self.foreign.lock();
-            if foreign.get(&key).is_none_or(|open| open.strong_count() == 0) {
-                self.unfollow(key);
-            }
+        if let (Some(key), Some(network)) = (source.and_then(|s| s.key.parse().ok()), self.network())
+            && !self.is_open_bee(key)
+        {
+            network.unfollow(key);
         }
         Ok(())
     }
@@ -663,58 +655,9 @@ impl Instance {
         })?;
         Ok(Database::open(self.store.get_by_key(key)?, self.cache.clone(), Options::default())?)
     }
-    /// A bee that is no database here, as one session reads it.
-    pub(super) fn open_foreign(
-        self: &Arc<Self>,
-        key: CoreKey,
-        peers: &[String],
-        waiting: &Arc<Waiting>,
-    ) -> Result<ForeignBee> {
-        let core = self.store.get_by_key(key)?;
-        let database = if core.is_writable() {
-            Database::reader(core.clone(), core.clone(), self.cache.clone())
-        } else {
-            let source = FetchSource::new(core.clone(), format!("bee {key}"), waiting.clone());
-            Database::reader(core.clone(), source, self.cache.clone())
-        };
-        if core.is_writable() {
-            return Ok(ForeignBee::new(database, false, None));
-        }
-        let open = {
-            let mut all = self.foreign.lock();
-            all.retain(|_, open| open.strong_count() > 0);
-            match all.get(&key).and_then(Weak::upgrade) {
-                Some(open) => open,
-                None => {
-                    let open = Arc::new(OpenForeign { key, instance: Arc::downgrade(self) });
-                    all.insert(key, Arc::downgrade(&open));
-                    open
-                }
-            }
-        };
-        extension::register(&core, self.cache.clone());
-        if let Some(network) = self.network() {
-            network.follow(&core, peers)?;
-        }
-        let (instance, waiting) = (Arc::downgrade(self), waiting.clone());
-        let first_head = move || {
-            let remote = || instance.upgrade().map(|i| i.remote(key)).unwrap_or_default();
-            waiting.wait_for_first_head(&core, &format!("bee {key}"), &remote)
-        };
-        Ok(ForeignBee::new(database, true, Some(Box::new(move || drop(open)))).waiting(first_head))
-    }
     /// What peers say of a core.
     pub(super) fn remote(&self, key: CoreKey) -> Remote {
         self.network().and_then(|network| network.remote(key)).unwrap_or_default()
-    }
-    fn is_followed(&self, key: CoreKey) -> bool {
-        let text = key.to_string();
-        self.private.lock().followed.values().any(|source| source.key == text)
-    }
-    fn unfollow(&self, key: CoreKey) {
-        if let Some(network) = self.network() {
-            network.unfollow(key);
-        }
     }
     /// A followed database as one session reads it.
     pub(super) fn reader(&self, db: &Db, waiting: &Arc<Waiting>) -> Arc<Database> {

@@ -23,13 +23,14 @@
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
 //! utility       all other statements                copying      COPY
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
-//! follower      what only a follower's session does
+//! follower      what only a follower's session does foreign      bees of foreign tables
 //! ```
 
 mod copying;
 mod extended;
 mod followed;
 mod follower;
+mod foreign;
 pub mod instance;
 mod listen;
 pub mod outcome;
@@ -145,7 +146,6 @@ impl Session {
             database,
             waiting,
             listening: Mutex::default(),
-            foreign: Mutex::default(),
             backend_pid: options.backend_pid,
             settings: Mutex::new(settings),
             sequences: Mutex::new(SequenceUse::default()),
@@ -157,6 +157,7 @@ impl Session {
                 isolation: IsolationLevel::ReadCommitted,
             }),
             transaction_id: AtomicU64::new(0),
+            foreign: foreign::SessionBees::default(),
             cancel,
             db,
         });

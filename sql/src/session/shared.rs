@@ -9,6 +9,7 @@ use pgbee_engine::txn::{Database, Snapshot};
 use pgbee_engine::{CoreKey, Error as EngineError, Version};
 use rustc_hash::FxHashMap;
 
+use super::foreign::SessionBees;
 use super::instance::{Db, Instance};
 use super::listen::Listening;
 use super::outcome::Notice;
@@ -75,8 +76,6 @@ pub(super) struct Shared {
     /// How this session waits for peers.
     pub waiting: Arc<Waiting>,
     pub listening: Mutex<Listening>,
-    /// Bees that are no databases here, with the peers they were opened with.
-    pub foreign: Mutex<FxHashMap<CoreKey, (Vec<String>, Arc<ForeignBee>)>>,
     pub backend_pid: i32,
     pub settings: Mutex<Settings>,
     pub txn: TxnHandle,
@@ -86,6 +85,8 @@ pub(super) struct Shared {
     pub current: Mutex<Current>,
     /// Number of the transaction: txid_current().
     pub transaction_id: AtomicU64,
+    /// Bees of others that this session reads.
+    pub foreign: SessionBees,
 }
 
 impl Shared {
@@ -308,6 +309,9 @@ impl Services for Shared {
     fn transaction_id(&self) -> u64 {
         self.transaction_id.load(Ordering::Relaxed)
     }
+    fn foreign_bee(&self, key: CoreKey, peers: &[String]) -> Result<Arc<ForeignBee>> {
+        self.foreign.get(key, peers, self)
+    }
     fn is_follower(&self) -> bool {
         Shared::is_follower(self)
     }
@@ -326,9 +330,6 @@ impl Services for Shared {
     }
     fn progress(&self) -> Vec<ProgressStatus> {
         self.instance.progress()
-    }
-    fn foreign_bee(&self, key: CoreKey, peers: &[String]) -> Result<Arc<ForeignBee>> {
-        Shared::foreign_bee(self, key, peers)
     }
     fn download(&self, relation: Option<u32>) -> Result<u64> {
         Shared::download(self, relation)
