@@ -21,8 +21,8 @@ impl Peers {
     ///
     /// # Errors
     /// It cannot be listened on.
-    pub async fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
-        self.0.listen(address).await
+    pub fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        self.0.listen(address)
     }
     /// Ends all connections.
     pub async fn stop(&self) {

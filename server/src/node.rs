@@ -52,7 +52,7 @@ async fn run(config: Config, follow: Option<CoreKey>) -> Result<(), Failure> {
     let followed = follow.map(|key| follow::begin(&instance, key, &config)).transpose()?;
     let peers = Peers::start(&instance);
     if let Some(address) = config.peer_listen {
-        let address = peers.listen(address).await.map_err(|e| failed(format!("cannot listen on {address}: {e}")))?;
+        let address = peers.listen(address).map_err(|e| failed(format!("cannot listen on {address}: {e}")))?;
         tell_keys(&instance, &address.to_string());
     }
     instance.set_network(peers.clone()).map_err(|e| failed(describe(&e)))?;

@@ -22,14 +22,17 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pgbee_engine::hypercore::wants::{Received, Waited, Want};
 use pgbee_engine::hypercore::{BlockSource, Core};
-use pgbee_engine::{BlockIndex, Error as EngineError};
+use pgbee_engine::{BlockIndex, Error as EngineError, Length};
 
 use crate::catalog::schema::Table;
 use crate::error::{SqlError, state};
+use crate::follow::Remote;
 use crate::functions::context::CancelFlag;
 
 /// How long a waiting statement goes without looking for a cancel.
 const SLICE: Duration = Duration::from_millis(20);
+/// A peer that says it has more but proves nothing is believed for so many times `bee.fetch_wait`.
+const CLAIMS_BELIEVED: u32 = 10;
 /// Blocks a statement may have claimed before those that came are let go.
 const CLAIMED_MAX: usize = 8192;
 
@@ -191,6 +194,35 @@ impl Waiting {
         Duration::from_micros(self.fetch_wait_micros.load(Ordering::Relaxed))
     }
 
+    /// Waits for a core's first verified head, on account of what the network knows of it.
+    ///
+    /// # Errors
+    /// 58030 when nobody shows one for as long as `bee.fetch_wait`; a cancel.
+    pub fn wait_for_first_head(&self, core: &Core, name: &str, remote: &dyn Fn() -> Remote) -> Result<(), SqlError> {
+        let (limit, start) = (self.fetch_wait(), Instant::now());
+        let mut nobody_since: Option<Instant> = None;
+        loop {
+            self.cancel.check()?;
+            if core.watch().wait_for(Length(1), SLICE) {
+                return Ok(());
+            }
+            let remote = remote();
+            let hopeful =
+                remote.peers > 0 && remote.length > 0 && start.elapsed() < limit.saturating_mul(CLAIMS_BELIEVED);
+            if hopeful {
+                nobody_since = None;
+            } else if nobody_since.get_or_insert_with(Instant::now).elapsed() >= limit {
+                let who = match remote.peers {
+                    0 => "no peer is connected".to_owned(),
+                    1 => "its 1 peer has shown none".to_owned(),
+                    n => format!("its {n} peers have shown none"),
+                };
+                return Err(SqlError::new(state::IO_ERROR, format!("no version of {name} is here and {who}"))
+                    .hint("bee_peers and bee_cores tell who is connected and what they have."));
+            }
+        }
+    }
+
     /// Claims those of the blocks that are not here and not claimed yet.
     fn claim(&self, core: &Arc<Core>, source: u64, blocks: &[BlockIndex]) {
         let length = core.len();
@@ -247,7 +279,7 @@ impl State {
 /// The log of a followed core, as one session reads it: a block that is not here is waited for while a statement runs.
 pub struct FetchSource {
     core: Arc<Core>,
-    /// The database, or whatever else the core is known as here.
+    /// What the core is called in messages: `database "shop"`, `bee 8pihnzmm...`.
     name: Arc<str>,
     /// Tells the blocks of this core from those of the session's others.
     id: u64,
@@ -255,7 +287,7 @@ pub struct FetchSource {
 }
 
 impl FetchSource {
-    /// The log of a core that is known by a name.
+    /// The log of a core that messages call by this name: `database "shop"`, `bee 8pihnzmm...`.
     pub fn new(core: Arc<Core>, name: impl Into<Arc<str>>, waiting: Arc<Waiting>) -> Arc<FetchSource> {
         static IDS: AtomicU64 = AtomicU64::new(1);
         Arc::new(FetchSource { core, name: name.into(), id: IDS.fetch_add(1, Ordering::Relaxed), waiting })
@@ -293,10 +325,7 @@ impl FetchSource {
             1 => "its 1 peer does not have it".to_owned(),
             n => format!("none of its {n} peers has it"),
         };
-        let error = SqlError::new(
-            state::IO_ERROR,
-            format!("block {block} of database \"{}\" is not here and {who}", self.name),
-        );
+        let error = SqlError::new(state::IO_ERROR, format!("block {block} of {} is not here and {who}", self.name));
         let error = match self.waiting.what_is_read() {
             Some((what, version)) => error.detail(format!("Reading {what} at version {version}, with {peers} peers.")),
             None => error.detail(format!("There are {peers} peers.")),
@@ -307,7 +336,7 @@ impl FetchSource {
     /// 40001: the version that is read is no longer part of the log.
     fn taken_back(&self) -> SqlError {
         SqlError::new(state::SERIALIZATION_FAILURE, "canceling statement due to conflict with recovery")
-            .detail(format!("The writer of database \"{}\" took back the version that the statement read.", self.name))
+            .detail(format!("The writer of {} took back the version that the statement read.", self.name))
     }
 }
 

@@ -153,11 +153,12 @@ impl Diff {
             match (l, r) {
                 (Item::Key(_), Item::Subtree(_)) => right.open()?,
                 (Item::Subtree(_), Item::Key(_)) => left.open()?,
+                // One key behind both, whatever it is: which needs no reading.
+                (Item::Subtree(_), Item::Subtree(_)) if left.next_key() == right.next_key() => {
+                    open_both(left, right)?;
+                }
                 (Item::Subtree(_), Item::Subtree(_)) => match left.reach()?.cmp(&right.reach()?) {
-                    Ordering::Equal => {
-                        // Opening one may fail; the other then still stands before its subtree.
-                        left.open()?;
-                    }
+                    Ordering::Equal => open_both(left, right)?,
                     Ordering::Less => right.open()?,
                     Ordering::Greater => left.open()?,
                 },
@@ -188,6 +189,14 @@ impl Diff {
             }
         }
     }
+}
+
+/// Opens two subtrees that reach equally far. Opening one alone would mean to compare what is in it with the other's end, which takes reading keys.
+fn open_both(left: &mut Walk, right: &mut Walk) -> Result<()> {
+    // Should this fail, neither has moved.
+    right.child()?;
+    left.open()?;
+    right.open()
 }
 
 /// How far an item reaches: to the next key behind it, or to the end. Order matters: no key is after all
@@ -279,6 +288,12 @@ impl Walk {
         Ok(())
     }
 
+    /// The node at the top of the subtree at hand.
+    fn child(&mut self) -> Result<Arc<Node>> {
+        let frame = self.stack.last().expect("there is an item");
+        self.snapshot.tree.child(&frame.node, frame.position / 2, &mut self.ahead, Access::Scan)
+    }
+
     /// Replaces the subtree at hand by what is in it.
     fn open(&mut self) -> Result<()> {
         let depth = self.stack.len();
@@ -286,7 +301,7 @@ impl Walk {
         if depth == DEPTH_MAX {
             return Err(too_deep(&frame.node));
         }
-        let child = self.snapshot.tree.child(&frame.node, frame.position / 2, &mut self.ahead, Access::Scan)?;
+        let child = self.child()?;
         let inner = self.frame(child)?;
         let frame = self.stack.last_mut().expect("there is an item");
         frame.position += 1;
@@ -295,17 +310,24 @@ impl Walk {
         Ok(())
     }
 
+    /// The node of the key behind the item at hand, and its place there.
+    fn behind(&self) -> Option<(&Arc<Node>, usize)> {
+        // Above the top, positions are past the subtree being read.
+        let mut places = self.stack.iter().rev().map(|frame| (&frame.node, frame.position / 2));
+        places.find(|(node, i)| *i < node.keys.len())
+    }
+
+    /// The block that wrote the key behind the item at hand.
+    fn next_key(&self) -> Option<u64> {
+        self.behind().map(|(node, i)| node.keys[i].seq)
+    }
+
     fn reach(&mut self) -> Result<Reach> {
-        for frame in self.stack.iter().rev() {
-            // Above the top, positions are past the subtree being read.
-            let i = frame.position / 2;
-            if i < frame.node.keys.len() {
-                let tree = &self.snapshot.tree;
-                let resolved = tree.resolve(&frame.node, i, &mut self.ahead, 1)?;
-                return Ok(Reach::Before(resolved.key_bytes()));
-            }
-        }
-        Ok(Reach::End)
+        let Some((node, i)) = self.behind().map(|(node, i)| (node.clone(), i)) else {
+            return Ok(Reach::End);
+        };
+        let resolved = self.snapshot.tree.resolve(&node, i, &mut self.ahead, 1)?;
+        Ok(Reach::Before(resolved.key_bytes()))
     }
 
     fn key(&mut self) -> Result<Bytes> {

@@ -31,8 +31,9 @@ use crate::{BlockIndex, Error};
 pub(crate) const WANTED_MAX: usize = 4096;
 /// So many nodes are looked at for it.
 const VISITS_MAX: usize = 2048;
-/// Entries a cursor looks ahead when it first misses a block; twice as many each further time.
-const ENTRIES_FIRST: usize = 16;
+/// Entries a cursor looks ahead when it first misses a block; so many times more each further time.
+const ENTRIES_FIRST: usize = 32;
+const ENTRIES_GROWTH: usize = 4;
 /// Entries a cursor looks ahead at most.
 const ENTRIES_MAX: usize = 2048;
 /// How many children a node has at least: what a subtree that is not here is guessed to hold.
@@ -65,7 +66,7 @@ impl Window {
             Some(limit) => limit.clamp(1, ENTRIES_MAX),
             None => self.entries,
         };
-        self.entries = (2 * self.entries).min(ENTRIES_MAX);
+        self.entries = (ENTRIES_GROWTH * self.entries).min(ENTRIES_MAX);
         self.until_next = entries.div_ceil(2);
         entries
     }
@@ -284,7 +285,7 @@ mod tests {
     fn a_window_grows_with_what_is_read_and_heeds_a_limit() {
         let mut window = Window::default();
         assert!(!window.read_one(), "nothing was missing yet");
-        assert_eq!((window.open(None), window.open(None), window.open(Some(5))), (16, 32, 5));
+        assert_eq!((window.open(None), window.open(None), window.open(Some(5))), (32, 128, 5));
         assert_eq!((window.read_one(), window.read_one(), window.read_one()), (false, false, true));
         assert!(!window.read_one());
         (0..20).for_each(|_| {

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use crate::crypto::hash::{Hash, TREE};
 use crate::crypto::key::{CoreKey, KeyPair, PublicKey};
-use crate::crypto::manifest::Manifest;
+use crate::crypto::manifest::{Manifest, Prologue};
 use crate::crypto::merkle::{Roots, TreeNode};
 use crate::encoding::compact::{self, DecodeError, Decoder};
 use crate::error::{Error, Result};
@@ -59,6 +59,11 @@ impl Verifier {
     /// Whether the core's key is its signer's public key.
     pub fn is_compat(&self) -> bool {
         self.is_compat
+    }
+
+    /// The beginning of the log that the manifest fixes, if it does.
+    pub fn prologue(&self) -> Option<Prologue> {
+        self.manifest.prologue.filter(|_| self.manifest.version >= 1 && !self.is_compat)
     }
 
     /// The bytes that a signer signs.
@@ -124,9 +129,10 @@ impl Verifier {
     }
 
     /// `Some` when the length lies within the prologue, which needs no signature: whether it is just the
-    /// prologue, the only length there that stands for itself.
+    /// prologue, the only length there that stands for itself. A compat core has none: its key does not stand for what a manifest
+    /// says beside its signer, which anyone can have made up.
     fn within_prologue(&self, tree: &Hash, length: Length) -> Option<bool> {
-        let prologue = self.manifest.prologue.filter(|_| self.manifest.version >= 1)?;
+        let prologue = self.prologue()?;
         let within = length.0 <= prologue.length;
         within.then(|| length.0 == prologue.length && *tree == prologue.hash)
     }
@@ -278,7 +284,6 @@ impl MultiSignature {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::manifest::Prologue;
 
     #[test]
     fn a_default_manifest_and_its_signature() {

@@ -185,6 +185,23 @@ impl Bitfield {
         }
     }
 
+    /// The last block before this one that is held.
+    pub fn last_set(&self, before: BlockIndex) -> Option<BlockIndex> {
+        if before.0 > self.contiguous {
+            for (&number, page) in self.pages.range(..=(before.0 - 1) / PAGE_BITS).rev() {
+                let words: Vec<_> = masks(number, self.contiguous..before.0).collect();
+                for (word, mask) in words.into_iter().rev() {
+                    let held = page[word] & mask;
+                    if held != 0 {
+                        let bit = 63 - u64::from(held.leading_zeros());
+                        return Some(BlockIndex(number * PAGE_BITS + word as u64 * 64 + bit));
+                    }
+                }
+            }
+        }
+        before.0.min(self.contiguous).checked_sub(1).map(BlockIndex)
+    }
+
     /// The numbers of pages that changed since this was last asked. A page that is no longer there has to
     /// be removed from the store.
     pub fn take_changed(&mut self) -> BTreeSet<u64> {
@@ -315,6 +332,8 @@ mod tests {
                     prop_assert_eq!(field.first_unset(BlockIndex(from)).0, unset);
                     let set = model.range(from..).next().copied();
                     prop_assert_eq!(field.first_set(BlockIndex(from)).map(|block| block.0), set);
+                    let last = model.range(..from).next_back().copied();
+                    prop_assert_eq!(field.last_set(BlockIndex(from)).map(|block| block.0), last);
                     let to = from + 40_000;
                     let count = model.range(from..to).count() as u64;
                     prop_assert_eq!(field.count(BlockIndex(from)..BlockIndex(to)), count);

@@ -56,9 +56,9 @@ impl Core {
             return Ok(None);
         }
         verify::alone(proof, &verifier)?;
-        let roots = super::tree::roots_at(length, |index| match self.published.read().roots.node(index) {
-            Some(root) => Ok(Some(root)),
-            None => self.known_node(index),
+        let roots = super::tree::roots_at(length, |index| {
+            let root = self.published.read().roots.node(index);
+            root.map_or_else(|| self.known_node(index), |root| Ok(Some(root)))
         })?;
         let Some(roots) = roots else { return Ok(None) };
         let mut shown = Roots::new();

@@ -178,7 +178,7 @@ impl Intake<'_> {
             let known = match siblings.as_slice() {
                 [] => match self.node(node.index)? {
                     Some(known) => Some(known),
-                    None => return refuse(format!("it ends at node {}, which is not known", node.index)),
+                    None => return self.leads_nowhere(node.index),
                 },
                 _ => self.node_at_hand(node.index)?,
             };
@@ -208,11 +208,17 @@ impl Intake<'_> {
             Some(root) if !is_part => match self.node(root.index)? {
                 Some(known) if known == root => Ok(()),
                 Some(_) => refuse(format!("node {} is another", root.index)),
-                None => refuse(format!("it ends at node {}, which is not known", root.index)),
+                None => self.leads_nowhere(root.index),
             },
             None if proof.upgrade.is_none() && proof.manifest.is_none() => refuse("it is empty"),
             _ => Ok(()),
         }
+    }
+
+    /// A proof ends at a node that is not known. If nothing was forgotten since the core was opened, it has never been.
+    fn leads_nowhere<T>(&self, index: NodeIndex) -> Result<T> {
+        let what = format!("it ends at node {index}, which is not known");
+        if self.core.nodes.epoch() == 0 { refuse(what) } else { late(what) }
     }
 
     /// An upgrade to a longer head than ours. Whether the root of the proof's other parts became a part of it.
@@ -235,7 +241,7 @@ impl Intake<'_> {
             (None, None) => Arc::new(verify::verifier(self.core.key, None)?),
         };
         let mut roots = self.roots.clone();
-        let prologue = verify::prologue(&verifier);
+        let prologue = verifier.prologue();
         let is_part = verify::extend(&mut roots, upgrade, root, prologue, &mut verified.nodes)?;
         verifier.verify(&roots, proof.fork, &upgrade.signature)?;
         let head = Head::of(&roots, proof.fork, upgrade.signature.clone());
@@ -250,7 +256,7 @@ impl Intake<'_> {
         let Some(mut roots) = roots_at(upgrade.start, |index| self.node(index))? else {
             return late(format!("an upgrade from {}, whose roots are not known here", upgrade.start));
         };
-        let prologue = self.verifier.as_deref().and_then(verify::prologue);
+        let prologue = self.verifier.as_deref().and_then(Verifier::prologue);
         let is_part = verify::extend(&mut roots, upgrade, root, prologue, learned)?;
         for node in roots.nodes() {
             match self.node(node.index)? {
@@ -352,7 +358,10 @@ impl Intake<'_> {
         let epoch = self.core.nodes.epoch();
         // Until the write has succeeded the store may be ahead of what we know.
         self.turn.writer.is_stale = true;
-        self.core.backend.write(batch, durability)?;
+        if let Err(error) = self.core.backend.write(batch, durability) {
+            self.core.look_again(&mut self.turn.writer);
+            return Err(error);
+        }
         self.turn.writer.is_stale = false;
         self.turn.writer.roots = self.roots.clone();
         if let Some(verifier) = learned {

@@ -18,9 +18,10 @@ use crate::error::{Error, Result};
 use crate::position::{BlockIndex, Fork};
 
 /// A core as it is on one fork.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Lineage {
     core: Arc<Core>,
+    source: Arc<dyn BlockSource>,
     fork: Fork,
 }
 
@@ -28,7 +29,12 @@ impl Lineage {
     /// The history of a core as it is now.
     pub fn new(core: Arc<Core>) -> Lineage {
         let fork = core.fork();
-        Lineage { core, fork }
+        Lineage { source: core.clone(), core, fork }
+    }
+
+    /// The history of a core on this fork, its blocks read through a source that may wait for them.
+    pub fn over(core: Arc<Core>, source: Arc<dyn BlockSource>, fork: Fork) -> Lineage {
+        Lineage { core, source, fork }
     }
 
     /// On which fork.
@@ -48,7 +54,7 @@ impl Lineage {
 
     /// Passes on what was read up to block `end`, unless that is of another history. To be asked after reading.
     fn check<T>(&self, first: BlockIndex, end: u64, read: Result<T>) -> Result<T> {
-        let is_replacing = || self.core.rewrites.load(Ordering::Acquire) % 2 != 0;
+        let is_replacing = || !self.core.rewrites.load(Ordering::Acquire).is_multiple_of(2);
         let is_sound = match self.is_past() {
             false => read.is_ok() || !is_replacing(),
             true => end <= self.core.unchanged_since(self.fork).0,
@@ -59,12 +65,12 @@ impl Lineage {
 
 impl BlockSource for Lineage {
     fn block(&self, index: BlockIndex) -> Result<Bytes> {
-        let block = self.core.block(index);
+        let block = self.source.block(index);
         self.check(index, index.0.saturating_add(1), block)
     }
 
     fn blocks(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
-        let blocks = self.core.blocks(first, count);
+        let blocks = self.source.blocks(first, count);
         let read = blocks.as_ref().map_or(1, Vec::len) as u64;
         match self.check(first, first.0.saturating_add(read), blocks) {
             // Some of them may be sound.
@@ -75,18 +81,18 @@ impl BlockSource for Lineage {
 
     fn want(&self, blocks: &[BlockIndex]) {
         if !self.is_past() {
-            self.core.want(blocks);
+            self.source.want(blocks);
         }
     }
 
     fn fetch(&self, block: BlockIndex) -> Result<()> {
-        let fetched = self.core.fetch(block);
+        let fetched = self.source.fetch(block);
         self.check(block, block.0.saturating_add(1), fetched)
     }
 
     fn ask(&self, name: &'static str, payload: Bytes) {
         if !self.is_past() {
-            self.core.ask(name, payload);
+            self.source.ask(name, payload);
         }
     }
 }

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use super::proof::{BlockProof, HashProof, Proof, Request, SeekProof, SeekRequest, UpgradeProof, UpgradeRequest};
 use super::tree::is_below;
 use super::{Core, Shown, verify};
+use crate::crypto::manifest::Manifest;
 use crate::crypto::merkle::TreeNode;
 use crate::error::{Error, Result};
 use crate::flat_tree;
@@ -31,11 +32,15 @@ impl Core {
     /// unknown here; [`Error::Frozen`]; those of storage.
     pub fn prove(&self, request: &Request) -> Result<Proof> {
         self.check_frozen()?;
+        if let Request { block: None, hash: None, seek: None, upgrade: None, manifest: true } = request {
+            let manifest = self.shown_manifest().ok_or_else(|| Error::invalid("the manifest is not known here"))?;
+            return Ok(Proof { fork: self.fork(), manifest: Some(manifest), ..Proof::default() });
+        }
         let rewrites = self.rewrites.load(Ordering::Acquire);
         let shown = self.published.read().shown.clone();
         let shown = shown.ok_or_else(|| Error::invalid("the history is not durable yet"))?;
         let proof = Prover { core: self, shown }.prove(request)?;
-        if rewrites % 2 != 0 || rewrites != self.rewrites.load(Ordering::Acquire) {
+        if !rewrites.is_multiple_of(2) || rewrites != self.rewrites.load(Ordering::Acquire) {
             return Err(Error::invalid("the history is being replaced"));
         }
         Ok(proof)
@@ -51,6 +56,12 @@ impl Core {
         let upgrade = UpgradeRequest { start: Length(0), length: self.durable_len().0 };
         let block = block.map(|index| super::proof::BlockRequest { index, nodes: 0 });
         self.prove(&Request { block, upgrade: Some(upgrade), manifest: true, ..Request::default() })
+    }
+
+    /// The manifest, if it is known; peers know that of a compat core from its key.
+    fn shown_manifest(&self) -> Option<Manifest> {
+        let verifier = self.verifier()?;
+        (!verifier.is_compat()).then(|| verifier.manifest().clone())
     }
 
     /// Whether a peer with a log of this length can be given an upgrade: the roots of that length are known. `true` for 0.
@@ -129,7 +140,7 @@ impl Prover<'_> {
             }
         }
         let block = match request.block {
-            Some(block) => Some((block.index, self.core.get(block.index)?)),
+            Some(block) => Some((block.index, self.core.stored(block.index)?)),
             None => None,
         };
 
@@ -166,14 +177,14 @@ impl Prover<'_> {
             (None, None) => (None, None),
         };
         let seek = seek.zip(parts.seek).map(|(seek, nodes)| SeekProof { bytes: seek.bytes, nodes });
-        let manifest = if request.manifest { self.core.manifest() } else { None };
+        let manifest = if request.manifest { self.core.shown_manifest() } else { None };
         Ok(Proof { fork: self.shown.head.fork, block, hash, seek, upgrade, manifest })
     }
 
     /// An upgrade that begins inside of the prologue is of just the prologue; what follows are additional nodes.
     fn whole_prologue(&self, asked: Option<UpgradeRequest>) -> Option<UpgradeRequest> {
         let asked = asked?;
-        let fixed = self.core.verifier().and_then(|verifier| verify::prologue(&verifier));
+        let fixed = self.core.verifier().and_then(|verifier| verifier.prologue());
         Some(match fixed {
             Some(fixed) if asked.start.0 < fixed.length => UpgradeRequest { start: Length(0), length: fixed.length },
             _ => asked,

@@ -54,8 +54,8 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidProof`], [`Error::InvalidSignature`], [`Error::InvalidManifest`]: the peer's fault. [`Error::Frozen`]; those of
-    /// storage.
+    /// [`Error::InvalidProof`], [`Error::InvalidSignature`], [`Error::InvalidManifest`]: the peer's fault. [`Error::Invalid`]: nobody
+    /// signed the fork, for it ends with the prologue. [`Error::Frozen`]; those of storage.
     pub fn reorg(self: &Arc<Self>, proof: Proof) -> Result<Reorg> {
         self.check_frozen()?;
         let old = self.head();
@@ -67,6 +67,10 @@ impl Core {
             None => Arc::new(verify::verifier(self.key, proof.manifest.as_ref())?),
         };
         let (roots, learned) = verify::alone(&proof, &verifier)?;
+        if verifier.prologue().is_some_and(|fixed| roots.length().0 <= fixed.length) {
+            // A prologue stands for itself, and its fork for nothing: anyone could take back what was signed after it.
+            return Err(Error::invalid("a fork that ends with its prologue is followed once more of it is signed"));
+        }
         let signature = proof.upgrade.map(|upgrade| upgrade.signature).unwrap_or_default();
         let mut reorg = Reorg {
             core: self.clone(),

@@ -25,6 +25,9 @@ use crate::storage::{Backend, Space};
 /// How many nodes are kept at least, once there were so many; twice as many at most, which take some 2 MB.
 const CACHED_NODES: usize = 1 << 14;
 
+/// A node of this depth covers as many blocks as a chunk.
+const CHUNK_DEPTH: u32 = record::CHUNK_BLOCKS_MAX.ilog2();
+
 /// The nodes that were read or verified last: a download in order, and serving one, read none from the store.
 ///
 /// Two generations: what is used moves to the younger, and when that is full the older is forgotten.
@@ -88,14 +91,18 @@ impl Core {
             return Ok(Some(node));
         }
         let epoch = self.nodes.epoch();
-        let found = find_node(&*self.backend, self.id, index).map_err(|error| super::name(error, self.key, None))?;
+        let is_packed = self.has(flat_tree::last_block(index));
+        let found =
+            find_node(&*self.backend, self.id, index, is_packed).map_err(|error| super::name(error, self.key, None))?;
         Ok(match found {
             Found::Packed(last, payload) => {
                 let broken = |what| super::name(damaged(last, what), self.key, None);
                 let nodes = record::chunk_nodes(last, &payload).map_err(broken)?;
                 let node = nodes.iter().find(|node| node.index == index).copied();
-                // Whoever asks for one will ask for its neighbours.
-                self.nodes.keep(epoch, nodes);
+                // Whoever asks for a node near the leaves will ask for its neighbours, which lie in this chunk; those of nodes further
+                // up lie elsewhere.
+                let near = if flat_tree::depth(index) < CHUNK_DEPTH { 0 } else { CHUNK_DEPTH };
+                self.nodes.keep(epoch, nodes.into_iter().filter(|node| flat_tree::depth(node.index) >= near));
                 node
             }
             Found::Single(node) => {
@@ -154,7 +161,7 @@ pub(super) fn roots_at(length: Length, node: impl Fn(NodeIndex) -> Result<Option
 
 /// A node, if it is in the store.
 pub(super) fn read_node(backend: &dyn Backend, core: CoreId, index: NodeIndex) -> Result<Option<TreeNode>> {
-    match find_node(backend, core, index)? {
+    match find_node(backend, core, index, true)? {
         Found::Packed(last, payload) => record::chunk_node(last, &payload, index).map_err(|what| damaged(last, what)),
         Found::Single(node) => Ok(Some(node)),
         Found::Nothing => Ok(None),
@@ -168,14 +175,29 @@ enum Found {
     Nothing,
 }
 
-/// One seek, for the chunk that has a node is the first to end at or after its rightmost leaf; and if it is not in there, one read.
-fn find_node(backend: &dyn Backend, core: CoreId, index: NodeIndex) -> Result<Found> {
-    let block = flat_tree::last_block(index);
-    if let Some((last, payload)) = chunk_at(backend, core, block)?
-        && record::chunk_first(last, &payload).map_err(|what| damaged(last, what))? <= block
-    {
-        return Ok(Found::Packed(last, payload));
+/// A node lies in the chunk of the block that completes it, if that is held, else alone. `is_packed` says which it is; were that
+/// wrong, the other place is looked at, too.
+fn find_node(backend: &dyn Backend, core: CoreId, index: NodeIndex, is_packed: bool) -> Result<Found> {
+    let (first, second): (Place, Place) = if is_packed { (packed, single) } else { (single, packed) };
+    match first(backend, core, index)? {
+        Found::Nothing => second(backend, core, index),
+        found => Ok(found),
     }
+}
+
+type Place = fn(&dyn Backend, CoreId, NodeIndex) -> Result<Found>;
+
+/// One seek: the chunk that has a node is the first to end at or after its rightmost leaf.
+fn packed(backend: &dyn Backend, core: CoreId, index: NodeIndex) -> Result<Found> {
+    let block = flat_tree::last_block(index);
+    let Some((last, payload)) = chunk_at(backend, core, block)? else {
+        return Ok(Found::Nothing);
+    };
+    let first = record::chunk_first(last, &payload).map_err(|what| damaged(last, what))?;
+    Ok(if first <= block { Found::Packed(last, payload) } else { Found::Nothing })
+}
+
+fn single(backend: &dyn Backend, core: CoreId, index: NodeIndex) -> Result<Found> {
     let at = key::node(core, index);
     let Some(value) = backend.get(Space::Tree, &at)? else {
         return Ok(Found::Nothing);

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::append::Writer;
 use super::intake::put_node;
 use super::tree::{chunk_at, damaged, is_implied, roots_at};
-use super::{Core, Head, State, name, verify};
+use super::{Core, Head, State, name};
 use crate::crypto::merkle::Roots;
 use crate::error::{Error, Result};
 use crate::flat_tree;
@@ -39,6 +39,16 @@ impl Core {
     /// [`Error::NotWritable`]; [`Error::Invalid`] beyond the length, or inside of a prologue; [`Error::Frozen`]; [`Error::Storage`]:
     /// whether it was truncated is found out by whoever writes next.
     pub fn truncate(&self, to: Length, durability: Durability) -> Result<Head> {
+        self.truncate_as(to, None, durability)
+    }
+
+    /// [`truncate`](Core::truncate) to a fork of the caller's choice, which has to be newer: for who writes one core from several places,
+    /// one after another.
+    ///
+    /// # Errors
+    ///
+    /// As [`truncate`](Core::truncate).
+    pub fn truncate_as(&self, to: Length, fork: Option<Fork>, durability: Durability) -> Result<Head> {
         let mut turn = self.turn()?;
         let (Some(pair), Some(verifier)) = (&self.pair, self.verifier()) else {
             return Err(Error::NotWritable);
@@ -47,12 +57,15 @@ impl Core {
         if to > before.length {
             return Err(Error::Invalid(format!("cannot truncate {} blocks to {to}", before.length)));
         }
-        if verify::prologue(&verifier).is_some_and(|fixed| to.0 < fixed.length) {
+        if verifier.prologue().is_some_and(|fixed| to.0 < fixed.length) {
             return Err(Error::invalid("cannot truncate a log inside of its prologue"));
         }
         let roots = roots_at(to, |index| self.known_node(index))?;
         let roots = roots.ok_or_else(|| Error::Invalid(format!("the roots at length {to} are not here")))?;
-        let fork = Fork(before.fork.0 + 1);
+        let fork = fork.unwrap_or(Fork(before.fork.0 + 1));
+        if fork <= before.fork {
+            return Err(Error::Invalid(format!("fork {fork} is not newer than {}", before.fork)));
+        }
         let mut head = Head::of(&roots, fork, Default::default());
         head.signature = verifier.sign(pair, &head.root_hash, head.length, fork)?.into();
         self.rewrite(&mut turn.writer, WriteBatch::new(), to, (head.clone(), roots), durability)?;
@@ -78,7 +91,10 @@ impl Core {
         writer.is_stale = true;
         let written = self.backend.write(batch, durability);
         self.nodes.forget();
-        written?;
+        if let Err(error) = written {
+            self.look_again(writer);
+            return Err(error);
+        }
         *writer = Writer { roots: roots.clone(), has_tail: false, is_stale: false };
         self.note_rewrite(from);
         // One of ours has to be durable before anyone sees it; a peer's cannot be signed otherwise.
@@ -106,17 +122,14 @@ impl Core {
         Ok(())
     }
 
-    /// Drops blocks that are held, to have the room. The log stays as it is; whoever wants them again asks peers.
+    /// Drops blocks that are held, to have the room. The log stays as it is; whoever wants them again asks peers, if any has them.
     ///
     /// A large range is several batches: after an error some of it may be gone, from the front.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] on a core that is written here; [`Error::Storage`].
+    /// [`Error::Storage`].
     pub fn clear(&self, range: Range<BlockIndex>) -> Result<()> {
-        if self.pair.is_some() {
-            return Err(Error::invalid("blocks of a core that is written here are not dropped"));
-        }
         let mut turn = self.writer.turn();
         self.refresh(&mut turn.writer)?;
         let end = range.end.min(BlockIndex(self.len().0));
@@ -157,13 +170,16 @@ impl Core {
         held.unset_range(first..end);
         let mut batch = WriteBatch::new();
         batch.delete_range(Space::Block, &key::block(self.id, first), &key::block(self.id, end));
-        // Single nodes that only the dropped blocks needed.
-        let singles = crate::storage::Range::new(key::nodes_from(self.id, first), key::nodes_from(self.id, end));
+        // Of the nodes between the held blocks around the hole none is needed but those that are implied: were one left, it could
+        // be without its parent.
+        let before = held.last_set(first).map_or(BlockIndex(0), BlockIndex::next);
+        let after = held.first_set(end).unwrap_or(BlockIndex(state.head.length.0));
+        let is_needed = |index| state.roots.node(index).is_some() || is_implied(&held, index);
+        let singles = crate::storage::Range::new(key::nodes_from(self.id, before), key::nodes_from(self.id, after));
         for entry in self.backend.scan(Space::Tree, singles, false) {
             let (at, _) = entry?;
             let index = key::node_index(&at).ok_or_else(|| damaged(first, "a key is cut off"))?;
-            let is_inside = flat_tree::first_block(index) >= first;
-            if is_inside && state.roots.node(index).is_none() && !is_implied(&held, index) {
+            if !is_needed(index) {
                 batch.delete(Space::Tree, &at);
             }
         }
@@ -191,7 +207,7 @@ impl Core {
                     packed = Some(block);
                 } else {
                     flush(&mut batch, &mut chunk, &mut packed);
-                    if state.roots.node(node.index).is_some() || is_implied(&held, node.index) {
+                    if is_needed(node.index) {
                         put_node(&mut batch, self.id, &node);
                     }
                 }
@@ -202,9 +218,12 @@ impl Core {
         writer.is_stale = true;
         let written = self.backend.write(batch, Durability::NoSync);
         self.nodes.forget();
-        written?;
+        if let Err(error) = written {
+            self.look_again(writer);
+            return Err(error);
+        }
         writer.is_stale = false;
-        self.publish(State { held, ..state }, true);
+        self.published.write().held = held;
         Ok(end)
     }
 

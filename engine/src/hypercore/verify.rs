@@ -180,11 +180,6 @@ pub(super) fn verifier(key: CoreKey, sent: Option<&Manifest>) -> Result<Verifier
     }
 }
 
-/// The prologue whose length is known: version 0 does not tell it.
-pub(super) fn prologue(verifier: &Verifier) -> Option<Prologue> {
-    verifier.manifest().prologue.filter(|prologue| prologue.length > 0)
-}
-
 /// What a proof shows that needs no tree to compare with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alone {
@@ -220,7 +215,7 @@ pub(super) fn alone(proof: &Proof, verifier: &Verifier) -> Result<(Roots, Vec<Tr
     let mut learned = Vec::new();
     let root = subtree(proof, &mut learned)?;
     let mut roots = Roots::new();
-    if !extend(&mut roots, upgrade, root, prologue(verifier), &mut learned)? {
+    if !extend(&mut roots, upgrade, root, verifier.prologue(), &mut learned)? {
         return refuse("its block is not a part of the upgrade");
     }
     verifier.verify(&roots, proof.fork, &upgrade.signature)?;

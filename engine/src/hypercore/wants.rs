@@ -11,6 +11,7 @@
 //! What must stay true: a block stays wanted exactly as long as a claim on it lives, or it is a hint, and it has not arrived; hints (what a peer says
 //! would be useful next) are bounded, and die with the last claim; nothing here reads or writes a block.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::ops::Range;
@@ -142,7 +143,8 @@ impl Wants {
     /// what is here.
     pub fn hint(&self, blocks: impl IntoIterator<Item = BlockIndex>) {
         let wakers = {
-            let mut state = self.state.lock();
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
             if state.claims == 0 {
                 return;
             }
@@ -150,8 +152,8 @@ impl Wants {
                 if state.hints >= HINTS_MAX {
                     break;
                 }
-                if !state.blocks.contains_key(&block) {
-                    state.blocks.insert(block, Wanted { is_hint: true, ..Wanted::default() });
+                if let Entry::Vacant(vacant) = state.blocks.entry(block) {
+                    vacant.insert(Wanted { is_hint: true, ..Wanted::default() });
                     state.hints += 1;
                     state.change.wanted.push(block);
                 }

@@ -37,9 +37,9 @@ const BEE_COMMITS: u32 = 16_001;
 const BEE_TAGS: u32 = 16_002;
 const BEE_HISTORY: u32 = 16_003;
 const BEE_DIFF: u32 = 16_004;
-const BEE_CORES: u32 = 16_011;
-const BEE_PEERS: u32 = 16_012;
-const BEE_PROGRESS: u32 = 16_013;
+const BEE_CORES: u32 = 16_005;
+const BEE_PEERS: u32 = 16_006;
+const BEE_PROGRESS: u32 = 16_007;
 
 /// Rows as they are found.
 type Rows<'a> = Box<dyn Iterator<Item = Result<Row>> + Send + 'a>;

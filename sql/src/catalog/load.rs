@@ -158,8 +158,9 @@ fn built_in() -> &'static Catalog {
     })
 }
 
-/// Where the fork stands in a stamp, above any length a log can have.
+/// Where the fork stands in a stamp, above any length a log can have, and how much of it has room there.
 const FORK_SHIFT: u32 = 48;
+const FORKS: u64 = 0x3fff;
 
 /// A few catalogs of one database, newest used last.
 #[derive(Default)]
@@ -174,7 +175,7 @@ impl Cache {
     /// anything is read, for on a follower that may wait for peers.
     pub fn get(&self, snapshot: &Snapshot, fork: u64) -> Result<Arc<Catalog>> {
         let of_version = stamp(snapshot)?;
-        let stamp = of_version | fork << FORK_SHIFT;
+        let stamp = of_version | (fork & FORKS) << FORK_SHIFT;
         if let Some(found) = self.find(stamp) {
             return Ok(found);
         }

@@ -38,11 +38,11 @@ fn snapshot(foreign: &ForeignScan, at: Option<&AsOf>, env: &Env<'_>) -> Result<S
         (Source::Key(key, peers), at) => {
             let open = || {
                 let bee = session.services.foreign_bee(*key, peers)?;
-                let newest = bee.newest(&session.cancel)?;
+                let newest = bee.newest()?;
                 Ok((bee, newest))
             };
             let (bee, newest) = env.cx.shared.foreign(*key, open)?;
-            at.map_or(Ok(newest), |at| bee.at(at.version, &session.cancel))
+            at.map_or(Ok(newest), |at| bee.at(at.version))
         }
     }
 }

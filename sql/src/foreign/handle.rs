@@ -5,25 +5,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pgbee_engine::txn::{Database, Snapshot};
-use pgbee_engine::{Error, Length, Version};
+use pgbee_engine::{Error, Version};
 
 use crate::catalog::{Catalog, load};
 use crate::error::{Result, SqlError, state};
 use crate::follow::Network;
-use crate::functions::context::CancelFlag;
 use crate::wait::Waiting;
 
 /// Heads remembered.
 const HEADS_MAX: usize = 10_000;
-/// How long a waiting statement goes without looking for a cancel.
-const POLL: Duration = Duration::from_millis(20);
-
-/// A peer that says it has something but proves nothing is believed for so many times `bee.fetch_wait`.
-const CLAIMS_BELIEVED: u32 = 10;
 
 /// What closing a bee does.
 pub type OnClose = Box<dyn FnOnce() + Send + Sync>;
@@ -91,44 +84,32 @@ impl ForeignBee {
     ///
     /// # Errors
     /// 58030 when nobody does; a cancel.
-    pub fn newest(&self, cancel: &CancelFlag) -> Result<Snapshot> {
-        self.wait_for_head(cancel)?;
+    pub fn newest(&self) -> Result<Snapshot> {
+        self.wait_for_head()?;
         let snapshot = self.database.snapshot();
         self.open.note(snapshot.version());
         Ok(snapshot)
     }
 
-    fn wait_for_head(&self, cancel: &CancelFlag) -> Result<()> {
+    fn wait_for_head(&self) -> Result<()> {
         let core = self.database.core();
-        let start = Instant::now();
-        let mut nobody_since: Option<Instant> = None;
-        while core.len().0 == 0 && !core.is_writable() {
-            cancel.check()?;
-            let remote = self.network.as_ref().and_then(|n| n.remote(core.key())).unwrap_or_default();
-            let limit = if self.network.is_some() { self.waiting.fetch_wait() } else { Duration::ZERO };
-            if remote.peers > 0 && remote.length > 0 && start.elapsed() < limit * CLAIMS_BELIEVED {
-                nobody_since = None;
-            } else if nobody_since.get_or_insert_with(Instant::now).elapsed() >= limit {
-                let who = match remote.peers {
-                    0 => "no peer is connected".to_owned(),
-                    1 => "its 1 peer has shown none".to_owned(),
-                    n => format!("its {n} peers have shown none"),
-                };
-                let message = format!("no version of bee {} is here and {who}", core.key());
-                return Err(SqlError::new(state::IO_ERROR, message)
-                    .hint("The option peer of the foreign table or its server names peers that have it."));
-            }
-            core.watch().wait_for(Length(1), POLL);
+        if !core.is_empty() || core.is_writable() {
+            return Ok(());
         }
-        Ok(())
+        let remote = || self.network.as_ref().and_then(|n| n.remote(core.key())).unwrap_or_default();
+        let waited = self.waiting.wait_for_first_head(core, &format!("bee {}", core.key()), &remote);
+        waited.map_err(|e| match e.state() {
+            state::IO_ERROR => e.hint("The option peer of the foreign table or its server names peers that have it."),
+            _ => e,
+        })
     }
 
     /// A version: the end of a commit where there are commit records, else a length that was a head.
     ///
     /// # Errors
     /// 22023 for what is not known to be a version.
-    pub fn at(&self, version: u64, cancel: &CancelFlag) -> Result<Snapshot> {
-        let newest = self.newest(cancel)?;
+    pub fn at(&self, version: u64) -> Result<Snapshot> {
+        let newest = self.newest()?;
         match self.database.snapshot_at(Version(version)) {
             Err(Error::NotAVersion { .. }) => {
                 let heads = self.open.heads.lock();

@@ -294,7 +294,11 @@ impl Session {
             }
             return Ok(outcome);
         }
-        let mut ran = self.run_prepared(&prepared, params, true)?;
+        let mut ran = if self.awaits_first_head() {
+            self.with_first_head(|session| session.run_prepared(&prepared, params.clone(), true))?
+        } else {
+            self.run_prepared(&prepared, params, true)?
+        };
         if let Ran::Rows(rows) = &mut ran {
             rows.go_on(limit);
             rows.binary = binary;

@@ -1,13 +1,12 @@
-//! What only a follower's session does: waiting for a first head, refusing what only a writer may, fetching ahead of need.
-
-use std::time::Instant;
+//! What only a session that reads what others write does: waiting for a first head, refusing what only a writer may, fetching ahead of need.
 
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::{BlockIndex, Version};
 
-use super::Session;
 use super::instance::Progress;
-use super::shared::{POLL, Shared, unix_micros};
+use super::query::Ran;
+use super::shared::{Shared, unix_micros};
+use super::{Outcome, Session};
 use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
@@ -16,18 +15,22 @@ use crate::parse::ast::DefValue;
 use crate::wait::{FetchSource, What};
 use pgbee_engine::hypercore::BlockSource;
 
-/// A peer that says it has more but proves nothing is believed for so many times `bee.fetch_wait`.
-const CLAIMS_BELIEVED: u32 = 10;
 /// Entries read at once by a download.
 const ENTRIES: usize = 64;
 
 impl Session {
+    /// Whether it is a follower that has heard of no version yet.
+    pub(super) fn awaits_first_head(&self) -> bool {
+        self.shared.is_follower() && self.shared.database.head() == Version(0)
+    }
+
     /// Runs what needs definitions. On a follower that has heard of no version yet, what fails for want of them waits for the first one and is run again; `SELECT 1` does not.
-    pub(super) fn with_first_head<T>(&mut self, mut run: impl FnMut(&mut Session) -> Result<T>) -> Result<T> {
-        if !self.shared.is_follower() || self.shared.database.head() > Version(0) {
+    pub(super) fn with_first_head<T: Settle>(&mut self, mut run: impl FnMut(&mut Session) -> Result<T>) -> Result<T> {
+        if !self.awaits_first_head() {
             return run(self);
         }
-        match run(self) {
+        let first = run(self).and_then(|mut given| given.settle().map(|()| given));
+        match first {
             Err(error) if is_unknown(&error) => {
                 self.shared.wait_for_first_head()?;
                 self.forget_empty_snapshot();
@@ -47,6 +50,26 @@ impl Session {
     }
 }
 
+/// What can be brought to the point where nothing in it can fail any more.
+pub(super) trait Settle {
+    /// Does so.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Settle for Ran {
+    fn settle(&mut self) -> Result<()> {
+        match self {
+            Ran::Rows(rows) => rows.settle(),
+            Ran::Tag(_) => Ok(()),
+        }
+    }
+}
+
+impl Settle for Outcome {}
+impl<A, B> Settle for (A, B) {}
+
 /// Whether a statement failed because something it names is not known.
 fn is_unknown(error: &SqlError) -> bool {
     matches!(
@@ -62,32 +85,9 @@ fn is_unknown(error: &SqlError) -> bool {
 impl Shared {
     /// Waits for the first verified head.
     fn wait_for_first_head(&self) -> Result<()> {
-        let (limit, start) = (self.waiting.fetch_wait(), Instant::now());
-        let key = self.database.key();
-        let mut nobody_since: Option<Instant> = None;
-        loop {
-            self.cancel.check()?;
-            if self.database.wait_for(Version(1), POLL) {
-                return Ok(());
-            }
-            let remote = self.instance.network().and_then(|n| n.remote(key)).unwrap_or_default();
-            let hopeful = remote.peers > 0 && remote.length > 0 && start.elapsed() < limit * CLAIMS_BELIEVED;
-            if hopeful {
-                nobody_since = None;
-            } else if nobody_since.get_or_insert_with(Instant::now).elapsed() >= limit {
-                let name = &self.db.name;
-                let who = match remote.peers {
-                    0 => "no peer is connected".to_owned(),
-                    1 => "its 1 peer has shown none".to_owned(),
-                    n => format!("its {n} peers have shown none"),
-                };
-                return Err(SqlError::new(
-                    state::IO_ERROR,
-                    format!("no version of database \"{name}\" is here and {who}"),
-                )
-                .hint("bee_peers and bee_cores tell who is connected and what they have."));
-            }
-        }
+        let core = self.database.core();
+        let remote = || self.instance.remote(core.key());
+        self.waiting.wait_for_first_head(core, &self.db.title(), &remote)
     }
 
     /// bee_download(): fetches a table with its indexes, an index, or everything; how many blocks came.
@@ -130,7 +130,7 @@ impl Shared {
         let core = self.database.core().clone();
         let length = core.len();
         self.waiting.reading(What::Named("all of it".into()), length.0);
-        let source = FetchSource::new(core.clone(), self.db.name.as_str(), self.waiting.clone());
+        let source = FetchSource::new(core.clone(), self.db.title(), self.waiting.clone());
         let _all = core.wants().want_range(BlockIndex(0)..BlockIndex(length.0));
         loop {
             let missing = BlockIndex(core.contiguous_len().0);

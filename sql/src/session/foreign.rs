@@ -44,8 +44,8 @@ impl SessionBees {
         let reader = if core.is_writable() {
             open.database().clone()
         } else {
-            let name = core.key().to_z32();
-            let source = FetchSource::new(core.clone(), name, shared.waiting.clone());
+            let title = format!("bee {}", core.key());
+            let source = FetchSource::new(core.clone(), title, shared.waiting.clone());
             Database::reader(core, source, shared.instance.cache().clone())
         };
         let bee = Arc::new(ForeignBee::new(open, reader, shared.waiting.clone(), shared.instance.network()));
@@ -95,7 +95,8 @@ impl Instance {
         Ok(bee)
     }
 
-    fn is_open_bee(&self, key: CoreKey) -> bool {
+    /// Whether a session reads a bee.
+    pub(super) fn is_open_bee(&self, key: CoreKey) -> bool {
         self.foreign.open.lock().get(&key).is_some_and(|bee| bee.strong_count() > 0)
     }
 }

@@ -36,7 +36,7 @@ use crate::catalog::schema::Schema;
 use crate::catalog::{Catalog, FIRST_USER_OID, PUBLIC, load};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
-use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus};
+use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus, Remote};
 use crate::functions::context::CancelFlag;
 use crate::memory::Account;
 use crate::wait::{FetchSource, Fetched, Waiting};
@@ -145,6 +145,10 @@ impl Db {
             newest: Mutex::default(),
             sessions: AtomicUsize::new(0),
         }
+    }
+    /// What messages call it.
+    pub fn title(&self) -> String {
+        format!("database \"{}\"", self.name)
     }
     /// Definitions of a version. On a follower it may wait for peers, and holds no lock meanwhile.
     pub fn catalog(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
@@ -489,8 +493,8 @@ impl Instance {
         let db = open.remove(name);
         drop((open, private));
         drop(db); // a mirror's claim ends, which wakes the replicator
-        if let Some(key) = source.and_then(|s| s.key.parse().ok())
-            && let Some(network) = self.network()
+        if let (Some(key), Some(network)) = (source.and_then(|s| s.key.parse().ok()), self.network())
+            && !self.is_open_bee(key)
         {
             network.unfollow(key);
         }
@@ -651,10 +655,14 @@ impl Instance {
         })?;
         Ok(Database::open(self.store.get_by_key(key)?, self.cache.clone(), Options::default())?)
     }
+    /// What peers say of a core.
+    pub(super) fn remote(&self, key: CoreKey) -> Remote {
+        self.network().and_then(|network| network.remote(key)).unwrap_or_default()
+    }
     /// A followed database as one session reads it.
     pub(super) fn reader(&self, db: &Db, waiting: &Arc<Waiting>) -> Arc<Database> {
         let core = db.database.core().clone();
-        let source = FetchSource::new(core.clone(), db.name.as_str(), waiting.clone());
+        let source = FetchSource::new(core.clone(), db.title(), waiting.clone());
         Database::reader(core, source, self.cache.clone())
     }
     fn open_core(&self, name: &str) -> Result<Arc<Database>> {

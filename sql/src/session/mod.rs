@@ -322,12 +322,18 @@ impl Session {
 
     fn run_query(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
         let params = crate::bind::ParamTypes::none();
-        let (planned, cx) = self.with_first_head(|session| {
-            let cx = session.statement()?;
-            Ok((session.plan(statement, &params, &cx)?, cx))
-        })?;
         let mut plan_again =
             |session: &mut Session, cx: &StatementCx| session.plan(statement, &params, cx).map(Arc::new);
+        if self.awaits_first_head() {
+            let ran = self.with_first_head(|session| {
+                let cx = session.statement()?;
+                let planned = session.plan(statement, &params, &cx)?;
+                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
+            })?;
+            return Ok(self.give(ran, None));
+        }
+        let cx = self.statement()?;
+        let planned = self.plan(statement, &params, &cx)?;
         let ran = if planned.writes && own && self.block.status == Status::Implicit {
             let mut first = Some((planned, cx));
             self.retrying(|session| {

@@ -301,7 +301,9 @@ impl Session {
         let view = self.view(statement)?;
         let writer = writer.map(|w| w as Arc<dyn crate::exec::DmlRunner>);
         let cx = ExecCx::new(statement.cx.clone(), self.shared.database.clone(), view, params, writer);
-        Ok(if self.shared.is_follower() { ExecCx { waiting: Some(self.shared.waiting.clone()), ..cx } } else { cx })
+        // Who has servers may read foreign tables, which are waited for, too.
+        let may_wait = self.shared.is_follower() || !statement.cx.catalog.servers.is_empty();
+        Ok(if may_wait { ExecCx { waiting: Some(self.shared.waiting.clone()), ..cx } } else { cx })
     }
 
     /// Opens the engine's transaction for a statement that writes.

@@ -43,7 +43,7 @@ pub(super) fn run(import: &ImportSchema, cx: &mut DdlCx<'_>) -> Result<&'static 
         return Err(SqlError::unsupported("IMPORT FOREIGN SCHEMA of the database itself"));
     };
     let bee = cx.session.services.foreign_bee(key, &peers)?;
-    let snapshot = bee.newest(&cx.session.cancel)?;
+    let snapshot = bee.newest()?;
     let remote = bee.catalog(&snapshot)?;
     let is_foreign = remote.stamp == 0 || remote.servers.contains_key(&OWN_SERVER);
     let tables = if is_foreign {

@@ -1,1 +1,0 @@
-//! Channels over one encrypted stream: open, pair, close, batch.
