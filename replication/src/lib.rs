@@ -15,9 +15,14 @@
 //! What will stay true: protocol logic does no I/O (`handle_*` in, `poll_*` out, time as an argument); only drivers and transports touch sockets; this crate sees cores,
 //! proofs and wants, and does not know what a bee is.
 
+pub mod connection;
 pub mod driver;
+pub mod error;
+pub mod node;
 pub mod protocol;
 pub mod protomux;
 pub mod replicator;
 pub mod secret_stream;
 pub mod transport;
+
+pub use driver::{Network, NetworkOptions, PeerInfo, RemoteInfo};

@@ -4,13 +4,14 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use pgbee_sql::session::Instance;
 
-use crate::config::{Config, Problem};
+use crate::config::{Config, OF_FOLLOW, Problem};
 use crate::{keys, logging, node, password};
 
 const HELP: &str = "\
 pgbee: a PostgreSQL server whose tables are Hyperbees, signed logs that anyone can copy and verify
 
 usage: pgbee serve    [options]              run the server
+       pgbee follow   KEY [options]          run the server with a read-only copy of somebody else's database
        pgbee key      [DATABASE] [options]   print the key that replicas follow
        pgbee verify   [DATABASE] [options]   re-hash a database's log against its signed root, and walk its tree
        pgbee password [ROLE] [options]       set a role's password, read from standard input; an empty one removes it
@@ -19,6 +20,10 @@ usage: pgbee serve    [options]              run the server
 options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.toml, in that order:
   --data DIR                 data directory, made when missing    (default: pgbee-data)
   --listen HOST:PORT         where clients connect                (default: 127.0.0.1:5432)
+  --peer-listen HOST:PORT    where peers connect who follow our databases, or what we follow; off for nowhere (default: off)
+  --name NAME                follow: what the database is called here (default: the first 8 characters of its key)
+  --peer HOST:PORT           follow: a peer to fetch from; may be repeated, and replaces the peers of an earlier time
+  --mirror                   follow: fetch everything, now and from now on, instead of what is asked for
   --max-connections N        more are refused with 53300          (default: 100)
   --cache-mb N               memory for decoded tree nodes        (default: 256)
   --block-cache-mb N         memory for stored blocks             (default: 128)
@@ -30,6 +35,8 @@ options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.to
   --log FILTER               what is logged: error, warn, info, debug, or per module (default: info)
 
 Connections from this machine are trusted until the role has a password; serving any other address needs one.
+KEY is what pgbee key prints. What was followed once is followed again at every start, also by pgbee serve; without a peer it answers what is here.
+Peers are told nothing but blocks of the databases whose key they know; what they send is verified against it.
 Ctrl-C or SIGTERM finishes open commits and stops; a second one stops at once.
 ";
 
@@ -71,10 +78,14 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
             print(&format!("pgbee {}\n", env!("CARGO_PKG_VERSION")));
             return Ok(());
         }
-        "serve" | "key" | "verify" | "password" => {}
+        "serve" | "follow" | "key" | "verify" | "password" => {}
         other => return Err(Failure { message: format!("there is no command {other}; see pgbee help"), code: 2 }),
     }
     let (config, words) = Config::read(rest)?;
+    let (given, _) = crate::config::split_flags(rest)?;
+    if let Some((flag, _)) = given.iter().find(|(flag, _)| command != "follow" && OF_FOLLOW.contains(&flag.as_str())) {
+        return Err(Failure { message: format!("--{flag} is for pgbee follow; see pgbee help"), code: 2 });
+    }
     if words.len() > usize::from(command != "serve") {
         return Err(Failure {
             message: format!("{} is one word too many; see pgbee help", words[words.len() - 1]),
@@ -82,10 +93,17 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
         });
     }
     let name = words.first().map_or("postgres", String::as_str);
+    let key = match (command, words.first()) {
+        ("follow", Some(key)) => Some(keys::parse(key)?),
+        ("follow", None) => {
+            return Err(Failure { message: "pgbee follow wants a KEY; see pgbee help".to_owned(), code: 2 });
+        }
+        _ => None,
+    };
     logging::start(&config).map_err(failed)?;
     match command {
-        "serve" => node::serve(config),
-        "key" => key(&config, name),
+        "serve" | "follow" => node::serve(config, key),
+        "key" => print_key(&config, name),
         "verify" => verify(&config, name),
         _ => set_password(&config, name),
     }
@@ -109,7 +127,7 @@ fn open(config: &Config) -> Result<std::sync::Arc<Instance>, Failure> {
     Instance::open(&config.data, config.instance_options()).map_err(|e| failed(node::describe(&e)))
 }
 
-fn key(config: &Config, database: &str) -> Result<(), Failure> {
+fn print_key(config: &Config, database: &str) -> Result<(), Failure> {
     let instance = open_existing(config)?;
     let key = instance.key(database).map_err(|e| failed(node::describe(&e)))?;
     print(&format!("{}\n{}\n", keys::z_base_32(&key), keys::hex(&key)));

@@ -12,6 +12,14 @@ pub struct Config {
     pub data: PathBuf,
     /// Address of the wire protocol.
     pub listen: SocketAddr,
+    /// Address peers connect to; none by default.
+    pub peer_listen: Option<SocketAddr>,
+    /// follow: the database's name here.
+    pub name: Option<String>,
+    /// follow: `host:port` of peers.
+    pub peers: Vec<String>,
+    /// follow: fetch everything.
+    pub mirror: bool,
     /// Connections served at once.
     pub max_connections: usize,
     /// Memory for decoded nodes, in MiB.
@@ -37,6 +45,10 @@ impl Default for Config {
         Config {
             data: PathBuf::from("pgbee-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 5432)),
+            peer_listen: None,
+            name: None,
+            peers: Vec::new(),
+            mirror: false,
             max_connections: 100,
             cache_mb: 256,
             block_cache_mb: 128,
@@ -50,13 +62,20 @@ impl Default for Config {
     }
 }
 
+/// Flags that only `follow` knows.
+pub const OF_FOLLOW: [&str; 3] = ["name", "peer", "mirror"];
+
 /// What is wrong with a setting, in one line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem(pub String);
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 15] = [
     "data",
     "listen",
+    "peer-listen",
+    "name",
+    "peer",
+    "mirror",
     "max-connections",
     "cache-mb",
     "block-cache-mb",
@@ -109,6 +128,11 @@ impl Config {
             let value = match value {
                 toml::Value::String(s) => s,
                 toml::Value::Integer(i) => i.to_string(),
+                toml::Value::Boolean(b) => b.to_string(),
+                toml::Value::Array(items) if name == "peer" => {
+                    let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+                    texts.ok_or_else(|| Problem("peer wants strings".into()))?.join(",")
+                }
                 _ => return Err(Problem(format!("{name} wants a string or a number"))),
             };
             let name = name.replace('_', "-");
@@ -133,6 +157,29 @@ impl Config {
             "listen" => {
                 let wrong = || Problem(format!("--listen wants HOST:PORT, not {value}"));
                 self.listen = value.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(wrong)?;
+            }
+            "peer-listen" => {
+                self.peer_listen = match value {
+                    "off" | "" => None,
+                    _ => {
+                        let wrong = || Problem(format!("--peer-listen wants HOST:PORT or off, not {value}"));
+                        Some(value.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(wrong)?)
+                    }
+                }
+            }
+            "name" => self.name = Some(value.to_owned()).filter(|name| !name.is_empty()),
+            "peer" => {
+                self.peers = value.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect();
+                if let Some(wrong) = self.peers.iter().find(|p| !is_address(p)) {
+                    return Err(Problem(format!("--peer wants HOST:PORT, not {wrong}")));
+                }
+            }
+            "mirror" => {
+                self.mirror = match value {
+                    "on" | "true" | "yes" | "1" => true,
+                    "off" | "false" | "no" | "0" => false,
+                    _ => return Err(Problem(format!("--mirror wants on or off, not {value}"))),
+                }
             }
             "max-connections" => self.max_connections = number()?,
             "cache-mb" => self.cache_mb = number()?,
@@ -173,9 +220,14 @@ impl Config {
     }
 }
 
-/// Flags (`--name value`, `--name=value`) and other words.
-fn split_flags(arguments: &[String]) -> Result<(Vec<(String, String)>, Vec<String>), Problem> {
-    let (mut flags, mut words) = (Vec::new(), Vec::new());
+/// Whether it can be `host:port`. The host is looked up when it is connected to, and again whenever the connection is lost.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+/// Flags (`--name value`, `--name=value`) and other words. `--mirror` needs no value; several `--peer` are one list.
+pub fn split_flags(arguments: &[String]) -> Result<(Vec<(String, String)>, Vec<String>), Problem> {
+    let (mut flags, mut words): (Vec<(String, String)>, Vec<String>) = (Vec::new(), Vec::new());
     let mut rest = arguments.iter();
     while let Some(word) = rest.next() {
         let Some(flag) = word.strip_prefix("--") else {
@@ -184,12 +236,19 @@ fn split_flags(arguments: &[String]) -> Result<(Vec<(String, String)>, Vec<Strin
         };
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, value.to_owned()),
+            None if flag == "mirror" => (flag, "on".to_owned()),
             None => (flag, rest.next().ok_or_else(|| Problem(format!("--{flag} wants a value")))?.clone()),
         };
         if !NAMES.contains(&name) {
             return Err(Problem(format!("there is no option --{name}")));
         }
-        flags.push((name.to_owned(), value));
+        match flags.iter_mut().find(|(known, _)| known == "peer" && name == "peer") {
+            Some((_, peers)) => {
+                peers.push(',');
+                peers.push_str(&value);
+            }
+            None => flags.push((name.to_owned(), value)),
+        }
     }
     Ok((flags, words))
 }
@@ -209,6 +268,23 @@ mod tests {
         assert_eq!((config.listen.port(), config.cache_mb, rest), (7000, 5, vec!["shop".to_owned()]));
         for wrong in ["--listen nowhere", "--cache-mb 0", "--cache-mb", "--colour blue", "--log-format xml"] {
             assert!(Config::read(&words(wrong)).is_err(), "{wrong} was accepted");
+        }
+    }
+
+    #[test]
+    fn several_peers_are_a_list() {
+        let words =
+            words("KEY --peer 10.0.0.1:1 --mirror --peer=host.example:2,[::1]:3 --name shop --data /nowhere/at/all");
+        let (config, rest) = Config::read(&words).expect("good flags");
+        assert_eq!(config.peers, ["10.0.0.1:1", "host.example:2", "[::1]:3"]);
+        assert_eq!((config.mirror, config.name.as_deref(), rest), (true, Some("shop"), vec!["KEY".to_owned()]));
+        let mut config = Config::default();
+        config
+            .set_from_file("peer = [\"a:1\", \"b:2\"]\nmirror = true\npeer_listen = \"127.0.0.1:0\"")
+            .expect("a good file");
+        assert_eq!((config.peers.len(), config.mirror, config.peer_listen.is_some()), (2, true, true));
+        for wrong in ["--peer nowhere", "--peer :1", "--peer a:70000", "--mirror=maybe", "--peer-listen x"] {
+            assert!(Config::read(&super::tests::words(wrong)).is_err(), "{wrong} was accepted");
         }
     }
 

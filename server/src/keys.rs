@@ -1,4 +1,19 @@
-//! Keys as people read them: z-base-32 (52 characters) and hex, as the Hypercore tools print them.
+//! Keys as people read and write them: z-base-32 (52 characters) and hex, as the Hypercore tools print them; `pear://` links are read, too.
+
+use pgbee_sql::follow::{CoreKey, parse_key};
+
+use crate::cli::Failure;
+
+/// Reads a key.
+///
+/// # Errors
+/// It is none; code 2.
+pub fn parse(text: &str) -> Result<CoreKey, Failure> {
+    parse_key(text).map_err(|_| Failure {
+        message: format!("{text} is no key: 52 characters of z-base-32 or 64 hexadecimal digits; see pgbee help"),
+        code: 2,
+    })
+}
 
 /// z-base-32 without padding. Source: `hypercore-id-encoding`, alphabet of Zooko's base-32.
 pub fn z_base_32(key: &[u8; 32]) -> String {
@@ -40,5 +55,12 @@ mod tests {
         let key: [u8; 32] = key.try_into().expect("32 bytes");
         assert_eq!(super::z_base_32(&key), field("coreId"));
         assert_eq!(super::hex(&key), hex);
+        let id = field("coreId");
+        for text in [hex.clone(), hex.to_uppercase(), id.clone(), format!("pear://{id}"), format!("pear://{id}/x/y")] {
+            assert!(super::parse(&text).is_ok_and(|read| read.0 == key), "{text}");
+        }
+        for wrong in ["", "shop", &id[1..], &format!("{id}y"), &format!("l{}", &id[1..]), "pear://"] {
+            assert!(super::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

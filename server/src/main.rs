@@ -3,12 +3,15 @@
 //! ```text
 //! cli      what was asked       config   flags over environment over pgbee.toml
 //! node     start and stop       pg/      PostgreSQL's wire protocol, one task a connection
+//! network  peers for SQL        follow   pgbee follow: the database, and its mirror
 //! ```
 
 mod cli;
 mod config;
+mod follow;
 mod keys;
 mod logging;
+mod network;
 mod node;
 mod password;
 mod pg;

@@ -1,6 +1,6 @@
 //! A running server: what is started, in which order, and how it stops.
 //!
-//! Start: data directory (locked, recovered), then the listener, then the line that says so. Stop, on SIGTERM or Ctrl-C: no new connections, idle ones are told
+//! Start: data directory (locked, recovered), then the peers, then the listener, then the line that says so. Stop, on SIGTERM or Ctrl-C: no peers any more, no new connections, idle ones are told
 //! 57P01, running statements are cancelled once [`DRAIN`] is over, commits under way finish, the store is flushed, exit code 0. A second signal exits at once.
 
 use std::path::Path;
@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgbee_sql::SqlError;
+use pgbee_sql::follow::CoreKey;
 use pgbee_sql::session::Instance;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Failure, failed};
 use crate::config::Config;
-use crate::pg;
+use crate::network::Peers;
+use crate::{follow, keys, pg};
 
 /// How long running statements may go on after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -22,23 +24,23 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Stack of a thread that runs statements: the binder's depth limit is chosen for it.
 const STACK_BYTES: usize = 16 << 20;
 
-/// Runs the server until it is told to stop.
+/// Runs the server until it is told to stop; with a key, as a follower of it.
 ///
 /// # Errors
 /// The data directory cannot be opened, or the address not listened on.
-pub fn serve(config: Config) -> Result<(), Failure> {
+pub fn serve(config: Config, follow: Option<CoreKey>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)
         .max_blocking_threads(config.max_connections + 16)
         .build()
         .map_err(failed)?;
-    let served = runtime.block_on(run(config));
+    let served = runtime.block_on(run(config, follow));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-async fn run(config: Config) -> Result<(), Failure> {
+async fn run(config: Config, follow: Option<CoreKey>) -> Result<(), Failure> {
     refuse_strange_directory(&config.data)?;
     let instance = Instance::open(&config.data, config.instance_options()).map_err(|e| failed(describe(&e)))?;
     if !config.listen.ip().is_loopback() && instance.password_verifier("postgres").is_none() {
@@ -47,6 +49,13 @@ async fn run(config: Config) -> Result<(), Failure> {
             config.listen
         )));
     }
+    let followed = follow.map(|key| follow::begin(&instance, key, &config)).transpose()?;
+    let peers = Peers::start(&instance);
+    if let Some(address) = config.peer_listen {
+        let address = peers.listen(address).map_err(|e| failed(format!("cannot listen on {address}: {e}")))?;
+        tell_keys(&instance, &address.to_string());
+    }
+    instance.set_network(peers.clone()).map_err(|e| failed(describe(&e)))?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| failed(format!("cannot listen on {}: {e}", config.listen)))?;
@@ -54,7 +63,12 @@ async fn run(config: Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     tracing::info!("data directory {}, databases: {}", config.data.display(), instance.databases().join(", "));
-    tracing::info!("listening on {address}: psql -h {} -p {} -U postgres", address.ip(), address.port());
+    let database = followed.as_ref().map_or_else(String::new, |name| format!(" -d {name}"));
+    tracing::info!("listening on {address}: psql -h {} -p {} -U postgres{database}", address.ip(), address.port());
+    let mirroring = match followed.filter(|_| config.mirror) {
+        Some(name) => Some(follow::mirror(instance.clone(), name)?),
+        None => None,
+    };
 
     let clients = Arc::new(pg::Clients::new(config.max_connections, config.max_message_mb << 20));
     let accepting = tokio::spawn(pg::accept(listener, instance.clone(), clients.clone()));
@@ -63,11 +77,17 @@ async fn run(config: Config) -> Result<(), Failure> {
         _ = interrupt.recv() => tracing::info!("interrupt: stopping"),
     }
     accepting.abort();
+    if let Some(mirroring) = mirroring {
+        mirroring.abort();
+    }
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::warn!("second signal: stopping at once");
         std::process::exit(1);
     });
+    // Nobody is told of what the last commits are before they are safe here.
+    instance.clear_network();
+    peers.stop().await;
     clients.stop(DRAIN).await;
     tokio::task::spawn_blocking(move || instance.shutdown())
         .await
@@ -75,6 +95,19 @@ async fn run(config: Config) -> Result<(), Failure> {
         .map_err(|e| failed(describe(&e)))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says what others need to follow our databases.
+fn tell_keys(instance: &Instance, address: &str) {
+    tracing::info!("listening for peers on {address}");
+    for name in instance.databases() {
+        match instance.key(&name) {
+            Ok(key) => {
+                tracing::info!("database {name}: pgbee follow {} --peer {address}", keys::z_base_32(&key));
+            }
+            Err(error) => tracing::warn!("database {name}: {}", describe(&error)),
+        }
+    }
 }
 
 /// A directory that holds something, but no store of ours, is somebody else's: nothing is put into it.

@@ -11,7 +11,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::error::Result;
+use pgbee_engine::txn::Database;
+use pgbee_engine::{DiscoveryKey, Version};
+
+use crate::error::{Result, SqlError, state};
 pub use pgbee_engine::CoreKey;
 pub use pgbee_engine::corestore::Store;
 pub use pgbee_engine::hypercore::Core;
@@ -68,4 +71,95 @@ pub struct Remote {
     pub peers: usize,
     /// Messages of peers that failed verification since the start.
     pub verification_failures: u64,
+}
+
+/// A peer and the database it is a peer of, if that is one of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Name of the database.
+    pub database: Option<String>,
+    /// We follow it; otherwise the peer may be following us.
+    pub is_followed: bool,
+    /// The peer.
+    pub peer: Peer,
+}
+
+/// What is known of a database's core: a row of bee_cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreStatus {
+    /// Name of the database.
+    pub database: String,
+    /// It is written elsewhere.
+    pub is_followed: bool,
+    /// The core's key.
+    pub key: CoreKey,
+    /// What peers find it by.
+    pub discovery_key: DiscoveryKey,
+    /// Its verified length.
+    pub length: u64,
+    /// The newest version; None before the first commit.
+    pub version: Option<u64>,
+    /// Blocks that are here.
+    pub held_blocks: u64,
+    /// Bytes in them; None where only some are here.
+    pub held_bytes: Option<u64>,
+    /// What peers say; None while none is connected.
+    pub remote: Option<Remote>,
+    /// Time of the newest commit in microseconds since 1970, if it is here.
+    pub last_append_at: Option<i64>,
+    /// Two histories were signed: from which length on they differ.
+    pub conflict: Option<String>,
+}
+
+impl CoreStatus {
+    /// Of an open database; reads what is here only.
+    pub(crate) fn of(name: &str, database: &Database, is_followed: bool, remote: Option<Remote>) -> CoreStatus {
+        let core = database.core();
+        let (head, held_blocks) = (core.head(), core.held_blocks());
+        let length = head.length.0;
+        let conflict = core.conflict().map(|c| format!("two signatures for length {} of fork {}", c.length, c.fork));
+        CoreStatus {
+            database: name.to_owned(),
+            is_followed,
+            key: core.key(),
+            discovery_key: core.discovery_key(),
+            length,
+            version: (length > 1).then_some(length),
+            held_blocks,
+            held_bytes: (held_blocks == length).then_some(head.byte_length),
+            remote: remote.filter(|r| r.peers > 0 || r.verification_failures > 0),
+            last_append_at: database.commit_record(Version(length)).ok().map(|r| r.time_micros),
+            conflict,
+        }
+    }
+}
+
+/// Something that fetches much: a row of bee_progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgressStatus {
+    /// Process id of the session that does it.
+    pub pid: i32,
+    /// Its database.
+    pub database: String,
+    /// What is fetched.
+    pub what: String,
+    /// Blocks fetched so far.
+    pub blocks_done: u64,
+    /// How many there are to fetch, if that is known.
+    pub blocks_total: Option<u64>,
+    /// Bytes in what was fetched.
+    pub bytes: u64,
+    /// When it began, in microseconds since 1970.
+    pub started_at: i64,
+}
+
+/// Reads a key as people write it: z-base-32, hex, or a pear:// link.
+///
+/// # Errors
+/// 22023.
+pub fn parse_key(text: &str) -> Result<CoreKey> {
+    text.parse().map_err(|_| {
+        SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid key: \"{text}\""))
+            .hint("A key has 52 characters of z-base-32 or 64 hexadecimal digits, with or without pear:// in front.")
+    })
 }

@@ -11,6 +11,10 @@
 //! Every step first reads what it needs and then moves, so an error (a missing block) leaves the cursor
 //! where it was, and the same call can be made again. Keys are checked to come in order: whatever a
 //! hostile peer signed, a walk ends.
+//!
+//! On a replica a cursor that misses a block looks ahead (see `prefetch`) before it waits, and once it has missed one it asks for what comes next while it
+//! still has half of what it asked for before: a long scan waits for the network's width, not for its length. Peers that run a bee themselves are asked which
+//! blocks the range has (see `extension`), again after every [`ASK_AGAIN_BLOCKS`].
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -18,11 +22,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cache::Access;
-use super::node::{DEPTH_MAX, Nearness, Node};
+use super::node::{Child, DEPTH_MAX, Nearness, Node};
+use super::prefetch::{self, Place, Window};
 use super::readahead::Readahead;
 use super::tree::too_deep;
-use super::{Direction, Entry, KeyRange, Snapshot, corrupt};
-use crate::Result;
+use super::{Direction, Entry, KeyRange, Snapshot, corrupt, extension};
+use crate::hypercore::Patience;
+use crate::{Error, Result};
+
+/// Peers are asked again for a range after so many blocks of it. Source: `MAX_PASSIVE_BATCH` in holepunchto/hyperbee `lib/extension.js`.
+const ASK_AGAIN_BLOCKS: u32 = 2048;
 
 /// Reads the entries of a range, in order.
 #[derive(Debug)]
@@ -36,6 +45,11 @@ pub struct Cursor {
     ahead: Readahead,
     /// The last key given out, to check that the next one lies beyond.
     last: Option<Bytes>,
+    /// How many more entries the caller is known to want, if it told.
+    wanted: Option<u64>,
+    window: Window,
+    /// Blocks to be read before peers are asked again.
+    until_ask: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +87,57 @@ impl Cursor {
             state,
             stack: Vec::new(),
             last: None,
+            wanted: None,
+            window: Window::default(),
+            until_ask: 0,
         }
+    }
+
+    /// Goes on from where another cursor stood, perhaps in another process: its stack, from the root down, as blocks, nodes in them, and positions. An empty
+    /// one is the beginning of the range. Blocks are read singly.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cursor::next`]; `Corrupt` also for a stack that cannot be.
+    pub(super) fn resume(
+        snapshot: Snapshot,
+        range: KeyRange,
+        direction: Direction,
+        checkpoint: &[(Child, u64)],
+    ) -> Result<Cursor> {
+        let mut cursor = Cursor::new(snapshot, range, direction);
+        cursor.ahead = Readahead::none();
+        if cursor.state == State::Done || checkpoint.is_empty() {
+            return Ok(cursor);
+        }
+        if checkpoint.len() > DEPTH_MAX {
+            return Err(Error::corrupt("a checkpoint deeper than any tree"));
+        }
+        for &(place, position) in checkpoint {
+            if place.block >= cursor.snapshot.version().0 {
+                return Err(Error::corrupt("a checkpoint beyond its version"));
+            }
+            let node = cursor.snapshot.tree.node(place, &mut cursor.ahead, Access::Scan)?;
+            // Beyond a node's end all positions are the same.
+            let beyond = 2 * node.keys.len() as u64 + 2;
+            let position = position.min(beyond) as i32;
+            // JavaScript also stands before the children that a leaf does not have.
+            let aside = i32::from(node.is_leaf() && position % 2 == 0);
+            let position = match direction {
+                Direction::Forward => position + aside,
+                Direction::Backward => position - aside,
+            };
+            cursor.stack.push(Frame { node, position });
+        }
+        cursor.state = State::Walking;
+        Ok(cursor)
+    }
+
+    /// Tells how many entries the caller will want at most, where that is known: a replica then asks its peers for no more. The cursor goes on behind them all the
+    /// same.
+    pub fn expecting(mut self, entries: u64) -> Cursor {
+        self.wanted = Some(entries);
+        self
     }
 
     /// Gives entries without values: large ones are then not read again for them.
@@ -89,11 +153,80 @@ impl Cursor {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica;
-    /// the cursor keeps its place, so call again once the block is there.
-    /// [`Error::Corrupt`](crate::Error::Corrupt).
+    /// [`Error::MissingBlock`] on a replica whose source does not wait;
+    /// the cursor keeps its place, so call again once the block is there. [`Error::GaveUp`] from one that waited; the place is kept, too.
+    /// [`Error::Corrupt`].
     #[allow(clippy::should_implement_trait)] // An iterator would have to end after an error.
     pub fn next(&mut self) -> Result<Option<Entry>> {
+        let entry = match self.try_next() {
+            Err(error @ Error::MissingBlock(_)) => self.next_patiently(error)?,
+            entry => entry?,
+        };
+        self.until_ask = self.until_ask.saturating_sub(1);
+        // Who reads on beyond what was expected may want anything.
+        self.wanted = self.wanted.map(|wanted| wanted.saturating_sub(1)).filter(|&wanted| wanted > 0);
+        if self.window.read_one() {
+            self.look_ahead();
+        }
+        Ok(entry)
+    }
+
+    #[cold]
+    fn next_patiently(&mut self, mut error: Error) -> Result<Option<Entry>> {
+        let mut patience = Patience::default();
+        loop {
+            if self.until_ask == 0
+                && let Some(request) = extension::range(&self.snapshot, &self.range, self.direction, self.checkpoint())
+            {
+                self.until_ask = ASK_AGAIN_BLOCKS;
+                let limit = self.wanted.unwrap_or(0);
+                self.snapshot.tree.source.ask(extension::NAME, request.limited(limit).encode());
+            }
+            self.look_ahead();
+            patience.wait(&*self.snapshot.tree.source, error)?;
+            error = match self.try_next() {
+                Err(missing @ Error::MissingBlock(_)) => missing,
+                done => return done,
+            };
+        }
+    }
+
+    /// Asks for what will be needed next.
+    #[cold]
+    fn look_ahead(&mut self) {
+        if self.state != State::Walking {
+            return;
+        }
+        let entries = self.window.open(self.wanted);
+        let path: Vec<Place<'_>> = self.stack.iter().map(|frame| (&frame.node, frame.position)).collect();
+        let wanted = prefetch::upcoming(&self.snapshot.tree, &path, &self.range, self.direction, entries);
+        if !wanted.is_empty() {
+            self.snapshot.tree.source.want(&wanted);
+        }
+    }
+
+    /// The stack as peers are told it. `None` when nothing is left.
+    fn checkpoint(&self) -> Option<Vec<(Child, u64)>> {
+        let places = self.stack.iter().filter_map(|Frame { node, position }| {
+            let place = Child { block: node.address.block, offset: node.address.offset };
+            Some((place, u64::try_from(*position).ok()?))
+        });
+        let places: Vec<(Child, u64)> = places.collect();
+        (self.state == State::Unstarted || !places.is_empty()).then_some(places)
+    }
+
+    /// The nodes from the root to where the cursor stands, each with its next position.
+    pub(super) fn path(&self) -> impl Iterator<Item = Place<'_>> {
+        self.stack.iter().map(|frame| (&frame.node, frame.position))
+    }
+
+    /// Descends to where the read begins, unless that is done.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if self.state == State::Unstarted { self.start() } else { Ok(()) }
+    }
+
+    /// The next entry, as far as blocks are here.
+    pub(super) fn try_next(&mut self) -> Result<Option<Entry>> {
         loop {
             match self.state {
                 State::Walking => {}
@@ -137,6 +270,7 @@ impl Cursor {
                     let frame = self.stack.last_mut().expect("just looked at");
                     let child = self.snapshot.tree.child(&frame.node, i, &mut self.ahead, Access::Scan)?;
                     frame.advance(self.direction);
+                    self.until_ask = self.until_ask.saturating_sub(1);
                     self.stack.push(Frame::outermost(child, self.direction));
                 }
                 Step::Nothing => {

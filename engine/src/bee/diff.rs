@@ -21,11 +21,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cache::Access;
-use super::node::{Child, DEPTH_MAX, Nearness, Node};
+use super::node::{DEPTH_MAX, Nearness, Node};
+use super::prefetch::{self, Item, Place};
 use super::readahead::Readahead;
 use super::tree::too_deep;
 use super::{Entry, KeyRange, Snapshot, corrupt};
-use crate::Result;
+use crate::hypercore::Patience;
+use crate::{BlockIndex, Error, Result};
 
 /// A key that is not the same in two versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +67,6 @@ struct Frame {
     position: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Item {
-    /// The block that wrote the key.
-    Key(u64),
-    Subtree(Child),
-}
-
 impl Diff {
     pub(crate) fn new(left: Snapshot, right: Snapshot, range: KeyRange) -> Diff {
         let walk = |snapshot: Snapshot| Walk {
@@ -94,10 +89,34 @@ impl Diff {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica; the diff keeps its place, so call
-    /// again once the block is there. [`Error::Corrupt`](crate::Error::Corrupt).
+    /// [`Error::MissingBlock`] on a replica whose source does not wait; the diff keeps its place, so call
+    /// again once the block is there. [`Error::Corrupt`].
     #[allow(clippy::should_implement_trait)] // An iterator would have to end after an error.
     pub fn next(&mut self) -> Result<Option<Difference>> {
+        let mut patience = Patience::default();
+        loop {
+            match self.try_next() {
+                Err(error @ Error::MissingBlock(_)) => {
+                    self.look_ahead();
+                    patience.wait(&*self.left.snapshot.tree.source, error)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Asks for what differs, as far as that can be told from what is here.
+    #[cold]
+    fn look_ahead(&self) {
+        let (left, right) = (self.left.path(), self.right.path());
+        let (left_tree, right_tree) = (&*self.left.snapshot.tree, &*self.right.snapshot.tree);
+        let mut wanted = prefetch::differing((left_tree, &left), (right_tree, &right), &self.range);
+        let roots = [&self.left, &self.right].into_iter().filter_map(Walk::root_to_come);
+        wanted.extend(roots);
+        left_tree.source.want(&wanted);
+    }
+
+    fn try_next(&mut self) -> Result<Option<Difference>> {
         self.left.start()?;
         self.right.start()?;
         let (left, right) = (&mut self.left, &mut self.right);
@@ -134,11 +153,12 @@ impl Diff {
             match (l, r) {
                 (Item::Key(_), Item::Subtree(_)) => right.open()?,
                 (Item::Subtree(_), Item::Key(_)) => left.open()?,
+                // One key behind both, whatever it is: which needs no reading.
+                (Item::Subtree(_), Item::Subtree(_)) if left.next_key() == right.next_key() => {
+                    open_both(left, right)?;
+                }
                 (Item::Subtree(_), Item::Subtree(_)) => match left.reach()?.cmp(&right.reach()?) {
-                    Ordering::Equal => {
-                        // Opening one may fail; the other then still stands before its subtree.
-                        left.open()?;
-                    }
+                    Ordering::Equal => open_both(left, right)?,
                     Ordering::Less => right.open()?,
                     Ordering::Greater => left.open()?,
                 },
@@ -171,6 +191,14 @@ impl Diff {
     }
 }
 
+/// Opens two subtrees that reach equally far. Opening one alone would mean to compare what is in it with the other's end, which takes reading keys.
+fn open_both(left: &mut Walk, right: &mut Walk) -> Result<()> {
+    // Should this fail, neither has moved.
+    right.child()?;
+    left.open()?;
+    right.open()
+}
+
 /// How far an item reaches: to the next key behind it, or to the end. Order matters: no key is after all
 /// keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,6 +208,15 @@ enum Reach {
 }
 
 impl Walk {
+    fn path(&self) -> Vec<Place<'_>> {
+        self.stack.iter().map(|frame| (&frame.node, frame.position as i32)).collect()
+    }
+
+    /// The root, if the walk has not begun.
+    fn root_to_come(&self) -> Option<BlockIndex> {
+        if self.started { None } else { self.snapshot.version().root() }
+    }
+
     fn start(&mut self) -> Result<()> {
         if self.started {
             return Ok(());
@@ -251,6 +288,12 @@ impl Walk {
         Ok(())
     }
 
+    /// The node at the top of the subtree at hand.
+    fn child(&mut self) -> Result<Arc<Node>> {
+        let frame = self.stack.last().expect("there is an item");
+        self.snapshot.tree.child(&frame.node, frame.position / 2, &mut self.ahead, Access::Scan)
+    }
+
     /// Replaces the subtree at hand by what is in it.
     fn open(&mut self) -> Result<()> {
         let depth = self.stack.len();
@@ -258,7 +301,7 @@ impl Walk {
         if depth == DEPTH_MAX {
             return Err(too_deep(&frame.node));
         }
-        let child = self.snapshot.tree.child(&frame.node, frame.position / 2, &mut self.ahead, Access::Scan)?;
+        let child = self.child()?;
         let inner = self.frame(child)?;
         let frame = self.stack.last_mut().expect("there is an item");
         frame.position += 1;
@@ -267,17 +310,24 @@ impl Walk {
         Ok(())
     }
 
+    /// The node of the key behind the item at hand, and its place there.
+    fn behind(&self) -> Option<(&Arc<Node>, usize)> {
+        // Above the top, positions are past the subtree being read.
+        let mut places = self.stack.iter().rev().map(|frame| (&frame.node, frame.position / 2));
+        places.find(|(node, i)| *i < node.keys.len())
+    }
+
+    /// The block that wrote the key behind the item at hand.
+    fn next_key(&self) -> Option<u64> {
+        self.behind().map(|(node, i)| node.keys[i].seq)
+    }
+
     fn reach(&mut self) -> Result<Reach> {
-        for frame in self.stack.iter().rev() {
-            // Above the top, positions are past the subtree being read.
-            let i = frame.position / 2;
-            if i < frame.node.keys.len() {
-                let tree = &self.snapshot.tree;
-                let resolved = tree.resolve(&frame.node, i, &mut self.ahead, 1)?;
-                return Ok(Reach::Before(resolved.key_bytes()));
-            }
-        }
-        Ok(Reach::End)
+        let Some((node, i)) = self.behind().map(|(node, i)| (node.clone(), i)) else {
+            return Ok(Reach::End);
+        };
+        let resolved = self.snapshot.tree.resolve(&node, i, &mut self.ahead, 1)?;
+        Ok(Reach::Before(resolved.key_bytes()))
     }
 
     fn key(&mut self) -> Result<Bytes> {

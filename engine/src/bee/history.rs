@@ -9,7 +9,11 @@ use super::Direction;
 use super::block::Block;
 use super::readahead::Readahead;
 use super::tree::Tree;
-use crate::{BlockIndex, Result, Version};
+use crate::hypercore::Patience;
+use crate::{BlockIndex, Error, Result, Version};
+
+/// So many blocks are asked for ahead when one is missing; twice as many each further time, up to the second number.
+const AHEAD: (u64, u64) = (64, 1024);
 
 /// What a block did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +45,8 @@ pub struct History {
     blocks: Range<u64>,
     direction: Direction,
     ahead: Readahead,
+    /// How many blocks to ask for when one is missing.
+    wanted: u64,
 }
 
 impl History {
@@ -52,6 +58,7 @@ impl History {
             blocks: blocks.start.0.max(1)..end,
             direction,
             ahead: Readahead::up_to(end),
+            wanted: AHEAD.0,
         }
     }
 
@@ -59,10 +66,36 @@ impl History {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica; the place is kept, so call again
-    /// once the block is there. [`Error::Corrupt`](crate::Error::Corrupt).
+    /// [`Error::MissingBlock`] on a replica whose source does not wait; the place is kept, so call again
+    /// once the block is there. [`Error::Corrupt`].
     #[allow(clippy::should_implement_trait)] // An iterator would have to end after an error.
     pub fn next(&mut self) -> Result<Option<Change>> {
+        let mut patience = Patience::default();
+        loop {
+            match self.try_next() {
+                Err(error @ Error::MissingBlock(_)) => {
+                    self.want_next();
+                    patience.wait(&*self.tree.source, error)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// All blocks of the range will be read: the next ones are asked for together.
+    #[cold]
+    fn want_next(&mut self) {
+        let Range { start, end } = self.blocks;
+        let count = self.wanted.min(end - start);
+        self.wanted = (2 * self.wanted).min(AHEAD.1);
+        let blocks: Vec<BlockIndex> = match self.direction {
+            Direction::Forward => (start..start + count).map(BlockIndex).collect(),
+            Direction::Backward => (end - count..end).rev().map(BlockIndex).collect(),
+        };
+        self.tree.source.want(&blocks);
+    }
+
+    fn try_next(&mut self) -> Result<Option<Change>> {
         if self.blocks.is_empty() {
             return Ok(None);
         }

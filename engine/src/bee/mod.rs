@@ -18,10 +18,12 @@
 //! ```text
 //! cache      decoded nodes, their keys resolved once, bounded in bytes, shared by the process
 //! readahead  runs of blocks instead of single ones, where a scan moves along the log
+//! prefetch   on a replica: what a reader that must wait will need next
 //! tree       from a version to its root, from the root to a key
 //! cursor     an ordered range, both ways, resumable
 //! diff       what differs between two versions, shared subtrees skipped
 //! history    what was written, in the order it was written
+//! extension  asking peers which blocks a read will touch, and answering them
 //! sub        keys under a prefix as a bee of their own
 //! arena      the part of the tree a writer has in memory
 //! writer     puts and deletes in memory; the blocks that wait to be appended
@@ -38,8 +40,8 @@
 //! * Stored bytes may come from strangers: every read ends, in a result or in [`Error::Corrupt`]. A
 //!   child never points to a newer block than its parent's, no path is longer than
 //!   [`node::DEPTH_MAX`], and cursors refuse keys out of order.
-//! * This module does not know where blocks come from: it has a [`BlockSource`], and
-//!   [`Error::MissingBlock`] passes through with every reader keeping its place.
+//! * This module does not know where blocks come from: it has a [`BlockSource`]. Where a block is missing it asks the source to fetch it, with all that will be
+//!   needed next; if the source does not wait, [`Error::MissingBlock`] passes through with every reader keeping its place. No lock is held meanwhile.
 //!
 //! [`Error::Corrupt`]: crate::Error::Corrupt
 //! [`Error::MissingBlock`]: crate::Error::MissingBlock
@@ -51,8 +53,10 @@ pub mod block;
 mod cache;
 mod cursor;
 mod diff;
+pub mod extension;
 mod history;
 pub mod node;
+mod prefetch;
 mod range;
 mod readahead;
 mod rebalance;

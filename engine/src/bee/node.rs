@@ -140,7 +140,7 @@ pub(crate) struct Key {
 }
 
 /// A child of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Child {
     pub(crate) block: u64,
     pub(crate) offset: u32,

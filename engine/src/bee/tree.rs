@@ -11,7 +11,9 @@ use super::node::{Child, DEPTH_MAX, Key, Nearness, Node, NodeAddress, Resolved, 
 use super::readahead::Readahead;
 use super::{
     AuditReport, BlockSource, Cursor, Diff, Direction, Entry, History, KeyRange, Sub, SubSnapshot, audit, corrupt,
+    extension,
 };
+use crate::hypercore::{Patience, patiently};
 use crate::{BlockIndex, Error, Result, Version};
 
 /// A bee: blocks and a cache to read them through. Cheap to clone.
@@ -62,8 +64,31 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingBlock`] on a replica: call again once it is there. [`Error::Corrupt`].
+    /// [`Error::MissingBlock`] on a replica whose source does not wait: call again once it is there. [`Error::GaveUp`] from one that waited.
+    /// [`Error::Corrupt`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
+        match self.look_up(key) {
+            Err(error @ Error::MissingBlock(_)) => self.get_patiently(key, error),
+            found => found,
+        }
+    }
+
+    /// Peers are asked, once, which blocks the way to the key has; each level of it that is missing all the same takes a round of waiting.
+    #[cold]
+    fn get_patiently(&self, key: &[u8], mut error: Error) -> Result<Option<Entry>> {
+        let source = &*self.tree.source;
+        source.ask(extension::NAME, extension::get(self.version, key));
+        let mut patience = Patience::default();
+        loop {
+            patience.wait(source, error)?;
+            error = match self.look_up(key) {
+                Err(missing @ Error::MissingBlock(_)) => missing,
+                found => return found,
+            };
+        }
+    }
+
+    fn look_up(&self, key: &[u8]) -> Result<Option<Entry>> {
         let mut ahead = Readahead::none();
         let Some(root) = self.root(&mut ahead, Access::Lookup)? else {
             return Ok(None);
@@ -110,6 +135,12 @@ impl Snapshot {
     ///
     /// [`Error::Corrupt`] when the log is not a bee; what the source says when it has no block 0.
     pub fn header(&self) -> Result<Header> {
+        let source = &*self.tree.source;
+        patiently(source, || self.read_header(), |_| Vec::new())
+    }
+
+    /// The header, if it is here.
+    pub(crate) fn read_header(&self) -> Result<Header> {
         Header::decode(&self.tree.source.block(BlockIndex(0))?)
     }
 
@@ -180,24 +211,20 @@ impl Tree {
     pub(crate) fn child(&self, node: &Node, i: usize, ahead: &mut Readahead, access: Access) -> Result<Arc<Node>> {
         match self.node(node.children[i], ahead, access) {
             Ok(child) if child.keys.is_empty() => Err(corrupt(child.address.block, "an empty tree node")),
-            Err(error) => Err(self.missing(node, error)),
             child => child,
         }
     }
 
-    /// Before a missing block is reported, everything the node at hand points to is wanted with it.
+    /// A search in a node met a missing key. Before that is reported, all that the search may still need of the node is wanted: the keys of this range that
+    /// are not known, and the children between and around them.
     #[cold]
-    fn missing(&self, node: &Node, error: Error) -> Error {
+    fn missing(&self, node: &Node, keys: Range<usize>, error: Error) -> Error {
         if let Error::MissingBlock(_) = error {
+            let children = keys.start..=keys.end;
             let unknown = |key: &&Key| key.resolved.get().is_none();
-            let mut wanted: Vec<BlockIndex> = node
-                .keys
-                .iter()
-                .filter(unknown)
-                .map(|key| key.seq)
-                .chain(node.children.iter().map(|child| child.block))
-                .map(BlockIndex)
-                .collect();
+            let keys = node.keys[keys].iter().filter(unknown).map(|key| key.seq);
+            let children = node.children.get(children).unwrap_or_default().iter().map(|child| child.block);
+            let mut wanted: Vec<BlockIndex> = keys.chain(children).map(BlockIndex).collect();
             wanted.sort_unstable();
             wanted.dedup();
             self.source.want(&wanted);
@@ -223,7 +250,7 @@ impl Tree {
     #[cold]
     fn read_key<'n>(&self, node: &'n Node, i: usize, ahead: &mut Readahead, run: i64) -> Result<&'n Resolved> {
         let key = &node.keys[i];
-        let resolved = self.read_resolved(key.seq, ahead, run).map_err(|error| self.missing(node, error))?;
+        let resolved = self.read_resolved(key.seq, ahead, run)?;
         let bytes = resolved.heap_bytes();
         if key.resolved.set(resolved).is_ok() {
             self.cache.charge(node, bytes);
@@ -254,7 +281,10 @@ impl Tree {
             let (order, shared) = match node.compare_head(&needle, middle) {
                 Some(known) => known,
                 None => {
-                    let other = self.resolve(node, middle, ahead, 1)?.key();
+                    let other = match self.resolve(node, middle, ahead, 1) {
+                        Ok(resolved) => resolved.key(),
+                        Err(error) => return Err(self.missing(node, low..high, error)),
+                    };
                     node.set_head(&needle, middle, other);
                     (key.cmp(other), shared_bytes(key, other))
                 }

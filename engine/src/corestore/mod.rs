@@ -27,6 +27,7 @@ use crate::crypto::key::{CoreKey, DiscoveryKey, KeyPair, random_bytes};
 use crate::crypto::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::hypercore::Core;
+use crate::hypercore::encryption::EncryptionKey;
 use crate::storage::key::{CoreId, MetaKey};
 use crate::storage::record::{self, CoreLink, CoreRecord, StoreRecord};
 use crate::storage::{Backend, Durability, FORMAT_VERSION, FORMAT_VERSION_MIN, Range, Space, WriteBatch};
@@ -134,7 +135,28 @@ impl Store {
     ///
     /// `Corrupt`, naming core and block; [`Error::Storage`].
     pub fn get_by_name(&self, name: impl AsRef<[u8]>) -> Result<Arc<Core>> {
-        self.named(&names::ROOT, name.as_ref())
+        self.named(&names::ROOT, name.as_ref(), None)
+    }
+
+    /// The core of this name, whose blocks are encrypted, made if there is none. It can be written.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_by_name`](Store::get_by_name); [`Error::Invalid`] if the core exists and has another key, or none.
+    pub fn get_by_name_encrypted(&self, name: impl AsRef<[u8]>, key: &EncryptionKey) -> Result<Arc<Core>> {
+        self.named(&names::ROOT, name.as_ref(), Some(key))
+    }
+
+    /// The core with this key, whose blocks are encrypted with that one, made if there is none. Whether the encryption key is the right one shows when its
+    /// blocks are read; another one replaces it, unless the core can be written here.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_by_name`](Store::get_by_name); [`Error::Invalid`] if the core is open with another encryption key, or none, or is written here with such.
+    pub fn get_by_key_encrypted(&self, key: CoreKey, encryption: &EncryptionKey) -> Result<Arc<Core>> {
+        let mut wanted = CoreRecord::new(key);
+        wanted.encryption = Some(encryption.clone());
+        self.get(wanted)
     }
 
     /// The core with this key, made if there is none. It can be written only if the store has its key
@@ -144,7 +166,7 @@ impl Store {
     ///
     /// As [`get_by_name`](Store::get_by_name).
     pub fn get_by_key(&self, key: CoreKey) -> Result<Arc<Core>> {
-        self.get(CoreRecord { key, manifest: None, seed: None, name: None })
+        self.get(CoreRecord::new(key))
     }
 
     /// The core with this manifest, made if there is none. Without a key pair it can only be read.
@@ -154,12 +176,10 @@ impl Store {
     /// As [`get_by_name`](Store::get_by_name), and [`Error::InvalidManifest`].
     pub fn get_by_manifest(&self, manifest: &Manifest, pair: Option<&KeyPair>) -> Result<Arc<Core>> {
         manifest.check()?;
-        self.get(CoreRecord {
-            key: manifest.key(),
-            manifest: Some(manifest.encode()),
-            seed: pair.map(|pair| *pair.seed()),
-            name: None,
-        })
+        let mut wanted = CoreRecord::new(manifest.key());
+        wanted.manifest = Some(manifest.encode());
+        wanted.seed = pair.map(|pair| *pair.seed());
+        self.get(wanted)
     }
 
     /// The core that this key pair alone signs, made if there is none.
@@ -221,22 +241,22 @@ impl Store {
         self.state.lock().open.values().filter(|core| core.strong_count() > 0).count()
     }
 
-    fn named(&self, namespace: &Hash, name: &[u8]) -> Result<Arc<Core>> {
+    fn named(&self, namespace: &Hash, name: &[u8], encryption: Option<&EncryptionKey>) -> Result<Arc<Core>> {
         let mut state = self.state.lock();
         if let Some(id) = self.link(MetaKey::Name(namespace, name))? {
+            if encryption.is_some() && self.core_record(id)?.encryption.as_ref() != encryption {
+                return Err(other_encryption());
+            }
             return self.open_core(&mut state, id);
         }
         let pair = names::key_pair(&self.primary_key, namespace, name);
         let manifest = Manifest::single(pair.public_key());
-        self.get_locked(
-            &mut state,
-            CoreRecord {
-                key: manifest.key(),
-                manifest: Some(manifest.encode()),
-                seed: Some(*pair.seed()),
-                name: Some((*namespace, name.to_vec())),
-            },
-        )
+        let mut wanted = CoreRecord::new(manifest.key());
+        wanted.manifest = Some(manifest.encode());
+        wanted.seed = Some(*pair.seed());
+        wanted.name = Some((*namespace, name.to_vec()));
+        wanted.encryption = encryption.cloned();
+        self.get_locked(&mut state, wanted)
     }
 
     fn get(&self, wanted: CoreRecord) -> Result<Arc<Core>> {
@@ -255,7 +275,11 @@ impl Store {
             manifest: stored.manifest.clone().or_else(|| wanted.manifest.clone()),
             seed: stored.seed.or(wanted.seed),
             name: stored.name.clone().or_else(|| wanted.name.clone()),
+            encryption: wanted.encryption.clone().or_else(|| stored.encryption.clone()),
         };
+        if merged.encryption != stored.encryption && stored.seed.is_some() {
+            return Err(other_encryption());
+        }
         if merged != stored {
             if state.open.get(&id).is_some_and(|core| core.strong_count() > 0) {
                 // It has a writer or readers who rely on what they saw.
@@ -333,7 +357,16 @@ impl Namespace {
     ///
     /// As [`Store::get_by_name`].
     pub fn get_by_name(&self, name: impl AsRef<[u8]>) -> Result<Arc<Core>> {
-        self.store.named(&self.hash, name.as_ref())
+        self.store.named(&self.hash, name.as_ref(), None)
+    }
+
+    /// The core of this name in this namespace, whose blocks are encrypted, made if there is none. It can be written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get_by_name_encrypted`].
+    pub fn get_by_name_encrypted(&self, name: impl AsRef<[u8]>, key: &EncryptionKey) -> Result<Arc<Core>> {
+        self.store.named(&self.hash, name.as_ref(), Some(key))
     }
 
     /// The store it is a part of.
@@ -352,6 +385,10 @@ impl fmt::Debug for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Namespace({})", crate::crypto::key::to_hex(&self.hash))
     }
+}
+
+fn other_encryption() -> Error {
+    Error::invalid("the core is there with another encryption key, or without one")
 }
 
 /// What transactions of an earlier process spilled means nothing to anyone now.

@@ -163,9 +163,12 @@ impl Core {
             self.remove_tail(batch, writer.roots.length());
         }
         let mut chunk = Chunk::default();
+        let cipher = self.cipher().map(|cipher| (cipher, self.published.read().head.fork));
         for group in blocks.chunks(CHUNK_BLOCKS_MAX) {
             chunk.clear();
             for block in group {
+                let encrypted = cipher.map(|(cipher, fork)| cipher.encrypt(BlockIndex(index), fork, block));
+                let block = encrypted.as_ref().unwrap_or(block);
                 let at = key::block(self.id, BlockIndex(index));
                 batch.put_parts(Space::Block, &at, &[&record::seal(&at, block), block]);
                 chunk.begin_block();

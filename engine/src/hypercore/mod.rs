@@ -13,7 +13,8 @@
 //! ```
 //!
 //! A core has one writer at a time and any number of readers, who take no lock but for the head. Blocks
-//! are opaque here.
+//! are opaque here. With an encryption key (see [`encryption`]) what is stored and what is read differ: everything about trees, proofs and lengths in bytes is
+//! of what is stored.
 //!
 //! What must stay true:
 //!
@@ -27,6 +28,7 @@
 pub mod append;
 pub mod bitfield;
 pub mod conflict;
+pub mod encryption;
 pub mod extensions;
 pub mod intake;
 pub mod lineage;
@@ -38,16 +40,18 @@ pub mod stage;
 mod tree;
 pub mod truncate;
 pub mod verify;
+pub mod verify_held;
 pub mod verify_log;
 pub mod wants;
 pub mod watch;
 
 pub use prove::Sought;
 pub use source::{BlockSource, READ_BYTES_MAX};
+pub(crate) use source::{Patience, patiently};
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -61,6 +65,7 @@ use crate::error::{Error, Result};
 use crate::hypercore::append::{Writer, WriterLock};
 use crate::hypercore::bitfield::Bitfield;
 use crate::hypercore::conflict::Conflict;
+use crate::hypercore::encryption::{BlockCipher, EncryptionKey};
 use crate::hypercore::extensions::Extensions;
 use crate::hypercore::tree::NodeCache;
 use crate::hypercore::wants::Wants;
@@ -82,7 +87,7 @@ pub struct Head {
     /// The signature over tree hash, length and fork, in the form that is sent to peers. Empty while the
     /// core is empty, and where a prologue stands for it.
     pub signature: Bytes,
-    /// How many bytes all blocks have.
+    /// How many bytes all blocks have, as they are stored.
     pub byte_length: u64,
 }
 
@@ -95,6 +100,9 @@ pub struct Core {
     verifier: RwLock<Option<Arc<Verifier>>>,
     /// Present if this core can be written here.
     pair: Option<KeyPair>,
+    encryption: Option<EncryptionKey>,
+    /// Made when the first block is encrypted or decrypted, for how depends on the manifest.
+    cipher: OnceLock<BlockCipher>,
     backend: Arc<dyn Backend>,
     published: RwLock<Published>,
     /// The published length and fork once more, for readers. The length shrinks only with a new fork.
@@ -160,6 +168,8 @@ impl Core {
             discovery_key: key.discovery_key(),
             verifier: RwLock::new(verifier),
             pair: record.seed.as_ref().map(KeyPair::from_seed),
+            encryption: record.encryption.clone(),
+            cipher: OnceLock::new(),
             backend,
             length: AtomicU64::new(head.length.0),
             fork: AtomicU64::new(head.fork.0),
@@ -302,6 +312,11 @@ impl Core {
         self.published.read().held.words(start, words)
     }
 
+    /// The first block from here on that is not stored here, beyond the length at the latest.
+    pub fn first_missing(&self, from: BlockIndex) -> BlockIndex {
+        self.published.read().held.first_unset(from)
+    }
+
     /// The store below.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
@@ -329,6 +344,15 @@ impl Core {
     /// [`Error::Invalid`] beyond the length; [`Error::MissingBlock`] if it is not stored here;
     /// `Corrupt`, naming core and block, if what is stored does not match its checksum.
     pub fn get(&self, index: BlockIndex) -> Result<Bytes> {
+        self.plain(index, self.get_stored(index)?)
+    }
+
+    /// A block as it is stored, hashed and sent: of an encrypted core, ciphertext.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Core::get).
+    pub fn get_stored(&self, index: BlockIndex) -> Result<Bytes> {
         self.check_bounds(index, 1)?;
         self.read(index)
     }
@@ -387,6 +411,40 @@ impl Core {
         Ok(())
     }
 
+    /// What the blocks are encrypted with, if they are and it is known here.
+    pub fn encryption_key(&self) -> Option<&EncryptionKey> {
+        self.encryption.as_ref()
+    }
+
+    fn cipher(&self) -> Option<&BlockCipher> {
+        let encryption = self.encryption.as_ref()?;
+        // Where there is a block but no manifest, the key itself has signed it.
+        let is_compat = || self.verifier().is_none_or(|verifier| verifier.is_compat());
+        Some(self.cipher.get_or_init(|| BlockCipher::new(encryption, self.key, is_compat())))
+    }
+
+    /// A block as it is read, from how it is stored.
+    fn plain(&self, index: BlockIndex, stored: Bytes) -> Result<Bytes> {
+        let Some(cipher) = self.cipher() else {
+            return Ok(stored);
+        };
+        let plain = cipher.decrypt(index, &stored);
+        plain.ok_or_else(|| name(Error::corrupt("it is too short to be encrypted"), self.key, Some(index)))
+    }
+
+    fn plain_all(&self, first: BlockIndex, stored: Vec<Bytes>) -> Result<Vec<Bytes>> {
+        if self.encryption.is_none() {
+            return Ok(stored);
+        }
+        stored.into_iter().zip(first.0..).map(|(block, index)| self.plain(BlockIndex(index), block)).collect()
+    }
+
+    /// A block as it is stored and shown to peers: encrypted, if the core's blocks are.
+    fn stored(&self, index: BlockIndex) -> Result<Bytes> {
+        self.check_bounds(index, 1)?;
+        self.read(index)
+    }
+
     /// Consecutive blocks, all of them, by one sequential read.
     ///
     /// # Errors
@@ -395,7 +453,7 @@ impl Core {
     pub fn get_range(&self, first: BlockIndex, count: usize) -> Result<Vec<Bytes>> {
         self.check_bounds(first, count as u64)?;
         let (blocks, error) = self.read_range(first, count, usize::MAX);
-        error.map_or(Ok(blocks), Err)
+        error.map_or_else(|| self.plain_all(first, blocks), Err)
     }
 
     /// A Merkle node, if it is stored here and covers no block beyond the length.
@@ -421,7 +479,7 @@ impl Core {
         }
     }
 
-    /// A block that is stored, whatever the published length.
+    /// A block as it is stored, whatever the published length.
     fn read(&self, index: BlockIndex) -> Result<Bytes> {
         let at = key::block(self.id, index);
         let corrupt = |error| name(error, self.key, Some(index));
@@ -431,7 +489,7 @@ impl Core {
         }
     }
 
-    /// As many blocks from `first` on as can be had, and why it is not `count`; fewer without an error where
+    /// As many blocks, as they are stored, from `first` on as can be had, and why it is not `count`; fewer without an error where
     /// the last of them reaches so many bytes.
     fn read_range(&self, first: BlockIndex, count: usize, bytes_max: usize) -> (Vec<Bytes>, Option<Error>) {
         let mut blocks: Vec<Bytes> = Vec::with_capacity(count.min(4096));
@@ -491,7 +549,7 @@ impl BlockSource for Core {
         let count = count.min((self.len().0 - first.0) as usize);
         match self.read_range(first, count, READ_BYTES_MAX) {
             (blocks, Some(error)) if blocks.is_empty() => Err(error),
-            (blocks, _) => Ok(blocks),
+            (blocks, _) => self.plain_all(first, blocks),
         }
     }
 }

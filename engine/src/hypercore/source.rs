@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::error::Result;
-use crate::position::BlockIndex;
+use super::Core;
+use crate::error::{Error, Result};
+use crate::position::{BlockIndex, Fork};
 
 /// A read of several blocks ends with the block that brings it to so many bytes.
 pub const READ_BYTES_MAX: usize = 1 << 20;
@@ -49,12 +50,118 @@ pub trait BlockSource: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingBlock`](crate::Error::MissingBlock) from a source that does not wait, as most do not; [`Error::GaveUp`](crate::Error::GaveUp) from one that did.
+    /// [`Error::MissingBlock`] from a source that does not wait, as most do not; [`Error::GaveUp`] from one that did.
     fn fetch(&self, block: BlockIndex) -> Result<()> {
-        Err(crate::Error::MissingBlock(block))
+        Err(Error::MissingBlock(block))
     }
 
     /// The reader is about to look up a key (`limit` 1) or read a range of a version, and a block of the way is missing: a source with peers may ask them, once a read, which
     /// blocks the whole of it will touch. `payload` is a message of the extension `name`.
     fn ask(&self, _name: &'static str, _payload: bytes::Bytes) {}
+}
+
+impl Core {
+    /// What caches tell this core's blocks from others' by: eight bytes of its key, so that whoever opens the core again finds what is cached of it, and its
+    /// fork, for a fork puts other blocks in the place of some.
+    pub fn source_id(&self) -> u64 {
+        self.source_id_at(self.watch().position().fork)
+    }
+
+    /// [`source_id`](Core::source_id) while the core is at a fork.
+    pub(crate) fn source_id_at(&self, fork: Fork) -> u64 {
+        let first = self.key().0.first_chunk().copied();
+        let first = u64::from_be_bytes(first.expect("a key has 32 bytes"));
+        // An odd factor: as many ids as forks.
+        first.wrapping_add(fork.0.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+/// A block that was fetched and is missing once more, so often in a row, is given up.
+const AGAIN_MAX: u32 = 3;
+/// One read waits so often at most: a source that loses blocks as fast as it gets them would keep it forever.
+const ROUNDS_MAX: u32 = 1 << 14;
+
+/// How often one read has waited, and for what.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    last: Option<BlockIndex>,
+    again: u32,
+    rounds: u32,
+}
+
+impl Patience {
+    /// Waits for a missing block if the source does: then the read can be made again. Its company should be wanted by now.
+    ///
+    /// # Errors
+    ///
+    /// Any other error is given back, and so is this one once waiting has not helped.
+    pub(crate) fn wait(&mut self, source: &dyn BlockSource, error: Error) -> Result<()> {
+        let Error::MissingBlock(block) = error else {
+            return Err(error);
+        };
+        self.rounds += 1;
+        self.again = if self.last == Some(block) { self.again + 1 } else { 0 };
+        self.last = Some(block);
+        if self.again == AGAIN_MAX || self.rounds == ROUNDS_MAX {
+            return Err(error);
+        }
+        source.fetch(block)
+    }
+}
+
+/// Makes a read until it meets no missing block, waiting for each if the source does. `company` is told of each and says what else will be needed.
+pub(crate) fn patiently<T>(
+    source: &dyn BlockSource,
+    mut read: impl FnMut() -> Result<T>,
+    mut company: impl FnMut(BlockIndex) -> Vec<BlockIndex>,
+) -> Result<T> {
+    let mut patience = Patience::default();
+    loop {
+        match read() {
+            Err(Error::MissingBlock(block)) => {
+                let company = company(block);
+                if !company.is_empty() {
+                    source.want(&company);
+                }
+                patience.wait(source, Error::MissingBlock(block))?;
+            }
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Says that it has fetched, and never has.
+    struct Forgetful(AtomicU32);
+
+    impl BlockSource for Forgetful {
+        fn block(&self, index: BlockIndex) -> Result<Bytes> {
+            Err(Error::MissingBlock(index))
+        }
+
+        fn fetch(&self, _block: BlockIndex) -> Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_block_that_stays_missing_is_given_up() {
+        let source = Forgetful(AtomicU32::new(0));
+        let read = patiently(&source, || source.block(BlockIndex(7)), |_| Vec::new());
+        assert_eq!(read, Err(Error::MissingBlock(BlockIndex(7))));
+        assert_eq!(source.0.load(Ordering::Relaxed), AGAIN_MAX);
+        // One that loses what it had got is given up, too.
+        let mut turn = 0;
+        let alternating = || {
+            turn ^= 1;
+            source.block(BlockIndex(turn))
+        };
+        assert!(patiently(&source, alternating, |_| Vec::new()).is_err());
+        assert!(source.0.load(Ordering::Relaxed) < 2 * ROUNDS_MAX);
+    }
 }

@@ -119,7 +119,7 @@ impl Stage {
         if !length.contains(index) {
             return Err(Error::Invalid(format!("block {index} is beyond the staged length of {length}")));
         }
-        self.core.read(index)
+        self.core.plain(index, self.core.read(index)?)
     }
 
     /// Make all that was staged part of the core, as one. After that the stage is over, and others may
@@ -186,7 +186,7 @@ impl BlockSource for Stage {
         let count = count.min((length.0 - first.0) as usize);
         match self.core.read_range(first, count, READ_BYTES_MAX) {
             (blocks, Some(error)) if blocks.is_empty() => Err(error),
-            (blocks, _) => Ok(blocks),
+            (blocks, _) => self.core.plain_all(first, blocks),
         }
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! store record   uint format || uint next core id || primary key[32]
 //! core record    uint flags || key[32] || [1] buffer manifest || [2] seed[32]
-//!                || [4] namespace[32] || buffer name
+//!                || [4] namespace[32] || buffer name || [8] encryption key[32], [16] which is the block key
 //! head           uint fork || uint length || uint byte length || uint contiguous length
 //!                || tree hash[32] || buffer signature
 //! block          its bytes
@@ -41,6 +41,7 @@ use crate::crypto::merkle::TreeNode;
 use crate::encoding::compact::{self, DecodeError, Decoder};
 use crate::error::{Error, Result};
 use crate::flat_tree;
+use crate::hypercore::encryption::EncryptionKey;
 use crate::position::{BlockIndex, Fork, Length, NodeIndex};
 use crate::storage::checksum::crc32c;
 
@@ -150,6 +151,15 @@ pub struct CoreRecord {
     pub seed: Option<[u8; 32]>,
     /// Its namespace and name, if it was made by name.
     pub name: Option<([u8; 32], Vec<u8>)>,
+    /// What its blocks are encrypted with, if they are and we may read them.
+    pub encryption: Option<EncryptionKey>,
+}
+
+impl CoreRecord {
+    /// Of a core of which nothing but the key is known.
+    pub fn new(key: CoreKey) -> CoreRecord {
+        CoreRecord { key, manifest: None, seed: None, name: None, encryption: None }
+    }
 }
 
 impl Drop for CoreRecord {
@@ -164,7 +174,9 @@ impl Record for CoreRecord {
     fn write(&self, out: &mut Vec<u8>) {
         let flags = u64::from(self.manifest.is_some())
             | u64::from(self.seed.is_some()) << 1
-            | u64::from(self.name.is_some()) << 2;
+            | u64::from(self.name.is_some()) << 2
+            | u64::from(self.encryption.is_some()) << 3
+            | u64::from(self.encryption.as_ref().is_some_and(EncryptionKey::is_block_key)) << 4;
         compact::uint(out, flags);
         out.extend_from_slice(&self.key.0);
         if let Some(manifest) = &self.manifest {
@@ -177,11 +189,14 @@ impl Record for CoreRecord {
             out.extend_from_slice(namespace);
             compact::buffer(out, name);
         }
+        if let Some(encryption) = &self.encryption {
+            out.extend_from_slice(encryption.as_bytes());
+        }
     }
 
     fn read(from: &mut Decoder<'_>) -> std::result::Result<CoreRecord, DecodeError> {
         let flags = from.uint()?;
-        let mut record = CoreRecord { key: CoreKey(from.fixed()?), manifest: None, seed: None, name: None };
+        let mut record = CoreRecord::new(CoreKey(from.fixed()?));
         if flags & 1 != 0 {
             record.manifest = Some(from.buffer()?.to_vec());
         }
@@ -190,6 +205,10 @@ impl Record for CoreRecord {
         }
         if flags & 4 != 0 {
             record.name = Some((from.fixed()?, from.buffer()?.to_vec()));
+        }
+        if flags & 8 != 0 {
+            let key = if flags & 16 != 0 { EncryptionKey::block_key } else { EncryptionKey::new };
+            record.encryption = Some(key(from.fixed()?));
         }
         Ok(record)
     }
@@ -454,6 +473,23 @@ mod tests {
         }
         let other = MetaKey::Head(CoreId(8)).encode();
         assert!(decode::<HeadRecord>(&other, value.into()).is_err(), "under another key");
+    }
+
+    #[test]
+    fn a_core_record_may_have_an_encryption_key() {
+        let at = MetaKey::Core(CoreId(1)).encode();
+        let mut record = CoreRecord::new(CoreKey([1; 32]));
+        record.name = Some(([2; 32], b"name".to_vec()));
+        // As written before there was encryption.
+        let old = [&[4][..], &[1; 32], &[2; 32], &[4], b"name"].concat();
+        let read = decode::<CoreRecord>(&at, sealed(&at, &old).into()).unwrap();
+        assert!(read == record && encode(&at, &record) == sealed(&at, &old));
+        for (key, flags) in [(EncryptionKey::new([3; 32]), 12), (EncryptionKey::block_key([3; 32]), 28)] {
+            record.encryption = Some(key);
+            let value = encode(&at, &record);
+            assert_eq!(value[CHECKSUM_BYTES], flags);
+            assert!(decode::<CoreRecord>(&at, value.into()).unwrap() == record);
+        }
     }
 
     use crate::storage::key::{CoreId, MetaKey};

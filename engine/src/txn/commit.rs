@@ -25,14 +25,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::conflict::{self, Group};
-use super::database::Options;
+use super::database::{CurrentBee, Options};
 use super::log::Log;
 use super::record::{self, CommitRecord, Trail};
 use super::transaction::Transaction;
 use crate::bee::{self, Batch, Bee, Cache, KeyRange, Writer};
 use crate::error::Result;
 use crate::hypercore::BlockSource;
-use crate::position::{BlockIndex, Version};
+use crate::position::{BlockIndex, Fork, Version};
 use crate::storage::Durability;
 
 /// What a commit is told beside its writes.
@@ -82,9 +82,8 @@ pub(crate) struct Job {
 /// Turns transactions into blocks of one core.
 pub(crate) struct Committer {
     log: Log,
-    bee: Bee,
+    bee: Arc<CurrentBee>,
     cache: Arc<Cache>,
-    source_id: u64,
     options: Options,
     /// Only the leader locks it.
     ready: Mutex<Option<Ready>>,
@@ -92,12 +91,15 @@ pub(crate) struct Committer {
 
 /// What is carried from one group to the next.
 struct Ready {
+    fork: Fork,
     writer: Writer,
     trail: Trail,
 }
 
 /// Transactions applied to the writer and not yet appended.
 struct Pending {
+    fork: Fork,
+    bee: Bee,
     writer: Writer,
     trail: Trail,
     head: bee::Snapshot,
@@ -110,8 +112,8 @@ struct Pending {
 }
 
 impl Committer {
-    pub fn new(log: Log, bee: Bee, cache: Arc<Cache>, source_id: u64, options: Options) -> Committer {
-        Committer { log, bee, cache, source_id, options, ready: Mutex::new(None) }
+    pub fn new(log: Log, bee: Arc<CurrentBee>, cache: Arc<Cache>, options: Options) -> Committer {
+        Committer { log, bee, cache, options, ready: Mutex::new(None) }
     }
 
     /// Commits each job that can be, in order; `published` hears of each new head.
@@ -137,7 +139,7 @@ impl Committer {
                     continue;
                 }
             };
-            if let Err(error) = conflict::check(&job.txn, &self.bee, &group.head, &group.keys) {
+            if let Err(error) = conflict::check(&job.txn, &group.bee, &group.head, &group.keys) {
                 answers[i] = Some(Err(error));
                 pending = Some(group);
                 continue;
@@ -162,21 +164,27 @@ impl Committer {
     fn prepare(&self) -> Result<Pending> {
         let length = self.log.core().len();
         let head = Version(length.0);
-        let ready = self.ready.lock().take().filter(|ready| ready.writer.length() == length);
-        let Ready { writer, trail } = match ready {
+        let (fork, bee) = self.bee.get();
+        let is_current = |ready: &Ready| ready.writer.length() == length && ready.fork == fork;
+        let ready = self.ready.lock().take().filter(is_current);
+        let Ready { writer, trail, .. } = match ready {
             Some(ready) => ready,
             None => {
                 let source: Arc<dyn BlockSource> = self.log.core().clone();
+                let source_id = self.log.core().source_id_at(fork);
                 Ready {
-                    writer: Writer::new(source, self.cache.clone(), self.source_id, length),
+                    fork,
+                    writer: Writer::new(source, self.cache.clone(), source_id, length),
                     trail: self.trail_at(head)?,
                 }
             }
         };
         Ok(Pending {
+            fork,
+            head: bee.at(head),
+            bee,
             writer,
             trail,
-            head: self.bee.at(head),
             keys: Group::new(),
             applied: Vec::new(),
             entries: 0,
@@ -218,12 +226,12 @@ impl Committer {
 
     /// Commits one large transaction in bounded memory.
     fn commit_staged(&self, job: &Job) -> Result<Version> {
-        let Pending { trail, head, .. } = self.prepare()?;
-        conflict::check(&job.txn, &self.bee, &head, &Group::new())?;
+        let Pending { fork, bee, trail, head, .. } = self.prepare()?;
+        conflict::check(&job.txn, &bee, &head, &Group::new())?;
         let stage = Arc::new(self.log.core().stage()?);
         // Nodes of staged blocks stay out of the cache until they are committed: the writer sees to that.
         let (cache, length) = (self.cache.clone(), self.log.core().len());
-        let mut writer = Writer::new(stage.clone(), cache, self.source_id, length);
+        let mut writer = Writer::new(stage.clone(), cache, self.log.core().source_id_at(fork), length);
         let first_block = first_block(&writer);
         let mut scan = job.txn.writes().scan(&KeyRange::all())?;
         let mut is_done = false;
@@ -259,7 +267,7 @@ impl Committer {
 
 impl Pending {
     fn into_ready(self) -> Ready {
-        Ready { writer: self.writer, trail: self.trail }
+        Ready { fork: self.fork, writer: self.writer, trail: self.trail }
     }
 
     /// Makes a transaction's blocks, after those of the group's earlier ones. If more are to follow, its

@@ -1,6 +1,7 @@
 //! One bee as a database: snapshots of any version, transactions, the queue that commits them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -17,8 +18,9 @@ use super::transaction::Transaction;
 use crate::bee::{Bee, Cache, Direction, Header};
 use crate::crypto::key::CoreKey;
 use crate::error::{Error, Result};
-use crate::hypercore::Core;
-use crate::position::{BlockIndex, Version};
+use crate::hypercore::watch::Position;
+use crate::hypercore::{BlockSource, Core};
+use crate::position::{BlockIndex, Fork, Version};
 
 /// The most bytes user, application and message of a commit can have together.
 const INFO_BYTES_MAX: usize = 1 << 20;
@@ -51,16 +53,18 @@ impl Default for Options {
 /// A bee with versions, transactions and one commit queue. Shared by all sessions.
 ///
 /// There must be one `Database` for a core that is written here, for conflicts are found in its queue.
-/// Over a core that someone else writes it only reads, and its head follows the core's.
+/// Over a core that someone else writes it only reads, and its head follows the core's; of such readers there may be many, each with a source of its own
+/// ([`Database::reader`]).
 pub struct Database {
-    bee: Bee,
+    bee: Arc<CurrentBee>,
     log: Log,
+    is_reader: bool,
     scratch: Arc<Scratch>,
     options: Options,
     queue: Queue<Job, Result<Version>>,
     committer: Committer,
     /// The newest snapshot anyone asked for, kept because asking is frequent.
-    newest: RwLock<Snapshot>,
+    newest: RwLock<(Position, Snapshot)>,
     news: Arc<News>,
 }
 
@@ -79,20 +83,45 @@ impl Database {
                 other => other,
             })?;
         }
-        let source_id = source_id(&core);
-        let bee = Bee::new(core.clone(), cache.clone(), source_id);
-        let log = Log::new(core.clone());
-        let newest = Snapshot::new(bee.at(Version(core.len().0)), log.clone());
-        Ok(Arc::new(Database {
-            scratch: Scratch::new(core.backend().clone(), source_id.to_be_bytes()),
-            committer: Committer::new(log.clone(), bee.clone(), cache, source_id, options.clone()),
+        let source = core.clone();
+        Ok(Database::over(core, source, cache, options, false))
+    }
+
+    /// Reads a bee that someone else writes through a source of the caller's, which may wait for peers. The head follows the core's. Reads nothing yet, so it
+    /// waits for nothing; what the core holds shows at the first read.
+    ///
+    /// Several readers of one core share what is cached of it, whatever sources they have.
+    pub fn reader(core: Arc<Core>, source: Arc<dyn BlockSource>, cache: Arc<Cache>) -> Arc<Database> {
+        Database::over(core, source, cache, Options::default(), true)
+    }
+
+    fn over(
+        core: Arc<Core>,
+        source: Arc<dyn BlockSource>,
+        cache: Arc<Cache>,
+        options: Options,
+        is_reader: bool,
+    ) -> Arc<Database> {
+        static READERS: AtomicU64 = AtomicU64::new(0);
+        // Readers of one core each have scratch space of their own; a writer's is named after its core alone.
+        let reader = if is_reader { READERS.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+        let owner = core.source_id_at(Fork(0)).wrapping_add(reader.wrapping_mul(0xd134_2543_de82_ef95));
+        let scratch = Scratch::new(core.backend().clone(), owner.to_be_bytes());
+        let position = core.watch().position();
+        let bee = Arc::new(CurrentBee::new(core.clone(), source.clone(), cache.clone(), position.fork));
+        let log = Log::new(core, source);
+        let newest = Snapshot::new(bee.get().1.at(Version(position.length.0)), log.clone());
+        Arc::new(Database {
+            scratch,
+            is_reader,
+            committer: Committer::new(log.clone(), bee.clone(), cache, options.clone()),
             queue: Queue::new(|| Err(Error::invalid("the commit failed by a bug; see the log"))),
-            newest: RwLock::new(newest),
+            newest: RwLock::new((position, newest)),
             news: Arc::default(),
             bee,
             log,
             options,
-        }))
+        })
     }
 
     /// The key that replicas follow.
@@ -107,20 +136,20 @@ impl Database {
 
     /// The newest version: the core's signed length. 0 or 1 while nothing was committed.
     pub fn head(&self) -> Version {
-        Version(self.core().len().0)
+        Version(self.core().watch().position().length.0)
     }
 
     /// The newest version, to read.
     pub fn snapshot(&self) -> Snapshot {
-        let head = self.head();
+        let position = self.core().watch().position();
         {
             let newest = self.newest.read();
-            if newest.version() == head {
-                return newest.clone();
+            if newest.0 == position {
+                return newest.1.clone();
             }
         }
-        let snapshot = Snapshot::new(self.bee.at(head), self.log.clone());
-        *self.newest.write() = snapshot.clone();
+        let snapshot = Snapshot::new(self.bee.at(position.fork).at(Version(position.length.0)), self.log.clone());
+        *self.newest.write() = (position, snapshot.clone());
         snapshot
     }
 
@@ -139,7 +168,13 @@ impl Database {
         if !is_version {
             return Err(self.not_a_version(version));
         }
-        Ok(Snapshot::new(self.bee.at(version), self.log.clone()))
+        Ok(Snapshot::new(self.bee.get().1.at(version), self.log.clone()))
+    }
+
+    /// A length that was once the signed head, to read: a version also in a bee without commit records. That it
+    /// was one is the caller's to know; inside a batch there is no version.
+    pub fn snapshot_of_head(&self, version: Version) -> Snapshot {
+        Snapshot::new(self.bee.get().1.at(version.min(self.head())), self.log.clone())
     }
 
     /// The newest version committed at or before a time, given in microseconds since 1970-01-01 UTC.
@@ -200,7 +235,7 @@ impl Database {
     /// * [`Error::Conflict`]: something it wrote or relied on changed since it read it. Run it again.
     /// * [`Error::Storage`]: nothing of it is visible, and the database goes on from the version before.
     ///   The disk may have it nevertheless, as after a crash just before the answer.
-    /// * [`Error::NotWritable`]: the log is written elsewhere.
+    /// * [`Error::NotWritable`]: the log is written elsewhere, or this is a reader.
     pub fn commit(&self, txn: Transaction, info: CommitInfo) -> Result<Version> {
         if !txn.is_of(&self.scratch) {
             return Err(Error::invalid("a transaction of another database"));
@@ -210,6 +245,9 @@ impl Database {
         }
         if txn.is_read_only() {
             return Ok(txn.version());
+        }
+        if self.is_reader {
+            return Err(Error::NotWritable);
         }
         self.queue.run(Job { txn, info }, |jobs| self.committer.commit(jobs, |version| self.news.tell(version)))
     }
@@ -247,11 +285,37 @@ impl Database {
     }
 }
 
-/// What the cache and the scratch space tell this core's things from others' by: eight bytes of its key,
-/// so that whoever opens the core again finds what is cached of it.
-fn source_id(core: &Core) -> u64 {
-    let first = core.key().0.first_chunk().copied();
-    u64::from_be_bytes(first.expect("a key has 32 bytes"))
+/// The bee in a core at the fork the core is at: a fork puts other blocks in the place of some, and what is cached of those must not be met.
+pub(crate) struct CurrentBee {
+    core: Arc<Core>,
+    source: Arc<dyn BlockSource>,
+    cache: Arc<Cache>,
+    newest: RwLock<(Fork, Bee)>,
+}
+
+impl CurrentBee {
+    fn new(core: Arc<Core>, source: Arc<dyn BlockSource>, cache: Arc<Cache>, fork: Fork) -> CurrentBee {
+        let bee = Bee::new(source.clone(), cache.clone(), core.source_id_at(fork));
+        CurrentBee { core, source, cache, newest: RwLock::new((fork, bee)) }
+    }
+
+    /// The bee, and its fork.
+    pub fn get(&self) -> (Fork, Bee) {
+        let fork = self.core.watch().position().fork;
+        (fork, self.at(fork))
+    }
+
+    fn at(&self, fork: Fork) -> Bee {
+        {
+            let newest = self.newest.read();
+            if newest.0 == fork {
+                return newest.1.clone();
+            }
+        }
+        let bee = Bee::new(self.source.clone(), self.cache.clone(), self.core.source_id_at(fork));
+        *self.newest.write() = (fork, bee.clone());
+        bee
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub struct Commits {
     direction: Direction,
     /// The version to go on from: the next one backward; forward the newest of all.
     newest: Option<Version>,
+    /// Backward only: earlier commits, as the one returned last named them.
+    known: Vec<Version>,
     /// Forward only: the number of the commit to go on from.
     next_number: u64,
     /// Forward only: commits read and not returned, newest first.
@@ -30,7 +32,7 @@ impl Commits {
     const BATCH: u64 = 256;
 
     pub(crate) fn new(log: Log, newest: Version, direction: Direction) -> Commits {
-        Commits { log, direction, newest: Some(newest), next_number: 1, ahead: Vec::new() }
+        Commits { log, direction, newest: Some(newest), known: Vec::new(), next_number: 1, ahead: Vec::new() }
     }
 
     /// The next commit; `None` after the last one. Backward it reads one block a commit; forward, a few
@@ -38,7 +40,7 @@ impl Commits {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica, and those of storage.
+    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica whose source does not wait, and those of storage.
     #[expect(clippy::should_implement_trait, reason = "an iterator ends at an error, this resumes")]
     pub fn next(&mut self) -> Result<Option<CommitRecord>> {
         match self.direction {
@@ -46,8 +48,9 @@ impl Commits {
                 let Some(version) = self.newest else {
                     return Ok(None);
                 };
-                let record = self.log.record(version)?;
-                self.newest = record.as_ref().and_then(|record| record.previous.first().copied());
+                let record = self.log.record_before(version, &self.known)?;
+                self.known = record.as_ref().map(|record| record.previous.clone()).unwrap_or_default();
+                self.newest = self.known.first().copied();
                 Ok(record)
             }
             Direction::Forward => {
@@ -71,9 +74,11 @@ impl Commits {
         let mut batch: Vec<CommitRecord> = Vec::new();
         let mut at = self.log.seek(newest, |record| record.number <= last)?;
         while let Some(record) = at.filter(|record| record.number >= first) {
-            let before = record.previous.first().copied();
+            at = match record.previous.first() {
+                Some(&before) => self.log.record_before(before, &record.previous)?,
+                None => None,
+            };
             batch.push(record);
-            at = before.map(|version| self.log.record(version)).transpose()?.flatten();
         }
         self.next_number = last + 1;
         Ok(batch)
@@ -160,7 +165,7 @@ impl History {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica, and those of storage.
+    /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica whose source does not wait, and those of storage.
     #[expect(clippy::should_implement_trait, reason = "an iterator ends at an error, this resumes")]
     pub fn next(&mut self) -> Result<Option<HistoryItem>> {
         loop {
@@ -199,7 +204,7 @@ impl History {
 
     fn read_on(&mut self) -> Result<()> {
         let count = History::BATCH.min(self.end - self.next);
-        for (key, value) in self.log.entries(BlockIndex(self.next), count as usize)? {
+        for (key, value) in self.log.entries(self.next..self.end, count as usize)? {
             let block = BlockIndex(self.next);
             let version = Version(self.next + 1);
             let is_end = key == record::KEY;

@@ -4,6 +4,7 @@
 //! makes the client's further messages void up to its Sync; in the simple one ReadyForQuery follows at once.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgbee_sql::SqlError;
@@ -13,10 +14,12 @@ use pgbee_sql::types::Type;
 use pgwire::messages::copy::{CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{Bind, BindComplete, CloseComplete, ParseComplete, PortalSuspended};
-use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{
+    CommandComplete, EmptyQueryResponse, NotificationResponse, ReadyForQuery, TransactionStatus,
+};
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::connection::{Arrived, Connection, Message};
 use super::{Place, Stopping, encode};
@@ -28,6 +31,8 @@ pub struct Client {
     place: Place,
     mode: Mode,
     scratch: Vec<u8>,
+    /// A channel has told the session something.
+    told: Arc<Notify>,
 }
 
 /// What the next message is taken as.
@@ -81,7 +86,10 @@ async fn idle_too_long(limit: Option<(Duration, SqlError)>) -> SqlError {
 impl Client {
     /// A client that has just been told who it is.
     pub fn new(connection: Connection, session: Session, place: Place) -> Client {
-        Client { connection, session, place, mode: Mode::Ready, scratch: Vec::new() }
+        let told: Arc<Notify> = Arc::default();
+        let wake = told.clone();
+        session.on_notification(Arc::new(move || wake.notify_one()));
+        Client { connection, session, place, mode: Mode::Ready, scratch: Vec::new(), told }
     }
 
     /// Serves it until it leaves or the server stops.
@@ -104,6 +112,10 @@ impl Client {
                 () = async { let _ = stopping.wait_for(|stop| *stop >= last).await; } => {
                     let error = SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
                     return self.farewell(&error).await;
+                }
+                () = self.told.notified(), if self.mode == Mode::Ready => {
+                    self.notifications();
+                    self.connection.flush().await?;
                 }
                 error = idle_too_long(self.session.idle_limit()) => return self.farewell(&error).await,
             }
@@ -416,7 +428,19 @@ impl Client {
         }
     }
 
+    /// What channels told the session, if it is in no transaction.
+    fn notifications(&mut self) {
+        for told in self.session.take_notifications() {
+            self.connection.put(PgWireBackendMessage::NotificationResponse(NotificationResponse::new(
+                told.pid,
+                told.channel.to_string(),
+                told.payload.to_string(),
+            )));
+        }
+    }
+
     fn ready(&mut self) {
+        self.notifications();
         let status = match self.session.transaction_status() {
             b'T' => TransactionStatus::Transaction,
             b'E' => TransactionStatus::Error,

@@ -50,10 +50,14 @@ impl Binder<'_> {
         Ok(with_around(ctes, Rel { kind: RelKind::Dml(Arc::new(dml)), schema }))
     }
 
-    fn target_table(&self, name: &ast::QName) -> Result<Arc<Table>> {
+    fn target_table(&self, name: &ast::QName, verb: &str) -> Result<Arc<Table>> {
         let wrong =
             |what: &str| error(state::WRONG_OBJECT_TYPE, name.pos, format!("cannot change {what} \"{}\"", name.last()));
         match self.lookup(&self.catalog, name)? {
+            Some(Relation::Table(table)) if table.foreign.is_some() => Err(SqlError::new(
+                state::FEATURE_NOT_SUPPORTED,
+                format!("cannot {verb} foreign table \"{}\"", table.name),
+            )),
             Some(Relation::Table(table)) => Ok(table),
             Some(Relation::View(_)) => unsupported(name.pos, format!("changing rows through view \"{}\"", name.last())),
             Some(Relation::Sequence(_)) => wrong("sequence"),
@@ -80,7 +84,7 @@ impl Binder<'_> {
     }
 
     fn insert(&mut self, s: &ast::Insert) -> Result<Dml> {
-        let table = self.target_table(&s.table)?;
+        let table = self.target_table(&s.table, "insert into")?;
         let all: Vec<&Column> = table.columns().collect();
         let mut columns = Vec::with_capacity(s.columns.len());
         for name in &s.columns {
@@ -495,7 +499,7 @@ impl Binder<'_> {
     }
 
     fn update(&mut self, s: &ast::Update) -> Result<Dml> {
-        let table = self.target_table(&s.table)?;
+        let table = self.target_table(&s.table, "update")?;
         let from = self.change_source(&table, s.alias.as_deref(), &s.from)?;
         let FromOut { mut rel, items } = from;
         let mut rows = vec![];
@@ -519,7 +523,7 @@ impl Binder<'_> {
     }
 
     fn delete(&mut self, s: &ast::Delete) -> Result<Dml> {
-        let table = self.target_table(&s.table)?;
+        let table = self.target_table(&s.table, "delete from")?;
         let FromOut { mut rel, items } = self.change_source(&table, s.alias.as_deref(), &s.using)?;
         let (predicate, level) =
             self.in_level(Level::new(items, Clause::Where), |b| b.change_condition(s.filter.as_ref()))?;

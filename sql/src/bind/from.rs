@@ -104,8 +104,10 @@ impl Binder<'_> {
         {
             return Ok(out);
         }
+        let foreign = self.foreign_version(name, as_of)?;
         let (catalog, at) = match as_of {
             None => (self.catalog.clone(), self.at),
+            Some(_) if foreign.is_some() => (self.catalog.clone(), foreign),
             Some(as_of) => {
                 let version = self.resolve_as_of(as_of)?;
                 (self.env.resolver.catalog_at(version).at_pos(as_of.pos)?, Some(version))
@@ -117,6 +119,12 @@ impl Binder<'_> {
         self.note_relation(name, &relation, end, alias.is_some(), at.is_some());
         let mut fields = vec![];
         let rel = match &relation {
+            Relation::Table(table) if at.is_some() && foreign.is_none() && is_elsewhere(table) => {
+                return unsupported(
+                    name.pos,
+                    format!("reading foreign table \"{}\" AS OF a version of this database", table.name),
+                );
+            }
             Relation::Table(table) => scan(table, at, false),
             Relation::View(view) => {
                 let out = self.expand_view(view, catalog.clone(), at, name.pos)?;
@@ -148,6 +156,21 @@ impl Binder<'_> {
         }
         rename(&mut item, alias, name.pos)?;
         Ok(FromOut { rel, items: vec![item] })
+    }
+
+    /// The version of its own bee that AS OF names, if this is a foreign table.
+    fn foreign_version(&mut self, name: &ast::QName, as_of: Option<&ast::AsOf>) -> Result<Option<u64>> {
+        let Some(as_of) = as_of else { return Ok(None) };
+        let catalog = self.catalog.clone();
+        match (self.lookup(&catalog, name)?, &as_of.kind) {
+            (Some(Relation::Table(table)), ast::AsOfKind::Version(_)) if is_elsewhere(&table) => {
+                self.resolve_as_of(as_of).map(Some)
+            }
+            (Some(Relation::Table(table)), _) if is_elsewhere(&table) => {
+                unsupported(as_of.pos, "AS OF a time or a tag of a foreign table")
+            }
+            _ => Ok(None),
+        }
     }
 
     /// A relation by a name as written, in a catalog.
@@ -651,4 +674,9 @@ fn item_pos(item: &ast::FromItem) -> Pos {
 pub(super) fn without_position(mut error: SqlError) -> SqlError {
     error.0.position = None;
     error
+}
+
+/// Whether a table's rows are in another bee than the database's own.
+fn is_elsewhere(table: &Table) -> bool {
+    table.foreign.as_ref().is_some_and(|f| f.server != crate::foreign::OWN_SERVER)
 }

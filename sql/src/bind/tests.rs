@@ -40,6 +40,7 @@ fn column(attnum: i16, name: &str, ty: Type, typmod: i32) -> Column {
         sequence: None,
         missing: None,
         dropped: false,
+        options: Vec::new(),
         comment: None,
     }
 }
@@ -53,6 +54,7 @@ fn table(oid: u32, name: &str, slots: Vec<Column>) -> Table {
         primary_key: None,
         indexes: vec![],
         checks: vec![],
+        foreign: None,
         comment: None,
     }
 }

@@ -5,6 +5,7 @@
 //! bee_tags                           names of versions
 //! bee_history(table [, from [, to]]) every change of a row after version `from` up to `to`, oldest first: _version, _committed_at, _op, the row
 //! bee_diff(table, from [, to])       rows that are not the same in two versions: _op, old_..., new_...
+//! bee_cores, bee_peers, bee_progress what is here, who it is exchanged with, what is being fetched
 //! ```
 //!
 //! All of it is what is committed and not newer than what the statement reads; without `to` they go up to there. `_op` is insert, update or
@@ -15,8 +16,10 @@
 //! yet is NULL, dropped ones are not shown. A table that was dropped and made again is another table.
 
 mod commits;
+pub(super) mod peers;
 mod rows;
 
+pub(super) use commits::committed_at;
 pub(crate) use commits::not_a_version;
 
 use std::sync::Arc;
@@ -34,13 +37,22 @@ const BEE_COMMITS: u32 = 16_001;
 const BEE_TAGS: u32 = 16_002;
 const BEE_HISTORY: u32 = 16_003;
 const BEE_DIFF: u32 = 16_004;
+const BEE_CORES: u32 = 16_005;
+const BEE_PEERS: u32 = 16_006;
+const BEE_PROGRESS: u32 = 16_007;
 
 /// Rows as they are found.
 type Rows<'a> = Box<dyn Iterator<Item = Result<Row>> + Send + 'a>;
 
 /// The views; they are in pg_catalog, so that every search path finds them.
 pub fn tables() -> Vec<Arc<dyn VirtualTable>> {
-    vec![Arc::new(commits::Commits::new(BEE_COMMITS)), Arc::new(commits::Tags::new(BEE_TAGS))]
+    vec![
+        Arc::new(commits::Commits::new(BEE_COMMITS)),
+        Arc::new(commits::Tags::new(BEE_TAGS)),
+        Arc::new(peers::Live::cores(BEE_CORES)),
+        Arc::new(peers::Live::peers(BEE_PEERS)),
+        Arc::new(peers::Live::progress(BEE_PROGRESS)),
+    ]
 }
 
 /// The table functions, found by name.
@@ -165,6 +177,9 @@ fn find_table(arg: &Datum, catalog: &Catalog, search_path: &[u32]) -> Result<Arc
         _ => return Err(SqlError::internal("a table was named by neither name nor oid")),
     };
     match relation {
+        Relation::Table(table) if table.foreign.is_some() => {
+            Err(SqlError::unsupported(format!("the history of foreign table \"{}\"", table.name)))
+        }
         Relation::Table(table) => Ok(table.clone()),
         other => Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", other.name()))),
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::schema::{Relation, Schema, Sequence, Table, Tag, View};
+use super::schema::{Relation, Schema, Sequence, Server, Table, Tag, View};
 use super::{Catalog, FIRST_USER_OID};
 use crate::codec::keyspace::{self, Kind};
 use crate::error::{Result, SqlError};
@@ -155,6 +155,22 @@ impl Change {
         self.put_name(Kind::Tag, 0, &tag.name.clone(), tag.oid);
         self.edit().tags.insert(tag.name.clone(), Arc::new(tag));
         Ok(())
+    }
+    /// Adds or replaces a foreign server.
+    pub fn put_server(&mut self, server: Server) -> Result<()> {
+        if let Some(old) = self.catalog.servers.get(&server.oid).map(|s| s.name.clone()) {
+            self.delete_name(Kind::Server, 0, &old);
+        }
+        self.put(Kind::Server, server.oid, &server)?;
+        self.put_name(Kind::Server, 0, &server.name.clone(), server.oid);
+        self.edit().servers.insert(server.oid, Arc::new(server));
+        Ok(())
+    }
+    /// Removes a foreign server, of which there must be no tables.
+    pub fn drop_server(&mut self, oid: u32) {
+        let Some(server) = self.edit().servers.remove(&oid) else { return };
+        self.delete(Kind::Server, oid);
+        self.delete_name(Kind::Server, 0, &server.name);
     }
     /// Removes a relation's definition; its data stays where it is, out of reach.
     pub fn drop_relation(&mut self, oid: u32) {

@@ -14,12 +14,16 @@
 //! rewrite   all rows of a table under a new definition
 //! sequence  CREATE and ALTER SEQUENCE
 //! view      CREATE VIEW and what views depend on
+//! foreign   foreign servers and tables
+//! import    IMPORT FOREIGN SCHEMA
 //! drop      DROP, with its dependencies; COMMENT; schemas and tags
 //! ```
 
 mod alter;
 mod column;
 mod drop;
+mod foreign;
+mod import;
 mod index;
 mod names;
 mod rename;
@@ -101,6 +105,7 @@ pub fn run(statement: &StatementKind, cx: &mut DdlCx<'_>) -> Result<Option<Strin
         }
         StatementKind::AlterSequence { name, if_exists, options } => sequence::alter(name, *if_exists, options, cx)?,
         StatementKind::AlterTable(alter) => alter::run(alter, cx)?,
+        StatementKind::Foreign(statement) => foreign::run(statement, cx)?,
         StatementKind::Rename { kind, name, if_exists, to } => rename::rename(*kind, name, *if_exists, &to.text, cx)?,
         StatementKind::SetSchema { kind, name, if_exists, schema } => {
             rename::set_schema(*kind, name, *if_exists, &schema.text, cx)?
@@ -134,6 +139,7 @@ pub fn is_ddl(statement: &StatementKind) -> bool {
             | StatementKind::CreateSequence { .. }
             | StatementKind::AlterSequence { .. }
             | StatementKind::AlterTable(_)
+            | StatementKind::Foreign(_)
             | StatementKind::Rename { .. }
             | StatementKind::SetSchema { .. }
             | StatementKind::SetOwner { .. }
@@ -241,6 +247,7 @@ impl DdlCx<'_> {
 /// The word for a kind of relation in messages.
 fn kind_word(relation: &Relation) -> &'static str {
     match relation {
+        Relation::Table(table) if table.foreign.is_some() => "foreign table",
         Relation::Table(_) | Relation::Virtual(_) => "table",
         Relation::View(_) => "view",
         Relation::Sequence(_) => "sequence",
@@ -254,6 +261,8 @@ fn object_word(kind: ObjectKind) -> &'static str {
         ObjectKind::View => "view",
         ObjectKind::Index => "index",
         ObjectKind::Sequence => "sequence",
+        ObjectKind::ForeignTable => "foreign table",
+        ObjectKind::Server => "server",
         ObjectKind::Schema => "schema",
         ObjectKind::Database => "database",
         ObjectKind::Other(word) => word,
@@ -261,10 +270,12 @@ fn object_word(kind: ObjectKind) -> &'static str {
 }
 
 fn is_kind(relation: &Relation, kind: ObjectKind) -> bool {
+    if let Relation::Table(table) = relation {
+        return kind == if table.foreign.is_some() { ObjectKind::ForeignTable } else { ObjectKind::Table };
+    }
     matches!(
         (relation, kind),
-        (Relation::Table(_), ObjectKind::Table)
-            | (Relation::View(_), ObjectKind::View)
+        (Relation::View(_), ObjectKind::View)
             | (Relation::Sequence(_), ObjectKind::Sequence)
             | (Relation::Index(..), ObjectKind::Index)
     )

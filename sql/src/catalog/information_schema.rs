@@ -1,7 +1,7 @@
 //! The relations of information_schema: PostgreSQL 15's columns over our definitions. Columns whose domains do not exist here have the
 //! domains' base types. As in PostgreSQL, views show what the user may see: here that is everything.
 //!
-//! What SQL knows and we have nothing of (domains, triggers, foreign tables, referential constraints) is empty. Routines are those of pg_proc.
+//! What SQL knows and we have nothing of (domains, triggers, referential constraints) is empty. Routines are those of pg_proc.
 
 use std::sync::Arc;
 
@@ -39,6 +39,12 @@ fn rows_of(name: &str) -> Rows {
         "constraint_table_usage" => Rows::Computed(constraint_table_usage),
         "check_constraints" => Rows::Computed(check_constraints),
         "routines" => Rows::Computed(routines),
+        "foreign_data_wrappers" => Rows::Computed(foreign_data_wrappers),
+        "foreign_servers" => Rows::Computed(foreign_servers),
+        "foreign_server_options" => Rows::Computed(foreign_server_options),
+        "foreign_tables" => Rows::Computed(foreign_tables),
+        "foreign_table_options" => Rows::Computed(foreign_table_options),
+        "column_options" => Rows::Computed(column_options),
         _ => Rows::Empty,
     }
 }
@@ -78,6 +84,7 @@ fn schemata(ask: &Ask<'_>) -> Result<Vec<Row>> {
 /// Whether a relation is shown as a table or as a view; sequences are neither.
 fn table_type(relation: &Relation) -> Option<&'static str> {
     match relation {
+        Relation::Table(t) if t.foreign.is_some() => Some("FOREIGN"),
         Relation::Table(_) => Some("BASE TABLE"),
         Relation::View(_) => Some("VIEW"),
         Relation::Virtual(v) if definitions().iter().any(|d| d.oid == v.oid() && d.kind == 'r') => Some("BASE TABLE"),
@@ -102,7 +109,7 @@ fn all_tables(ask: &Ask<'_>) -> Result<Vec<Row>> {
             NULL,
             NULL,
             NULL,
-            yes_or_no(matches!(r, Relation::Table(_))),
+            yes_or_no(matches!(r, Relation::Table(t) if t.foreign.is_none())),
             text("NO"),
             NULL,
         ]);
@@ -208,7 +215,7 @@ fn columns(ask: &Ask<'_>) -> Result<Vec<Row>> {
             facts.row(place.clone(), ask.cx)
         };
         match relation {
-            Relation::Table(t) => rows.extend(t.columns().map(|c| stored(c, true))),
+            Relation::Table(t) => rows.extend(t.columns().map(|c| stored(c, t.foreign.is_none()))),
             Relation::View(v) => rows.extend(v.columns.iter().map(|c| stored(c, false))),
             Relation::Virtual(v) => {
                 let not_null = definitions().iter().find(|d| d.oid == v.oid()).map_or(&[][..], |d| &d.not_null);
@@ -390,6 +397,66 @@ fn check_constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
         Some(row)
     };
     Ok(stored_tables(ask).flat_map(|t| constraints(t)).filter_map(row).collect())
+}
+
+fn foreign_data_wrappers(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let name = text(crate::foreign::WRAPPER_NAME);
+    Ok(vec![vec![text(&ask.cx.database), name, text(&ask.cx.user), NULL, text("rust")]])
+}
+
+fn foreign_servers(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let row = |s: &Arc<super::Server>| {
+        vec![
+            text(&ask.cx.database),
+            text(&s.name),
+            text(&ask.cx.database),
+            text(crate::foreign::WRAPPER_NAME),
+            text_or_null(s.kind.as_ref()),
+            text_or_null(s.version.as_ref()),
+            text(&ask.cx.user),
+        ]
+    };
+    Ok(ask.cx.catalog.servers.values().map(row).collect())
+}
+
+/// Options behind what they are of.
+fn options_of(of: &[Datum], options: &super::schema::FdwOptions) -> Vec<Row> {
+    options.iter().map(|(name, value)| [of, &[text(name), text(value)]].concat()).collect()
+}
+
+fn foreign_server_options(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let servers = ask.cx.catalog.servers.values();
+    Ok(servers.flat_map(|s| options_of(&[text(&ask.cx.database), text(&s.name)], &s.options)).collect())
+}
+
+fn foreign_tables(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let row = |t: &Arc<Table>| {
+        let server = ask.cx.catalog.servers.get(&t.foreign.as_ref()?.server)?;
+        let mut row = place(ask.cx, t.schema, &t.name).to_vec();
+        row.extend([text(&ask.cx.database), text(&server.name)]);
+        Some(row)
+    };
+    Ok(stored_tables(ask).filter_map(row).collect())
+}
+
+fn foreign_table_options(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let rows = |t: &Arc<Table>| {
+        let options = t.foreign.as_ref().map(|f| &f.options)?;
+        Some(options_of(&place(ask.cx, t.schema, &t.name), options))
+    };
+    Ok(stored_tables(ask).filter_map(rows).flatten().collect())
+}
+
+fn column_options(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for t in stored_tables(ask) {
+        for c in t.columns() {
+            let mut of = place(ask.cx, t.schema, &t.name).to_vec();
+            of.push(text(&c.name));
+            rows.extend(options_of(&of, &c.options));
+        }
+    }
+    Ok(rows)
 }
 
 /// Functions of pg_proc, without aggregates and window functions.

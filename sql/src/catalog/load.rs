@@ -9,17 +9,53 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use pgbee_engine::bee::Direction;
-use pgbee_engine::txn::{ReadView, Snapshot};
+use pgbee_engine::txn::{COMMIT_RECORD_KEY, ReadView, Snapshot};
 use serde::de::DeserializeOwned;
 
 use super::schema::{Relation, Schema, Table, VirtualTable};
-use super::{Catalog, INFORMATION_SCHEMA, PG_CATALOG, bee_views, information_schema, pg_catalog};
+use super::{Catalog, INFORMATION_SCHEMA, PG_CATALOG, PUBLIC, bee_views, information_schema, pg_catalog};
 use crate::codec::keyspace::{self, Kind};
 use crate::error::{Result, SqlError, state};
 
-/// The stamp of a version's definitions; 0 when it has none (a foreign bee, or nothing committed).
+/// The stamp of a version's definitions; 0 when nothing was committed, one of its own for a bee that pgbee did not write.
 pub fn stamp(snapshot: &Snapshot) -> Result<u64> {
-    Ok(snapshot.get_entry(keyspace::STAMP)?.map_or(0, |entry| entry.seq.0))
+    match snapshot.get_entry(keyspace::STAMP)? {
+        Some(entry) => Ok(entry.seq.0),
+        None if is_foreign(snapshot)? => Ok(FOREIGN),
+        None => Ok(0),
+    }
+}
+
+/// The stamp of every bee that pgbee did not write: no block has so high a number, and no catalog not yet committed so low a one.
+const FOREIGN: u64 = 1 << 62;
+
+/// Whether a version without definitions is one of a bee that pgbee did not write: it has entries, the last of them is no commit record,
+/// and its first block is a bee's header.
+fn is_foreign(snapshot: &Snapshot) -> Result<bool> {
+    let version = snapshot.version().0;
+    if version < 2 {
+        return Ok(false);
+    }
+    let record = snapshot.get_entry(COMMIT_RECORD_KEY)?;
+    if record.is_some_and(|entry| entry.seq.0 + 1 == version) {
+        return Ok(false);
+    }
+    match snapshot.bee().header() {
+        Ok(_) => Ok(true),
+        Err(pgbee_engine::Error::Corrupt { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a bee shows that pgbee did not write: its entries, as a table.
+fn foreign(stamp: u64) -> Catalog {
+    let mut catalog = built_in().clone();
+    catalog.stamp = stamp;
+    catalog.add_schema(Schema { oid: PUBLIC, name: "public".into(), comment: Some("standard public schema".into()) });
+    let (server, table) = crate::foreign::own_table();
+    catalog.servers.insert(server.oid, Arc::new(server));
+    catalog.add_table(Arc::new(table));
+    catalog
 }
 
 /// Reads all definitions a view shows.
@@ -39,6 +75,10 @@ pub fn load(view: &ReadView, stamp: u64) -> Result<Catalog> {
             Kind::Tag => {
                 let tag = decode::<super::Tag>(oid, &value)?;
                 catalog.tags.insert(tag.name.clone(), Arc::new(tag));
+            }
+            Kind::Server => {
+                let server = decode::<super::Server>(oid, &value)?;
+                catalog.servers.insert(server.oid, Arc::new(server));
             }
             Kind::Relation => {}
         }
@@ -90,6 +130,11 @@ impl Table {
     }
 }
 
+/// The catalog of a database of which nothing is known.
+pub fn empty() -> Arc<Catalog> {
+    Arc::new(built_in().clone())
+}
+
 /// What every database has.
 fn built_in() -> &'static Catalog {
     static BUILT_IN: OnceLock<Catalog> = OnceLock::new();
@@ -113,6 +158,10 @@ fn built_in() -> &'static Catalog {
     })
 }
 
+/// Where the fork stands in a stamp, above any length a log can have, and how much of it has room there.
+const FORK_SHIFT: u32 = 48;
+const FORKS: u64 = 0x3fff;
+
 /// A few catalogs of one database, newest used last.
 #[derive(Default)]
 pub struct Cache {
@@ -122,14 +171,23 @@ pub struct Cache {
 impl Cache {
     const SIZE: usize = 16;
 
-    /// The catalog of a snapshot.
-    pub fn get(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
-        let stamp = stamp(snapshot)?;
+    /// The catalog of a snapshot; `fork` is how often the log's writer took back what it had written, which gives stamps another meaning. The lock is not held while
+    /// anything is read, for on a follower that may wait for peers.
+    pub fn get(&self, snapshot: &Snapshot, fork: u64) -> Result<Arc<Catalog>> {
+        let of_version = stamp(snapshot)?;
+        let stamp = of_version | (fork & FORKS) << FORK_SHIFT;
         if let Some(found) = self.find(stamp) {
             return Ok(found);
         }
-        let catalog = Arc::new(load(&ReadView::from(snapshot.clone()), stamp)?);
+        let catalog = Arc::new(match of_version {
+            FOREIGN => foreign(stamp),
+            _ => load(&ReadView::from(snapshot.clone()), stamp)?,
+        });
         let mut catalogs = self.catalogs.lock();
+        if let Some(found) = catalogs.iter().find(|c| c.stamp == stamp) {
+            // Somebody else was quicker.
+            return Ok(found.clone());
+        }
         if catalogs.len() == Self::SIZE {
             catalogs.pop_front();
         }

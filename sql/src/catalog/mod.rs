@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-pub use schema::{Relation, Schema, Sequence, Table, Tag, View};
+pub use schema::{Relation, Schema, Sequence, Server, Table, Tag, View};
 
 /// Oid of pg_catalog.
 pub const PG_CATALOG: u32 = 11;
@@ -39,6 +39,8 @@ pub struct Catalog {
     pub relations: FxHashMap<u32, Relation>,
     /// Oid by (schema oid, name). Tables, views, sequences and indexes share one name space.
     pub names: FxHashMap<(u32, String), u32>,
+    /// Foreign servers by oid.
+    pub servers: BTreeMap<u32, Arc<Server>>,
     /// Tags by name.
     pub tags: BTreeMap<String, Arc<Tag>>,
     /// Table functions made on the fly by name: bee_history and the like. Looked up after the registry's set functions.
@@ -49,6 +51,10 @@ impl Catalog {
     /// A schema's oid by name.
     pub fn schema_oid(&self, name: &str) -> Option<u32> {
         self.schemas.values().find(|s| s.name == name).map(|s| s.oid)
+    }
+    /// A foreign server by name.
+    pub fn server(&self, name: &str) -> Option<&Arc<Server>> {
+        self.servers.values().find(|s| s.name == name)
     }
     /// A relation of a schema by name.
     pub fn relation(&self, schema: u32, name: &str) -> Option<&Relation> {

@@ -18,6 +18,7 @@ mod classes;
 mod cluster;
 mod constraints;
 pub(super) mod describe;
+pub(super) mod foreign;
 mod made;
 mod routines;
 pub(super) mod value;
@@ -69,6 +70,9 @@ fn rows_of(name: &str) -> Rows {
         "pg_tables" => Rows::Computed(classes::tables_view),
         "pg_views" => Rows::Computed(classes::views_view),
         "pg_sequences" => Rows::Computed(classes::sequences_view),
+        "pg_foreign_data_wrapper" => Rows::Fixed(foreign::wrappers),
+        "pg_foreign_server" => Rows::Computed(foreign::servers),
+        "pg_foreign_table" => Rows::Computed(foreign::tables),
         "pg_index" => Rows::Computed(constraints::indexes),
         "pg_constraint" => Rows::Computed(constraints::constraints),
         "pg_indexes" => Rows::Computed(constraints::indexes_view),
@@ -78,6 +82,8 @@ fn rows_of(name: &str) -> Rows {
         "pg_user" | "pg_shadow" => Rows::Computed(cluster::users),
         "pg_settings" => Rows::Computed(cluster::settings),
         "pg_stat_activity" => Rows::Computed(cluster::activity),
+        "pg_stat_replication" => Rows::Computed(cluster::replication),
+        "pg_stat_wal_receiver" => Rows::Computed(cluster::wal_receiver),
         _ => Rows::Empty,
     }
 }

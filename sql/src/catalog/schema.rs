@@ -42,9 +42,60 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// CHECK constraints.
     pub checks: Vec<CheckDef>,
+    /// A foreign table: where its rows are. Nothing is stored of it but this definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Box<Foreign>>,
     /// COMMENT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+}
+
+/// Options as written: names and values, in order.
+pub type FdwOptions = Vec<(String, String)>;
+
+/// A foreign server: a bee somewhere, or what its tables have in common.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Server {
+    /// Oid.
+    pub oid: u32,
+    /// Name.
+    pub name: String,
+    /// TYPE: kept, of no meaning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// VERSION: kept, of no meaning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// OPTIONS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: FdwOptions,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// Where a foreign table's rows are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Foreign {
+    /// Oid of its server.
+    pub server: u32,
+    /// OPTIONS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: FdwOptions,
+    /// A table of a bee that pgbee wrote. Its columns have the attribute numbers they have there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
+}
+
+/// How a table of another database is read, as it was when it was imported.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Remote {
+    /// Its oid there.
+    pub oid: u32,
+    /// Its primary key.
+    pub primary_key: Option<Key>,
+    /// Its indexes.
+    pub indexes: Vec<Index>,
 }
 
 /// A column.
@@ -75,6 +126,9 @@ pub struct Column {
     /// Dropped: its slot stays, its values are no longer written.
     #[serde(default)]
     pub dropped: bool,
+    /// OPTIONS of a foreign table's column.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: FdwOptions,
     /// COMMENT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,

@@ -54,6 +54,8 @@ pub enum Kind {
     Sequence = 4,
     /// A tag.
     Tag = 5,
+    /// A foreign server.
+    Server = 6,
     /// Only under names: tables, views, sequences and indexes share one name space.
     Relation = 16,
 }
@@ -61,7 +63,9 @@ pub enum Kind {
 impl Kind {
     /// The kind a byte of a definition's key stands for.
     pub fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Schema, Kind::Table, Kind::View, Kind::Sequence, Kind::Tag].into_iter().find(|k| *k as u8 == byte)
+        [Kind::Schema, Kind::Table, Kind::View, Kind::Sequence, Kind::Tag, Kind::Server]
+            .into_iter()
+            .find(|k| *k as u8 == byte)
     }
 }
 

@@ -30,6 +30,7 @@ fn column(attnum: i16, ty: Type) -> Column {
         sequence: None,
         missing: None,
         dropped: false,
+        options: Vec::new(),
         comment: None,
     }
 }
@@ -43,6 +44,7 @@ fn table(types: &[Type]) -> Table {
         primary_key: None,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign: None,
         comment: None,
     }
 }

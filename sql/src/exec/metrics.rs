@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::wait::Fetched;
+
 /// Measurements of one node over all its runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NodeMetrics {
@@ -15,6 +17,8 @@ pub struct NodeMetrics {
     pub startup: Duration,
     /// Time spent in it and below.
     pub total: Duration,
+    /// What was fetched from peers in it and below.
+    pub fetched: Fetched,
     /// Bytes of memory, for nodes that gather rows.
     pub memory: usize,
     /// Whether it used temporary files.
@@ -36,7 +40,7 @@ impl Metrics {
     pub fn node(&self, id: usize) -> NodeMetrics {
         self.nodes.lock().get(id).copied().unwrap_or_default()
     }
-    pub(crate) fn add(&self, id: usize, start: Instant, rows: usize, first: bool) {
+    pub(crate) fn add(&self, id: usize, start: Instant, rows: usize, fetched: Fetched, first: bool) {
         if let Some(node) = self.nodes.lock().get_mut(id) {
             let elapsed = start.elapsed();
             if first {
@@ -49,6 +53,7 @@ impl Metrics {
             }
             node.total += elapsed;
             node.rows += rows as u64;
+            node.fetched = node.fetched.plus(fetched);
         }
     }
     pub(crate) fn gathered(&self, id: usize, memory: usize, spilled: bool) {

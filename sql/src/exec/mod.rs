@@ -21,6 +21,7 @@ mod collect;
 mod cte;
 mod eval;
 mod filter;
+mod foreign;
 mod frame;
 mod hash;
 mod hash_join;
@@ -57,6 +58,7 @@ pub use subplan::{Shared, SubKind, SubPlan};
 use crate::error::Result;
 use crate::functions::SessionCx;
 use crate::types::Datum;
+use crate::wait::Waiting;
 
 /// What all operators of a running statement share.
 #[derive(Clone)]
@@ -73,6 +75,8 @@ pub struct ExecCx {
     pub writer: Option<Arc<dyn DmlRunner>>,
     /// What the statement's operators keep for each other: CTEs, results of subqueries, measurements. `Arc::default()` for a new statement.
     pub shared: Arc<Shared>,
+    /// How blocks of peers are waited for; None where all of them are here.
+    pub waiting: Option<Arc<Waiting>>,
 }
 
 impl ExecCx {
@@ -84,7 +88,7 @@ impl ExecCx {
         params: Vec<Datum>,
         writer: Option<Arc<dyn DmlRunner>>,
     ) -> ExecCx {
-        ExecCx { session, database, view, params, writer, shared: Arc::default() }
+        ExecCx { session, database, view, params, writer, shared: Arc::default(), waiting: None }
     }
 }
 

@@ -7,10 +7,10 @@ use super::ExecCx;
 use super::batch::{BATCH_ROWS, Batch};
 use super::eval::Env;
 use super::spill::RowBuffer;
-use super::{aggregate, cte, filter, hash_join, loop_join, scan, set_op, sort, source, window};
+use super::{aggregate, cte, filter, foreign, hash_join, loop_join, scan, set_op, sort, source, window};
 use crate::error::{Result, SqlError};
 use crate::ir::{Dml, Field};
-use crate::plan::node::{Node, NodeKind, Physical};
+use crate::plan::node::{Access, Node, NodeKind, Physical};
 use crate::types::Row;
 
 /// A running node.
@@ -33,6 +33,7 @@ pub(crate) fn open_node(node: &Arc<Node>, env: &Env<'_>) -> Result<BoxOperator> 
     let operator: BoxOperator = match &node.kind {
         NodeKind::Values(rows) => Box::new(source::Values::new(rows.clone(), node.width)),
         NodeKind::Constants(values) => Box::new(source::Constants::new(values.clone(), node.width)),
+        NodeKind::Scan(scan) if matches!(scan.access, Access::Bee) => Box::new(foreign::BeeScan::new(scan.clone())?),
         NodeKind::Scan(scan) => Box::new(scan::Scan::new(scan.clone())),
         NodeKind::Virtual(n) => Box::new(source::Virtual::new(n.clone())),
         NodeKind::Function(n) => Box::new(source::Function::new(n.clone(), node.width)),
@@ -97,10 +98,12 @@ struct Measured {
 
 impl Operator for Measured {
     fn next(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<bool> {
-        let start = Instant::now();
+        let waiting = env.cx.waiting.as_ref();
+        let (start, before) = (Instant::now(), waiting.map(|w| w.fetched()).unwrap_or_default());
         let some = self.operator.next(env, out);
         if let Some(metrics) = env.cx.shared.metrics() {
-            metrics.add(self.id, start, if matches!(some, Ok(true)) { out.len() } else { 0 }, !self.opened);
+            let fetched = waiting.map(|w| w.fetched().since(before)).unwrap_or_default();
+            metrics.add(self.id, start, if matches!(some, Ok(true)) { out.len() } else { 0 }, fetched, !self.opened);
             self.opened = true;
         }
         some

@@ -23,25 +23,11 @@ pub(crate) fn resolve(bounds: &Bounds, prefix: &[u8], env: &Env<'_>) -> Result<V
     let mut prefixes: Vec<Vec<u8>> = vec![prefix.to_vec()];
     let mut depth = 0;
     for (equal, column) in bounds.equals.iter().zip(&bounds.key) {
-        let mut values = Vec::new();
-        match equal {
-            Equal::Null => {
-                prefixes.iter_mut().for_each(|p| column.encode(&Datum::Null, p));
-                depth += 1;
-                continue;
-            }
-            Equal::Value(prog) => values.extend(fit_exactly(prog.code.eval(&[], env)?, column.ty)),
-            Equal::List(progs) => {
-                for prog in progs {
-                    values.extend(fit_exactly(prog.code.eval(&[], env)?, column.ty));
-                }
-            }
-            Equal::Array(prog) => {
-                if let Datum::Array(array) = prog.code.eval(&[], env)? {
-                    values.extend(array.values.iter().filter_map(|v| fit_exactly(v.clone(), column.ty)));
-                }
-            }
-        }
+        let Some(values) = values_of(equal, column.ty, env)? else {
+            prefixes.iter_mut().for_each(|p| column.encode(&Datum::Null, p));
+            depth += 1;
+            continue;
+        };
         let mut encoded: Vec<Vec<u8>> = values
             .iter()
             .map(|v| {
@@ -78,7 +64,49 @@ pub(crate) fn resolve(bounds: &Bounds, prefix: &[u8], env: &Env<'_>) -> Result<V
         .collect())
 }
 
-fn empty(range: &KeyRange) -> bool {
+/// The values a key column is equal to; None: NULL.
+fn values_of(equal: &Equal, ty: Type, env: &Env<'_>) -> Result<Option<Vec<Datum>>> {
+    let mut values = Vec::new();
+    match equal {
+        Equal::Null => return Ok(None),
+        Equal::Value(prog) => values.extend(fit_exactly(prog.code.eval(&[], env)?, ty)),
+        Equal::List(progs) => {
+            for prog in progs {
+                values.extend(fit_exactly(prog.code.eval(&[], env)?, ty));
+            }
+        }
+        Equal::Array(prog) => {
+            if let Datum::Array(array) = prog.code.eval(&[], env)? {
+                values.extend(array.values.iter().filter_map(|v| fit_exactly(v.clone(), ty)));
+            }
+        }
+    }
+    Ok(Some(values))
+}
+
+/// Which values of the one key column a scan is about.
+pub(crate) enum Wanted {
+    /// These; more than are worth looking up one by one are not told.
+    Values(Vec<Datum>),
+    /// Those between.
+    Between(Bound<Datum>, Bound<Datum>),
+}
+
+/// The values of a key of one column (or none) that bounds ask for.
+pub(crate) fn wanted(bounds: &Bounds, env: &Env<'_>) -> Result<Wanted> {
+    let all = Wanted::Between(Bound::Unbounded, Bound::Unbounded);
+    let Some(column) = bounds.key.first() else { return Ok(all) };
+    if let Some(equal) = bounds.equals.first() {
+        let values = values_of(equal, column.ty, env)?.unwrap_or_default();
+        return Ok(if values.len() > RANGES_MAX { all } else { Wanted::Values(values) });
+    }
+    Ok(match value_bounds(bounds, column, env)? {
+        Some((lower, upper)) => Wanted::Between(lower, upper),
+        None => Wanted::Values(Vec::new()),
+    })
+}
+
+pub(crate) fn empty(range: &KeyRange) -> bool {
     match (&range.start, &range.end) {
         (Bound::Included(start), Bound::Excluded(end)) => start >= end,
         _ => range.is_empty(),

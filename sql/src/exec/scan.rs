@@ -10,12 +10,14 @@ use pgbee_engine::txn::{ReadView, ViewScan};
 use super::batch::{BATCH_BYTES, BATCH_ROWS, Batch};
 use super::eval::Env;
 use super::filter::all_hold;
+use super::foreign::remote_view;
 use super::operator::Operator;
 use super::range;
 use crate::codec::{Decoder, IndexCodec};
 use crate::error::{Result, SqlError, state};
 use crate::plan::node::{Access, ScanNode};
 use crate::types::Datum;
+use crate::wait::What;
 
 /// Entries read at once before it is known how large they are, and after.
 const FIRST_ENTRIES: usize = 4;
@@ -54,13 +56,15 @@ impl Scan {
     }
 
     fn start(&self, env: &Env<'_>) -> Result<State> {
-        let view = match &self.node.at {
-            None => env.cx.view.clone(),
-            Some(at) => env.cx.database.snapshot_at(Version(at.version))?.into(),
+        let view = match (&self.node.foreign, &self.node.at) {
+            (Some(foreign), at) => remote_view(foreign, &self.node, at.as_ref(), env)?,
+            (None, None) => env.cx.view.clone(),
+            (None, Some(at)) => env.cx.database.snapshot_at(Version(at.version))?.into(),
         };
         let prefix = match &self.node.access {
             Access::Rows(codec) => codec.prefix(),
             Access::Index { codec, .. } => codec.prefix(),
+            Access::Bee => return Err(SqlError::internal("entries of a bee are read by another operator")),
         };
         let mut ranges = range::resolve(&self.node.bounds, prefix, env)?;
         if !self.node.reverse {
@@ -74,6 +78,7 @@ impl Scan {
         let node = &*self.node;
         let bounds = &node.bounds;
         let whole = matches!(node.access, Access::Rows(_))
+            && node.foreign.is_none()
             && bounds.equals.is_empty()
             && bounds.lower.is_empty()
             && bounds.upper.is_empty();
@@ -87,6 +92,7 @@ impl Scan {
         match &self.node.access {
             Access::Rows(_) => self.node.columns.is_empty(),
             // A unique entry has the row's key in its value.
+            Access::Bee => false,
             Access::Index { covering, .. } => {
                 (covering.is_some() || self.node.columns.is_empty()) && !self.node.row_key
             }
@@ -105,6 +111,9 @@ impl Scan {
                 self.state.insert(state)
             }
         };
+        if let Some(waiting) = &env.cx.waiting {
+            waiting.reading(What::Table(self.node.table.clone()), state.view.version().0);
+        }
         let (mut held, mut largest) = (0, 0);
         loop {
             if held >= BATCH_BYTES {
@@ -162,6 +171,7 @@ impl Scan {
             let start = out.values().len();
             match &node.access {
                 _ if nothing => {}
+                Access::Bee => {}
                 Access::Rows(_) => self.decoder.decode_into(value, out.values())?,
                 Access::Index { codec, covering: Some(places), .. } => cover(codec, places, key, out)?,
                 Access::Index { codec, name, covering: None } => {
@@ -184,7 +194,7 @@ impl Scan {
             }
             if node.row_key {
                 let key = match &node.access {
-                    Access::Rows(_) => Datum::bytea(key),
+                    Access::Rows(_) | Access::Bee => Datum::bytea(key),
                     Access::Index { codec, .. } => Datum::bytea(codec.row_key(key, value)?),
                 };
                 out.values().push(key);

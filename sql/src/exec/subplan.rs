@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use pgbee_engine::CoreKey;
+use pgbee_engine::txn::Snapshot;
 use rustc_hash::FxHashMap;
 
 use super::batch::Batch;
@@ -20,6 +22,7 @@ use super::operator::{BoxOperator, open_node};
 use super::spill::{BufferPlace, PagedRows, RowBuffer, write_datum};
 use super::value;
 use crate::error::{Result, SqlError, state};
+use crate::foreign::ForeignBee;
 use crate::ir::Dml;
 use crate::memory::Reservation;
 use crate::plan::node::{Node, Quantified};
@@ -36,6 +39,8 @@ pub struct Shared {
     subplans: Mutex<FxHashMap<u64, Arc<Mutex<SubState>>>>,
     /// Planned sources of changes, by address of the change.
     sources: Mutex<FxHashMap<usize, Arc<Node>>>,
+    /// Versions of other bees that the statement reads: each bee at one.
+    foreign: Mutex<FxHashMap<CoreKey, (Arc<ForeignBee>, Snapshot)>>,
     metrics: OnceLock<Metrics>,
     changed: AtomicU64,
 }
@@ -60,6 +65,19 @@ impl Shared {
     }
     pub(crate) fn source(&self, dml: &Dml) -> Option<Arc<Node>> {
         self.sources.lock().get(&std::ptr::from_ref(dml).addr()).cloned()
+    }
+    /// The version of another bee that the statement reads, found by `open` the first time.
+    pub(crate) fn foreign(
+        &self,
+        key: CoreKey,
+        open: impl FnOnce() -> Result<(Arc<ForeignBee>, Snapshot)>,
+    ) -> Result<(Arc<ForeignBee>, Snapshot)> {
+        if let Some(known) = self.foreign.lock().get(&key) {
+            return Ok(known.clone());
+        }
+        // Without the lock, for it may wait for peers.
+        let found = open()?;
+        Ok(self.foreign.lock().entry(key).or_insert(found).clone())
     }
     pub(crate) fn set_cte(&self, id: usize, store: Arc<CteStore>) {
         self.ctes.lock().insert(id, store);

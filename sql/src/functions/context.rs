@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use pgbee_engine::CoreKey;
+
 use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
+use crate::follow::{CoreStatus, PeerStatus, ProgressStatus};
+use crate::foreign::ForeignBee;
 use crate::memory::Account;
 use crate::types::Type;
 use crate::types::timezone::TimeZone;
@@ -37,6 +41,38 @@ pub trait Services: Send + Sync {
     fn sleep(&self, seconds: f64) -> Result<()>;
     /// Number of this transaction: txid_current().
     fn transaction_id(&self) -> u64;
+    /// A bee by its key, for reading; open as long as the session uses it.
+    fn foreign_bee(&self, _key: CoreKey, _peers: &[String]) -> Result<Arc<ForeignBee>> {
+        Err(SqlError::unsupported("reading another bee here"))
+    }
+    /// Whether the database is written elsewhere: pg_is_in_recovery().
+    fn is_follower(&self) -> bool {
+        false
+    }
+    /// pg_notify(): told when the transaction commits.
+    fn notify(&self, _channel: &str, _payload: &str) -> Result<()> {
+        Err(SqlError::unsupported("pg_notify() here"))
+    }
+    /// Channels the session listens on, and what part of the memory for its messages is taken.
+    fn listening(&self) -> (Vec<String>, f64) {
+        (Vec::new(), 0.0)
+    }
+    /// What is known of each database's core: bee_cores.
+    fn cores(&self) -> Result<Vec<CoreStatus>> {
+        Ok(Vec::new())
+    }
+    /// Connections to peers: bee_peers.
+    fn peers(&self) -> Result<Vec<PeerStatus>> {
+        Ok(Vec::new())
+    }
+    /// What fetches much just now: bee_progress.
+    fn progress(&self) -> Vec<ProgressStatus> {
+        Vec::new()
+    }
+    /// Fetches a table with its indexes, an index, or everything, and says how many blocks came: bee_download().
+    fn download(&self, _relation: Option<u32>) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// The statement's surroundings, shared by all its operators.

@@ -143,6 +143,9 @@ fn comments(r: &mut Registry) {
         Ok(match args::text(a, 1)? {
             "pg_class" => relation_comment(oid, cx),
             "pg_namespace" => schema_comment(oid, cx),
+            "pg_foreign_server" => {
+                cx.session.catalog.servers.get(&oid).map_or(Datum::Null, |s| comment(s.comment.as_ref()))
+            }
             _ => Datum::Null,
         })
     });

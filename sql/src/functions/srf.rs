@@ -24,6 +24,9 @@ pub fn register(r: &mut Registry) {
         let array = args::array(a, 0)?.clone();
         Ok(Box::new((0..array.values.len()).map(move |i| Ok(vec![array.values[i].clone(), args::count(i + 1)]))))
     });
+    add("pg_listening_channels", &[], &[("pg_listening_channels", T)], true, |_, cx| {
+        Ok(column(cx.session.services.listening().0.into_iter().map(Datum::text)))
+    });
     add("generate_subscripts", &[Type::ANYARRAY, I], &[("generate_subscripts", I)], true, subscripts);
     add("generate_subscripts", &[Type::ANYARRAY, I, Type::BOOL], &[("generate_subscripts", I)], true, subscripts);
     for args in [&[T, T][..], &[T, T, T]] {
@@ -40,6 +43,16 @@ pub fn register(r: &mut Registry) {
             })
         });
     }
+    add("pg_options_to_table", &[Type::TEXT_ARRAY], &[("option_name", T), ("option_value", T)], true, |a, _| {
+        let array = args::array(a, 0)?.clone();
+        Ok(Box::new((0..array.values.len()).map(move |i| match &array.values[i] {
+            Datum::Text(option) => Ok(match option.split_once('=') {
+                Some((name, value)) => vec![Datum::text(name), Datum::text(value)],
+                None => vec![Datum::text(option), Datum::Null],
+            }),
+            _ => Ok(vec![Datum::Null, Datum::Null]),
+        })))
+    });
     let columns = &[("word", T), ("catcode", Type::CHAR), ("barelabel", Type::BOOL), ("catdesc", T), ("baredesc", T)];
     add("pg_get_keywords", &[], columns, true, |_, _| {
         Ok(Box::new(KEYWORDS.iter().map(|(word, category, bare)| {

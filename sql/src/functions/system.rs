@@ -83,9 +83,8 @@ fn session(r: &mut Registry) {
     for name in ["txid_current", "txid_current_if_assigned"] {
         r.stable(name, &[], L, |_, cx| Ok(Datum::Int8(cx.session.services.transaction_id() as i64)));
     }
-    for name in ["pg_is_in_recovery", "pg_jit_available"] {
-        volatile(r, name, &[], Type::BOOL, |_, _| Ok(Datum::Bool(false)));
-    }
+    volatile(r, "pg_is_in_recovery", &[], Type::BOOL, |_, cx| Ok(Datum::Bool(cx.session.services.is_follower())));
+    volatile(r, "pg_jit_available", &[], Type::BOOL, |_, _| Ok(Datum::Bool(false)));
     r.stable("pg_client_encoding", &[], Type::NAME, |_, _| Ok(Datum::text("UTF8")));
     r.stable("getdatabaseencoding", &[], Type::NAME, |_, _| Ok(Datum::text("UTF8")));
     r.stable("pg_my_temp_schema", &[], Type::OID, |_, _| Ok(Datum::Oid(0)));
@@ -226,7 +225,21 @@ fn bees(r: &mut Registry) {
     }
     volatile(r, "bee_wait_for", &[L], Type::BOOL, |a, cx| wait(a, i64::MAX, cx));
     volatile(r, "bee_wait_for", &[L, Type::INTERVAL], Type::BOOL, |a, cx| wait(a, micros(a, 1)?, cx));
+    volatile(r, "bee_download", &[], L, |_, cx| download(None, cx));
+    volatile(r, "bee_download", &[Type::REGCLASS], L, |a, cx| download(Some(args::oid(a, 0)?), cx));
+    volatile(r, "bee_download", &[T], L, |a, cx| download(Some(reg::class_in(&named(a)?, cx.session)?), cx));
+    // Also of NULL, which PostgreSQL takes as no payload.
+    nullable(r, "pg_notify", &[T, T], Type::VOID, Volatility::Volatile, |a, cx| {
+        let text = |i| args::text_or_null(a, i).map(Option::unwrap_or_default);
+        cx.session.services.notify(text(0)?, text(1)?)?;
+        Ok(Datum::text(""))
+    });
+    volatile(r, "pg_notification_queue_usage", &[], F, |_, cx| Ok(Datum::Float8(cx.session.services.listening().1)));
     volatile(r, "pg_export_snapshot", &[], T, |_, cx| cx.session.services.export_snapshot().map(Datum::text));
+}
+
+fn download(relation: Option<u32>, cx: &FnCx<'_>) -> Result<Datum> {
+    Ok(Datum::Int8(cx.session.services.download(relation)?.cast_signed()))
 }
 
 /// Bytes in z-base-32, as the JavaScript stack writes keys.

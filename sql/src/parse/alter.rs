@@ -34,6 +34,11 @@ impl Parser<'_> {
             "view" => ObjectKind::View,
             "index" => ObjectKind::Index,
             "sequence" => ObjectKind::Sequence,
+            "server" => return self.alter_server(),
+            "foreign" if self.is_kw("table") => {
+                self.advance();
+                ObjectKind::ForeignTable
+            }
             "schema" => ObjectKind::Schema,
             "database" => ObjectKind::Database,
             _ => return self.skip_unsupported("ALTER", &word),
@@ -42,11 +47,12 @@ impl Parser<'_> {
             return self.unsupported(self.pos(), "ALTER .. ALL IN TABLESPACE");
         }
         let if_exists = self.eat_kws(&["if", "exists"]);
-        if kind == ObjectKind::Table {
+        let is_table = matches!(kind, ObjectKind::Table | ObjectKind::ForeignTable);
+        if is_table {
             self.eat_kw("only");
         }
         let name = self.relation_name()?;
-        if kind == ObjectKind::Table {
+        if is_table {
             self.eat_op("*");
         }
         if self.are_kws(&["rename", "to"]) {
@@ -102,6 +108,9 @@ impl Parser<'_> {
             self.eat_kw("column");
             let if_not_exists = self.eat_kws(&["if", "not", "exists"]);
             return Ok(AlterAction::AddColumn { column: Box::new(self.column_def()?), if_not_exists });
+        }
+        if self.is_kw("options") {
+            return Ok(AlterAction::Options(self.option_changes()?));
         }
         if self.eat_kw("drop") {
             let constraint = self.eat_kw("constraint");
@@ -171,6 +180,9 @@ impl Parser<'_> {
 
     fn alter_column(&mut self, column: Name) -> Result<AlterAction> {
         let pos = self.pos();
+        if self.is_kw("options") {
+            return Ok(AlterAction::ColumnOptions { column, changes: self.option_changes()? });
+        }
         if self.eat_kws(&["set", "default"]) {
             return Ok(AlterAction::SetDefault { column, value: self.text_expr(|p| p.expr())? });
         }

@@ -629,4 +629,5 @@ pub struct Delete {
     pub returning: Vec<Target>,
 }
 
+pub use super::ast_foreign::*;
 pub use super::ast_utility::*;

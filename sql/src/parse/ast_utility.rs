@@ -59,6 +59,8 @@ pub enum StatementKind {
         if_exists: bool,
     },
     AlterTable(Box<AlterTable>),
+    /// CREATE and ALTER SERVER, CREATE FOREIGN TABLE, IMPORT FOREIGN SCHEMA.
+    Foreign(Box<ForeignStatement>),
     /// ALTER {TABLE|INDEX|VIEW|SEQUENCE|SCHEMA|DATABASE} name RENAME TO new.
     Rename {
         kind: ObjectKind,
@@ -226,6 +228,8 @@ pub enum ObjectKind {
     View,
     Index,
     Sequence,
+    ForeignTable,
+    Server,
     Schema,
     Database,
     /// A kind we have none of (type, function, role ...): nothing of it can exist.
@@ -282,6 +286,8 @@ pub struct ColumnDef {
     pub serial: bool,
     /// COLLATE.
     pub collation: Option<QName>,
+    /// OPTIONS, which only a foreign table's columns can have.
+    pub options: Vec<GenericOption>,
     /// Constraints in the order written.
     pub constraints: Vec<ColumnConstraint>,
 }
@@ -529,6 +535,13 @@ pub enum AlterAction {
         cascade: bool,
     },
     ValidateConstraint(Name),
+    /// OPTIONS of a foreign table.
+    Options(Vec<OptionChange>),
+    /// OPTIONS of a column of it.
+    ColumnOptions {
+        column: Name,
+        changes: Vec<OptionChange>,
+    },
     /// Known to PostgreSQL, not honoured: its words.
     Unsupported(String),
 }

@@ -76,6 +76,8 @@ impl Parser<'_> {
                 }
                 Ok(StatementKind::CreateDatabase { name, options })
             }
+            "server" => self.create_server(),
+            "foreign" if self.is_kw("table") => self.create_foreign_table(),
             "tag" => {
                 let if_not_exists = self.eat_kws(&["if", "not", "exists"]);
                 let name = self.name_or_string()?;
@@ -414,7 +416,7 @@ impl Parser<'_> {
         Ok(TextExpr { expr, text: self.sql[start..self.end() as usize].to_owned() })
     }
 
-    fn table_element(&mut self) -> Result<TableElement> {
+    pub fn table_element(&mut self) -> Result<TableElement> {
         if self.eat_kw("like") {
             let table = self.relation_name()?;
             let mut including: Vec<String> = Vec::new();
@@ -480,10 +482,11 @@ impl Parser<'_> {
                 ty.name.parts = vec!["pg_catalog".into(), integer.into()];
             }
         }
-        let mut column = ColumnDef { name, ty, serial, collation: None, constraints: vec![] };
+        let mut column = ColumnDef { name, ty, serial, collation: None, options: vec![], constraints: vec![] };
         if self.is_kw("storage") || self.is_kw("compression") {
             return self.unsupported(self.pos(), "STORAGE and COMPRESSION");
         }
+        column.options = self.generic_options()?;
         loop {
             if let Some(collation) = self.collate()? {
                 column.collation = Some(collation);
@@ -766,6 +769,11 @@ impl Parser<'_> {
             "view" => ObjectKind::View,
             "index" => ObjectKind::Index,
             "sequence" => ObjectKind::Sequence,
+            "server" => ObjectKind::Server,
+            "foreign" if self.is_kw("table") => {
+                self.advance();
+                ObjectKind::ForeignTable
+            }
             "schema" => ObjectKind::Schema,
             "database" => {
                 let if_exists = self.eat_kws(&["if", "exists"]);

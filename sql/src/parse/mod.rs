@@ -5,7 +5,7 @@
 //! parser    looking, taking, refusing  and the limit on how high a tree may grow
 //! expr      precedence climbing        primary  what expressions begin with
 //! query     SELECT                     from     its FROM
-//! dml  ddl  alter  utility             the rest
+//! dml  ddl  alter  foreign  utility    the rest
 //! ast       what comes out
 //! ```
 //!
@@ -14,10 +14,12 @@
 
 mod alter;
 pub mod ast;
+mod ast_foreign;
 mod ast_utility;
 mod ddl;
 mod dml;
 mod expr;
+mod foreign;
 mod from;
 mod keyword;
 mod lexer;

@@ -130,10 +130,10 @@ impl Parser<'_> {
             "copy" => Ok(StatementKind::Copy(Box::new(self.copy()?))),
             "comment" => self.comment(),
             "truncate" => self.truncate(),
-            "refresh" | "import" | "security" | "reassign" | "load" => {
+            "import" => self.import_foreign_schema(),
+            "refresh" | "security" | "reassign" | "load" => {
                 let tag = match word.as_str() {
                     "refresh" => "REFRESH MATERIALIZED VIEW",
-                    "import" => "IMPORT FOREIGN SCHEMA",
                     "security" => "SECURITY LABEL",
                     "reassign" => "REASSIGN OWNED",
                     _ => "LOAD",
@@ -601,6 +601,8 @@ impl Parser<'_> {
             "view" => CommentTarget::Object(ObjectKind::View, self.relation_name()?),
             "index" => CommentTarget::Object(ObjectKind::Index, self.relation_name()?),
             "sequence" => CommentTarget::Object(ObjectKind::Sequence, self.relation_name()?),
+            "server" => CommentTarget::Object(ObjectKind::Server, self.relation_name()?),
+            "foreign" if self.eat_kw("table") => CommentTarget::Object(ObjectKind::ForeignTable, self.relation_name()?),
             "schema" => CommentTarget::Object(ObjectKind::Schema, self.relation_name()?),
             "database" => CommentTarget::Object(ObjectKind::Database, self.relation_name()?),
             "column" => {

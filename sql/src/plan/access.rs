@@ -249,6 +249,12 @@ impl Planner<'_> {
             // A list too long for ranges is not applied when the scan opens, nor is what comes after it.
             path.dropped.clear();
         }
+        let inexact = |key: &KeyPart| {
+            scan.foreign.as_ref().and_then(|f| f.bee.as_ref()).is_some_and(|bee| !bee.keys().0.is_exact(key.ty))
+        };
+        if parts.iter().any(inexact) {
+            path.dropped.clear();
+        }
         let mut seen = BTreeSet::new();
         path.conditions.retain(|c| seen.insert(*c));
         let whole_key = path.equals.len() == parts.len() && !parts.is_empty();
@@ -364,6 +370,15 @@ impl Planner<'_> {
             ExprKind::Call { func, args } => {
                 if let Some((col, op, value)) = self.compared(func, args, made) {
                     push(Sarg::Compare { col, op, value }, op != CompareOp::Ne);
+                } else if let ("starts_with", [input, prefix]) = (func.name, args.as_slice())
+                    && let (Some(col), ExprKind::Const(Datum::Text(text))) = (column(input), &prefix.kind)
+                    && value::family(self.columns[col].ty.ty) == Type::TEXT
+                {
+                    let constant = |s: &str| Expr::constant(Datum::text(s), Type::TEXT);
+                    push(Sarg::Compare { col, op: CompareOp::Ge, value: constant(text) }, false);
+                    if let Some(end) = after_prefix(text) {
+                        push(Sarg::Compare { col, op: CompareOp::Lt, value: constant(&end) }, false);
+                    }
                 } else if let (Some(false), [input, pattern]) =
                     (crate::exec::code::like_function(func), args.as_slice())
                     && let (Some(col), ExprKind::Const(Datum::Text(text))) = (column(input), &pattern.kind)

@@ -7,6 +7,7 @@ use super::fold;
 use super::logical::{ColId, LogicalCte, Lp, Op, Planner, Scan, Sub};
 use super::node::JoinType;
 use crate::error::{Result, SqlError};
+use crate::foreign::ForeignScan;
 use crate::ir::{
     AggCall, Cte, DmlKind, Expr, ExprKind, FrameBound, JoinKind, Rel, RelKind, SetOp, SortKey, SubqueryKind,
     WindowCall, WindowFunc,
@@ -40,6 +41,10 @@ impl Planner<'_> {
             }
             RelKind::Scan { table, at, row_key } => {
                 let alias: Arc<str> = Arc::from(table.name.as_str());
+                let (foreign, table) = match ForeignScan::planned(&table, &self.cx.session.catalog)? {
+                    Some((foreign, seen)) => (Some(foreign), seen),
+                    None => (None, table),
+                };
                 let mut made = Vec::with_capacity(schema.len());
                 for (column, field) in table.columns().zip(schema.iter()) {
                     let id = self.column(&field.name, field.ty);
@@ -50,7 +55,7 @@ impl Planner<'_> {
                 }
                 let row_key = row_key.then(|| self.column("row key", Type::BYTEA.plain()));
                 let cols = made.iter().copied().chain(row_key).collect();
-                Lp { op: Op::Scan(Scan { table, at, made, row_key, filter: Vec::new(), alias }), cols }
+                Lp { op: Op::Scan(Scan { table, foreign, at, made, row_key, filter: Vec::new(), alias }), cols }
             }
             RelKind::Virtual { table, args } => {
                 let args = args.into_iter().map(|e| self.convert(e, &[], scope)).collect::<Result<_>>()?;

@@ -40,6 +40,9 @@ fn seen_rows(database: [u8; 32], table: u32) -> Option<u64> {
 /// Rows of a table nobody has counted.
 pub(crate) const UNKNOWN_ROWS: f64 = 1000.0;
 
+/// Rows of a foreign table.
+const FOREIGN_ROWS: f64 = 10_000.0;
+
 const EQUAL: f64 = 0.005;
 const RANGE: f64 = 1.0 / 3.0;
 const OTHER: f64 = 0.5;
@@ -47,6 +50,9 @@ const OTHER: f64 = 0.5;
 impl Planner<'_> {
     /// Rows of a stored table.
     pub(crate) fn table_rows(&self, scan: &Scan) -> f64 {
+        if scan.foreign.is_some() {
+            return FOREIGN_ROWS;
+        }
         let told = self.cx.statistics.and_then(|s| s.table_rows(scan.table.oid));
         let known = told.or_else(|| seen_rows(self.cx.session.services.key(), scan.table.oid));
         known.map_or(UNKNOWN_ROWS, |n| n.max(10) as f64)

@@ -10,6 +10,7 @@ use super::print::{Printer, identifier};
 use crate::exec::{Metrics, SubKind};
 use crate::functions::SessionCx;
 use crate::ir::{AggCall, DmlKind, Expr, ExprKind, SetOp, SortKey};
+use crate::wait::Fetched;
 
 /// Options of EXPLAIN.
 #[derive(Clone, Copy, Debug)]
@@ -24,20 +25,31 @@ pub struct ExplainOptions {
     pub timing: bool,
     /// Show times of planning and execution at the end.
     pub summary: bool,
+    /// Show what was fetched from peers, with `analyze`. There are no buffers to be counted.
+    pub buffers: bool,
+}
+
+/// What planning cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Planning {
+    /// How long it took.
+    pub took: Duration,
+    /// What it fetched from peers: definitions, mostly.
+    pub fetched: Fetched,
 }
 
 impl Default for ExplainOptions {
     fn default() -> Self {
-        ExplainOptions { analyze: false, verbose: false, costs: true, timing: true, summary: false }
+        ExplainOptions { analyze: false, verbose: false, costs: true, timing: true, summary: false, buffers: false }
     }
 }
 
-/// The lines of EXPLAIN. `measured` are the measurements of a finished run and its time; `planning` is how long planning took.
+/// The lines of EXPLAIN. `measured` are the measurements of a finished run and its time; `planning` is what planning cost.
 pub fn explain(
     plan: &Physical,
     session: &SessionCx,
     options: ExplainOptions,
-    planning: Option<Duration>,
+    planning: Option<Planning>,
     measured: Option<(&Metrics, Duration)>,
 ) -> Vec<String> {
     let printer = Printer {
@@ -48,9 +60,13 @@ pub fn explain(
     let mut out = Explain { plan, options, printer, metrics: measured.map(|(m, _)| m), lines: Vec::new() };
     out.node(&plan.root, 0, "");
     let milliseconds = |d: Duration| d.as_secs_f64() * 1000.0;
+    if let Some(planning) = planning.filter(|p| options.buffers && p.fetched.is_some()) {
+        out.lines.push("Planning:".to_owned());
+        out.lines.push(format!("  Fetched: {}", planning.fetched));
+    }
     if options.summary || options.analyze {
         if let Some(planning) = planning {
-            out.lines.push(format!("Planning Time: {:.3} ms", milliseconds(planning)));
+            out.lines.push(format!("Planning Time: {:.3} ms", milliseconds(planning.took)));
         }
         if let Some((_, total)) = measured {
             out.lines.push(format!("Execution Time: {:.3} ms", milliseconds(total)));
@@ -125,6 +141,12 @@ impl Explain<'_> {
         if !filters.is_empty() {
             self.line(below, format!("Filter: {}", self.printer.all(filters)));
             self.removed(top, node, below);
+        }
+        if let Some(metrics) = self.metrics.filter(|_| self.options.buffers) {
+            let fetched = metrics.node(top.id).fetched;
+            if fetched.is_some() {
+                self.line(below, format!("Fetched: {fetched}"));
+            }
         }
         for cte in ctes {
             if let Some(term) = &cte.recursive {
@@ -277,7 +299,8 @@ impl Explain<'_> {
                     lines.push(format!("Output: {}", columns.join(", ")));
                 }
                 if !scan.conditions.is_empty() {
-                    lines.push(format!("Index Cond: {}", p.all(&scan.conditions)));
+                    let what = if matches!(scan.access, Access::Bee) { "Key Range" } else { "Index Cond" };
+                    lines.push(format!("{what}: {}", p.all(&scan.conditions)));
                 }
                 // Lists are checked again on each row, in case they were too long for ranges; that is not worth a line.
                 let is_list = |e: &Expr| {
@@ -430,8 +453,12 @@ fn as_call(a: &AggNode) -> AggCall {
 fn scan_title(scan: &ScanNode) -> String {
     let table = identifier(&scan.table.name);
     let backward = if scan.reverse { " Backward" } else { "" };
+    if scan.foreign.is_some() {
+        return format!("Foreign Scan{backward} on {table}");
+    }
     match &scan.access {
         Access::Rows(_) if scan.conditions.is_empty() && !scan.reverse => format!("Seq Scan on {table}"),
+        Access::Bee => format!("Foreign Scan{backward} on {table}"),
         Access::Rows(_) => format!(
             "Index Scan{backward} using {} on {table}",
             scan.table.primary_key.as_ref().map_or_else(|| table.clone(), |k| identifier(&k.name))

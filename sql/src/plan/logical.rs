@@ -13,6 +13,7 @@ use super::PlanCx;
 use super::node::JoinType;
 use crate::catalog::schema::{Table, VirtualTable};
 use crate::error::{Result, SqlError, state};
+use crate::foreign::ForeignScan;
 use crate::functions::registry::Volatility;
 use crate::ir::{AggCall, AsOf, Dml, Expr, ExprKind, FrameBound, SetOp, SortKey, WindowCall, WindowFunc};
 use crate::types::TypeMod;
@@ -174,6 +175,8 @@ impl Clone for Guess {
 #[derive(Clone)]
 pub(crate) struct Scan {
     pub table: Arc<Table>,
+    /// Where its rows are if it is a foreign table; `table` is then as [`ForeignScan::planned`] makes it.
+    pub foreign: Option<Arc<ForeignScan>>,
     pub at: Option<AsOf>,
     /// Id of each live column, by position.
     pub made: Vec<ColId>,

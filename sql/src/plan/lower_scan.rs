@@ -48,12 +48,16 @@ impl Planner<'_> {
         // Columns given first, then those only the filter reads.
         let mut decoded: Vec<ColId> = cols.iter().copied().filter(|c| Some(*c) != scan.row_key).collect();
         let keep = decoded.len();
+        let mut looked_at: BTreeSet<ColId> = BTreeSet::new();
         let residual: Vec<Expr> =
             filters.iter().enumerate().filter(|(i, _)| !path.dropped.contains(i)).map(|(_, f)| f.clone()).collect();
         for f in &residual {
             for id in self.used(f) {
-                if made.contains(&id) && !decoded.contains(&id) {
-                    decoded.push(id);
+                if made.contains(&id) {
+                    looked_at.insert(id);
+                    if !decoded.contains(&id) {
+                        decoded.push(id);
+                    }
                 }
             }
         }
@@ -74,6 +78,9 @@ impl Planner<'_> {
         let (lower, upper) = (sides(&path.lower)?, sides(&path.upper)?);
         let position = |id: &ColId| scan.made.iter().position(|m| m == id);
         let (access, key) = match path.index {
+            None if scan.foreign.as_ref().is_some_and(|f| f.bee.is_some()) => {
+                (Access::Bee, row_codec(scan).columns().iter().map(|(_, c)| *c).collect())
+            }
             None => {
                 let codec = row_codec(scan);
                 let key = codec.columns().iter().map(|(_, c)| *c).collect();
@@ -96,6 +103,7 @@ impl Planner<'_> {
         };
         let node = ScanNode {
             table: scan.table.clone(),
+            foreign: scan.foreign.clone(),
             at: scan.at.clone(),
             columns: decoded.iter().filter_map(position).collect(),
             keep,
@@ -103,6 +111,7 @@ impl Planner<'_> {
             access,
             bounds: Bounds { key, equals, lower, upper, not_null: path.not_null, unique: path.unique },
             reverse: path.reverse,
+            filtered: decoded.iter().map(|id| looked_at.contains(id)).collect(),
             filter,
             conditions: path.conditions.iter().map(|i| filters[*i].clone()).collect(),
             residual,

@@ -34,7 +34,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use estimate::note_rows;
-pub use explain::{ExplainOptions, explain};
+pub use explain::{ExplainOptions, Planning, explain};
 pub use logical::{ColumnInfo, ColumnNames};
 pub use node::Physical;
 

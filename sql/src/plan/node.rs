@@ -10,6 +10,7 @@ use crate::codec::{IndexCodec, KeyColumn, RowKeyCodec};
 use crate::exec::SubPlan;
 use crate::exec::code::{Call, Code, CompareOp};
 use crate::exec::value::KeyOrder;
+use crate::foreign::ForeignScan;
 use crate::functions::registry::{AggregateFn, SetFn, WindowFn};
 use crate::ir::{AsOf, Dml, Expr, Field, FrameExclude, FrameUnit, SetOp};
 use crate::types::{Datum, Type, TypeMod};
@@ -118,7 +119,9 @@ pub enum NodeKind {
 pub struct ScanNode {
     /// The table, as of the version read.
     pub table: Arc<Table>,
-    /// The version, if not the statement's.
+    /// Where its rows are if it is a foreign table.
+    pub foreign: Option<Arc<ForeignScan>>,
+    /// The version, if not the statement's; of a foreign table one of its own bee's.
     pub at: Option<AsOf>,
     /// Positions among the table's live columns of the columns read.
     pub columns: Vec<usize>,
@@ -132,6 +135,8 @@ pub struct ScanNode {
     pub bounds: Bounds,
     /// Descending.
     pub reverse: bool,
+    /// For each of the columns read whether the filter looks at it.
+    pub filtered: Vec<bool>,
     /// What the ranges do not ensure; over the columns read.
     pub filter: Vec<Prog>,
     /// The same, to print.
@@ -156,6 +161,8 @@ pub enum Access {
         /// For each column given, its place among the index's columns: no row is read.
         covering: Option<Vec<usize>>,
     },
+    /// Entries of a bee that pgbee did not write.
+    Bee,
 }
 
 /// Key ranges, resolved when the scan opens.

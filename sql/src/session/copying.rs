@@ -31,7 +31,11 @@ impl Session {
                 .hint("Try the COPY (SELECT ... WHERE ...) TO variant."));
         }
         let options = CopyOptions::new(&copy.options, copy.from)?;
-        let cx = self.statement()?;
+        self.with_first_head(|session| session.begin_copy(copy, &options, source))
+    }
+
+    fn begin_copy(&mut self, copy: &Copy, options: &CopyOptions, source: &str) -> Result<Outcome> {
+        let (cx, options) = (self.statement()?, options.clone());
         match (&copy.source, copy.from) {
             (CopySource::Table { name, columns }, true) => self.copy_from(name, columns, copy, options, source, &cx),
             (CopySource::Query(_), true) => Err(SqlError::new(state::SYNTAX_ERROR, "COPY FROM needs a table")),
@@ -64,6 +68,10 @@ impl Session {
             Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("cannot copy from {what} \"{name}\"")))
         };
         let (kind, fields) = match self.find(name, cx)? {
+            Relation::Table(t) if t.foreign.is_some() => {
+                return refuse("foreign table", &t.name)
+                    .map_err(|e: SqlError| e.hint("Try the COPY (SELECT ...) TO variant."));
+            }
             Relation::Table(table) => {
                 let fields = table.fields();
                 (RelKind::Scan { table, at: None, row_key: false }, fields)
@@ -108,6 +116,10 @@ impl Session {
         cx: &StatementCx,
     ) -> Result<Outcome> {
         let table = match self.find(name, cx)? {
+            Relation::Table(t) if t.foreign.is_some() => {
+                let message = format!("cannot insert into foreign table \"{}\"", t.name);
+                return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+            }
             Relation::Table(table) => table,
             Relation::View(v) => {
                 let message = format!("cannot copy to view \"{}\"", v.name);

@@ -106,9 +106,12 @@ impl Session {
             let fields = self.utility_fields(&found.kind);
             return Ok(Prepared { statement, params: types, fields, planned: Mutex::new(None), _held: None });
         }
-        let cx = self.statement()?;
-        let params = ParamTypes::declared(types);
-        let planned = self.plan(found, &params, &cx)?;
+        let (params, planned) = self.with_first_head(|session| {
+            let cx = session.statement()?;
+            let params = ParamTypes::declared(types.clone());
+            let planned = session.plan(found, &params, &cx)?;
+            Ok((params, planned))
+        })?;
         Ok(Prepared {
             params: params.finish()?,
             fields: planned.gives_rows.then(|| planned.fields.clone()),
@@ -120,9 +123,9 @@ impl Session {
 
     /// The prepared statement's plan under today's definitions.
     fn planned(&self, prepared: &Prepared, cx: &StatementCx) -> Result<Arc<Planned>> {
-        let mut kept = prepared.planned.lock();
-        if let Some(planned) = kept.as_ref().filter(|p| p.is_current(cx)) {
-            return Ok(planned.clone());
+        let kept = prepared.planned.lock().clone();
+        if let Some(planned) = kept.filter(|p| p.is_current(cx)) {
+            return Ok(planned);
         }
         let Some(statement) = &prepared.statement else {
             return Err(SqlError::internal("an empty statement has no plan"));
@@ -132,7 +135,7 @@ impl Session {
         if prepared.fields.as_ref().is_some_and(|f| shape(f) != shape(&planned.fields)) {
             return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "cached plan must not change result type"));
         }
-        *kept = Some(planned.clone());
+        *prepared.planned.lock() = Some(planned.clone());
         Ok(planned)
     }
 
@@ -291,7 +294,11 @@ impl Session {
             }
             return Ok(outcome);
         }
-        let mut ran = self.run_prepared(&prepared, params, true)?;
+        let mut ran = if self.awaits_first_head() {
+            self.with_first_head(|session| session.run_prepared(&prepared, params.clone(), true))?
+        } else {
+            self.run_prepared(&prepared, params, true)?
+        };
         if let Ran::Rows(rows) = &mut ran {
             rows.go_on(limit);
             rows.binary = binary;
@@ -371,7 +378,8 @@ impl Session {
             return Ok(());
         }
         let pipeline = std::mem::take(&mut self.pipeline);
-        let can_rerun = std::mem::replace(&mut self.can_rerun, true);
+        // What was to be notified is forgotten with the first attempt.
+        let can_rerun = std::mem::replace(&mut self.can_rerun, true) && !self.shared.listening.lock().is_pending();
         let result = match self.commit() {
             Err(Failure::Conflict(e)) if can_rerun && !pipeline.is_empty() => self.commit_again(&pipeline, e),
             other => other.map_err(SqlError::from),

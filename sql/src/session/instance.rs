@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! DIR/store           RocksDB: blocks and Merkle nodes of all cores
-//! DIR/instance.json   names of databases and their cores; password verifiers. Readable by its owner only
+//! DIR/instance.json   names of databases and their cores; keys and peers of those that are followed; password verifiers. Readable by its owner only
 //! ```
+//!
+//! A database is written here or followed: read from the core of another writer, with what a [`Network`] fetches of it. Opening either kind, connecting to it, verifying it and
+//! shutting down read what is here and ask no peer.
 //!
 //! A bee is readable by whoever has its key; roles and passwords therefore live in the second file. It is replaced as a whole, by a rename.
 
@@ -13,24 +16,30 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-use pgbee_engine::bee::Cache;
+use parking_lot::{Mutex, RwLock};
+use pgbee_engine::bee::{Cache, extension};
 use pgbee_engine::corestore::{self, Store};
 use pgbee_engine::storage::Backend;
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::storage::rocks::{Rocks, RocksOptions};
-use pgbee_engine::txn::{CommitInfo, Database, Options, Snapshot};
+use pgbee_engine::txn::{CommitInfo, Database, Options, Snapshot, Subscription};
+use pgbee_engine::{CoreKey, Length};
 use serde::{Deserialize, Serialize};
 
 use super::Session;
+use super::followed::Followed;
+use super::foreign::ForeignBees;
+use super::listen::Channels;
 use super::shared::unix_micros;
 use crate::catalog::change::Change;
 use crate::catalog::schema::Schema;
 use crate::catalog::{Catalog, FIRST_USER_OID, PUBLIC, load};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
+use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus, Remote};
 use crate::functions::context::CancelFlag;
 use crate::memory::Account;
+use crate::wait::{FetchSource, Fetched, Waiting};
 use crate::write::RowIds;
 use crate::write::locks::LockTable;
 use crate::write::sequence::Sequences;
@@ -108,22 +117,51 @@ pub(super) struct Db {
     pub locks: Arc<LockTable>,
     /// Held by a statement that is run again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
+    /// LISTEN and NOTIFY.
+    pub channels: Arc<Channels>,
+    /// It is written elsewhere.
+    pub followed: Option<Followed>,
     catalogs: load::Cache,
-    newest: Mutex<Option<(u64, Arc<Catalog>)>>,
+    newest: Mutex<Option<(u64, u64, Arc<Catalog>)>>,
     sessions: AtomicUsize,
+    _news: Subscription,
 }
 
 impl Db {
-    /// Definitions of a version.
+    fn new(name: &str, database: Arc<Database>, followed: Option<Followed>) -> Db {
+        let channels: Arc<Channels> = Arc::default();
+        let told = channels.clone();
+        Db {
+            name: name.to_owned(),
+            _news: database.subscribe(move |version| told.tell_version(version.0)),
+            database,
+            row_ids: Arc::default(),
+            sequences: Sequences::default(),
+            locks: Arc::default(),
+            turn: Mutex::default(),
+            channels,
+            followed,
+            catalogs: load::Cache::default(),
+            newest: Mutex::default(),
+            sessions: AtomicUsize::new(0),
+        }
+    }
+    /// What messages call it.
+    pub fn title(&self) -> String {
+        format!("database \"{}\"", self.name)
+    }
+    /// Definitions of a version. On a follower it may wait for peers, and holds no lock meanwhile.
     pub fn catalog(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
         let version = snapshot.version().0;
-        if let Some((at, catalog)) = &*self.newest.lock()
-            && *at == version
+        // Where a writer took back what it had written, the same version may have other definitions.
+        let fork = if self.followed.is_some() { self.database.core().watch().position().fork.0 } else { 0 };
+        if let Some((of, at, catalog)) = &*self.newest.lock()
+            && (*of, *at) == (fork, version)
         {
             return Ok(catalog.clone());
         }
-        let catalog = self.catalogs.get(snapshot)?;
-        *self.newest.lock() = Some((version, catalog.clone()));
+        let catalog = self.catalogs.get(snapshot, fork)?;
+        *self.newest.lock() = Some((fork, version, catalog.clone()));
         Ok(catalog)
     }
 }
@@ -136,9 +174,28 @@ struct Private {
     next_core: u64,
     /// Name of the core by name of the database.
     databases: BTreeMap<String, String>,
+    /// Whom a followed database is followed by, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    followed: BTreeMap<String, Source>,
     /// Password verifier by role.
     #[serde(default)]
     passwords: BTreeMap<String, String>,
+}
+
+impl Private {
+    fn has(&self, name: &str) -> bool {
+        self.databases.contains_key(name) || self.followed.contains_key(name)
+    }
+}
+
+/// Where a followed database comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Source {
+    /// The core's key, in z-base-32.
+    key: String,
+    /// `host:port` of peers to connect to.
+    #[serde(default)]
+    peers: Vec<String>,
 }
 
 const PRIVATE_FORMAT: u32 = 1;
@@ -155,6 +212,21 @@ pub struct Instance {
     memory: Arc<Account>,
     closing: AtomicBool,
     transactions: AtomicU64,
+    network: RwLock<Option<Arc<dyn Network>>>,
+    progress: Mutex<Vec<Weak<Progress>>>,
+    /// Bees that foreign tables read.
+    pub(super) foreign: ForeignBees,
+}
+
+/// Something that fetches much, as bee_progress shows it.
+pub(super) struct Progress {
+    pub pid: i32,
+    pub database: String,
+    pub what: String,
+    pub total: Option<u64>,
+    pub started_at: i64,
+    pub waiting: Arc<Waiting>,
+    pub before: Fetched,
 }
 
 impl Instance {
@@ -221,6 +293,9 @@ impl Instance {
             sessions: Mutex::default(),
             closing: AtomicBool::new(false),
             transactions: AtomicU64::new(1),
+            network: RwLock::default(),
+            progress: Mutex::default(),
+            foreign: ForeignBees::default(),
         });
         if instance.private.lock().databases.is_empty() {
             instance.create_database(FIRST_DATABASE)?;
@@ -247,7 +322,7 @@ impl Instance {
     pub fn connect(self: &Arc<Self>, options: ConnectOptions) -> Result<Session> {
         self.check_open()?;
         let (name, version) = match options.database.rsplit_once('@') {
-            _ if self.private.lock().databases.contains_key(&options.database) => (options.database.as_str(), None),
+            _ if self.private.lock().has(&options.database) => (options.database.as_str(), None),
             Some((name, version)) => (name, Some(version)),
             None => (options.database.as_str(), None),
         };
@@ -257,14 +332,60 @@ impl Instance {
     }
     /// Names of the databases.
     pub fn databases(&self) -> Vec<String> {
-        self.private.lock().databases.keys().cloned().collect()
+        let private = self.private.lock();
+        let mut names: Vec<String> = private.databases.keys().chain(private.followed.keys()).cloned().collect();
+        names.sort_unstable();
+        names
+    }
+    /// Names of the databases that are followed, with their keys and peers.
+    pub fn followed(&self) -> Vec<(String, CoreKey, Vec<String>)> {
+        let private = self.private.lock();
+        let known = private.followed.iter();
+        known
+            .filter_map(|(name, source)| Some((name.clone(), source.key.parse().ok()?, source.peers.clone())))
+            .collect()
+    }
+    /// The store of all cores: what a network serves.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+    /// From now on followed databases are kept up to date by this network.
+    ///
+    /// # Errors
+    /// Those of opening a followed database.
+    pub fn set_network(&self, network: Arc<dyn Network>) -> Result<()> {
+        *self.network.write() = Some(network.clone());
+        // Also those nobody has connected to yet: peers may ask for them.
+        for name in self.databases() {
+            self.db(&name)?;
+        }
+        for (name, _, peers) in self.followed() {
+            network.follow(self.db(&name)?.database.core(), &peers)?;
+        }
+        Ok(())
+    }
+    /// Peers are asked nothing any more.
+    pub fn clear_network(&self) {
+        let network = self.network.write().take();
+        drop(network); // it may end tasks: not under the lock
+    }
+    /// Memory for decoded nodes.
+    pub(super) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+    /// The open database over a core, if there is one.
+    pub(super) fn database_of(&self, key: CoreKey) -> Option<Arc<Database>> {
+        self.open.lock().values().find(|db| db.database.key() == key).map(|db| db.database.clone())
+    }
+    pub(super) fn network(&self) -> Option<Arc<dyn Network>> {
+        self.network.read().clone()
     }
 
     /// CREATE DATABASE. 42P04 if there is one.
     pub fn create_database(&self, name: &str) -> Result<()> {
         let mut private = self.private.lock();
-        if private.databases.contains_key(name) {
-            return Err(SqlError::new(state::DUPLICATE_DATABASE, format!("database \"{name}\" already exists")));
+        if private.has(name) {
+            return Err(already_exists(name));
         }
         let mut next = private.clone();
         let core = format!("database/{}", next.next_core);
@@ -279,11 +400,83 @@ impl Instance {
         *private = next;
         Ok(())
     }
+    /// CREATE DATABASE ... WITH bee_key: follows the database of another writer, with the peers at these `host:port` addresses. Returns at once.
+    ///
+    /// # Errors
+    /// 42P04 if there is a database of this name, 42710 if the key is followed already, 22023 if it is a core of our own or an address is none.
+    pub fn follow_database(&self, name: &str, key: CoreKey, peers: &[String]) -> Result<()> {
+        {
+            let mut private = self.private.lock();
+            if private.has(name) {
+                return Err(already_exists(name));
+            }
+            let text = key.to_string();
+            if let Some((other, _)) = private.followed.iter().find(|(_, source)| source.key == text) {
+                return Err(SqlError::new(
+                    state::DUPLICATE_OBJECT,
+                    format!("key {text} is followed already, as database \"{other}\""),
+                ));
+            }
+            if self.store.get_by_key(key)?.is_writable() {
+                return Err(SqlError::new(
+                    state::INVALID_PARAMETER_VALUE,
+                    format!("key {text} is that of a database that is written here"),
+                ));
+            }
+            let mut next = private.clone();
+            next.followed.insert(name.to_owned(), Source { key: text, peers: peers.to_vec() });
+            self.save(&next)?;
+            *private = next;
+        }
+        let begun = self.db(name).and_then(|db| match self.network() {
+            Some(network) => network.follow(db.database.core(), peers),
+            None => Ok(()),
+        });
+        if begun.is_err() {
+            self.drop_database(name)?;
+        }
+        begun
+    }
+    /// Gives a followed database other peers.
+    ///
+    /// # Errors
+    /// 3D000 if no database of this name is followed, 22023 for an address that is none.
+    pub fn set_peers(&self, name: &str, peers: &[String]) -> Result<()> {
+        {
+            let mut private = self.private.lock();
+            let mut next = private.clone();
+            let source = next.followed.get_mut(name).ok_or_else(|| unknown_database(name))?;
+            source.peers = peers.to_vec();
+            self.save(&next)?;
+            *private = next;
+        }
+        let db = self.db(name)?;
+        if let Some(network) = self.network() {
+            network.unfollow(db.database.key());
+            network.follow(db.database.core(), peers)?;
+        }
+        Ok(())
+    }
+    /// Fetches all of a followed database, what is to come too; or no longer.
+    ///
+    /// # Errors
+    /// 55000 for one that is written here.
+    pub fn mirror(&self, name: &str, on: bool) -> Result<()> {
+        let db = self.db(name)?;
+        let followed = db.followed.as_ref().ok_or_else(|| {
+            SqlError::new(
+                state::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("database \"{name}\" is written here and whole"),
+            )
+        })?;
+        followed.set_mirror(on);
+        Ok(())
+    }
     /// DROP DATABASE: its name goes; its log stays on disk, since others may follow it. 3D000 if there is none, 55006 while in use.
     pub fn drop_database(&self, name: &str) -> Result<()> {
         let mut private = self.private.lock();
         let mut open = self.open.lock();
-        if !private.databases.contains_key(name) {
+        if !private.has(name) {
             return Err(unknown_database(name));
         }
         let sessions = open.get(name).map_or(0, |db| db.sessions.load(Ordering::Acquire));
@@ -294,16 +487,25 @@ impl Instance {
         }
         let mut next = private.clone();
         next.databases.remove(name);
+        let source = next.followed.remove(name);
         self.save(&next)?;
         *private = next;
-        open.remove(name);
+        let db = open.remove(name);
+        drop((open, private));
+        drop(db); // a mirror's claim ends, which wakes the replicator
+        if let (Some(key), Some(network)) = (source.and_then(|s| s.key.parse().ok()), self.network())
+            && !self.is_open_bee(key)
+        {
+            network.unfollow(key);
+        }
         Ok(())
     }
     /// The public key replicas follow the database by.
     pub fn key(&self, database: &str) -> Result<[u8; 32]> {
         Ok(*self.db(database)?.database.key().as_bytes())
     }
-    /// Re-hashes a database's log against its signed root, and checks the tree of its newest version; `progress` gets (blocks done, blocks in all).
+    /// Re-hashes a database's log against its signed root, and checks the tree of its newest version; `progress` gets (blocks done, blocks in all). Of a followed one that is
+    /// here in part, the blocks that are here are checked, and no tree.
     ///
     /// # Errors
     /// XX001 naming the first bad block.
@@ -311,13 +513,18 @@ impl Instance {
         let db = self.db(database)?;
         let newest = db.database.snapshot();
         // The end is told only when the tree was found sound, too.
-        let found = db.database.core().verify(|done, all| {
+        let core = db.database.core();
+        let is_whole = core.held_blocks() == core.len().0;
+        let mut tell = |done: Length, all: Length| {
             if done < all {
                 progress(done.0, all.0);
             }
-        })?;
-        newest.bee().audit()?;
-        progress(found.blocks.0, found.blocks.0);
+        };
+        let found = if is_whole { core.verify(&mut tell)? } else { core.verify_held(&mut tell)? };
+        if is_whole {
+            newest.bee().audit()?;
+        }
+        progress(core.len().0, core.len().0);
         Ok(Verified { blocks: found.blocks.0, bytes: found.bytes })
     }
     /// A role's password verifier (`SCRAM-SHA-256$...`), which never enters a bee.
@@ -343,11 +550,62 @@ impl Instance {
             flag.raise(closing_error());
         }
         let open: Vec<Arc<Db>> = self.open.lock().values().cloned().collect();
-        for db in open {
+        for db in open.iter().filter(|db| db.followed.is_none()) {
             db.sequences.flush(&db.database, unix_micros())?;
         }
         // What commits left to the operating system.
         Ok(self.store.backend().sync()?)
+    }
+
+    /// What is known of each database's core, by the database's name. Reads nothing of peers.
+    pub fn cores(&self) -> Result<Vec<CoreStatus>> {
+        let network = self.network();
+        let mut cores = Vec::new();
+        for name in self.databases() {
+            let db = match self.db(&name) {
+                Ok(db) => db,
+                // Dropped meanwhile.
+                Err(e) if e.state() == state::INVALID_CATALOG_NAME => continue,
+                Err(e) => return Err(e),
+            };
+            let remote = network.as_ref().and_then(|n| n.remote(db.database.key()));
+            cores.push(CoreStatus::of(&name, &db.database, db.followed.is_some(), remote));
+        }
+        Ok(cores)
+    }
+    /// All connections to peers, with the databases they are for.
+    pub fn peers(&self) -> Result<Vec<PeerStatus>> {
+        let Some(network) = self.network() else { return Ok(Vec::new()) };
+        let peers = network.peers();
+        if peers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut names: BTreeMap<CoreKey, (String, bool)> = BTreeMap::new();
+        for name in self.databases() {
+            if let Ok(db) = self.db(&name) {
+                names.insert(db.database.key(), (name, db.followed.is_some()));
+            }
+        }
+        let status = |peer: crate::follow::Peer| {
+            let (database, is_followed) = names.get(&peer.core).cloned().map_or((None, false), |(n, f)| (Some(n), f));
+            PeerStatus { database, is_followed, peer }
+        };
+        Ok(peers.into_iter().map(status).collect())
+    }
+    /// What fetches much just now.
+    pub fn progress(&self) -> Vec<ProgressStatus> {
+        let running: Vec<Arc<Progress>> = {
+            let mut all = self.progress.lock();
+            all.retain(|p| p.strong_count() > 0);
+            all.iter().filter_map(Weak::upgrade).collect()
+        };
+        running.iter().map(|p| p.status()).collect()
+    }
+    /// Shows something in bee_progress as long as it lives.
+    pub(super) fn show_progress(&self, progress: Progress) -> Arc<Progress> {
+        let progress = Arc::new(progress);
+        self.progress.lock().push(Arc::downgrade(&progress));
+        progress
     }
 
     /// Fails when the instance is closing.
@@ -368,24 +626,44 @@ impl Instance {
     }
 
     fn db(&self, name: &str) -> Result<Arc<Db>> {
-        let core = self.private.lock().databases.get(name).cloned().ok_or_else(|| unknown_database(name))?;
+        let (core, source) = {
+            let private = self.private.lock();
+            (private.databases.get(name).cloned(), private.followed.get(name).cloned())
+        };
         let mut open = self.open.lock();
         if let Some(db) = open.get(name) {
             return Ok(db.clone());
         }
-        let db = Arc::new(Db {
-            name: name.to_owned(),
-            database: self.open_core(&core)?,
-            row_ids: Arc::default(),
-            sequences: Sequences::default(),
-            locks: Arc::default(),
-            turn: Mutex::default(),
-            catalogs: load::Cache::default(),
-            newest: Mutex::default(),
-            sessions: AtomicUsize::new(0),
-        });
+        let db = match (core, source) {
+            (Some(core), _) => Db::new(name, self.open_core(&core)?, None),
+            (None, Some(source)) => {
+                let database = self.open_followed(name, &source)?;
+                let followed = Followed::start(name, &database)?;
+                Db::new(name, database, Some(followed))
+            }
+            (None, None) => return Err(unknown_database(name)),
+        };
+        // Peers who read this bee may ask which blocks they will need.
+        extension::register(db.database.core(), self.cache.clone());
+        let db = Arc::new(db);
         open.insert(name.to_owned(), db.clone());
         Ok(db)
+    }
+    fn open_followed(&self, name: &str, source: &Source) -> Result<Arc<Database>> {
+        let key: CoreKey = source.key.parse().map_err(|_| {
+            SqlError::new(state::DATA_CORRUPTED, format!("the key that database \"{name}\" follows cannot be read"))
+        })?;
+        Ok(Database::open(self.store.get_by_key(key)?, self.cache.clone(), Options::default())?)
+    }
+    /// What peers say of a core.
+    pub(super) fn remote(&self, key: CoreKey) -> Remote {
+        self.network().and_then(|network| network.remote(key)).unwrap_or_default()
+    }
+    /// A followed database as one session reads it.
+    pub(super) fn reader(&self, db: &Db, waiting: &Arc<Waiting>) -> Arc<Database> {
+        let core = db.database.core().clone();
+        let source = FetchSource::new(core.clone(), db.title(), waiting.clone());
+        Database::reader(core, source, self.cache.clone())
     }
     fn open_core(&self, name: &str) -> Result<Arc<Database>> {
         let core = self.store.get_by_name(name)?;
@@ -394,6 +672,21 @@ impl Instance {
     }
     fn save(&self, private: &Private) -> Result<()> {
         self.dir.as_ref().map_or(Ok(()), |dir| write_private(dir, private))
+    }
+}
+
+impl Progress {
+    fn status(&self) -> ProgressStatus {
+        let fetched = self.waiting.fetched().since(self.before);
+        ProgressStatus {
+            pid: self.pid,
+            database: self.database.clone(),
+            what: self.what.clone(),
+            blocks_done: fetched.blocks,
+            blocks_total: self.total,
+            bytes: fetched.bytes,
+            started_at: self.started_at,
+        }
     }
 }
 
@@ -409,6 +702,10 @@ impl Drop for Presence {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+fn already_exists(name: &str) -> SqlError {
+    SqlError::new(state::DUPLICATE_DATABASE, format!("database \"{name}\" already exists"))
 }
 
 fn closing_error() -> SqlError {

@@ -22,11 +22,17 @@
 //! settings      SET and SHOW                        query        planned statements and their rows
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
 //! utility       all other statements                copying      COPY
+//! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
+//! follower      what only a follower's session does foreign      bees of foreign tables
 //! ```
 
 mod copying;
 mod extended;
+mod followed;
+mod follower;
+mod foreign;
 pub mod instance;
+mod listen;
 pub mod outcome;
 mod query;
 pub mod settings;
@@ -46,14 +52,16 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 pub use instance::{ConnectOptions, Instance, InstanceOptions, Verified};
+pub use listen::{COMMITS, Notification, Wake};
 pub use outcome::{CopyShape, CopyStep, Notice, Outcome, StatementShape, Step};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, load};
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
 use crate::memory::{self, Account, Reservation};
 use crate::parse::{self, ast};
+use crate::wait::Waiting;
 use crate::write::TxnHandle;
 pub use crate::write::copy::CopyPiece;
 use crate::write::copy::{CopyIn, CopyOut};
@@ -127,19 +135,29 @@ impl Session {
         }
         let cancel = Arc::new(CancelFlag::default());
         let presence = instance.enter(&db, &cancel);
-        let catalog = db.catalog(&db.database.snapshot())?;
+        let waiting = Waiting::new(cancel.clone());
+        // Who connects to a follower waits for no peer: its first statement loads the definitions.
+        let is_follower = db.followed.is_some();
+        let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
+        let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(db.database.clone(), db.row_ids.clone(), db.locks.clone(), cancel.clone()),
+            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.locks.clone(), cancel.clone()),
+            instance: instance.clone(),
+            database,
+            waiting,
+            listening: Mutex::default(),
+            backend_pid: options.backend_pid,
             settings: Mutex::new(settings),
             sequences: Mutex::new(SequenceUse::default()),
             notices: Mutex::default(),
             current: Mutex::new(Current {
                 catalog,
                 version: 0,
-                read_only: false,
+                read_only: is_follower,
                 isolation: IsolationLevel::ReadCommitted,
             }),
             transaction_id: AtomicU64::new(0),
+            foreign: foreign::SessionBees::default(),
             cancel,
             db,
         });
@@ -160,10 +178,13 @@ impl Session {
             path: None,
             random: shared::unix_micros() as u64 ^ 0x9e37_79b9_7f4a_7c15,
         };
-        // A past version that is none is refused now, not at the first statement.
-        let first = session.statement();
-        session.rollback();
-        first.map(|_| session)
+        if !is_follower {
+            // A past version that is none is refused now, not at the first statement.
+            let first = session.statement();
+            session.rollback();
+            first?;
+        }
+        Ok(session)
     }
 
     // Simple protocol
@@ -237,6 +258,19 @@ impl Session {
         self.guard(step)
     }
 
+    /// Messages of the channels the session listens on; none inside of a transaction block. To be sent before ReadyForQuery, or when [`Session::on_notification`] wakes
+    /// who serves an idle client.
+    pub fn take_notifications(&mut self) -> Vec<Notification> {
+        match self.block.status {
+            Status::Idle => self.shared.listening.lock().mailbox.take(),
+            Status::Implicit | Status::Explicit | Status::Failed => Vec::new(),
+        }
+    }
+    /// Who is called, in any thread, when there is a message for this session.
+    pub fn on_notification(&self, wake: Wake) {
+        self.shared.listening.lock().mailbox.set_wake(wake);
+    }
+
     /// A result nobody wants any more: a COPY FROM that was left is undone.
     fn drop_active(&mut self) {
         if matches!(std::mem::replace(&mut self.active, Active::None), Active::CopyIn(_)) {
@@ -251,19 +285,27 @@ impl Session {
         self.fail();
     }
 
-    /// An error ends what was going on.
+    /// An error ends what was going on; why a statement stopped waiting for peers is told as it is. Where nothing is left to fetch, the statement is over.
     fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
+        let result = result.map_err(|e| self.shared.waiting.explain(e));
         if result.is_err() {
             self.abort();
+        }
+        if matches!(self.active, Active::None) {
+            self.shared.waiting.end();
         }
         result
     }
 
-    /// Forgets old cancels and starts statement_timeout.
+    /// Forgets old cancels and starts statement_timeout; from now on peers may be waited for.
     fn start_clock(&mut self) {
-        let timeout = self.shared.settings.lock().derived().statement_timeout;
+        let (timeout, fetch_wait) = {
+            let settings = self.shared.settings.lock();
+            (settings.derived().statement_timeout, settings.derived().fetch_wait)
+        };
         self.shared.cancel.reset();
         self.shared.cancel.set_timeout(timeout);
+        self.shared.waiting.begin(fetch_wait);
     }
 
     /// Runs a statement. `own`: it is a transaction of its own, if none is open.
@@ -280,10 +322,18 @@ impl Session {
 
     fn run_query(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
         let params = crate::bind::ParamTypes::none();
-        let cx = self.statement()?;
-        let planned = self.plan(statement, &params, &cx)?;
         let mut plan_again =
             |session: &mut Session, cx: &StatementCx| session.plan(statement, &params, cx).map(Arc::new);
+        if self.awaits_first_head() {
+            let ran = self.with_first_head(|session| {
+                let cx = session.statement()?;
+                let planned = session.plan(statement, &params, &cx)?;
+                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
+            })?;
+            return Ok(self.give(ran, None));
+        }
+        let cx = self.statement()?;
+        let planned = self.plan(statement, &params, &cx)?;
         let ran = if planned.writes && own && self.block.status == Status::Implicit {
             let mut first = Some((planned, cx));
             self.retrying(|session| {

@@ -156,6 +156,13 @@ impl Rows {
             _ => Ok(None),
         }
     }
+    /// Reads all rows now.
+    pub fn settle(&mut self) -> Result<()> {
+        if let Source::Cursor(cursor) = &mut self.source {
+            self.source = Source::Buffer(cursor.gather()?, BufferPlace::default());
+        }
+        Ok(())
+    }
     /// What the server is told.
     pub fn outcome(&self) -> Outcome {
         Outcome::Rows { fields: self.fields.clone(), binary: self.binary.clone() }

@@ -116,6 +116,8 @@ pub struct Derived {
     pub commit_message: String,
     /// application_name.
     pub application_name: String,
+    /// bee.fetch_wait.
+    pub fetch_wait: Duration,
 }
 
 /// The settings of one session.
@@ -351,6 +353,7 @@ impl Settings {
             as_of: text("bee.as_of"),
             commit_message: text("bee.commit_message"),
             application_name: text("application_name"),
+            fetch_wait: milliseconds("bee.fetch_wait").unwrap_or_default(),
         };
         self.derived = Arc::new(derived);
         self.generation += 1;
@@ -377,6 +380,7 @@ impl Derived {
             as_of: String::new(),
             commit_message: String::new(),
             application_name: String::new(),
+            fetch_wait: Duration::ZERO,
         }
     }
 }

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use pgbee_engine::txn::Snapshot;
-use pgbee_engine::{Error as EngineError, Version};
+use pgbee_engine::txn::{Database, Snapshot};
+use pgbee_engine::{CoreKey, Error as EngineError, Version};
 use rustc_hash::FxHashMap;
 
-use super::instance::Db;
+use super::foreign::SessionBees;
+use super::instance::{Db, Instance};
+use super::listen::Listening;
 use super::outcome::Notice;
 use super::settings::{IsolationLevel, Settings};
 use crate::bind::AsOfResolver;
@@ -19,8 +21,11 @@ use crate::catalog::schema::Relation;
 use crate::catalog::{Catalog, Sequence};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
+use crate::follow::{CoreStatus, PeerStatus, ProgressStatus};
+use crate::foreign::ForeignBee;
 use crate::functions::Services;
 use crate::functions::context::CancelFlag;
+use crate::wait::Waiting;
 use crate::write::TxnHandle;
 use crate::write::sequence::SequenceState;
 
@@ -64,7 +69,14 @@ impl SequenceUse {
 
 /// Shared by a session and its statements.
 pub(super) struct Shared {
+    pub instance: Arc<Instance>,
     pub db: Arc<Db>,
+    /// The database as this session reads it: on a follower, through a source that waits for peers.
+    pub database: Arc<Database>,
+    /// How this session waits for peers.
+    pub waiting: Arc<Waiting>,
+    pub listening: Mutex<Listening>,
+    pub backend_pid: i32,
     pub settings: Mutex<Settings>,
     pub txn: TxnHandle,
     pub sequences: Mutex<SequenceUse>,
@@ -73,6 +85,8 @@ pub(super) struct Shared {
     pub current: Mutex<Current>,
     /// Number of the transaction: txid_current().
     pub transaction_id: AtomicU64,
+    /// Bees of others that this session reads.
+    pub foreign: SessionBees,
 }
 
 impl Shared {
@@ -87,10 +101,22 @@ impl Shared {
     }
     fn refuse_read_only(&self, what: &str) -> Result<()> {
         if self.current.lock().read_only {
-            let message = format!("cannot execute {what} in a read-only transaction");
-            return Err(SqlError::new(state::READ_ONLY_SQL_TRANSACTION, message));
+            return Err(self.read_only(what));
         }
         Ok(())
+    }
+    /// 25006, and on a follower why it is so.
+    pub fn read_only(&self, what: &str) -> SqlError {
+        let message = format!("cannot execute {what} in a read-only transaction");
+        let error = SqlError::new(state::READ_ONLY_SQL_TRANSACTION, message);
+        if !self.is_follower() {
+            return error;
+        }
+        error.detail(format!("Database \"{}\" follows a remote bee: only its writer changes it.", self.db.name))
+    }
+    /// Whether the database is written elsewhere.
+    pub fn is_follower(&self) -> bool {
+        self.db.followed.is_some()
     }
     fn is_own(&self, oid: u32) -> bool {
         self.sequences.lock().own.contains(&oid)
@@ -102,7 +128,7 @@ impl Shared {
     }
     /// The snapshot of a version. To the engine the lengths before the first commit are versions too, of an empty bee; a database has none there.
     pub fn snapshot_at(&self, version: u64) -> Result<Snapshot> {
-        let database = &self.db.database;
+        let database = &self.database;
         let asked = version.to_string();
         if version <= 1 && database.first_commit()?.is_some() {
             return Err(not_a_version(database, &self.db.name, &asked, database.snapshot().version()));
@@ -112,7 +138,7 @@ impl Shared {
     /// 22023 with the valid range of versions and times.
     fn not_a_version(&self, error: EngineError, asked: &str) -> SqlError {
         let EngineError::NotAVersion { newest, .. } = error else { return error.into() };
-        not_a_version(&self.db.database, &self.db.name, asked, newest)
+        not_a_version(&self.database, &self.db.name, asked, newest)
     }
     /// The version that a value of bee.as_of names; None for an empty one.
     pub fn parse_as_of(&self, text: &str, catalog: &Catalog) -> Result<Option<u64>> {
@@ -163,7 +189,7 @@ impl DdlHost for Shared {
 impl AsOfResolver for Shared {
     fn version_at(&self, micros: i64) -> Result<u64> {
         let unix = micros.saturating_add(EPOCH_2000_SECONDS * 1_000_000);
-        match self.db.database.version_at_time(unix) {
+        match self.database.version_at_time(unix) {
             Ok(version) => Ok(version.0),
             Err(e) => {
                 let asked = crate::types::io::to_text(
@@ -251,7 +277,7 @@ impl Services for Shared {
         self.current.lock().version
     }
     fn key(&self) -> [u8; 32] {
-        *self.db.database.key().as_bytes()
+        *self.database.key().as_bytes()
     }
     fn export_snapshot(&self) -> Result<String> {
         Ok(self.version().to_string())
@@ -260,7 +286,7 @@ impl Services for Shared {
         let end = Instant::now() + Duration::from_micros(u64::try_from(timeout_micros).unwrap_or(0));
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if self.db.database.wait_for(Version(version), left.min(POLL)) {
+            if self.database.wait_for(Version(version), left.min(POLL)) {
                 return Ok(true);
             }
             self.cancel.check()?;
@@ -283,7 +309,32 @@ impl Services for Shared {
     fn transaction_id(&self) -> u64 {
         self.transaction_id.load(Ordering::Relaxed)
     }
+    fn foreign_bee(&self, key: CoreKey, peers: &[String]) -> Result<Arc<ForeignBee>> {
+        self.foreign.get(key, peers, self)
+    }
+    fn is_follower(&self) -> bool {
+        Shared::is_follower(self)
+    }
+    fn notify(&self, channel: &str, payload: &str) -> Result<()> {
+        self.listening.lock().notify(channel, payload)
+    }
+    fn listening(&self) -> (Vec<String>, f64) {
+        let mailbox = self.listening.lock().mailbox.clone();
+        (mailbox.channels(), mailbox.usage())
+    }
+    fn cores(&self) -> Result<Vec<CoreStatus>> {
+        self.instance.cores()
+    }
+    fn peers(&self) -> Result<Vec<PeerStatus>> {
+        self.instance.peers()
+    }
+    fn progress(&self) -> Vec<ProgressStatus> {
+        self.instance.progress()
+    }
+    fn download(&self, relation: Option<u32>) -> Result<u64> {
+        Shared::download(self, relation)
+    }
 }
 
 /// How long a waiting statement goes without looking for a cancel.
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);

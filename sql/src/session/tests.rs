@@ -2,6 +2,8 @@
 
 mod concurrency;
 mod faults;
+mod follower;
+mod foreign;
 mod limits;
 mod memory;
 mod protocol;

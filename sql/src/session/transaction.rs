@@ -33,6 +33,7 @@ use crate::functions::SessionCx;
 use crate::memory::Account;
 use crate::parse::ast::{self, StatementKind, TransactionModes};
 use crate::types::Datum;
+use crate::wait::What;
 use crate::write::Writer;
 
 /// Times a statement is run before its conflict is reported.
@@ -79,6 +80,8 @@ struct Save {
     rows: u64,
     /// Locks held when it was made.
     locks: usize,
+    /// What LISTEN, UNLISTEN and NOTIFY had asked for.
+    listening: usize,
 }
 
 impl Block {
@@ -146,7 +149,7 @@ impl Session {
         self.block = Block {
             status,
             isolation: derived.isolation,
-            read_only: derived.read_only,
+            read_only: derived.read_only || self.shared.is_follower(),
             started: unix_micros(),
             ..Block::idle()
         };
@@ -169,6 +172,7 @@ impl Session {
         }
         let derived = self.shared.settings.lock().derived().clone();
         let past = self.as_of_version(&derived.as_of)?;
+        let is_follower = self.shared.is_follower();
         if past.is_some() && self.shared.txn.is_open() && !self.shared.txn.with(|t| Ok(t.is_read_only()))? {
             return Err(SqlError::new(
                 state::ACTIVE_SQL_TRANSACTION,
@@ -179,7 +183,7 @@ impl Session {
             (Some(version), _) => self.shared.snapshot_at(version)?,
             (None, Some(fixed)) => fixed.clone(),
             (None, None) => {
-                let newest = self.shared.db.database.snapshot();
+                let newest = self.shared.database.snapshot();
                 if self.block.isolation.is_fixed() {
                     self.block.fixed = Some(newest.clone());
                 } else if self.shared.txn.is_open() {
@@ -191,6 +195,9 @@ impl Session {
                 newest
             }
         };
+        if is_follower {
+            self.shared.waiting.reading(What::Definitions, snapshot.version().0);
+        }
         let catalog = match &self.block.catalog {
             Some(own) if past.is_none() => own.clone(),
             _ => self.shared.db.catalog(&snapshot)?,
@@ -227,12 +234,21 @@ impl Session {
         Ok(StatementCx { cx, snapshot, past: past.is_some() })
     }
 
+    /// The newest version's definitions.
+    pub(super) fn newest_catalog(&self) -> Result<Arc<Catalog>> {
+        let newest = self.shared.database.snapshot();
+        if self.shared.is_follower() {
+            self.shared.waiting.reading(What::Definitions, newest.version().0);
+        }
+        self.shared.db.catalog(&newest)
+    }
+
     /// The version bee.as_of names; resolved again when a tag may have moved or the time zone changed.
     fn as_of_version(&mut self, text: &str) -> Result<Option<u64>> {
         if text.is_empty() {
             return Ok(None);
         }
-        let catalog = self.shared.db.catalog(&self.shared.db.database.snapshot())?;
+        let catalog = self.newest_catalog()?;
         let generation = self.shared.settings.lock().generation();
         if let Some((known, stamp, at, version)) = &self.as_of
             && (known.as_str(), *stamp, *at) == (text, catalog.stamp, generation)
@@ -284,17 +300,19 @@ impl Session {
         self.block.queried = true;
         let view = self.view(statement)?;
         let writer = writer.map(|w| w as Arc<dyn crate::exec::DmlRunner>);
-        Ok(ExecCx::new(statement.cx.clone(), self.shared.db.database.clone(), view, params, writer))
+        let cx = ExecCx::new(statement.cx.clone(), self.shared.database.clone(), view, params, writer);
+        // Who has servers may read foreign tables, which are waited for, too.
+        let may_wait = self.shared.is_follower() || !statement.cx.catalog.servers.is_empty();
+        Ok(if may_wait { ExecCx { waiting: Some(self.shared.waiting.clone()), ..cx } } else { cx })
     }
 
     /// Opens the engine's transaction for a statement that writes.
     pub(super) fn begin_writes(&mut self, statement: &StatementCx, what: &str) -> Result<()> {
         if statement.past || self.block.read_only {
-            let message = format!("cannot execute {what} in a read-only transaction");
-            return Err(SqlError::new(state::READ_ONLY_SQL_TRANSACTION, message));
+            return Err(self.shared.read_only(what));
         }
         if !self.shared.txn.is_open() {
-            self.shared.txn.set(self.shared.db.database.begin_at(statement.snapshot.clone()));
+            self.shared.txn.set(self.shared.database.begin_at(statement.snapshot.clone()));
         }
         self.shared.txn.with(|t| {
             t.begin_statement();
@@ -358,6 +376,13 @@ impl Session {
             Status::Idle | Status::Failed => {}
         }
     }
+    /// A snapshot of nothing, taken before the first version came, is not kept.
+    pub(super) fn forget_empty_snapshot(&mut self) {
+        if !self.block.queried && self.block.fixed.as_ref().is_some_and(|s| s.version().0 == 0) {
+            self.block.fixed = None;
+        }
+    }
+
     /// Ends the transaction without a trace.
     pub(super) fn rollback(&mut self) {
         self.block = Block::idle();
@@ -365,6 +390,7 @@ impl Session {
         self.shared.txn.unlock();
         self.shared.settings.lock().rollback();
         self.shared.sequences.lock().own.clear();
+        self.shared.listening.lock().undo_to(0);
         self.end_of_transaction();
     }
     fn end_of_transaction(&mut self) {
@@ -376,6 +402,11 @@ impl Session {
 
     /// Ends the transaction for good. However it goes, the session is idle after it.
     pub(super) fn commit(&mut self) -> Result<(), Failure> {
+        let room = self.shared.listening.lock().check_room(&self.shared.db.channels);
+        if let Err(error) = room {
+            self.rollback();
+            return Err(Failure::Error(error));
+        }
         let block = std::mem::replace(&mut self.block, Block::idle());
         if let Some(txn) = self.shared.txn.take()
             && !txn.is_read_only()
@@ -389,7 +420,7 @@ impl Session {
                 rows_changed: block.rows,
                 durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
             };
-            let committed = self.shared.db.database.commit(txn, info);
+            let committed = self.shared.database.commit(txn, info);
             if let Err(error) = committed {
                 self.rollback();
                 let conflict = matches!(error, EngineError::Conflict { .. });
@@ -402,6 +433,7 @@ impl Session {
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
         }
+        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid);
         self.end_of_transaction();
         Ok(())
     }
@@ -506,6 +538,10 @@ impl Session {
                 "SET TRANSACTION ISOLATION LEVEL must be called before any query",
             ));
         }
+        if self.shared.is_follower() && !read_only {
+            let message = "cannot set transaction read-write mode during recovery";
+            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+        }
         if self.block.read_only && !read_only {
             let refuse = |code, message: &str| Err(SqlError::new(code, message));
             if self.block.is_past {
@@ -564,7 +600,7 @@ impl Session {
         let invalid =
             |_| SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid snapshot identifier: \"{id}\""));
         let snapshot = self.shared.snapshot_at(id.parse().map_err(invalid)?)?;
-        self.block.is_past = snapshot.version() != self.shared.db.database.head();
+        self.block.is_past = snapshot.version() != self.shared.database.head();
         self.block.read_only |= self.block.is_past;
         self.block.fixed = Some(snapshot);
         self.tell_current();
@@ -610,7 +646,7 @@ impl Session {
         self.require_block("SAVEPOINT")?;
         if !self.shared.txn.is_open() && !self.block.read_only {
             let statement = self.statement()?;
-            self.shared.txn.set(self.shared.db.database.begin_at(statement.snapshot));
+            self.shared.txn.set(self.shared.database.begin_at(statement.snapshot));
         }
         if self.shared.txn.is_open() {
             self.shared.txn.with(|t| {
@@ -625,6 +661,7 @@ impl Session {
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
             locks: self.shared.txn.locks_held(),
+            listening: self.shared.listening.lock().mark(),
         });
         Ok("SAVEPOINT")
     }
@@ -658,6 +695,7 @@ impl Session {
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);
         self.shared.sequences.lock().own.truncate(save.own_sequences);
+        self.shared.listening.lock().undo_to(save.listening);
         self.block.status = Status::Explicit;
         self.portals.clear();
         Ok("ROLLBACK")

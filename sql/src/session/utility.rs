@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::follower::followed_by;
 use super::instance::SUPERUSER_NAME;
+use super::listen::Pending;
 use super::query::{Ending, Rows, is_query};
 use super::settings::IsolationLevel;
 use super::transaction::{StatementCx, Status, resolver};
@@ -17,7 +19,7 @@ use crate::error::{Result, SqlError, state};
 use crate::exec::{self, RowBuffer};
 use crate::ir::Field;
 use crate::parse::ast::{self, DefValue, DiscardKind, Explain, Expr, QName, SetValue, StatementKind};
-use crate::plan::{self, ExplainOptions, PlanCx};
+use crate::plan::{self, ExplainOptions, PlanCx, Planning};
 use crate::types::{Datum, Type};
 use crate::write::{DmlPlans, Writer};
 
@@ -95,19 +97,26 @@ impl Session {
             StatementKind::SetPassword { role, password } => self.set_password(&role.text, password.as_deref()),
             StatementKind::CreateDatabase { name, options } => {
                 self.refuse_in_block("CREATE DATABASE")?;
-                check_database_options(options, &self.user)?;
-                self.instance.create_database(&name.text)?;
+                match followed_by(options)? {
+                    Some((key, peers)) => self.instance.follow_database(&name.text, key, &peers)?,
+                    None => {
+                        check_database_options(options, &self.user)?;
+                        self.instance.create_database(&name.text)?;
+                    }
+                }
                 command("CREATE DATABASE")
             }
             StatementKind::DropDatabase { name, if_exists, force } => {
                 self.drop_database(&name.text, *if_exists, *force)
             }
             StatementKind::Vacuum { tables } => {
+                self.refuse_on_follower("VACUUM")?;
                 self.refuse_in_block("VACUUM")?;
                 self.check_columns(tables)?;
                 command("VACUUM")
             }
             StatementKind::Analyze { tables } => {
+                self.refuse_on_follower("ANALYZE")?;
                 self.check_columns(tables)?;
                 command("ANALYZE")
             }
@@ -123,9 +132,19 @@ impl Session {
                 command("LOCK TABLE")
             }
             StatementKind::Checkpoint => command("CHECKPOINT"),
-            StatementKind::Reindex { kind, name, concurrently } => self.reindex(*kind, name, *concurrently),
+            StatementKind::Reindex { kind, name, concurrently } => {
+                self.refuse_on_follower("REINDEX")?;
+                self.reindex(*kind, name, *concurrently)
+            }
+            StatementKind::Listen(channel) => self.listen(Pending::Listen(channel.text.clone()), "LISTEN"),
+            StatementKind::Unlisten(Some(channel)) => self.listen(Pending::Unlisten(channel.text.clone()), "UNLISTEN"),
+            StatementKind::Unlisten(None) => self.listen(Pending::UnlistenAll, "UNLISTEN"),
+            StatementKind::Notify { channel, payload } => {
+                self.in_block();
+                self.shared.listening.lock().notify(&channel.text, payload.as_deref().unwrap_or_default())?;
+                command("NOTIFY")
+            }
             // There is nothing these could find, so there is nothing to do.
-            StatementKind::Unlisten(_) => command("UNLISTEN"),
             StatementKind::Close(None) => command("CLOSE CURSOR ALL"),
             StatementKind::Close(Some(name)) | StatementKind::Fetch(name) => {
                 Err(SqlError::new(state::INVALID_CURSOR_NAME, format!("cursor \"{}\" does not exist", name.text)))
@@ -163,6 +182,13 @@ impl Session {
         self.can_rerun = false;
     }
 
+    /// LISTEN and UNLISTEN: done when the transaction commits.
+    fn listen(&mut self, what: Pending, tag: &str) -> Result<Outcome> {
+        self.in_block();
+        self.shared.listening.lock().ask(what);
+        command(tag)
+    }
+
     fn refuse_in_block(&mut self, what: &str) -> Result<()> {
         let in_string = self.script.as_ref().is_some_and(|script| !script.single);
         if self.block.status == Status::Explicit || self.shared.txn.is_open() || in_string {
@@ -197,7 +223,7 @@ impl Session {
             session: &cx.cx,
             resolver: resolver(&self.shared),
             txn: &self.shared.txn,
-            database: &self.shared.db.database,
+            database: &self.shared.database,
             sequences: &self.shared.db.sequences,
             source: &statement.source,
             notices: &mut notices,
@@ -309,7 +335,8 @@ impl Session {
     fn check_tables(&mut self, names: &[QName]) -> Result<()> {
         for name in names {
             match self.named_relation(name)? {
-                Some(Relation::Table(_) | Relation::Virtual(_)) => {}
+                Some(Relation::Table(t)) if t.foreign.is_none() => {}
+                Some(Relation::Virtual(_)) => {}
                 Some(other) => {
                     let message =
                         format!("skipping \"{}\" --- cannot vacuum non-tables or special system tables", other.name());
@@ -359,8 +386,11 @@ impl Session {
             && let SetValue::Values(values) = value
         {
             // A version that is none is refused here and not at the next statement.
-            let statement = self.shared.db.catalog(&self.shared.db.database.snapshot())?;
-            self.shared.parse_as_of(&values.join(", "), &statement)?;
+            let text = values.join(", ");
+            if !text.trim().is_empty() {
+                let catalog = self.newest_catalog()?;
+                self.shared.parse_as_of(&text, &catalog)?;
+            }
         }
         let mut settings = self.shared.settings.lock();
         match value {
@@ -380,7 +410,8 @@ impl Session {
             "transaction_read_only" => {
                 let derived = self.shared.settings.lock().derived().clone();
                 let idle = self.block.status == Status::Idle;
-                let on = !derived.as_of.is_empty() || if idle { derived.read_only } else { self.block.read_only };
+                let read_only = if idle { derived.read_only } else { self.block.read_only };
+                let on = read_only || !derived.as_of.is_empty() || self.shared.is_follower();
                 if on { "on" } else { "off" }.to_owned()
             }
             _ => self.shared.settings.lock().show(name)?,
@@ -397,6 +428,7 @@ impl Session {
                 self.in_block();
                 self.shared.settings.lock().reset_all()?;
                 self.shared.sequences.lock().forget();
+                self.shared.listening.lock().ask(Pending::UnlistenAll);
                 command("DISCARD ALL")
             }
             // Plans are checked against the definitions whenever they are used.
@@ -467,14 +499,18 @@ impl Session {
     }
 
     fn explain_lines(&mut self, inner: &ast::Statement, options: ExplainOptions) -> Result<Vec<String>> {
-        let cx = self.statement()?;
         let start = Instant::now();
-        let params = ParamTypes::declared(Vec::new());
-        let bound = self.with_env(&cx, &params, |env| bind::bind(inner, env))?;
+        let before = self.shared.waiting.fetched();
+        let (cx, bound) = self.with_first_head(|session| {
+            let cx = session.statement()?;
+            let params = ParamTypes::declared(Vec::new());
+            let bound = session.with_env(&cx, &params, |env| bind::bind(inner, env))?;
+            Ok((cx, bound))
+        })?;
         let writes = bound.writes();
         let rel = bound.rel().cloned().ok_or_else(|| SqlError::internal("nothing to explain"))?;
         let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
-        let planning = start.elapsed();
+        let planning = Planning { took: start.elapsed(), fetched: self.shared.waiting.fetched().since(before) };
         if !options.analyze {
             return Ok(plan::explain(&plan, &cx.cx, options, Some(planning), None));
         }
@@ -550,7 +586,8 @@ fn explain_options(explain: &Explain) -> Result<ExplainOptions> {
             "costs" => options.costs = flag()?,
             "timing" => options.timing = flag()?,
             "summary" => summary = Some(flag()?),
-            "buffers" | "wal" | "settings" | "generic_plan" => {
+            "buffers" => options.buffers = flag()?,
+            "wal" | "settings" | "generic_plan" => {
                 if flag()? {
                     return Err(SqlError::unsupported(format!("EXPLAIN ({})", name.to_uppercase())));
                 }
@@ -607,6 +644,12 @@ fn ddl_word(kind: &StatementKind) -> &'static str {
         StatementKind::CreateSequence { .. } => "CREATE SEQUENCE",
         StatementKind::AlterSequence { .. } => "ALTER SEQUENCE",
         StatementKind::AlterTable(_) => "ALTER TABLE",
+        StatementKind::Foreign(statement) => match &**statement {
+            ast::ForeignStatement::CreateServer(_) => "CREATE SERVER",
+            ast::ForeignStatement::AlterServer { .. } => "ALTER SERVER",
+            ast::ForeignStatement::CreateTable { .. } => "CREATE FOREIGN TABLE",
+            ast::ForeignStatement::Import(_) => "IMPORT FOREIGN SCHEMA",
+        },
         StatementKind::Truncate { .. } => "TRUNCATE TABLE",
         StatementKind::Comment { .. } => "COMMENT",
         StatementKind::CreateTag { .. } => "CREATE TAG",
@@ -619,8 +662,6 @@ fn ddl_word(kind: &StatementKind) -> &'static str {
 fn unsupported_words(kind: &StatementKind) -> String {
     match kind {
         StatementKind::Unsupported(words) => words.clone(),
-        StatementKind::Listen(_) => "LISTEN".into(),
-        StatementKind::Notify { .. } => "NOTIFY".into(),
         StatementKind::Cluster(_) => "CLUSTER".into(),
         StatementKind::Lock { .. } => "LOCK TABLE".into(),
         StatementKind::Do { .. } => "DO".into(),

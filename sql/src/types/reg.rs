@@ -310,6 +310,7 @@ mod tests {
                 primary_key: None,
                 indexes: vec![],
                 checks: vec![],
+                foreign: None,
                 comment: None,
             };
             catalog.relations.insert(oid, Relation::Table(Arc::new(table)));

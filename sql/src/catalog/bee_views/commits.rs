@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use pgbee_engine::Version;
 use pgbee_engine::bee::Direction;
 use pgbee_engine::txn::{self, CommitRecord, Database};
+use pgbee_engine::{Error, Version};
 
 use super::{Rows, field};
 use crate::catalog::PG_CATALOG;
@@ -19,7 +19,7 @@ use crate::types::{Datum, Row, Type, io};
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// A commit's time as a timestamptz.
-pub(super) fn committed_at(unix_micros: i64) -> Datum {
+pub(in crate::catalog) fn committed_at(unix_micros: i64) -> Datum {
     Datum::TimestampTz(unix_micros.saturating_sub(EPOCH_MICROS))
 }
 
@@ -33,6 +33,8 @@ pub(crate) fn not_a_version(database: &Database, name: &str, asked: &str, newest
                 first.version
             )
         }
+        // Who waited for a peer to tell was told why it stopped.
+        Err(e @ Error::GaveUp(_)) => return e.into(),
         _ => "The database has no version yet.".to_owned(),
     };
     SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of database \"{name}\""))

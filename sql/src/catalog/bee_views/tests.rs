@@ -28,6 +28,7 @@ fn column(attnum: i16, name: &str, ty: Type) -> Column {
         sequence: None,
         missing: None,
         dropped: false,
+        options: Vec::new(),
         comment: None,
     }
 }
@@ -41,6 +42,7 @@ fn table() -> Table {
         primary_key: Some(Key { oid: 16385, name: "t_pkey".into(), columns: vec![1], comment: None }),
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign: None,
         comment: None,
     }
 }
@@ -114,6 +116,7 @@ fn history_and_differences() {
         params: Vec::new(),
         writer: None,
         shared: Default::default(),
+        waiting: None,
     };
 
     let name = Datum::text("t");

@@ -6,7 +6,7 @@ use super::column::{attach_sequence, check_collation, check_default, check_type,
 use super::rename::{owned_sequences, rename_index};
 use super::rewrite::{check_not_null, check_rows, contains_nulls, each_row, fill_index, is_empty, rewrite};
 use super::table::{add_check, check_flags, key_columns};
-use super::{DdlCx, drop, index, sequence, view};
+use super::{DdlCx, drop, foreign, index, sequence, view};
 use crate::bind;
 use crate::catalog::change::Change;
 use crate::catalog::schema::{Column, Table};
@@ -15,7 +15,7 @@ use crate::error::{Result, SqlError, state};
 use crate::exec;
 use crate::functions::registry::Volatility;
 use crate::ir::{Expr, ExprKind};
-use crate::parse::ast::{AlterAction, AlterTable, ColumnDef, Constraint, ConstraintKind, Name, TypeName};
+use crate::parse::ast::{AlterAction, AlterTable, ColumnDef, Constraint, ConstraintKind, Name, ObjectKind, TypeName};
 use crate::plan::PlanCx;
 use crate::plan::expr::any;
 use crate::session::Notice;
@@ -24,17 +24,27 @@ use crate::write::constraints::is_true_or_null;
 
 /// ALTER TABLE.
 pub(super) fn run(alter: &AlterTable, cx: &mut DdlCx<'_>) -> Result<&'static str> {
-    const TAG: &str = "ALTER TABLE";
+    let is_foreign = alter.kind == ObjectKind::ForeignTable;
+    let tag = if is_foreign { "ALTER FOREIGN TABLE" } else { "ALTER TABLE" };
     let Some(table) = cx.table(&alter.name, alter.if_exists)? else {
         cx.notices.push(Notice::new(format!("relation \"{}\" does not exist, skipping", alter.name)));
-        return Ok(TAG);
+        return Ok(tag);
     };
+    if is_foreign && table.foreign.is_none() {
+        return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a foreign table", table.name)));
+    }
     for action in &alter.actions {
         // Each action sees what those before it made of the table.
-        let table = current(table.oid, cx)?;
-        run_action(&table, action, cx)?;
+        if foreign::alter_action(&current(table.oid, cx)?, action, cx)? {
+            continue;
+        }
+        run_action(&current(table.oid, cx)?, action, cx)?;
+        let after = current(table.oid, cx)?;
+        if after.foreign.is_some() {
+            foreign::check(&after, cx)?;
+        }
     }
-    Ok(TAG)
+    Ok(tag)
 }
 
 fn current(oid: u32, cx: &DdlCx<'_>) -> Result<Table> {
@@ -161,6 +171,9 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
             true => Ok(()),
             false => Err(missing_constraint(table, &name.text)),
         },
+        AlterAction::Options(_) | AlterAction::ColumnOptions { .. } => {
+            Err(SqlError::internal("options are foreign tables' alone"))
+        }
         AlterAction::Unsupported(words) => Err(SqlError::unsupported(format!("ALTER TABLE ... {words}"))),
     }
 }
@@ -288,6 +301,7 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
         *slot = Column {
             name: format!("........pg.dropped.{attnum}........"),
             dropped: true,
+            options: Vec::new(),
             not_null: false,
             default: None,
             identity: None,

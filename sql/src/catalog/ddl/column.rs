@@ -6,6 +6,7 @@ use super::{DdlCx, sequence};
 use crate::bind;
 use crate::catalog::schema::Column;
 use crate::error::{Result, SqlError, state};
+use crate::foreign::options::{self, Place};
 use crate::ir::{Expr, ExprKind};
 use crate::parse::ast::{ColumnConstraintKind, ColumnDef, Pos, QName, SequenceOption, TextExpr};
 use crate::parse::lexemes;
@@ -52,6 +53,7 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
             sequence: None,
             missing: None,
             dropped: false,
+            options: options::given(&def.options, Place::Column)?,
             comment: None,
         },
         sequence: def.serial.then(Vec::new),

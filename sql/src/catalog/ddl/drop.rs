@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::names::quote_identifier;
 use super::rename::{owned_sequences, rename_index};
-use super::{DdlCx, INSUFFICIENT_PRIVILEGE, is_kind, kind_word, object_word, view};
+use super::{DdlCx, INSUFFICIENT_PRIVILEGE, foreign, is_kind, kind_word, object_word, view};
 use crate::bind::{self};
 use crate::catalog::schema::{Relation, Schema, Table, Tag, View};
 use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
@@ -28,6 +28,11 @@ pub(super) fn run(
         ObjectKind::View => "DROP VIEW",
         ObjectKind::Index => "DROP INDEX",
         ObjectKind::Sequence => "DROP SEQUENCE",
+        ObjectKind::ForeignTable => "DROP FOREIGN TABLE",
+        ObjectKind::Server => {
+            foreign::drop_servers(names, if_exists, cascade, cx)?;
+            return Ok("DROP SERVER");
+        }
         ObjectKind::Schema => {
             for name in names {
                 drop_schema(name.last(), if_exists, cascade, cx)?;
@@ -43,7 +48,8 @@ pub(super) fn run(
             Ok(Some(relation)) => targets.push(check_kind(relation, kind, cx)?),
             Ok(None) if !if_exists => {
                 let message = format!("{} \"{name}\" does not exist", object_word(kind));
-                let code = if kind == ObjectKind::Index { state::UNDEFINED_OBJECT } else { state::UNDEFINED_TABLE };
+                let is_object = matches!(kind, ObjectKind::Index | ObjectKind::ForeignTable);
+                let code = if is_object { state::UNDEFINED_OBJECT } else { state::UNDEFINED_TABLE };
                 return Err(SqlError::new(code, message));
             }
             Err(e) if !(if_exists && e.state() == state::INVALID_SCHEMA_NAME) => return Err(e),
@@ -72,7 +78,7 @@ fn check_kind(relation: Relation, kind: ObjectKind, cx: &DdlCx<'_>) -> Result<Re
 }
 
 /// Drops relations and, with CASCADE, what depends on them. `within` is the schema being dropped with them, for the messages.
-fn drop_all(targets: Vec<Relation>, cascade: bool, within: Option<&str>, cx: &mut DdlCx<'_>) -> Result<()> {
+pub(super) fn drop_all(targets: Vec<Relation>, cascade: bool, within: Option<&str>, cx: &mut DdlCx<'_>) -> Result<()> {
     let mut going: Vec<u32> = targets.iter().map(Relation::oid).collect();
     // What belongs to a table goes with it.
     for relation in &targets {
@@ -174,14 +180,14 @@ fn refuse_or_tell(
     Ok(())
 }
 
-fn depended_on(what: &str, lines: &[String], single: bool) -> SqlError {
+pub(super) fn depended_on(what: &str, lines: &[String], single: bool) -> SqlError {
     let others = if single { "other objects depend on it" } else { "other objects depend on them" };
     SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, format!("cannot drop {what} because {others}"))
         .detail(lines.join("\n"))
         .hint("Use DROP ... CASCADE to drop the dependent objects too.")
 }
 
-fn tell_cascade(words: &[String], cx: &mut DdlCx<'_>) {
+pub(super) fn tell_cascade(words: &[String], cx: &mut DdlCx<'_>) {
     match words {
         [] => {}
         [one] => cx.notices.push(Notice::new(format!("drop cascades to {one}"))),
@@ -411,6 +417,7 @@ pub(super) fn comment(on: &CommentTarget, text: Option<&str>, cx: &mut DdlCx<'_>
         CommentTarget::Object(ObjectKind::Other(word), _) => {
             return Err(SqlError::unsupported(format!("COMMENT ON {}", word.to_uppercase())));
         }
+        CommentTarget::Object(ObjectKind::Server, name) => foreign::comment_server(name.last(), comment, cx)?,
         CommentTarget::Object(kind, name) => {
             let missing = || SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
             let relation = check_kind(cx.find(name)?.ok_or_else(missing)?, *kind, cx)?;

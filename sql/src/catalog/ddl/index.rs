@@ -102,6 +102,11 @@ pub(super) fn create(create: &CreateIndex, cx: &mut DdlCx<'_>) -> Result<&'stati
     const TAG: &str = "CREATE INDEX";
     let missing = || SqlError::internal("a missing table was no error");
     let table = cx.table(&create.table, false)?.ok_or_else(missing)?;
+    if table.foreign.is_some() {
+        let message = format!("cannot create index on relation \"{}\"", table.name);
+        return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message)
+            .detail("This operation is not supported for foreign tables."));
+    }
     if let Some(name) = &create.name
         && cx.is_taken(table.schema, &name.text, create.if_not_exists)?
     {

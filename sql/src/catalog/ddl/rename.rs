@@ -5,7 +5,7 @@
 //! defaults are named by one literal that nothing else looks like, and replaced as such.
 
 use super::names::regclass_literal;
-use super::{DdlCx, drop, is_kind, object_word, view};
+use super::{DdlCx, drop, foreign, is_kind, object_word, view};
 use crate::catalog::schema::{Relation, Schema, Sequence, Table, View};
 use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
@@ -23,6 +23,10 @@ pub(super) fn rename(
     let tag = alter_tag(kind)?;
     if kind == ObjectKind::Schema {
         rename_schema(name.last(), to, cx)?;
+        return Ok(tag);
+    }
+    if kind == ObjectKind::Server {
+        foreign::rename_server(name.last(), to, cx)?;
         return Ok(tag);
     }
     let Some(relation) = target(kind, name, if_exists, cx)? else { return Ok(tag) };
@@ -55,6 +59,8 @@ fn alter_tag(kind: ObjectKind) -> Result<&'static str> {
         ObjectKind::View => "ALTER VIEW",
         ObjectKind::Index => "ALTER INDEX",
         ObjectKind::Sequence => "ALTER SEQUENCE",
+        ObjectKind::ForeignTable => "ALTER FOREIGN TABLE",
+        ObjectKind::Server => "ALTER SERVER",
         ObjectKind::Schema => "ALTER SCHEMA",
         ObjectKind::Database => return Err(SqlError::unsupported("ALTER DATABASE")),
         ObjectKind::Other(word) => return Err(SqlError::unsupported(format!("ALTER {}", word.to_uppercase()))),
@@ -187,6 +193,9 @@ pub(super) fn set_owner(kind: ObjectKind, name: &QName, if_exists: bool, cx: &mu
             cx.schema_oid(name.last())?;
         }
         ObjectKind::Database => return Ok("ALTER DATABASE"),
+        ObjectKind::Server => {
+            foreign::server(name.last(), cx)?;
+        }
         _ => {
             target(kind, name, if_exists, cx)?;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pgbee_engine::bee::{Direction, KeyRange};
 
 use super::column::{NewColumn, attach_sequence, check_type, define};
+use super::foreign::refuse_options;
 use super::{DdlCx, index, sequence};
 use crate::bind;
 use crate::catalog::schema::{CheckDef, Column, Index, Relation, Table};
@@ -36,7 +37,10 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
     let mut likes = Vec::new();
     for element in &create.elements {
         match element {
-            TableElement::Column(def) => columns.push(define(def, &table.name, columns.len() as i16 + 1, cx)?),
+            TableElement::Column(def) => {
+                refuse_options(def, &table.name)?;
+                columns.push(define(def, &table.name, columns.len() as i16 + 1, cx)?)
+            }
             TableElement::Like { table: source, including } => {
                 let source =
                     cx.table(source, false)?.ok_or_else(|| SqlError::internal("a missing table was no error"))?;
@@ -89,7 +93,7 @@ fn refuse(temporary: bool, unlogged: bool, unsupported: Option<&str>) -> Result<
     unsupported.map_or(Ok(()), |clause| Err(SqlError::unsupported(clause)))
 }
 
-fn blank(oid: u32, schema: u32, name: String) -> Table {
+pub(super) fn blank(oid: u32, schema: u32, name: String) -> Table {
     Table {
         oid,
         schema,
@@ -98,6 +102,7 @@ fn blank(oid: u32, schema: u32, name: String) -> Table {
         primary_key: None,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign: None,
         comment: None,
     }
 }
@@ -110,7 +115,7 @@ pub(super) fn check_count(columns: usize) -> Result<()> {
     Ok(())
 }
 
-fn check_columns<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+pub(super) fn check_columns<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
     check_count(names.clone().count())?;
     let mut seen = std::collections::HashSet::new();
     for name in names {
@@ -249,6 +254,7 @@ fn copy_columns(source: &Table, including: &[String], first: usize) -> Vec<NewCo
                 identity,
                 sequence: None,
                 missing: None,
+                options: Vec::new(),
                 comment: c.comment.clone().filter(|_| with("comments")),
                 ..c.clone()
             },
@@ -329,6 +335,7 @@ pub(super) fn create_as(create: &CreateTableAs, cx: &mut DdlCx<'_>) -> Result<St
             sequence: None,
             missing: None,
             dropped: false,
+            options: Vec::new(),
             comment: None,
         });
     }
@@ -355,6 +362,10 @@ pub(super) fn truncate(names: &[QName], restart_identity: bool, cx: &mut DdlCx<'
     let mut tables: Vec<Arc<Table>> = Vec::new();
     for name in names {
         let table = cx.table(name, false)?.ok_or_else(|| SqlError::internal("a missing table was no error"))?;
+        if table.foreign.is_some() {
+            let message = format!("cannot truncate foreign table \"{}\"", table.name);
+            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+        }
         if !tables.iter().any(|t| t.oid == table.oid) {
             tables.push(table);
         }

@@ -102,6 +102,7 @@ fn columns_of(rel: &Rel, create: &CreateView) -> Result<Vec<Column>> {
             sequence: None,
             missing: None,
             dropped: false,
+            options: Vec::new(),
             comment: None,
         });
     }

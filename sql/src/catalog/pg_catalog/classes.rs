@@ -8,6 +8,7 @@ use super::value::{NULL, bool, char, int2, int4, int8, oid, text, text_or_null};
 use crate::catalog::schema::{Column, Relation, Sequence, Table};
 use crate::codec::keyspace;
 use crate::error::Result;
+use crate::foreign::WRAPPER;
 use crate::functions::SessionCx;
 use crate::types::reg::SUPERUSER;
 use crate::types::{Datum, Row, Type, array};
@@ -22,6 +23,8 @@ const PG_NAMESPACE: u32 = 2615;
 const PG_CONSTRAINT: u32 = 2606;
 const PG_ATTRDEF: u32 = 2604;
 const PG_REWRITE: u32 = 2618;
+const PG_FOREIGN_SERVER: u32 = 1417;
+const PG_FOREIGN_DATA_WRAPPER: u32 = 2328;
 /// The access methods of tables and indexes.
 const HEAP: u32 = 2;
 const BTREE: u32 = 403;
@@ -86,6 +89,9 @@ fn class(relation: &Relation) -> Row {
         replica_identity: 'n',
     };
     let c = match relation {
+        Relation::Table(t) if t.foreign.is_some() => {
+            Class { kind: 'f', natts: t.slots.len(), checks: t.checks.len(), ..plain }
+        }
         Relation::Table(t) => Class {
             access_method: HEAP,
             natts: t.slots.len(),
@@ -242,7 +248,13 @@ pub(super) fn attributes(ask: &Ask<'_>) -> Result<Vec<Row>> {
         match relation {
             Relation::Table(t) => rows.extend(t.slots.iter().map(|c| match c.dropped {
                 true => Attribute::of(c).dropped_row(id),
-                false => Attribute::of(c).row(id),
+                false => {
+                    let mut row = Attribute::of(c).row(id);
+                    if let [.., options, _missing] = row.as_mut_slice() {
+                        *options = super::foreign::options(&c.options);
+                    }
+                    row
+                }
             })),
             Relation::View(v) => rows.extend(v.columns.iter().map(|c| Attribute::of(c).row(id))),
             Relation::Sequence(_) => {
@@ -355,6 +367,9 @@ pub(super) fn descriptions(ask: &Ask<'_>) -> Result<Vec<Row>> {
     for schema in ask.cx.catalog.schemas.values() {
         add(schema.oid, PG_NAMESPACE, 0, &schema.comment);
     }
+    for server in ask.cx.catalog.servers.values() {
+        add(server.oid, PG_FOREIGN_SERVER, 0, &server.comment);
+    }
     for relation in sorted(ask.cx) {
         match relation {
             Relation::Table(t) => {
@@ -412,10 +427,16 @@ pub(super) fn dependencies(ask: &Ask<'_>) -> Result<Vec<Row>> {
                 char(kind),
             ]);
         };
+    for server in ask.cx.catalog.servers.keys() {
+        add((PG_FOREIGN_SERVER, *server, 0), (PG_FOREIGN_DATA_WRAPPER, WRAPPER, 0), 'n');
+    }
     for relation in sorted(ask.cx) {
         match relation {
             Relation::Table(t) => {
                 add((PG_CLASS, t.oid, 0), (PG_NAMESPACE, t.schema, 0), 'n');
+                if let Some(foreign) = &t.foreign {
+                    add((PG_CLASS, t.oid, 0), (PG_FOREIGN_SERVER, foreign.server, 0), 'n');
+                }
                 for c in t.columns().filter(|c| c.default.is_some() && c.identity.is_none()) {
                     add((PG_ATTRDEF, attrdef_oid(t.oid, c.attnum), 0), (PG_CLASS, t.oid, c.attnum), 'a');
                     if let Some(sequence) = c.sequence {
@@ -466,7 +487,7 @@ fn is_identity(cx: &SessionCx, table: u32, attnum: i16) -> bool {
 pub(super) fn tables_view(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let row = |r: &Relation| {
         let has_index = match r {
-            Relation::Table(t) => t.primary_key.is_some() || !t.indexes.is_empty(),
+            Relation::Table(t) if t.foreign.is_none() => t.primary_key.is_some() || !t.indexes.is_empty(),
             Relation::Virtual(v) if system(v.oid()).is_some_and(|d| d.kind == 'r') => false,
             _ => return None,
         };

@@ -2,7 +2,10 @@
 
 use super::made::Ask;
 use super::value::{NULL, bool, char, int4, oid, text, text_or_null};
+use crate::catalog::bee_views::{committed_at, peers::time};
 use crate::error::Result;
+use crate::follow::PeerStatus;
+use crate::functions::system::z_base_32;
 use crate::types::reg::SUPERUSER;
 use crate::types::{Datum, Row};
 
@@ -179,5 +182,82 @@ pub(super) fn activity(ask: &Ask<'_>) -> Result<Vec<Row>> {
         NULL, // query_id
         NULL, // query
         text("client backend"),
+    ]])
+}
+
+/// A length of a core in the shape of a place in PostgreSQL's log, which counts bytes where this counts blocks.
+fn lsn(length: u64) -> Datum {
+    text(format!("{:X}/{:X}", length >> 32, length & 0xffff_ffff))
+}
+
+fn host_and_port(address: &str) -> (Datum, Datum) {
+    match address.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+        Some((host, Ok(port))) => (text(host.trim_start_matches('[').trim_end_matches(']')), int4(port)),
+        _ => (text(address), NULL),
+    }
+}
+
+/// Those who may be following this database: its peers, if it is written here. What they have is what they say.
+pub(super) fn replication(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let peers = ask.cx.services.peers()?;
+    let followers = peers.into_iter().filter(|p| !p.is_followed && p.database.as_ref() == Some(&ask.cx.database));
+    let newest = ask.cx.services.version();
+    let row = |status: PeerStatus| {
+        let peer = status.peer;
+        let (host, port) = host_and_port(&peer.address);
+        let (has, state) = (lsn(peer.remote_length), if peer.remote_length < newest { "catchup" } else { "streaming" });
+        vec![
+            NULL, // pid
+            NULL, // usesysid
+            NULL, // usename
+            text(z_base_32(&peer.peer_key)),
+            host,
+            NULL, // client_hostname
+            port,
+            time(peer.connected_at),
+            NULL, // backend_xmin
+            text(state),
+            has.clone(),
+            has.clone(),
+            has.clone(),
+            has,
+            NULL, // write_lag
+            NULL, // flush_lag
+            NULL, // replay_lag
+            int4(0),
+            text("async"),
+            NULL, // reply_time
+        ]
+    };
+    Ok(followers.map(row).collect())
+}
+
+/// The peer that has most of this database, if it is followed.
+pub(super) fn wal_receiver(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let services = &ask.cx.services;
+    if !services.is_follower() {
+        return Ok(Vec::new());
+    }
+    let peers = services.peers()?.into_iter().filter(|p| p.database.as_ref() == Some(&ask.cx.database));
+    let Some(best) = peers.max_by_key(|p| p.peer.remote_length) else { return Ok(Vec::new()) };
+    let newest = services.cores()?.into_iter().find(|c| c.database == ask.cx.database);
+    let (length, appended) = newest.map_or((0, None), |c| (c.length, c.last_append_at));
+    let (host, port) = host_and_port(&best.peer.address);
+    Ok(vec![vec![
+        NULL, // pid
+        text("streaming"),
+        NULL, // receive_start_lsn
+        NULL, // receive_start_tli
+        lsn(length),
+        lsn(length),
+        NULL, // received_tli
+        NULL, // last_msg_send_time
+        NULL, // last_msg_receipt_time
+        lsn(best.peer.remote_length),
+        appended.map_or(NULL, committed_at),
+        NULL, // slot_name
+        host,
+        port,
+        text(format!("bee_key={} peer={}", z_base_32(&services.key()), best.peer.address)),
     ]])
 }

@@ -21,6 +21,7 @@ fn column(attnum: i16, name: &str, ty: Type) -> Column {
         sequence: None,
         missing: None,
         dropped: false,
+        options: Vec::new(),
         comment: None,
     }
 }
@@ -53,6 +54,7 @@ pub(crate) fn sample() -> SessionCx {
             index(16386, "t_name_key", vec![by(3, false)], true),
             index(16387, "t_price", vec![by(4, true), by(1, false)], false),
         ],
+        foreign: None,
         checks: vec![CheckDef { oid: 16388, name: "t_price_check".into(), expr: "\"Price\" > 0".into() }],
         comment: Some("all of it".into()),
     });
@@ -116,7 +118,9 @@ fn values_are_of_their_columns_types() {
     let cx = sample();
     for d in definitions().iter().filter(|d| d.schema == PG_CATALOG) {
         let rows = collect(d.name, &cx, &[]);
-        assert_eq!(rows.is_empty(), matches!(rows_of(d.name), Rows::Empty), "{}", d.name);
+        let has_none =
+            matches!(rows_of(d.name), Rows::Empty) || ["pg_stat_replication", "pg_stat_wal_receiver"].contains(&d.name);
+        assert_eq!(rows.is_empty(), has_none, "{}", d.name);
         for row in rows {
             assert_eq!(row.len(), d.fields.len(), "{}", d.name);
             for ((value, field), not_null) in row.iter().zip(d.fields.iter()).zip(&d.not_null) {

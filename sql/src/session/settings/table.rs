@@ -32,6 +32,7 @@ pub const DEFINITIONS: &[Definition] = &[
     d("backslash_quote", Enum(&["safe_encoding", "on", "off"]), "safe_encoding", User, false, "Sets whether \"\\'\" is allowed in string literals."),
     d("bee.as_of", Text, "", User, false, "Reads the database as of a version, a time or a tag: version:1234, timestamp:..., tag:..."),
     d("bee.commit_message", Text, "", User, false, "Message of the transaction's commit, shown by bee_commits."),
+    d("bee.fetch_wait", Int(0, 2147483647, Unit::Ms), "3000", User, false, "How long a statement waits for a block that no connected peer has."),
     d("bgwriter_delay", Int(10, 10000, Unit::Ms), "200", Reload, false, "Background writer sleep time between rounds."),
     d("block_size", Int(8192, 8192, Unit::None), "8192", Internal, false, "Shows the size of a disk block."),
     d("bytea_output", Enum(&["escape", "hex"]), "hex", User, false, "Sets the output format for bytea."),

@@ -1,0 +1,583 @@
+//! Many cores, many connections: [`Node`], the corestore level of replication. No I/O but the store's, no clock, no task.
+//!
+//! ```text
+//!   bytes of a connection                                             bytes for a connection
+//!           |                                                                  ^
+//!           v  handle_bytes: decrypt, decode                                   |  take_output: encrypt
+//!   Link (Connection) --Opened, Message, Closed--> inbox of the Slot           |
+//!     |  Asked: a core we may have                    |                        |
+//!     v  answer: look it up in the store              v  run: the Replicator   |
+//!   open or reject                                  Slot (one core) ----messages to the channels of all its peers
+//! ```
+//!
+//! Two kinds of call, for two kinds of thread. `handle_bytes` and `take_output` touch one connection and no store: a driver calls them from the task that reads and
+//! writes the socket. `run` and `answer` may block on the disk; a core's `run` is one at a time, so its order is kept. Both tell what has to be called next.
+//!
+//! Locks, in the order they are taken: a slot's state, a link's connection, then any inbox. No lock is held across I/O of a socket.
+//!
+//! What must stay true: a core we do not have is rejected without a trace of whether others are here; what one connection has in inboxes is bounded by its
+//! reader stopping ([`Link::is_backed_up`]), what it has to be written by answers stopping ([`OUTPUT_HIGH`]) and, for all else, by its end ([`OUTPUT_MAX`]).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pgbee_engine::corestore::Store;
+use pgbee_engine::hypercore::Core;
+use pgbee_engine::{CoreKey, DiscoveryKey};
+
+use crate::connection::{Connection, Event};
+use crate::error::Fault;
+use crate::protocol::messages::Message;
+use crate::protomux::ChannelId;
+use crate::replicator::{Now, Output, PeerId, PeerStatus, Replicator};
+use crate::secret_stream::{Identity, Randomness, Role};
+
+/// Answers stop while so many bytes of a connection wait to be written.
+pub const OUTPUT_HIGH: usize = 1 << 20;
+/// They go on once there are no more than so many.
+pub const OUTPUT_LOW: usize = 256 << 10;
+/// A connection that lets so many bytes wait is ended. More than any block and what is sent unasked.
+pub const OUTPUT_MAX: usize = 64 << 20;
+/// A connection is not read while so many bytes of it wait in inboxes.
+pub const INBOX_HIGH: usize = 8 << 20;
+/// What a message in an inbox counts besides its bytes.
+const MESSAGE_COST: usize = 256;
+/// How often one connection's channel of a core is opened again after the remote closed it.
+const REOPENS_MAX: u32 = 8;
+
+/// One connection of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// A connection and what the node knows about it.
+pub struct Link {
+    id: LinkId,
+    connection: Mutex<Connection>,
+    routes: Mutex<BTreeMap<ChannelId, Route>>,
+    /// Bytes of messages in inboxes.
+    waiting: AtomicUsize,
+    fault: Mutex<Option<Fault>>,
+    is_gone: AtomicBool,
+    /// Cores whose answers wait for room.
+    blocked: Mutex<Vec<Arc<Slot>>>,
+}
+
+/// Where a channel leads.
+#[derive(Clone)]
+struct Route {
+    slot: Arc<Slot>,
+    /// `None` until both sides opened the channel.
+    peer: Option<PeerId>,
+}
+
+/// One replicated core.
+pub struct Slot {
+    id: u64,
+    core: Arc<Core>,
+    discovery: DiscoveryKey,
+    is_downloading: AtomicBool,
+    /// Channels that are open, or about to be.
+    channels: AtomicUsize,
+    inbox: Mutex<VecDeque<Input>>,
+    state: Mutex<State>,
+    status: Mutex<Status>,
+}
+
+struct State {
+    replicator: Replicator,
+    routes: BTreeMap<PeerId, (Arc<Link>, ChannelId)>,
+    reopened: HashMap<LinkId, u32>,
+}
+
+/// What a core was last seen doing.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Its peers, and the connections they are on.
+    pub peers: Vec<(LinkId, PeerStatus)>,
+    /// The longest length a peer claims.
+    pub remote_length: u64,
+    /// Messages that failed verification.
+    pub verification_failures: u64,
+}
+
+enum Input {
+    Opened(PeerId, Arc<Link>, ChannelId),
+    Message(PeerId, Message, usize, Arc<Link>),
+    Closed(PeerId, Arc<Link>),
+    Downloading(bool),
+}
+
+/// What has to be called next.
+#[derive(Default)]
+pub struct Effects {
+    /// [`Node::run`] these.
+    pub run: Vec<Arc<Slot>>,
+    /// [`Node::answer`] these: the remote asked for them.
+    pub asked: Vec<DiscoveryKey>,
+    /// These have output, or read on, or have ended: [`Node::take_output`], [`Link::fault`].
+    pub links: Vec<Arc<Link>>,
+    /// Whether the core that ran wants to be run again at once.
+    pub again: bool,
+    /// When it wants to be run again at the latest.
+    pub timeout: Option<Now>,
+}
+
+/// Many cores, many connections.
+pub struct Node {
+    store: Arc<Store>,
+    identity: Identity,
+    cores: Mutex<BTreeMap<DiscoveryKey, Arc<Slot>>>,
+    links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
+    next: AtomicU64,
+}
+
+impl Link {
+    /// Its number.
+    pub fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Why it has to end, if it has to.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault.lock().clone()
+    }
+
+    /// Whether it should not be read now.
+    pub fn is_backed_up(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > INBOX_HIGH || self.connection.lock().is_read_blocked()
+    }
+
+    /// Who is at the other end, once that is proved.
+    pub fn remote_public_key(&self) -> Option<[u8; 32]> {
+        self.connection.lock().remote_public_key()
+    }
+
+    /// Whether the handshake is over.
+    pub fn is_ready(&self) -> bool {
+        self.connection.lock().is_ready()
+    }
+
+    /// Whether it carries no channel.
+    pub fn is_unused(&self) -> bool {
+        self.routes.lock().is_empty()
+    }
+
+    fn fail(&self, fault: Fault) {
+        self.fault.lock().get_or_insert(fault);
+    }
+}
+
+impl Slot {
+    /// A number of its own, never used twice in a node.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The core.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// What it was last seen doing.
+    pub fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    /// What its replicator is at, for who looks for a bug.
+    pub fn describe(&self) -> String {
+        self.state.lock().replicator.describe()
+    }
+
+    /// Whether it is kept up to date.
+    pub fn is_downloading(&self) -> bool {
+        self.is_downloading.load(Ordering::Acquire)
+    }
+}
+
+impl Node {
+    /// Of a store, under a key pair.
+    pub fn new(store: Arc<Store>, identity: Identity) -> Node {
+        Node { store, identity, cores: Mutex::default(), links: Mutex::default(), next: AtomicU64::new(1) }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Our key pair.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    // ---- cores
+
+    /// Keep a core up to date, and fetch what is wanted of it.
+    pub fn follow(&self, core: &Arc<Core>) -> Effects {
+        let slot = self.slot(core);
+        let mut effects = Effects::default();
+        if !slot.is_downloading.swap(true, Ordering::AcqRel) {
+            slot.inbox.lock().push_back(Input::Downloading(true));
+            for link in self.all_links() {
+                if link.is_ready() && self.open(&link, &slot) {
+                    effects.links.push(link);
+                }
+            }
+        }
+        effects.run.push(slot);
+        effects
+    }
+
+    /// Only serve it from now on.
+    pub fn unfollow(&self, key: CoreKey) -> Effects {
+        let slot = self.cores.lock().get(&key.discovery_key()).cloned();
+        let mut effects = Effects::default();
+        if let Some(slot) = slot.filter(|slot| slot.is_downloading.swap(false, Ordering::AcqRel)) {
+            slot.inbox.lock().push_back(Input::Downloading(false));
+            effects.run.push(slot);
+        }
+        effects
+    }
+
+    /// What is being done for a core.
+    pub fn core(&self, key: CoreKey) -> Option<Arc<Slot>> {
+        self.cores.lock().get(&key.discovery_key()).cloned()
+    }
+
+    /// All replicated cores.
+    pub fn cores(&self) -> Vec<Arc<Slot>> {
+        self.cores.lock().values().cloned().collect()
+    }
+
+    fn slot(&self, core: &Arc<Core>) -> Arc<Slot> {
+        let mut cores = self.cores.lock();
+        let slot = cores.entry(core.discovery_key()).or_insert_with(|| {
+            let state = State {
+                replicator: Replicator::new(core.clone(), false),
+                routes: BTreeMap::new(),
+                reopened: HashMap::new(),
+            };
+            Arc::new(Slot {
+                id: self.number(),
+                core: core.clone(),
+                discovery: core.discovery_key(),
+                is_downloading: AtomicBool::new(false),
+                channels: AtomicUsize::new(0),
+                inbox: Mutex::default(),
+                state: Mutex::new(state),
+                status: Mutex::default(),
+            })
+        });
+        slot.clone()
+    }
+
+    /// Forget a core that nobody needs any longer. Whether it was one.
+    pub fn release(&self, slot: &Arc<Slot>) -> bool {
+        let mut cores = self.cores.lock();
+        let is_needed =
+            slot.is_downloading() || slot.channels.load(Ordering::Acquire) > 0 || !slot.inbox.lock().is_empty();
+        if !is_needed && cores.get(&slot.discovery).is_some_and(|known| Arc::ptr_eq(known, slot)) {
+            cores.remove(&slot.discovery);
+        }
+        !is_needed
+    }
+
+    // ---- connections
+
+    /// A connection was made.
+    pub fn connect(&self, role: Role, random: Randomness) -> Arc<Link> {
+        let link = Arc::new(Link {
+            id: LinkId(self.number()),
+            connection: Mutex::new(Connection::new(role, &self.identity, random)),
+            routes: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            fault: Mutex::default(),
+            is_gone: AtomicBool::new(false),
+            blocked: Mutex::default(),
+        });
+        self.links.lock().insert(link.id, link.clone());
+        link
+    }
+
+    /// A connection has ended.
+    pub fn disconnect(&self, link: &Arc<Link>) -> Effects {
+        self.links.lock().remove(&link.id);
+        let mut effects = Effects::default();
+        let routes = {
+            // Whoever opens a channel holds the connection: none is opened after this.
+            let _connection = link.connection.lock();
+            link.is_gone.store(true, Ordering::Release);
+            std::mem::take(&mut *link.routes.lock())
+        };
+        for route in routes.into_values() {
+            self.closed(link, &route, &mut effects);
+        }
+        link.blocked.lock().clear();
+        effects
+    }
+
+    /// All connections.
+    pub fn all_links(&self) -> Vec<Arc<Link>> {
+        self.links.lock().values().cloned().collect()
+    }
+
+    /// Bytes came in on a connection.
+    ///
+    /// # Errors
+    /// The remote's fault: [`disconnect`](Node::disconnect) it, once the effects that are put into `effects` are done with.
+    pub fn handle_bytes(&self, link: &Arc<Link>, bytes: &[u8], effects: &mut Effects) -> Result<(), Fault> {
+        let mut connection = link.connection.lock();
+        let handled = connection.handle_bytes(bytes);
+        self.handle_events(link, &mut connection, effects);
+        handled
+    }
+
+    fn handle_events(&self, link: &Arc<Link>, connection: &mut Connection, effects: &mut Effects) {
+        while let Some(event) = connection.poll_event() {
+            match event {
+                Event::Ready => {
+                    connection.cork();
+                    for slot in self.cores() {
+                        if slot.is_downloading() {
+                            open(link, connection, &slot);
+                        }
+                    }
+                    connection.uncork();
+                    push_link(&mut effects.links, link);
+                }
+                Event::Asked(discovery) => {
+                    let slot = self.claim(discovery);
+                    match slot {
+                        Some(slot) => {
+                            open(link, connection, &slot);
+                            slot.channels.fetch_sub(1, Ordering::AcqRel);
+                            push_link(&mut effects.links, link);
+                        }
+                        None => effects.asked.push(discovery),
+                    }
+                }
+                Event::Opened(channel, _) => {
+                    let mut routes = link.routes.lock();
+                    if let Some(route) = routes.get_mut(&channel) {
+                        let peer = PeerId(self.number());
+                        route.peer = Some(peer);
+                        route.slot.inbox.lock().push_back(Input::Opened(peer, link.clone(), channel));
+                        push_slot(&mut effects.run, &route.slot);
+                    }
+                }
+                Event::Message(channel, message, bytes) => {
+                    let routes = link.routes.lock();
+                    if let Some(Route { slot, peer: Some(peer) }) = routes.get(&channel) {
+                        let cost = bytes + MESSAGE_COST;
+                        link.waiting.fetch_add(cost, Ordering::AcqRel);
+                        slot.inbox.lock().push_back(Input::Message(*peer, message, cost, link.clone()));
+                        push_slot(&mut effects.run, slot);
+                    }
+                }
+                Event::Closed(channel) => {
+                    let route = link.routes.lock().remove(&channel);
+                    if let Some(route) = route {
+                        self.closed(link, &route, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A replicated core, kept from being released until its `channels` are one less.
+    fn claim(&self, discovery: DiscoveryKey) -> Option<Arc<Slot>> {
+        let cores = self.cores.lock();
+        let slot = cores.get(&discovery)?;
+        slot.channels.fetch_add(1, Ordering::AcqRel);
+        Some(slot.clone())
+    }
+
+    fn closed(&self, link: &Arc<Link>, route: &Route, effects: &mut Effects) {
+        route.slot.channels.fetch_sub(1, Ordering::AcqRel);
+        if let Some(peer) = route.peer {
+            route.slot.inbox.lock().push_back(Input::Closed(peer, link.clone()));
+        }
+        push_slot(&mut effects.run, &route.slot);
+    }
+
+    fn open(&self, link: &Arc<Link>, slot: &Arc<Slot>) -> bool {
+        open(link, &mut link.connection.lock(), slot)
+    }
+
+    /// The remote asked for a core that is not replicated yet: open it if the store has it. Reads the store.
+    pub fn answer(&self, link: &Arc<Link>, discovery: DiscoveryKey) -> Effects {
+        let found = self.store.get_by_discovery_key(discovery).unwrap_or_else(|error| {
+            tracing::error!(%error, "a core that a peer asked for could not be opened");
+            None
+        });
+        let mut effects = Effects::default();
+        let claimed = found.and_then(|core| {
+            self.slot(&core);
+            self.claim(discovery)
+        });
+        let mut connection = link.connection.lock();
+        match claimed {
+            Some(slot) => {
+                open(link, &mut connection, &slot);
+                slot.channels.fetch_sub(1, Ordering::AcqRel);
+                push_slot(&mut effects.run, &slot);
+            }
+            None => connection.reject(discovery),
+        }
+        if let Err(fault) = connection.pump() {
+            link.fail(fault);
+        }
+        self.handle_events(link, &mut connection, &mut effects);
+        push_link(&mut effects.links, link);
+        effects
+    }
+
+    /// At most so many bytes to write to a connection. The cores that can go on answering are put into `effects`.
+    pub fn take_output(&self, link: &Arc<Link>, max: usize, effects: &mut Effects) -> Bytes {
+        let mut connection = link.connection.lock();
+        let output = connection.take_output(max);
+        if connection.pending_bytes() <= OUTPUT_LOW {
+            effects.run.append(&mut link.blocked.lock());
+        }
+        output
+    }
+
+    /// Say that we are there, if nothing else is said.
+    pub fn keep_alive(&self, link: &Arc<Link>) {
+        link.connection.lock().keep_alive();
+    }
+
+    // ---- work
+
+    /// Let a core's replicator do what there is to do. Reads and writes the store; waits for no peer.
+    pub fn run(&self, slot: &Arc<Slot>, now: Now) -> Effects {
+        let mut state = slot.state.lock();
+        let State { replicator, routes, reopened } = &mut *state;
+        let mut effects = Effects::default();
+        for (&peer, (link, _)) in &*routes {
+            let is_congested = link.connection.lock().pending_bytes() > OUTPUT_HIGH;
+            replicator.set_congested(peer, is_congested);
+            if is_congested {
+                push_slot(&mut link.blocked.lock(), slot);
+            }
+        }
+        let inputs = std::mem::take(&mut *slot.inbox.lock());
+        for input in inputs {
+            match input {
+                Input::Opened(peer, link, channel) => {
+                    routes.insert(peer, (link, channel));
+                    replicator.peer_opened(peer, now);
+                }
+                Input::Message(peer, message, cost, link) => {
+                    let before = link.waiting.fetch_sub(cost, Ordering::AcqRel);
+                    if before > INBOX_HIGH && before - cost <= INBOX_HIGH {
+                        push_link(&mut effects.links, &link);
+                    }
+                    replicator.handle_message(peer, message, now);
+                }
+                Input::Closed(peer, link) => {
+                    routes.remove(&peer);
+                    let again = reopened.entry(link.id).or_default();
+                    if link.is_gone.load(Ordering::Acquire) {
+                        reopened.remove(&link.id);
+                        replicator.peer_closed(peer, now);
+                    } else if replicator.peer_closed(peer, now) && *again < REOPENS_MAX {
+                        *again += 1;
+                        self.open(&link, slot);
+                        push_link(&mut effects.links, &link);
+                    }
+                }
+                Input::Downloading(is_downloading) => replicator.set_downloading(is_downloading, now),
+            }
+        }
+        replicator.handle_core_changed(now);
+        replicator.handle_wants(slot.core.wants().take(), now);
+        effects.again = replicator.work(now);
+        let corked = self.deliver(slot, replicator, routes);
+        for link in corked {
+            let mut connection = link.connection.lock();
+            connection.uncork();
+            if connection.pending_bytes() > OUTPUT_MAX {
+                link.fail(Fault::DoesNotRead);
+            }
+            drop(connection);
+            push_link(&mut effects.links, &link);
+        }
+        effects.timeout = replicator.poll_timeout();
+        *slot.status.lock() = Status {
+            peers: routes
+                .iter()
+                .filter_map(|(peer, (link, _))| Some((link.id, replicator.peer_status(*peer)?)))
+                .collect(),
+            remote_length: replicator.remote_length().0,
+            verification_failures: replicator.verification_failures(),
+        };
+        effects
+    }
+
+    /// Put what the replicator has to say on the channels, which stay corked.
+    fn deliver(
+        &self,
+        slot: &Arc<Slot>,
+        replicator: &mut Replicator,
+        routes: &mut BTreeMap<PeerId, (Arc<Link>, ChannelId)>,
+    ) -> Vec<Arc<Link>> {
+        let mut corked: BTreeMap<LinkId, Arc<Link>> = BTreeMap::new();
+        while let Some(output) = replicator.poll_output() {
+            let peer = match &output {
+                Output::Send(peer, _) | Output::Close(peer) | Output::Destroy(peer, _) => *peer,
+            };
+            let Some((link, channel)) = routes.get(&peer).cloned() else { continue };
+            let mut connection = link.connection.lock();
+            corked.entry(link.id).or_insert_with(|| {
+                connection.cork();
+                link.clone()
+            });
+            match output {
+                Output::Send(_, message) => connection.send(channel, &message),
+                Output::Close(_) => {
+                    connection.close(channel);
+                    routes.remove(&peer);
+                    if link.routes.lock().remove(&channel).is_some() {
+                        slot.channels.fetch_sub(1, Ordering::AcqRel);
+                    }
+                }
+                Output::Destroy(_, fault) => {
+                    routes.remove(&peer);
+                    link.fail(fault);
+                }
+            }
+        }
+        corked.into_values().collect()
+    }
+}
+
+/// Open a channel for a core on a connection. Whether there was none.
+fn open(link: &Arc<Link>, connection: &mut Connection, slot: &Arc<Slot>) -> bool {
+    if link.is_gone.load(Ordering::Acquire) {
+        return false;
+    }
+    let Some(channel) = connection.open(slot.core.key()) else { return false };
+    slot.channels.fetch_add(1, Ordering::AcqRel);
+    link.routes.lock().insert(channel, Route { slot: slot.clone(), peer: None });
+    true
+}
+
+fn push_slot(slots: &mut Vec<Arc<Slot>>, slot: &Arc<Slot>) {
+    if !slots.iter().any(|other| Arc::ptr_eq(other, slot)) {
+        slots.push(slot.clone());
+    }
+}
+
+fn push_link(links: &mut Vec<Arc<Link>>, link: &Arc<Link>) {
+    if !links.iter().any(|other| Arc::ptr_eq(other, link)) {
+        links.push(link.clone());
+    }
+}

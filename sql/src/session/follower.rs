@@ -1,0 +1,224 @@
+//! What only a session that reads what others write does: waiting for a first head, refusing what only a writer may, fetching ahead of need.
+
+use pgbee_engine::bee::{Direction, KeyRange};
+use pgbee_engine::{BlockIndex, Version};
+
+use super::instance::Progress;
+use super::query::Ran;
+use super::shared::{Shared, unix_micros};
+use super::{Outcome, Session};
+use crate::catalog::schema::Relation;
+use crate::codec::keyspace;
+use crate::error::{Result, SqlError, state};
+use crate::follow::{CoreKey, parse_key};
+use crate::parse::ast::DefValue;
+use crate::wait::{FetchSource, What};
+use pgbee_engine::hypercore::BlockSource;
+
+/// Entries read at once by a download.
+const ENTRIES: usize = 64;
+
+impl Session {
+    /// Whether it is a follower that has heard of no version yet.
+    pub(super) fn awaits_first_head(&self) -> bool {
+        self.shared.is_follower() && self.shared.database.head() == Version(0)
+    }
+
+    /// Runs what needs definitions. On a follower that has heard of no version yet, what fails for want of them waits for the first one and is run again; `SELECT 1` does not.
+    pub(super) fn with_first_head<T: Settle>(&mut self, mut run: impl FnMut(&mut Session) -> Result<T>) -> Result<T> {
+        if !self.awaits_first_head() {
+            return run(self);
+        }
+        let first = run(self).and_then(|mut given| given.settle().map(|()| given));
+        match first {
+            Err(error) if is_unknown(&error) => {
+                self.shared.wait_for_first_head()?;
+                self.forget_empty_snapshot();
+                run(self)
+            }
+            other => other,
+        }
+    }
+
+    /// 25006 for upkeep that only a writer does.
+    pub(super) fn refuse_on_follower(&self, what: &str) -> Result<()> {
+        if self.shared.is_follower() {
+            let message = format!("cannot execute {what} during recovery");
+            return Err(SqlError::new(state::READ_ONLY_SQL_TRANSACTION, message));
+        }
+        Ok(())
+    }
+}
+
+/// What can be brought to the point where nothing in it can fail any more.
+pub(super) trait Settle {
+    /// Does so.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Settle for Ran {
+    fn settle(&mut self) -> Result<()> {
+        match self {
+            Ran::Rows(rows) => rows.settle(),
+            Ran::Tag(_) => Ok(()),
+        }
+    }
+}
+
+impl Settle for Outcome {}
+impl<A, B> Settle for (A, B) {}
+
+/// Whether a statement failed because something it names is not known.
+fn is_unknown(error: &SqlError) -> bool {
+    matches!(
+        error.state(),
+        state::UNDEFINED_TABLE
+            | state::UNDEFINED_OBJECT
+            | state::INVALID_SCHEMA_NAME
+            | state::INVALID_PARAMETER_VALUE
+            | state::UNDEFINED_FUNCTION
+    )
+}
+
+impl Shared {
+    /// Waits for the first verified head.
+    fn wait_for_first_head(&self) -> Result<()> {
+        let core = self.database.core();
+        let remote = || self.instance.remote(core.key());
+        self.waiting.wait_for_first_head(core, &self.db.title(), &remote)
+    }
+
+    /// bee_download(): fetches a table with its indexes, an index, or everything; how many blocks came.
+    pub(super) fn download(&self, relation: Option<u32>) -> Result<u64> {
+        if !self.is_follower() {
+            return Ok(0);
+        }
+        let before = self.waiting.fetched();
+        let progress = |what: String, total| Progress {
+            pid: self.backend_pid,
+            database: self.db.name.clone(),
+            what,
+            total,
+            started_at: unix_micros(),
+            waiting: self.waiting.clone(),
+            before,
+        };
+        match relation {
+            None => {
+                let core = self.database.core();
+                let held = core.held_blocks();
+                let total = core.len().0.saturating_sub(held);
+                let _shown = self.instance.show_progress(progress(format!("database {}", self.db.name), Some(total)));
+                self.download_all()?;
+                // The blocks of a range are nobody's in particular.
+                Ok(core.held_blocks().saturating_sub(held))
+            }
+            Some(oid) => {
+                let (what, ranges) = self.ranges(oid)?;
+                let _shown = self.instance.show_progress(progress(what, None));
+                for range in ranges {
+                    self.read_through(range)?;
+                }
+                Ok(self.waiting.fetched().since(before).blocks)
+            }
+        }
+    }
+
+    fn download_all(&self) -> Result<()> {
+        let core = self.database.core().clone();
+        let length = core.len();
+        self.waiting.reading(What::Named("all of it".into()), length.0);
+        let source = FetchSource::new(core.clone(), self.db.title(), self.waiting.clone());
+        let _all = core.wants().want_range(BlockIndex(0)..BlockIndex(length.0));
+        loop {
+            let missing = BlockIndex(core.contiguous_len().0);
+            if !length.contains(missing) {
+                return Ok(());
+            }
+            source.fetch(missing)?;
+        }
+    }
+
+    /// What a relation is called and where its entries lie.
+    fn ranges(&self, oid: u32) -> Result<(String, Vec<KeyRange>)> {
+        let catalog = self.current.lock().catalog.clone();
+        let of_index = |table: &crate::catalog::Table, oid: u32| match &table.primary_key {
+            Some(key) if key.oid == oid => keyspace::table_range(table.oid),
+            _ => keyspace::index_range(oid),
+        };
+        match catalog.by_oid(oid) {
+            Some(Relation::Table(table)) => {
+                let mut ranges = vec![keyspace::table_range(table.oid)];
+                ranges.extend(table.indexes.iter().map(|index| keyspace::index_range(index.oid)));
+                self.waiting.reading(What::Table(table.clone()), self.current.lock().version);
+                Ok((format!("table {}", table.name), ranges))
+            }
+            Some(found @ Relation::Index(table, oid)) => {
+                self.waiting.reading(What::Table(table.clone()), self.current.lock().version);
+                Ok((format!("index {}", found.name()), vec![of_index(table, *oid)]))
+            }
+            Some(other) => {
+                Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table or index", other.name())))
+            }
+            None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
+        }
+    }
+
+    /// Reads a range of the version the statement reads, to the end.
+    fn read_through(&self, range: KeyRange) -> Result<()> {
+        let version = self.current.lock().version;
+        let mut scan = self.snapshot_at(version)?.scan(range, Direction::Forward);
+        let mut entries = Vec::with_capacity(ENTRIES);
+        while scan.next_batch(&mut entries, ENTRIES)? > 0 {
+            self.cancel.check()?;
+            entries.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The key and the peers that CREATE DATABASE ... WITH bee_key names; None without one.
+///
+/// # Errors
+/// 22023 for a key that is none, 0A000 for another option beside them.
+pub(super) fn followed_by(options: &[(String, DefValue)]) -> Result<Option<(CoreKey, Vec<String>)>> {
+    let Some((_, key)) = options.iter().find(|(name, _)| name == "bee_key") else {
+        return match options.iter().find(|(name, _)| name == "peer") {
+            Some(_) => Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "option \"peer\" needs option \"bee_key\"")),
+            None => Ok(None),
+        };
+    };
+    let key = parse_key(key.text().unwrap_or_default())?;
+    let mut peers = Vec::new();
+    for (name, value) in options {
+        match name.as_str() {
+            "bee_key" => {}
+            "peer" => {
+                let listed = value.text().unwrap_or_default().split(',').map(str::trim).filter(|p| !p.is_empty());
+                peers.extend(listed.map(str::to_owned));
+            }
+            other => {
+                return Err(SqlError::unsupported(format!(
+                    "CREATE DATABASE ... {} with bee_key",
+                    other.to_uppercase()
+                )));
+            }
+        }
+    }
+    for peer in &peers {
+        check_address(peer)?;
+    }
+    Ok(Some((key, peers)))
+}
+
+/// 22023 for what cannot be `host:port`.
+fn check_address(text: &str) -> Result<()> {
+    let sound = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if sound {
+        return Ok(());
+    }
+    Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid peer address: \"{text}\""))
+        .hint("An address is written host:port; several are separated by commas."))
+}
