@@ -11,7 +11,7 @@ const HELP: &str = "\
 pgbee: a PostgreSQL server whose tables are Hyperbees, signed logs that anyone can copy and verify
 
 usage: pgbee serve    [options]              run the server
-       pgbee key      [DATABASE] [options]   print the key that replicas follow
+       pgbee key      [DATABASE] [options]   print the key that replicas follow, and the read key of an encrypted one
        pgbee verify   [DATABASE] [options]   re-hash a database's log against its signed root, and walk its tree
        pgbee password [ROLE] [options]       set a role's password, read from standard input; an empty one removes it
        pgbee help | version
@@ -113,6 +113,9 @@ fn key(config: &Config, database: &str) -> Result<(), Failure> {
     let instance = open_existing(config)?;
     let key = instance.key(database).map_err(|e| failed(node::describe(&e)))?;
     print(&format!("{}\n{}\n", keys::z_base_32(&key), keys::hex(&key)));
+    if let Some(read_key) = instance.read_key(database).map_err(|e| failed(node::describe(&e)))? {
+        print(&format!("{read_key}\n"));
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/store           RocksDB: blocks and Merkle nodes of all cores
-//! DIR/instance.json   names of databases and their cores; password verifiers. Readable by its owner only
+//! DIR/instance.json   names of databases and their cores; read keys of those that are encrypted; password verifiers. Readable by its owner only
 //! ```
 //!
 //! A bee is readable by whoever has its key; roles and passwords therefore live in the second file. It is replaced as a whole, by a rename.
@@ -14,8 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use pgbee_engine::Error;
 use pgbee_engine::bee::Cache;
 use pgbee_engine::corestore::{self, Store};
+use pgbee_engine::hypercore::Core;
+use pgbee_engine::hypercore::encryption::EncryptionKey;
 use pgbee_engine::storage::Backend;
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::storage::rocks::{Rocks, RocksOptions};
@@ -114,6 +117,10 @@ pub(super) struct Db {
 }
 
 impl Db {
+    /// What its blocks are encrypted with, in hex, if they are.
+    pub fn read_key(&self) -> Option<String> {
+        self.database.core().encryption_key().map(|key| key.to_hex().to_string())
+    }
     /// Definitions of a version.
     pub fn catalog(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
         let version = snapshot.version().0;
@@ -136,6 +143,9 @@ struct Private {
     next_core: u64,
     /// Name of the core by name of the database.
     databases: BTreeMap<String, String>,
+    /// What its blocks are encrypted with by name of the core, in hex; of those that are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    read_keys: BTreeMap<String, String>,
     /// Password verifier by role.
     #[serde(default)]
     passwords: BTreeMap<String, String>,
@@ -262,16 +272,35 @@ impl Instance {
 
     /// CREATE DATABASE. 42P04 if there is one.
     pub fn create_database(&self, name: &str) -> Result<()> {
+        self.create(name, false)
+    }
+    /// CREATE DATABASE ... WITH encrypted: whoever has its key can follow it and verify it, and needs its read key to read it. 42P04 if there is one.
+    pub fn create_encrypted_database(&self, name: &str) -> Result<()> {
+        self.create(name, true)
+    }
+    fn create(&self, name: &str, encrypted: bool) -> Result<()> {
         let mut private = self.private.lock();
         if private.databases.contains_key(name) {
             return Err(SqlError::new(state::DUPLICATE_DATABASE, format!("database \"{name}\" already exists")));
         }
         let mut next = private.clone();
-        let core = format!("database/{}", next.next_core);
-        next.next_core += 1;
+        let read_key = if encrypted { Some(EncryptionKey::random()?) } else { None };
+        // The bee is whole before its name is known; a crash in between leaves a core that the next database takes over. Unless one of the two is encrypted: the
+        // key of what was left is known to nobody.
+        let core = loop {
+            let core = format!("database/{}", next.next_core);
+            next.next_core += 1;
+            match self.named_core(&core, read_key.as_ref()) {
+                Ok(left) if left.encryption_key() == read_key.as_ref() => break core,
+                Ok(_) | Err(Error::Invalid(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
         next.databases.insert(name.to_owned(), core.clone());
-        // The bee is whole before its name is known; a crash in between leaves a core that the next database takes over.
-        let database = self.open_core(&core)?;
+        if let Some(key) = &read_key {
+            next.read_keys.insert(core.clone(), key.to_hex().to_string());
+        }
+        let database = self.open_core(&core, read_key.as_ref())?;
         if load::stamp(&database.snapshot())? == 0 {
             found(&database, name)?;
         }
@@ -293,7 +322,9 @@ impl Instance {
                 .detail(format!("There {verb} using the database.")));
         }
         let mut next = private.clone();
-        next.databases.remove(name);
+        if let Some(core) = next.databases.remove(name) {
+            next.read_keys.remove(&core);
+        }
         self.save(&next)?;
         *private = next;
         open.remove(name);
@@ -302,6 +333,10 @@ impl Instance {
     /// The public key replicas follow the database by.
     pub fn key(&self, database: &str) -> Result<[u8; 32]> {
         Ok(*self.db(database)?.database.key().as_bytes())
+    }
+    /// What an encrypted database's readers need beside its key, in hex; none of one that is not encrypted.
+    pub fn read_key(&self, database: &str) -> Result<Option<String>> {
+        Ok(self.db(database)?.read_key())
     }
     /// Re-hashes a database's log against its signed root, and checks the tree of its newest version; `progress` gets (blocks done, blocks in all).
     ///
@@ -368,14 +403,19 @@ impl Instance {
     }
 
     fn db(&self, name: &str) -> Result<Arc<Db>> {
-        let core = self.private.lock().databases.get(name).cloned().ok_or_else(|| unknown_database(name))?;
+        let (core, read_key) = {
+            let private = self.private.lock();
+            let core = private.databases.get(name).cloned().ok_or_else(|| unknown_database(name))?;
+            let read_key = private.read_keys.get(&core).map(|key| EncryptionKey::parse(key)).transpose()?;
+            (core, read_key)
+        };
         let mut open = self.open.lock();
         if let Some(db) = open.get(name) {
             return Ok(db.clone());
         }
         let db = Arc::new(Db {
             name: name.to_owned(),
-            database: self.open_core(&core)?,
+            database: self.open_core(&core, read_key.as_ref())?,
             row_ids: Arc::default(),
             sequences: Sequences::default(),
             locks: Arc::default(),
@@ -387,8 +427,14 @@ impl Instance {
         open.insert(name.to_owned(), db.clone());
         Ok(db)
     }
-    fn open_core(&self, name: &str) -> Result<Arc<Database>> {
-        let core = self.store.get_by_name(name)?;
+    fn named_core(&self, name: &str, read_key: Option<&EncryptionKey>) -> pgbee_engine::Result<Arc<Core>> {
+        match read_key {
+            Some(key) => self.store.get_by_name_encrypted(name, key),
+            None => self.store.get_by_name(name),
+        }
+    }
+    fn open_core(&self, name: &str, read_key: Option<&EncryptionKey>) -> Result<Arc<Database>> {
+        let core = self.named_core(name, read_key)?;
         let options = Options { write_set_bytes_max: self.options.write_set_bytes, ..Options::default() };
         Ok(Database::open(core, self.cache.clone(), options)?)
     }
