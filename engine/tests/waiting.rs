@@ -161,7 +161,7 @@ fn a_cold_get_waits_about_once_a_level() {
 }
 
 #[test]
-fn a_cold_get_with_a_helpful_peer_waits_twice() {
+fn a_cold_get_with_a_helpful_peer_waits_once() {
     let (_store, db) = scattered(100_000);
     let peer = register(&db);
     for i in [5u64, 70_001, 200_000] {
@@ -382,20 +382,21 @@ fn who_gives_up_keeps_the_place() {
     let (_store, db) = scattered(3_000);
     let replica = Replica::of(db.core());
     let mut cursor = replica.at(db.head()).cursor(KeyRange::all(), Direction::Forward);
-    let mut entries = Vec::new();
+    let (mut entries, mut gave_up) = (Vec::new(), 0);
     while entries.len() < 3_001 {
         // Every other wait is broken off.
-        let turn = replica.gives_up.fetch_not(Ordering::Relaxed);
+        replica.gives_up.fetch_not(Ordering::Relaxed);
         match cursor.next_batch(&mut entries, 100) {
             Ok(count) => assert!(count > 0),
-            Err(error) => assert!(!turn && matches!(error, Error::GaveUp(_)) || turn, "{error}"),
+            Err(Error::GaveUp(_)) => gave_up += 1,
+            Err(error) => panic!("{error}"),
         }
     }
+    assert!(gave_up > 2, "{gave_up}");
     assert_eq!(cursor.next(), Ok(None));
-    let all: Vec<_> = (0..3_000).map(key).chain([vec![6]]).collect();
+    let mut all: Vec<_> = (0..3_000).map(key).chain([vec![6]]).collect();
     let mut read: Vec<_> = entries.iter().map(|entry| entry.key.to_vec()).collect();
     read.sort();
-    let mut all = all;
     all.sort();
     assert_eq!(read, all);
 }

@@ -12,7 +12,7 @@ pgbee: a PostgreSQL server whose tables are Hyperbees, signed logs that anyone c
 
 usage: pgbee serve    [options]              run the server
        pgbee follow   KEY [options]          run the server with a read-only copy of somebody else's database
-       pgbee key      [DATABASE] [options]   print the key that replicas follow
+       pgbee key      [DATABASE] [options]   print the key that replicas follow, and the read key of an encrypted one
        pgbee verify   [DATABASE] [options]   re-hash a database's log against its signed root, and walk its tree
        pgbee password [ROLE] [options]       set a role's password, read from standard input; an empty one removes it
        pgbee help | version
@@ -23,6 +23,7 @@ options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.to
   --peer-listen HOST:PORT    where peers connect who follow our databases, or what we follow; off for nowhere (default: off)
   --name NAME                follow: what the database is called here (default: the first 8 characters of its key)
   --peer HOST:PORT           follow: a peer to fetch from; may be repeated, and replaces the peers of an earlier time
+  --read-key HEX             follow: the read key of an encrypted database; better as PGBEE_READ_KEY, which others do not see
   --mirror                   follow: fetch everything, now and from now on, instead of what is asked for
   --max-connections N        more are refused with 53300          (default: 100)
   --cache-mb N               memory for decoded tree nodes        (default: 256)
@@ -131,6 +132,9 @@ fn print_key(config: &Config, database: &str) -> Result<(), Failure> {
     let instance = open_existing(config)?;
     let key = instance.key(database).map_err(|e| failed(node::describe(&e)))?;
     print(&format!("{}\n{}\n", keys::z_base_32(&key), keys::hex(&key)));
+    if let Some(read_key) = instance.read_key(database).map_err(|e| failed(node::describe(&e)))? {
+        print(&format!("{read_key}\n"));
+    }
     Ok(())
 }
 

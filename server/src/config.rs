@@ -18,6 +18,8 @@ pub struct Config {
     pub name: Option<String>,
     /// follow: `host:port` of peers.
     pub peers: Vec<String>,
+    /// follow: what the blocks are encrypted with.
+    pub read_key: Option<String>,
     /// follow: fetch everything.
     pub mirror: bool,
     /// Connections served at once.
@@ -48,6 +50,7 @@ impl Default for Config {
             peer_listen: None,
             name: None,
             peers: Vec::new(),
+            read_key: None,
             mirror: false,
             max_connections: 100,
             cache_mb: 256,
@@ -63,18 +66,19 @@ impl Default for Config {
 }
 
 /// Flags that only `follow` knows.
-pub const OF_FOLLOW: [&str; 3] = ["name", "peer", "mirror"];
+pub const OF_FOLLOW: [&str; 4] = ["name", "peer", "read-key", "mirror"];
 
 /// What is wrong with a setting, in one line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem(pub String);
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "data",
     "listen",
     "peer-listen",
     "name",
     "peer",
+    "read-key",
     "mirror",
     "max-connections",
     "cache-mb",
@@ -174,6 +178,7 @@ impl Config {
                     return Err(Problem(format!("--peer wants HOST:PORT, not {wrong}")));
                 }
             }
+            "read-key" => self.read_key = Some(value.to_owned()).filter(|key| !key.is_empty()),
             "mirror" => {
                 self.mirror = match value {
                     "on" | "true" | "yes" | "1" => true,

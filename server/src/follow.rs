@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgbee_sql::follow::{CoreKey, CoreStatus};
+use pgbee_sql::follow::{CoreKey, CoreStatus, parse_read_key};
 use pgbee_sql::session::Instance;
 use tokio::task::JoinHandle;
 
@@ -27,10 +27,14 @@ const BAR: usize = 30;
 /// Another database has the name, the key is our own, or the key is followed under another name than the one asked for.
 pub fn begin(instance: &Instance, key: CoreKey, config: &Config) -> Result<String, Failure> {
     let failed = |error| failed(describe(&error));
+    let read_key = config.read_key.as_deref().map(parse_read_key).transpose().map_err(failed)?;
     let known = instance.followed().into_iter().find(|(_, followed, _)| *followed == key);
     if let Some((name, ..)) = known {
         if let Some(other) = config.name.as_ref().filter(|other| **other != name) {
             return Err(crate::cli::failed(format!("this key is followed here as database {name}, not {other}")));
+        }
+        if let Some(read_key) = &read_key {
+            instance.set_read_key(&name, read_key).map_err(failed)?;
         }
         if !config.peers.is_empty() {
             instance.set_peers(&name, &config.peers).map_err(failed)?;
@@ -38,7 +42,7 @@ pub fn begin(instance: &Instance, key: CoreKey, config: &Config) -> Result<Strin
         return Ok(name);
     }
     let name = config.name.clone().unwrap_or_else(|| key.to_z32()[..NAME_CHARACTERS].to_owned());
-    instance.follow_database(&name, key, &config.peers).map_err(failed)?;
+    instance.follow_database(&name, key, &config.peers, read_key.as_ref()).map_err(failed)?;
     Ok(name)
 }
 

@@ -18,6 +18,7 @@ use crate::error::{Result, SqlError, state};
 pub use pgbee_engine::CoreKey;
 pub use pgbee_engine::corestore::Store;
 pub use pgbee_engine::hypercore::Core;
+pub use pgbee_engine::hypercore::encryption::EncryptionKey as ReadKey;
 
 /// Peers, as SQL sees them.
 pub trait Network: Send + Sync {
@@ -161,5 +162,17 @@ pub fn parse_key(text: &str) -> Result<CoreKey> {
     text.parse().map_err(|_| {
         SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid key: \"{text}\""))
             .hint("A key has 52 characters of z-base-32 or 64 hexadecimal digits, with or without pear:// in front.")
+    })
+}
+
+/// Reads a read key as `bee_read_key()` and `pgbee key` show it.
+///
+/// # Errors
+/// 22023.
+pub fn parse_read_key(text: &str) -> Result<ReadKey> {
+    // The text is a secret: it is not repeated.
+    ReadKey::parse(text).map_err(|_| {
+        SqlError::new(state::INVALID_PARAMETER_VALUE, "invalid read key")
+            .hint("A read key has 64 hexadecimal digits, as bee_read_key() shows it.")
     })
 }

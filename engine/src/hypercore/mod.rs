@@ -439,12 +439,6 @@ impl Core {
         stored.into_iter().zip(first.0..).map(|(block, index)| self.plain(BlockIndex(index), block)).collect()
     }
 
-    /// A block as it is stored and shown to peers: encrypted, if the core's blocks are.
-    fn stored(&self, index: BlockIndex) -> Result<Bytes> {
-        self.check_bounds(index, 1)?;
-        self.read(index)
-    }
-
     /// Consecutive blocks, all of them, by one sequential read.
     ///
     /// # Errors

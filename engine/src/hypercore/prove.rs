@@ -140,7 +140,7 @@ impl Prover<'_> {
             }
         }
         let block = match request.block {
-            Some(block) => Some((block.index, self.core.stored(block.index)?)),
+            Some(block) => Some((block.index, self.core.get_stored(block.index)?)),
             None => None,
         };
 

@@ -114,6 +114,12 @@ impl ViewScan {
         }
     }
 
+    /// Tells how many entries the caller will want at most, where that is known: see [`Cursor::expecting`](crate::bee::Cursor::expecting).
+    pub fn expecting(mut self, entries: u64) -> ViewScan {
+        self.committed = self.committed.expecting(entries);
+        self
+    }
+
     /// The next key and value; `None` at the end of the range.
     ///
     /// # Errors

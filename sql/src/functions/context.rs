@@ -33,6 +33,10 @@ pub trait Services: Send + Sync {
     fn version(&self) -> u64;
     /// The database's public key: bee_key().
     fn key(&self) -> [u8; 32];
+    /// What the database's blocks are encrypted with, in hex, if they are: bee_read_key().
+    fn read_key(&self) -> Option<String> {
+        None
+    }
     /// pg_export_snapshot(): the current version as text.
     fn export_snapshot(&self) -> Result<String>;
     /// Waits until the database has this version; false when the time is over.

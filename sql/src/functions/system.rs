@@ -217,6 +217,7 @@ fn bees(r: &mut Registry) {
             }
         }
     });
+    r.stable("bee_read_key", &[], T, |_, cx| Ok(cx.session.services.read_key().map_or(Datum::Null, Datum::text)));
     fn wait(a: &[Datum], timeout: i64, cx: &FnCx<'_>) -> Result<Datum> {
         let version = args::int8(a, 0)?;
         let version = u64::try_from(version)

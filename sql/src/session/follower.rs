@@ -10,7 +10,7 @@ use super::{Outcome, Session};
 use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
-use crate::follow::{CoreKey, parse_key};
+use crate::follow::{CoreKey, ReadKey, parse_key, parse_read_key};
 use crate::parse::ast::DefValue;
 use crate::wait::{FetchSource, What};
 use pgbee_engine::hypercore::BlockSource;
@@ -179,22 +179,29 @@ impl Shared {
     }
 }
 
+/// Whom CREATE DATABASE follows: a key, peers, and what the blocks are encrypted with.
+type Follows = (CoreKey, Vec<String>, Option<ReadKey>);
+
 /// The key and the peers that CREATE DATABASE ... WITH bee_key names; None without one.
 ///
 /// # Errors
 /// 22023 for a key that is none, 0A000 for another option beside them.
-pub(super) fn followed_by(options: &[(String, DefValue)]) -> Result<Option<(CoreKey, Vec<String>)>> {
+pub(super) fn followed_by(options: &[(String, DefValue)]) -> Result<Option<Follows>> {
     let Some((_, key)) = options.iter().find(|(name, _)| name == "bee_key") else {
-        return match options.iter().find(|(name, _)| name == "peer") {
-            Some(_) => Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "option \"peer\" needs option \"bee_key\"")),
+        return match options.iter().find(|(name, _)| matches!(name.as_str(), "peer" | "read_key")) {
+            Some((name, _)) => {
+                let message = format!("option \"{name}\" needs option \"bee_key\"");
+                Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message))
+            }
             None => Ok(None),
         };
     };
     let key = parse_key(key.text().unwrap_or_default())?;
-    let mut peers = Vec::new();
+    let (mut peers, mut read_key) = (Vec::new(), None);
     for (name, value) in options {
         match name.as_str() {
             "bee_key" => {}
+            "read_key" => read_key = Some(parse_read_key(value.text().unwrap_or_default())?),
             "peer" => {
                 let listed = value.text().unwrap_or_default().split(',').map(str::trim).filter(|p| !p.is_empty());
                 peers.extend(listed.map(str::to_owned));
@@ -210,7 +217,7 @@ pub(super) fn followed_by(options: &[(String, DefValue)]) -> Result<Option<(Core
     for peer in &peers {
         check_address(peer)?;
     }
-    Ok(Some((key, peers)))
+    Ok(Some((key, peers, read_key)))
 }
 
 /// 22023 for what cannot be `host:port`.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/store           RocksDB: blocks and Merkle nodes of all cores
-//! DIR/instance.json   names of databases and their cores; keys and peers of those that are followed; password verifiers. Readable by its owner only
+//! DIR/instance.json   names of databases and their cores; keys and peers of those that are followed; read keys of those that are encrypted; password
+//!                     verifiers. Readable by its owner only
 //! ```
 //!
 //! A database is written here or followed: read from the core of another writer, with what a [`Network`] fetches of it. Opening either kind, connecting to it, verifying it and
@@ -17,8 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
+use pgbee_engine::Error;
 use pgbee_engine::bee::{Cache, extension};
 use pgbee_engine::corestore::{self, Store};
+use pgbee_engine::hypercore::Core;
+use pgbee_engine::hypercore::encryption::EncryptionKey;
 use pgbee_engine::storage::Backend;
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::storage::rocks::{Rocks, RocksOptions};
@@ -36,7 +40,7 @@ use crate::catalog::schema::Schema;
 use crate::catalog::{Catalog, FIRST_USER_OID, PUBLIC, load};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
-use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus, Remote};
+use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus, ReadKey, Remote};
 use crate::functions::context::CancelFlag;
 use crate::memory::Account;
 use crate::wait::{FetchSource, Fetched, Waiting};
@@ -150,6 +154,10 @@ impl Db {
     pub fn title(&self) -> String {
         format!("database \"{}\"", self.name)
     }
+    /// What its blocks are encrypted with, in hex, if they are.
+    pub fn read_key(&self) -> Option<String> {
+        self.database.core().encryption_key().map(|key| key.to_hex().to_string())
+    }
     /// Definitions of a version. On a follower it may wait for peers, and holds no lock meanwhile.
     pub fn catalog(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>> {
         let version = snapshot.version().0;
@@ -177,6 +185,9 @@ struct Private {
     /// Whom a followed database is followed by, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     followed: BTreeMap<String, Source>,
+    /// What its blocks are encrypted with by name of the core, in hex; of those that are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    read_keys: BTreeMap<String, String>,
     /// Password verifier by role.
     #[serde(default)]
     passwords: BTreeMap<String, String>,
@@ -196,6 +207,9 @@ struct Source {
     /// `host:port` of peers to connect to.
     #[serde(default)]
     peers: Vec<String>,
+    /// What its blocks are encrypted with, in hex, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_key: Option<String>,
 }
 
 const PRIVATE_FORMAT: u32 = 1;
@@ -383,16 +397,35 @@ impl Instance {
 
     /// CREATE DATABASE. 42P04 if there is one.
     pub fn create_database(&self, name: &str) -> Result<()> {
+        self.create(name, false)
+    }
+    /// CREATE DATABASE ... WITH encrypted: whoever has its key can follow it and verify it, and needs its read key to read it. 42P04 if there is one.
+    pub fn create_encrypted_database(&self, name: &str) -> Result<()> {
+        self.create(name, true)
+    }
+    fn create(&self, name: &str, encrypted: bool) -> Result<()> {
         let mut private = self.private.lock();
         if private.has(name) {
             return Err(already_exists(name));
         }
         let mut next = private.clone();
-        let core = format!("database/{}", next.next_core);
-        next.next_core += 1;
+        let read_key = if encrypted { Some(EncryptionKey::random()?) } else { None };
+        // The bee is whole before its name is known; a crash in between leaves a core that the next database takes over. Unless one of the two is encrypted: the
+        // key of what was left is known to nobody.
+        let core = loop {
+            let core = format!("database/{}", next.next_core);
+            next.next_core += 1;
+            match self.named_core(&core, read_key.as_ref()) {
+                Ok(left) if left.encryption_key() == read_key.as_ref() => break core,
+                Ok(_) | Err(Error::Invalid(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
         next.databases.insert(name.to_owned(), core.clone());
-        // The bee is whole before its name is known; a crash in between leaves a core that the next database takes over.
-        let database = self.open_core(&core)?;
+        if let Some(key) = &read_key {
+            next.read_keys.insert(core.clone(), key.to_hex().to_string());
+        }
+        let database = self.open_core(&core, read_key.as_ref())?;
         if load::stamp(&database.snapshot())? == 0 {
             found(&database, name)?;
         }
@@ -400,11 +433,18 @@ impl Instance {
         *private = next;
         Ok(())
     }
-    /// CREATE DATABASE ... WITH bee_key: follows the database of another writer, with the peers at these `host:port` addresses. Returns at once.
+    /// CREATE DATABASE ... WITH bee_key: follows the database of another writer, with the peers at these `host:port` addresses, and the read key if it is
+    /// encrypted. Returns at once.
     ///
     /// # Errors
     /// 42P04 if there is a database of this name, 42710 if the key is followed already, 22023 if it is a core of our own or an address is none.
-    pub fn follow_database(&self, name: &str, key: CoreKey, peers: &[String]) -> Result<()> {
+    pub fn follow_database(
+        &self,
+        name: &str,
+        key: CoreKey,
+        peers: &[String],
+        read_key: Option<&ReadKey>,
+    ) -> Result<()> {
         {
             let mut private = self.private.lock();
             if private.has(name) {
@@ -424,7 +464,8 @@ impl Instance {
                 ));
             }
             let mut next = private.clone();
-            next.followed.insert(name.to_owned(), Source { key: text, peers: peers.to_vec() });
+            let read_key = read_key.map(|key| key.to_hex().to_string());
+            next.followed.insert(name.to_owned(), Source { key: text, peers: peers.to_vec(), read_key });
             self.save(&next)?;
             *private = next;
         }
@@ -457,6 +498,26 @@ impl Instance {
         }
         Ok(())
     }
+    /// Gives a followed database that is not in use another read key.
+    ///
+    /// # Errors
+    /// 3D000 if no database of this name is followed, 55006 while it is open.
+    pub fn set_read_key(&self, name: &str, read_key: &ReadKey) -> Result<()> {
+        let mut private = self.private.lock();
+        let mut next = private.clone();
+        let source = next.followed.get_mut(name).ok_or_else(|| unknown_database(name))?;
+        let text = read_key.to_hex().to_string();
+        if source.read_key.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        if self.open.lock().contains_key(name) {
+            return Err(SqlError::new(OBJECT_IN_USE, format!("database \"{name}\" is open with another read key")));
+        }
+        source.read_key = Some(text);
+        self.save(&next)?;
+        *private = next;
+        Ok(())
+    }
     /// Fetches all of a followed database, what is to come too; or no longer.
     ///
     /// # Errors
@@ -486,7 +547,9 @@ impl Instance {
                 .detail(format!("There {verb} using the database.")));
         }
         let mut next = private.clone();
-        next.databases.remove(name);
+        if let Some(core) = next.databases.remove(name) {
+            next.read_keys.remove(&core);
+        }
         let source = next.followed.remove(name);
         self.save(&next)?;
         *private = next;
@@ -503,6 +566,10 @@ impl Instance {
     /// The public key replicas follow the database by.
     pub fn key(&self, database: &str) -> Result<[u8; 32]> {
         Ok(*self.db(database)?.database.key().as_bytes())
+    }
+    /// What an encrypted database's readers need beside its key, in hex; none of one that is not encrypted.
+    pub fn read_key(&self, database: &str) -> Result<Option<String>> {
+        Ok(self.db(database)?.read_key())
     }
     /// Re-hashes a database's log against its signed root, and checks the tree of its newest version; `progress` gets (blocks done, blocks in all). Of a followed one that is
     /// here in part, the blocks that are here are checked, and no tree.
@@ -626,18 +693,25 @@ impl Instance {
     }
 
     fn db(&self, name: &str) -> Result<Arc<Db>> {
-        let (core, source) = {
+        let (core, read_key, source) = {
             let private = self.private.lock();
-            (private.databases.get(name).cloned(), private.followed.get(name).cloned())
+            let core = private.databases.get(name).cloned();
+            let source = private.followed.get(name).cloned();
+            let read_key = match (&core, &source) {
+                (Some(core), _) => private.read_keys.get(core),
+                (None, source) => source.as_ref().and_then(|s| s.read_key.as_ref()),
+            };
+            let read_key = read_key.map(|key| EncryptionKey::parse(key)).transpose()?;
+            (core, read_key, source)
         };
         let mut open = self.open.lock();
         if let Some(db) = open.get(name) {
             return Ok(db.clone());
         }
         let db = match (core, source) {
-            (Some(core), _) => Db::new(name, self.open_core(&core)?, None),
+            (Some(core), _) => Db::new(name, self.open_core(&core, read_key.as_ref())?, None),
             (None, Some(source)) => {
-                let database = self.open_followed(name, &source)?;
+                let database = self.open_followed(name, &source, read_key.as_ref())?;
                 let followed = Followed::start(name, &database)?;
                 Db::new(name, database, Some(followed))
             }
@@ -649,11 +723,15 @@ impl Instance {
         open.insert(name.to_owned(), db.clone());
         Ok(db)
     }
-    fn open_followed(&self, name: &str, source: &Source) -> Result<Arc<Database>> {
+    fn open_followed(&self, name: &str, source: &Source, read_key: Option<&EncryptionKey>) -> Result<Arc<Database>> {
         let key: CoreKey = source.key.parse().map_err(|_| {
             SqlError::new(state::DATA_CORRUPTED, format!("the key that database \"{name}\" follows cannot be read"))
         })?;
-        Ok(Database::open(self.store.get_by_key(key)?, self.cache.clone(), Options::default())?)
+        let core = match read_key {
+            Some(read_key) => self.store.get_by_key_encrypted(key, read_key)?,
+            None => self.store.get_by_key(key)?,
+        };
+        Ok(Database::open(core, self.cache.clone(), Options::default())?)
     }
     /// What peers say of a core.
     pub(super) fn remote(&self, key: CoreKey) -> Remote {
@@ -665,8 +743,14 @@ impl Instance {
         let source = FetchSource::new(core.clone(), db.title(), waiting.clone());
         Database::reader(core, source, self.cache.clone())
     }
-    fn open_core(&self, name: &str) -> Result<Arc<Database>> {
-        let core = self.store.get_by_name(name)?;
+    fn named_core(&self, name: &str, read_key: Option<&EncryptionKey>) -> pgbee_engine::Result<Arc<Core>> {
+        match read_key {
+            Some(key) => self.store.get_by_name_encrypted(name, key),
+            None => self.store.get_by_name(name),
+        }
+    }
+    fn open_core(&self, name: &str, read_key: Option<&EncryptionKey>) -> Result<Arc<Database>> {
+        let core = self.named_core(name, read_key)?;
         let options = Options { write_set_bytes_max: self.options.write_set_bytes, ..Options::default() };
         Ok(Database::open(core, self.cache.clone(), options)?)
     }

@@ -279,6 +279,9 @@ impl Services for Shared {
     fn key(&self) -> [u8; 32] {
         *self.database.key().as_bytes()
     }
+    fn read_key(&self) -> Option<String> {
+        self.db.read_key()
+    }
     fn export_snapshot(&self) -> Result<String> {
         Ok(self.version().to_string())
     }

@@ -98,10 +98,15 @@ impl Session {
             StatementKind::CreateDatabase { name, options } => {
                 self.refuse_in_block("CREATE DATABASE")?;
                 match followed_by(options)? {
-                    Some((key, peers)) => self.instance.follow_database(&name.text, key, &peers)?,
+                    Some((key, peers, read_key)) => {
+                        self.instance.follow_database(&name.text, key, &peers, read_key.as_ref())?;
+                    }
                     None => {
                         check_database_options(options, &self.user)?;
-                        self.instance.create_database(&name.text)?;
+                        match is_encrypted(options)? {
+                            true => self.instance.create_encrypted_database(&name.text)?,
+                            false => self.instance.create_database(&name.text)?,
+                        }
                     }
                 }
                 command("CREATE DATABASE")
@@ -624,6 +629,8 @@ fn check_database_options(options: &[(String, DefValue)], user: &str) -> Result<
             "connection_limit" => text == "-1",
             "allow_connections" => value.boolean() == Some(true),
             "is_template" => value.boolean() == Some(false),
+            // Looked at by itself.
+            "encrypted" => true,
             _ => false,
         };
         if !fits && value != &DefValue::Word("default".into()) {
@@ -631,6 +638,19 @@ fn check_database_options(options: &[(String, DefValue)], user: &str) -> Result<
         }
     }
     Ok(())
+}
+
+/// CREATE DATABASE ... WITH encrypted = true.
+fn is_encrypted(options: &[(String, DefValue)]) -> Result<bool> {
+    let Some((_, value)) = options.iter().find(|(name, _)| name == "encrypted") else {
+        return Ok(false);
+    };
+    if value == &DefValue::Word("default".into()) {
+        return Ok(false);
+    }
+    value.boolean().ok_or_else(|| {
+        SqlError::new(state::INVALID_PARAMETER_VALUE, "parameter \"encrypted\" requires a Boolean value")
+    })
 }
 
 /// The command's words for "cannot execute ... in a read-only transaction".

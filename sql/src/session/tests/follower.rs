@@ -28,7 +28,10 @@ pub(super) struct Nearby {
 
 impl Nearby {
     fn of(writer: &Arc<Instance>) -> Arc<Nearby> {
-        let key = CoreKey(writer.key("postgres").unwrap());
+        Nearby::of_database(writer, "postgres")
+    }
+    fn of_database(writer: &Arc<Instance>, name: &str) -> Arc<Nearby> {
+        let key = CoreKey(writer.key(name).unwrap());
         Nearby::over(writer.store().get_by_key(key).unwrap())
     }
     /// The same over any core.
@@ -273,7 +276,7 @@ fn what_was_read_is_answered_without_anybody_and_the_rest_is_refused_clearly() {
     let network = Nearby::of(&writer);
     let start = || Instance::on(backend.clone(), InstanceOptions::default()).unwrap();
     let follower = start();
-    follower.follow_database("shop", key, &[]).unwrap();
+    follower.follow_database("shop", key, &[], None).unwrap();
     attach(&follower, &network);
     let mut f = shop(&follower);
     assert_eq!(show(&mut f, "select v from t where id = 7"), "value 7");
@@ -298,7 +301,7 @@ fn what_was_read_is_answered_without_anybody_and_the_rest_is_refused_clearly() {
 
     // A restart, and nobody there.
     let follower = start();
-    follower.follow_database("shop", key, &[]).unwrap();
+    follower.follow_database("shop", key, &[], None).unwrap();
     let mut f = shop(&follower);
     assert_eq!(show(&mut f, "select v from t where id = 7"), "corrected");
     assert!(show(&mut f, "select v from t where id = 1900").starts_with("ERROR:  58030: block "));
@@ -357,7 +360,7 @@ fn a_database_nobody_was_met_for_yet() {
     let (follower, network) = (instance(), Nearby::of(&writer));
     network.set_online(false);
     attach(&follower, &network);
-    follower.follow_database("shop", key, &[]).unwrap();
+    follower.follow_database("shop", key, &[], None).unwrap();
     let mut f = shop(&follower);
     assert_eq!(show(&mut f, "select 1; show server_version_num"), "1\n150018");
     assert_eq!(show(&mut f, "select bee_version(), current_database()"), "0|shop");
@@ -642,4 +645,56 @@ fn catch_up_with(instance: &Arc<Instance>, key: CoreKey, w: &mut Session) {
     let version: u64 = show(w, "select bee_version()").parse().unwrap();
     let core = instance.store().get_by_key(key).unwrap();
     assert!(core.watch().wait_for(pgbee_engine::Length(version), Duration::from_secs(10)));
+}
+
+#[test]
+fn an_encrypted_database_is_followed_by_many_and_read_by_who_has_the_read_key() {
+    let writer = instance();
+    show(&mut connect(&writer), "create database secret with encrypted = true");
+    let mut w = connect_to(&writer, "secret").unwrap();
+    show(&mut w, "create table t(id int primary key, v text)");
+    show(&mut w, "insert into t select i, 'value ' || i from generate_series(1, 300) i");
+    let (key, read_key) = (CoreKey(writer.key("secret").unwrap()), writer.read_key("secret").unwrap().unwrap());
+    let (reader, copier) = (instance(), instance());
+    for follower in [&reader, &copier] {
+        attach(follower, &Nearby::of_database(&writer, "secret"));
+    }
+    let with_key = format!("create database shop with bee_key = '{key}' read_key = '{read_key}' peer = 'a:1'");
+    assert_eq!(show(&mut connect(&reader), &with_key), "CREATE DATABASE");
+    let mut f = shop(&reader);
+    assert_eq!(show(&mut f, "select v from t where id = 77"), "value 77");
+    assert_eq!(show(&mut f, "select count(*) from t"), "300");
+    reader.verify("shop", &mut |_, _| {}).unwrap();
+    // Without it: a copy, verified, that says nothing.
+    copier.follow_database("shop", key, &[], None).unwrap();
+    copier.mirror("shop", true).unwrap();
+    let core = copier.store().get_by_key(key).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while (core.is_empty() || core.contiguous_len() < core.len()) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let told = show(&mut shop(&copier), "select count(*) from t");
+    assert!(told.starts_with("ERROR:  XX001"), "{told}");
+    let wrong = show(&mut connect(&copier), &format!("create database x with bee_key = '{key}' read_key = 'secret'"));
+    assert!(wrong.starts_with("ERROR:  22023: invalid read key") && !wrong.contains("secret"), "{wrong}");
+}
+
+#[test]
+fn what_is_followed_is_known_after_a_restart() {
+    let (dir, key) = (tempfile::tempdir().unwrap(), CoreKey([9; 32]));
+    let open = || Instance::open(dir.path(), InstanceOptions::default()).unwrap();
+    let instance = open();
+    let file = dir.path().join("instance.json");
+    let before = std::fs::read_to_string(&file).unwrap();
+    assert!(!before.contains("followed"), "a directory that follows nothing can be read by those before: {before}");
+    instance.follow_database("shop", key, &["a:1".to_owned()], None).unwrap();
+    assert_eq!(show(&mut shop(&instance), "select 1"), "1");
+    instance.shutdown().unwrap();
+    drop(instance);
+    let instance = open();
+    assert_eq!(instance.followed(), [("shop".to_owned(), key, vec!["a:1".to_owned()])]);
+    assert_eq!(show(&mut shop(&instance), "select current_database()"), "shop");
+    instance.drop_database("shop").unwrap();
+    drop(instance);
+    assert_eq!(open().databases(), ["postgres"]);
 }

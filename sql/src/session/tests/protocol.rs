@@ -370,6 +370,58 @@ fn databases_are_made_and_dropped() {
 }
 
 #[test]
+fn an_encrypted_database_is_read_with_its_read_key_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let options =
+        || InstanceOptions { cache_bytes: 16 << 20, block_cache_bytes: 8 << 20, ..InstanceOptions::default() };
+    let instance = Instance::open(dir.path(), options()).unwrap();
+    let mut s = connect(&instance);
+    assert!(show(&mut s, "create database x encrypted = perhaps").starts_with("ERROR:  22023"));
+    assert!(show(&mut s, "create database x with encrypted = true colour = 'red'").starts_with("ERROR:  0A000"));
+    assert_eq!(show(&mut s, "create database plain encrypted = false"), "CREATE DATABASE");
+    assert_eq!(instance.read_key("plain").unwrap(), None);
+    assert_eq!(show(&mut s, "create database secret with encrypted = true owner = postgres"), "CREATE DATABASE");
+    let read_key = instance.read_key("secret").unwrap().unwrap();
+    assert_eq!(read_key.len(), 64);
+    assert!(show(&mut s, "select bee_read_key() is null").contains('t'));
+    let mut secret = connect_to(&instance, "secret").unwrap();
+    assert!(show(&mut secret, "select bee_read_key()").contains(&read_key));
+    show(&mut secret, "create table t (v text); insert into t values ('what nobody should know')");
+    assert!(instance.verify("secret", &mut |_, _| {}).unwrap().blocks > 3);
+    let key = instance.key("secret").unwrap();
+    drop((s, secret));
+    instance.shutdown().unwrap();
+    drop(instance);
+
+    // Neither the text nor the name of the table is anywhere on the disk.
+    let mut files = vec![dir.path().to_owned()];
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(path).unwrap().map(|file| file.unwrap().path()));
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(18).any(|part| part == b"nobody should know"), "{}", path.display());
+    }
+    let private = std::fs::read_to_string(dir.path().join("instance.json")).unwrap();
+    assert!(private.contains(&read_key));
+
+    let instance = Instance::open(dir.path(), options()).unwrap();
+    assert_eq!((instance.key("secret").unwrap(), instance.read_key("secret").unwrap()), (key, Some(read_key.clone())));
+    let mut secret = connect_to(&instance, "secret").unwrap();
+    assert!(show(&mut secret, "select v from t").contains("what nobody should know"));
+    drop(secret);
+    drop(instance);
+
+    // A key that was changed opens nothing.
+    let broken = private.replace(&read_key, &"0".repeat(64));
+    std::fs::write(dir.path().join("instance.json"), broken).unwrap();
+    let instance = Instance::open(dir.path(), options()).unwrap();
+    assert!(connect_to(&instance, "secret").is_err());
+    assert!(connect_to(&instance, "plain").is_ok());
+}
+
+#[test]
 fn what_was_committed_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let options =
