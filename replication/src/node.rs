@@ -462,9 +462,11 @@ impl Node {
         let State { replicator, routes, reopened } = &mut *state;
         let mut effects = Effects::default();
         for (&peer, (link, _)) in &*routes {
-            let is_congested = link.connection.lock().pending_bytes() > OUTPUT_HIGH;
+            let connection = link.connection.lock();
+            let is_congested = connection.pending_bytes() > OUTPUT_HIGH;
             replicator.set_congested(peer, is_congested);
             if is_congested {
+                // While the connection is held, for it looks at this when it has been written.
                 push_slot(&mut link.blocked.lock(), slot);
             }
         }

@@ -1,5 +1,7 @@
 //! Two nodes over TCP on loopback: a follower gets what a writer has, and what it appends.
 
+#![allow(clippy::unwrap_used)] // a test may fail that way
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -175,16 +175,14 @@ impl Schedule {
 impl Replicator {
     /// Ask peers for what is wanted.
     pub(super) fn ask(&mut self, now: Now) {
-        let is_paused = self.store_failed_until.is_some_and(|until| now < until);
         if !self.is_downloading
-            || is_paused
+            || self.store_failed_until.is_some()
             || self.peers.is_empty()
             || self.core.is_writable()
             || self.core.conflict().is_some()
         {
             return;
         }
-        self.store_failed_until = None;
         self.ask_fork(now);
         self.ask_manifest(now);
         self.ask_upgrade(now);
@@ -541,6 +539,7 @@ impl Replicator {
     /// Time has passed: ask others instead of slow peers, and end what has lasted too long.
     pub(super) fn handle_timeout(&mut self, now: Now) {
         self.close_suspects(now);
+        self.store_failed_until = self.store_failed_until.filter(|until| now < *until);
         for id in self.ids() {
             if let Some(peer) = self.peers.get_mut(&id) {
                 if peer.paused_until.is_some_and(|until| now >= until) {
