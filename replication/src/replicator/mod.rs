@@ -57,7 +57,7 @@ use crate::error::Fault;
 use crate::protocol::messages::{Message, Sync};
 use intake::Incoming;
 use peer::{Peer, Windows};
-use schedule::Schedule;
+use schedule::{Runs, Schedule};
 
 /// A moment: the time since any moment that is the same for all calls.
 pub type Now = Duration;
@@ -496,7 +496,7 @@ impl Replicator {
         for id in self.ids() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             peer.told_full = peer.told_full.min(kept.0);
-            peer.run = 0..0;
+            peer.runs = Runs::default();
             if dropped > 0 {
                 self.send(id, Message::Range { drop: true, start: BlockIndex(kept.0), length: dropped });
             }
