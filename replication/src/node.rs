@@ -358,6 +358,9 @@ impl Node {
                         Some(slot) => {
                             open(link, connection, &slot);
                             slot.channels.fetch_sub(1, Ordering::AcqRel);
+                            if let Err(fault) = connection.pump() {
+                                link.fail(fault);
+                            }
                             push_link(&mut effects.links, link);
                         }
                         None => effects.asked.push(discovery),
