@@ -1,0 +1,150 @@
+// A JavaScript peer, driven line by line: one JSON command a line on standard input, one JSON answer a line on standard output.
+//
+// {"do": "open", "as": NAME, ...}       a core: {key?, name?, seed?, compat?, encryptionKey?, plain?}; plain: a Hypercore of its own, else from the Corestore. Gives {key, publicKey, length}
+// {"do": "connect", "port": P, "core"?} connects to a server; the whole store, or (plain) one core by Hypercore's own protocol stream
+// {"do": "listen", "core"?}             the same for connections that come in. Gives {port}
+// {"do": "append", "as", "blocks"}      hex blocks
+// {"do": "put", "as", "entries", "batch"?, "sub"?, "valueEncoding"?}   [[key, value]] of the bee in a core; value null deletes
+// {"do": "fill", "as", "from", "count"} entries made by a rule, in batches of 1000: key `k%07d`, value {"n": i, "name": "name i", "even": bool}
+// {"do": "update", "as", "length"}      waits until the core has so many blocks. Gives {length, fork, treeHash}
+// {"do": "get", "as", "index"} {"do": "has", ...} {"do": "download", "as", "start", "end"} {"do": "truncate", "as", "length"} {"do": "clear", "as", "start", "end"}
+// {"do": "entries", "as", "range", "version"?} {"do": "bee-get", "as", "key", "version"?} {"do": "history", "as"} {"do": "diff", "as", "left", "right"}   byte strings as hex
+// {"do": "info", "as"} {"do": "disconnect"} {"do": "close"}
+import fs from 'node:fs'
+import net from 'node:net'
+import os from 'node:os'
+import path from 'node:path'
+import readline from 'node:readline'
+import Corestore from 'corestore'
+import Hypercore from 'hypercore'
+import Hyperbee from 'hyperbee'
+import crypto from 'hypercore-crypto'
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'pgbee-peer-'))
+const store = new Corestore(path.join(folder, 'store'))
+const cores = new Map()
+const bees = new Map()
+const sockets = new Set()
+const servers = []
+const hex = (b) => (b === null || b === undefined ? null : Buffer.from(b).toString('hex'))
+const entry = (e) => (e === null ? null : [e.seq, hex(e.key), hex(e.value)])
+const bytes = (range = {}) => Object.fromEntries(Object.entries(range).map(([k, v]) => [k, typeof v === 'string' ? Buffer.from(v, 'hex') : v]))
+const all = async (stream) => { const out = []; for await (const e of stream) out.push(e); return out }
+const buffer = (text) => (text ? Buffer.from(text, 'hex') : undefined)
+
+function bee (name) {
+  if (!bees.has(name)) bees.set(name, new Hyperbee(cores.get(name), { keyEncoding: 'binary', valueEncoding: 'binary' }))
+  return bees.get(name)
+}
+
+function carry (socket, initiator, name) {
+  const stream = name ? cores.get(name).replicate(initiator) : store.replicate(initiator)
+  sockets.add(socket)
+  socket.setNoDelay(true)
+  socket.on('error', () => {})
+  socket.on('close', () => sockets.delete(socket))
+  stream.on('error', (error) => process.stderr.write(`stream: ${error.message}\n`))
+  socket.pipe(stream).pipe(socket)
+}
+
+const commands = {
+  async open ({ as, key, name, seed, compat, encryptionKey, plain }) {
+    const options = {}
+    if (encryptionKey) options.encryption = { key: buffer(encryptionKey) }
+    if (compat) options.compat = true
+    if (seed) options.keyPair = crypto.keyPair(buffer(seed))
+    let core
+    if (plain) core = new Hypercore(path.join(folder, as), buffer(key) ?? null, options)
+    else core = store.get({ ...options, ...(key ? { key: buffer(key) } : {}), ...(name ? { name } : {}) })
+    await core.ready()
+    cores.set(as, core)
+    return { key: hex(core.key), length: core.length, writable: core.writable }
+  },
+  async connect ({ port, core }) {
+    const socket = net.connect(port, '127.0.0.1')
+    await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject))
+    carry(socket, true, core)
+    return {}
+  },
+  async listen ({ core }) {
+    const server = net.createServer((socket) => carry(socket, false, core))
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+    servers.push(server)
+    return { port: server.address().port }
+  },
+  async append ({ as, blocks }) {
+    await cores.get(as).append(blocks.map(buffer))
+    return { length: cores.get(as).length }
+  },
+  async put ({ as, entries, batch, sub, valueEncoding }) {
+    let target = bee(as)
+    for (const prefix of sub ? sub.split('/') : []) target = target.sub(prefix)
+    const options = { keyEncoding: 'utf-8', valueEncoding: valueEncoding ?? 'utf-8' }
+    const writer = batch ? target.batch(options) : target
+    for (const [key, value] of entries) {
+      if (value === null) await writer.del(key, batch ? undefined : options)
+      else await writer.put(key, value, batch ? undefined : options)
+    }
+    if (batch) await writer.flush()
+    return { length: cores.get(as).length }
+  },
+  async fill ({ as, from, count }) {
+    for (let at = from; at < from + count; at += 1000) {
+      const batch = bee(as).batch({ keyEncoding: 'utf-8', valueEncoding: 'json' })
+      for (let i = at; i < Math.min(at + 1000, from + count); i++) {
+        await batch.put('k' + String(i).padStart(7, '0'), { n: i, name: `name ${i}`, even: i % 2 === 0 })
+      }
+      await batch.flush()
+    }
+    return { length: cores.get(as).length }
+  },
+  async update ({ as, length }) {
+    const core = cores.get(as)
+    while (core.length < length) {
+      await Promise.race([core.update({ wait: true }), new Promise((resolve) => setTimeout(resolve, 50))])
+    }
+    return commands.info({ as })
+  },
+  async get ({ as, index, timeout }) { return { block: hex(await cores.get(as).get(index, { timeout: timeout ?? 20000 })) } },
+  async has ({ as, index }) { return { has: await cores.get(as).has(index) } },
+  async download ({ as, start, end }) {
+    const before = process.hrtime.bigint()
+    await cores.get(as).download({ start, end }).done()
+    return { seconds: Number(process.hrtime.bigint() - before) / 1e9 }
+  },
+  async truncate ({ as, length }) {
+    await cores.get(as).truncate(length)
+    return { length: cores.get(as).length, fork: cores.get(as).fork }
+  },
+  async clear ({ as, start, end }) { await cores.get(as).clear(start, end); return {} },
+  async entries ({ as, range, version }) {
+    const from = version ? bee(as).checkout(version) : bee(as)
+    return { entries: (await all(from.createReadStream(bytes(range)))).map(entry) }
+  },
+  async 'bee-get' ({ as, key, version }) {
+    const from = version ? bee(as).checkout(version) : bee(as)
+    return { entry: entry(await from.get(buffer(key))) }
+  },
+  async history ({ as, live, limit }) { return { entries: (await all(bee(as).createHistoryStream({ limit: limit ?? -1 }))).map((e) => [e.type, ...entry(e)]) } },
+  async diff ({ as, left, right }) {
+    return { entries: (await all(bee(as).checkout(left).createDiffStream(right))).map((d) => [entry(d.left), entry(d.right)]) }
+  },
+  async info ({ as }) {
+    const core = cores.get(as)
+    return { length: core.length, fork: core.fork, contiguous: core.contiguousLength, treeHash: hex(await core.treeHash()), peers: core.peers.length }
+  },
+  async disconnect () { for (const socket of sockets) socket.destroy(); return {} },
+  async close () { return {} }
+}
+
+process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }))
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line)
+  let answer
+  try { answer = await commands[command.do](command) } catch (error) { answer = { error: String(error.stack ?? error) } }
+  process.stdout.write(JSON.stringify(answer) + '\n')
+  if (command.do === 'close') break
+}
+for (const socket of sockets) socket.destroy()
+for (const server of servers) server.close()
+process.exit(0)
