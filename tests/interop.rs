@@ -10,7 +10,7 @@ use pgbee_engine::corestore::{Options, Store};
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::txn::{self, CommitInfo, Database};
 use pgbee_engine::{BlockIndex, Version};
-use pgbee_tests::repository;
+use pgbee_tests::{install_packages, repository};
 use serde_json::{Value, json};
 
 fn hex(bytes: &[u8]) -> String {
@@ -18,15 +18,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn javascript(input: &Value) -> Value {
+    install_packages();
     let folder = repository().join("tests/interop");
-    if !folder.join("node_modules/hyperbee").exists() {
-        let installed = Command::new("npm")
-            .args(["ci", "--no-audit", "--no-fund"])
-            .current_dir(&folder)
-            .output()
-            .expect("npm is installed");
-        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-    }
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), input.to_string()).expect("written");
     let output =

@@ -3,8 +3,12 @@
 //! The server under test is the `pgbee` binary beside the test's own executable (`make test` builds it first), always on a free loopback port and in a
 //! fresh directory.
 
+mod javascript;
+mod link;
 mod server;
 mod wire;
 
+pub use javascript::{JavaScript, install_packages};
+pub use link::Link;
 pub use server::{Server, binary, repository};
 pub use wire::{Answer, Client, WireError};

@@ -18,6 +18,8 @@ pub struct Server {
     child: Child,
     /// Port on 127.0.0.1.
     pub port: u16,
+    /// Port for peers, if it listens for any.
+    pub peer_port: Option<u16>,
     /// Data directory.
     pub data: PathBuf,
     _directory: Option<tempfile::TempDir>,
@@ -53,8 +55,25 @@ impl Server {
     /// # Errors
     /// It did not start listening.
     pub fn open(data: &Path, options: &[&str]) -> Result<Server, String> {
+        Server::run(&["serve"], data, options)
+    }
+    /// `pgbee follow KEY` on a fresh directory.
+    pub fn follow(key: &str, options: &[&str]) -> Server {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let data = directory.path().join("data");
+        let mut server =
+            Server::run(&["follow", key], &data, options).unwrap_or_else(|e| panic!("the follower did not start: {e}"));
+        server._directory = Some(directory);
+        server
+    }
+    /// Any command of the program that ends up listening.
+    ///
+    /// # Errors
+    /// It did not; what it printed.
+    pub fn run(command: &[&str], data: &Path, options: &[&str]) -> Result<Server, String> {
         let mut child = Command::new(binary())
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(command)
+            .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(options)
             .stderr(Stdio::piped())
@@ -72,13 +91,15 @@ impl Server {
             }
         });
         let mut printed = String::new();
+        let mut peer_port = None;
         loop {
             match lines.recv_timeout(Duration::from_secs(60)) {
                 Ok(line) => {
-                    if let Some(at) = line.find("listening on 127.0.0.1:") {
-                        let digits: String = line[at + 23..].chars().take_while(char::is_ascii_digit).collect();
-                        let port = digits.parse().expect("a port");
-                        return Ok(Server { child, port, data: data.to_owned(), _directory: None });
+                    // The line for clients is the last one.
+                    if let Some(port) = port_behind(&line, "peers on 127.0.0.1:") {
+                        peer_port = Some(port);
+                    } else if let Some(port) = port_behind(&line, "listening on 127.0.0.1:") {
+                        return Ok(Server { child, port, peer_port, data: data.to_owned(), _directory: None });
                     }
                     printed.push_str(&line);
                     printed.push('\n');
@@ -113,6 +134,15 @@ impl Server {
         assert!(told.success());
         self.child.wait().expect("it ends")
     }
+    /// Stops it, and starts `pgbee serve` on the same directory.
+    pub fn restart(mut self, options: &[&str]) -> Server {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(told.success() && self.child.wait().expect("it ends").success());
+        let mut again = Server::open(&self.data, options).unwrap_or_else(|e| panic!("the server did not start: {e}"));
+        again._directory = self._directory.take();
+        again
+    }
     /// How it ended, if it does within this time.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let end = std::time::Instant::now() + limit;
@@ -137,6 +167,12 @@ impl Server {
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
+}
+
+fn port_behind(line: &str, words: &str) -> Option<u16> {
+    let (_, rest) = line.split_once(words)?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
 }
 
 impl Drop for Server {

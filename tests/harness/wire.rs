@@ -106,6 +106,15 @@ impl Client {
             }
         }
     }
+    /// Asks the server, on a connection of its own, to cancel what another one is doing.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub fn cancel(port: u16, (pid, secret): (i32, i32)) -> io::Result<()> {
+        let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+        let words = [16, 80_877_102, pid, secret].map(i32::to_be_bytes);
+        socket.write_all(&words.concat())
+    }
     /// The socket, to do with it what no client should.
     pub fn into_socket(self) -> TcpStream {
         self.socket
