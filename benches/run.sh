@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Every comparison, medians, each against its peer in the same run. usage: benches/run.sh [engine] [server]     (both when none is named)
+# Every comparison, medians, each against its peer in the same run. usage: benches/run.sh [engine] [server] [replication]     (all when none is named)
 #
 #   engine   the bee against JavaScript's hyperbee, and its cost from 10,000 to 10,000,000 keys (BENCH_SIZES)
 #   server   pgbee against a PostgreSQL 15 with its default durability, both driven by pgbench and psql
+#   replication   a whole copy against JavaScript's, lookups over a slow link, lookups on a copy against the writer's (BENCH_ROWS)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
-parts=${*:-engine server}
+parts=${*:-engine server replication}
 for part in $parts; do
     case $part in
     engine)
@@ -21,6 +22,10 @@ for part in $parts; do
     server)
         cargo build --release -p pgbee-server --bin pgbee
         bash benches/compare/server.sh "$target/release/pgbee"
+        ;;
+    replication)
+        cargo build --release -p pgbee-server -p pgbee-benches
+        "$target/release/replication" "${BENCH_ROWS:-1000000}" "${BENCH_JS_ENTRIES:-100000}"
         ;;
     *) echo "there is no bench $part" >&2; exit 2 ;;
     esac

@@ -25,10 +25,11 @@ pub struct Server {
     _directory: Option<tempfile::TempDir>,
 }
 
-/// Where cargo put the binary: two folders above a test's executable.
+/// Where cargo put the binary: beside a bench's executable, one folder above a test's.
 pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let binary = test.parent().and_then(Path::parent).expect("target/debug/deps").join("pgbee");
+    let own = std::env::current_exe().expect("a program has a path");
+    let folder = own.parent().filter(|folder| !folder.ends_with("deps"));
+    let binary = folder.or(own.parent().and_then(Path::parent)).expect("target/debug/deps").join("pgbee");
     assert!(
         binary.exists(),
         "{} is missing: run `cargo build --workspace` first, as `make test` does",
