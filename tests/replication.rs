@@ -421,3 +421,95 @@ fn a_wrong_key_is_refused_by_the_command_line() {
     }
     assert!(!folder.path().join("data").exists(), "nothing was made");
 }
+
+#[test]
+fn a_compat_core_goes_through_our_server_to_javascript() {
+    let mut js = JavaScript::start();
+    let seed = "5b".repeat(32);
+    let opened = js.ask("open", json!({"as": "db", "plain": true, "compat": true, "seed": seed}));
+    let key = opened["key"].as_str().expect("a key").to_owned();
+    let length = js.ask("fill", json!({"as": "db", "from": 0, "count": 3000}))["length"].as_u64().expect("a length");
+    let at = peer(js.listen(Some("db")));
+    let middle = serving();
+    let mut m = middle.client();
+    told(&mut m, &format!("CREATE DATABASE theirs WITH bee_key = '{key}' peer = '{at}'"));
+    let mut f = client(&middle, "theirs");
+    until("all entries", || ask(&mut f, "SELECT count(*) FROM bee"), "3000");
+    told(&mut f, "SELECT bee_download()");
+    drop(js);
+
+    let mut last = JavaScript::start();
+    last.ask("open", json!({"as": "db", "plain": true, "compat": true, "key": key}));
+    last.ask("connect", json!({"port": middle.peer_port, "core": "db"}));
+    last.ask("update", json!({"as": "db", "length": length}));
+    let entries = last.ask("entries", json!({"as": "db"}));
+    assert_eq!(entries["entries"].as_array().expect("entries").len(), 3000);
+}
+
+#[test]
+fn an_encrypted_core_of_javascript_is_relayed_unread() {
+    let mut js = JavaScript::start();
+    let secret = "c3".repeat(32);
+    let key = js.ask("open", json!({"as": "db", "name": "db", "encryptionKey": secret}))["key"]
+        .as_str()
+        .expect("a key")
+        .to_owned();
+    let length = js.ask("fill", json!({"as": "db", "from": 0, "count": 500}))["length"].as_u64().expect("a length");
+    let middle = serving();
+    let mut m = middle.client();
+    let at = peer(js.listen(None));
+    told(&mut m, &format!("CREATE DATABASE theirs WITH bee_key = '{key}' peer = '{at}'"));
+    until(
+        "the whole log",
+        || ask(&mut m, "SELECT length FROM bee_cores WHERE database = 'theirs'"),
+        &length.to_string(),
+    );
+    let mut f = client(&middle, "theirs");
+    told(&mut f, "SELECT bee_download()");
+    assert!(ask(&mut f, "SELECT count(*) FROM bee").is_err(), "without the read key there is nothing to be read");
+    drop(js);
+    let mut last = JavaScript::start();
+    last.ask("open", json!({"as": "db", "key": key, "encryptionKey": secret}));
+    last.ask("connect", json!({"port": middle.peer_port}));
+    last.ask("update", json!({"as": "db", "length": length}));
+    assert_eq!(last.ask("entries", json!({"as": "db"}))["entries"].as_array().expect("entries").len(), 500);
+}
+
+#[test]
+fn strangers_cost_no_more_than_their_connection() {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    let writer = serving();
+    orders(&mut writer.client(), 1000);
+    let port = writer.peer_port.expect("peers");
+    let connect = || TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let idle: Vec<TcpStream> = (0..50).map(|_| connect()).collect();
+    let openings: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        &[0xff; 4096],
+        &[0, 0, 0, 0, 0, 0],
+        &[32, 0, 0],
+        &[0xff, 0xff, 0xff, 1, 2, 3],
+        &[
+            0x20, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+            27, 28, 29, 30, 31, 32,
+        ],
+    ];
+    for opening in openings {
+        let mut socket = connect();
+        socket.write_all(opening).expect("sent");
+        socket.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+        let _ = socket.read(&mut [0; 64]);
+    }
+    // One that speaks a byte at a time.
+    let mut slow = connect();
+    for byte in [32, 0, 0, 9, 9, 9] {
+        slow.write_all(&[byte]).expect("sent");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let follower = Server::follow(&key_of(&writer), &["--name", "shop", "--peer", &peer(port)]);
+    let mut f = client(&follower, "shop");
+    until("all rows", || ask(&mut f, "SELECT count(*) FROM orders"), "1000");
+    drop((idle, slow));
+}
