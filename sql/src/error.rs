@@ -126,6 +126,10 @@ impl From<pgbee_engine::Error> for SqlError {
                     .hint("bee_commits lists them.")
             }
             Error::MissingBlock(block) => SqlError::new(state::IO_ERROR, format!("block {block} is not stored here")),
+            Error::Rewritten(_) => {
+                SqlError::new(state::SERIALIZATION_FAILURE, "canceling statement due to conflict with recovery")
+                    .detail("The writer took back the version that the statement read.")
+            }
             Error::GaveUp(block) => SqlError::new(state::IO_ERROR, format!("no peer gave block {block}")),
             Error::Storage(e) => {
                 let state = if e.kind == StorageErrorKind::NoSpace { state::DISK_FULL } else { state::IO_ERROR };

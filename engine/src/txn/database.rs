@@ -18,6 +18,7 @@ use super::transaction::Transaction;
 use crate::bee::{Bee, Cache, Direction, Header};
 use crate::crypto::key::CoreKey;
 use crate::error::{Error, Result};
+use crate::hypercore::lineage::Lineage;
 use crate::hypercore::watch::Position;
 use crate::hypercore::{BlockSource, Core};
 use crate::position::{BlockIndex, Fork, Version};
@@ -295,8 +296,14 @@ pub(crate) struct CurrentBee {
 
 impl CurrentBee {
     fn new(core: Arc<Core>, source: Arc<dyn BlockSource>, cache: Arc<Cache>, fork: Fork) -> CurrentBee {
-        let bee = Bee::new(source.clone(), cache.clone(), core.source_id_at(fork));
+        let bee = CurrentBee::bee_at(&core, &source, &cache, fork);
         CurrentBee { core, source, cache, newest: RwLock::new((fork, bee)) }
+    }
+
+    /// Who holds a snapshot of it when the core goes on to another fork is told, instead of being shown blocks of another history.
+    fn bee_at(core: &Arc<Core>, source: &Arc<dyn BlockSource>, cache: &Arc<Cache>, fork: Fork) -> Bee {
+        let lineage = Lineage::over(core.clone(), source.clone(), fork);
+        Bee::new(Arc::new(lineage), cache.clone(), core.source_id_at(fork))
     }
 
     /// The bee, and its fork.
@@ -312,7 +319,7 @@ impl CurrentBee {
                 return newest.1.clone();
             }
         }
-        let bee = Bee::new(self.source.clone(), self.cache.clone(), self.core.source_id_at(fork));
+        let bee = CurrentBee::bee_at(&self.core, &self.source, &self.cache, fork);
         *self.newest.write() = (fork, bee.clone());
         bee
     }
@@ -462,6 +469,39 @@ mod tests {
         let theirs = (1..5).map(|block| (block, block + 1, block, None));
         let ours = [5, 6].map(|block| (block, 7, 5, Some(7)));
         assert_eq!(found, theirs.chain(ours).collect::<Vec<_>>());
+    }
+
+    /// After a fork a snapshot of before is never answered with rows of the new history, nor a new one with old rows.
+    #[test]
+    fn a_fork_is_another_history() {
+        let store = Store::open(Arc::new(Memory::new()), corestore::Options::default()).unwrap();
+        // Nothing is cached, so that everything is read.
+        let db = Database::open(store.get_by_name("db").unwrap(), Cache::new(0), Options::default()).unwrap();
+        let put = |value: &'static str| {
+            for i in 0..30 {
+                let job = job(&db, |txn| txn.put(format!("key {i:02}"), value).unwrap());
+                db.commit(job.txn, job.info).unwrap();
+            }
+        };
+        put("old");
+        let old = db.snapshot();
+        assert_eq!(old.get(b"key 03").unwrap().as_deref(), Some(&b"old"[..]));
+        db.core().truncate(crate::Length(5), Durability::Sync).unwrap();
+        assert_eq!(db.head(), Version(5));
+        assert_eq!(db.snapshot().get(b"key 03").unwrap(), None);
+        put("new");
+        let new = db.snapshot();
+        let mut refused = 0;
+        for i in 0..30 {
+            let key = format!("key {i:02}");
+            assert_eq!(new.get(key.as_bytes()).unwrap().as_deref(), Some(&b"new"[..]), "{key}");
+            match old.get(key.as_bytes()) {
+                Ok(value) => assert_eq!(value.as_deref(), Some(&b"old"[..]), "{key}"),
+                Err(Error::Rewritten(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(refused > 0, "nothing was read of the core");
     }
 
     #[test]

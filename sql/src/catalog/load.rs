@@ -5,10 +5,12 @@
 //! same definitions, so a [`Cache`] holds a few catalogs and loading is rare.
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use pgbee_engine::bee::Direction;
+use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::txn::{COMMIT_RECORD_KEY, ReadView, Snapshot};
 use serde::de::DeserializeOwned;
 
@@ -158,6 +160,19 @@ fn built_in() -> &'static Catalog {
     })
 }
 
+/// The stamp is read as the first of all definitions: on a follower that holds nothing yet, whoever is asked for one is asked for all, which saves two round trips.
+fn expect_all(snapshot: &Snapshot) -> Result<()> {
+    let range = KeyRange {
+        start: Bound::Included(Bytes::from_static(keyspace::STAMP)),
+        end: keyspace::definitions_range().end,
+    };
+    snapshot.scan(range, Direction::Forward).expecting(DEFINITIONS_EXPECTED).next()?;
+    Ok(())
+}
+
+/// Most databases have no more, and a bee that pgbee did not write should not be asked for more.
+const DEFINITIONS_EXPECTED: u64 = 512;
+
 /// Where the fork stands in a stamp, above any length a log can have, and how much of it has room there.
 const FORK_SHIFT: u32 = 48;
 const FORKS: u64 = 0x3fff;
@@ -174,6 +189,9 @@ impl Cache {
     /// The catalog of a snapshot; `fork` is how often the log's writer took back what it had written, which gives stamps another meaning. The lock is not held while
     /// anything is read, for on a follower that may wait for peers.
     pub fn get(&self, snapshot: &Snapshot, fork: u64) -> Result<Arc<Catalog>> {
+        if self.catalogs.lock().is_empty() {
+            expect_all(snapshot)?;
+        }
         let of_version = stamp(snapshot)?;
         let stamp = of_version | (fork & FORKS) << FORK_SHIFT;
         if let Some(found) = self.find(stamp) {
