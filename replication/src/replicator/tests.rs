@@ -603,3 +603,53 @@ fn a_cleared_block_is_not_given() {
     assert!(matches!(play.core().get(BlockIndex(5)), Err(Error::MissingBlock(_))));
     assert!(play.ended.is_empty());
 }
+
+/// What a recorded reader was given makes a replica; asked the same, it answers with the same bytes as JavaScript did.
+#[test]
+fn recorded_requests_are_answered_byte_for_byte() {
+    for (name, key, served) in
+        [("transcript-live", "coreKey", 14), ("transcript-store", "beeKey", 17), ("transcript-sparse", "coreKey", 4)]
+    {
+        let transcript = crate::secret_stream::vectors::read(name);
+        let key = pgbee_engine::CoreKey(crate::secret_stream::vectors::bytes(&transcript, key).try_into().unwrap());
+        let core = store(99).get_by_key(key).unwrap();
+        let mut open = std::collections::BTreeMap::new();
+        let mut answered: Vec<(Requested, Data)> = Vec::new();
+        let mut count = 0;
+        for (_, message) in crate::protocol::tests::session(name) {
+            match message {
+                Message::Request(requested) => drop(open.insert(requested.id, requested)),
+                Message::Data(data) => {
+                    let requested: Requested = open.remove(&data.request).unwrap();
+                    if data.proof.upgrade.is_some() {
+                        // From here on the core is longer, and would prove earlier requests otherwise.
+                        count += compare(&core, &std::mem::take(&mut answered));
+                    }
+                    let mut intake = core.intake();
+                    let verified = intake.verify(data.proof.clone()).unwrap();
+                    intake.add(verified);
+                    intake.commit(Durability::NoSync).unwrap();
+                    answered.push((requested, data));
+                }
+                _ => {}
+            }
+        }
+        count += compare(&core, &answered);
+        assert!(count >= served, "{name}: {count}");
+    }
+}
+
+/// Whether a core answers requests as recorded. How many there are.
+fn compare(core: &Arc<Core>, recorded: &[(Requested, Data)]) -> usize {
+    let mut serving = Replicator::new(core.clone(), false);
+    serving.peer_opened(ONE, Now::ZERO);
+    while serving.poll_output().is_some() {}
+    for (requested, data) in recorded {
+        serving.handle_message(ONE, Message::Request(requested.clone()), Now::ZERO);
+        while serving.work(Now::ZERO) {}
+        let answer = serving.poll_output();
+        let Some(Output::Send(ONE, answer)) = answer else { panic!("{answer:?} to {requested:?}") };
+        assert_eq!(answer.encode(), Message::Data(data.clone()).encode(), "to {requested:?}");
+    }
+    recorded.len()
+}
