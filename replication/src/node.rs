@@ -47,6 +47,8 @@ pub const INBOX_HIGH: usize = 8 << 20;
 const MESSAGE_COST: usize = 256;
 /// How often one connection's channel of a core is opened again after the remote closed it.
 const REOPENS_MAX: u32 = 8;
+/// Of how many connections that is remembered for a core.
+const REOPENED_MAX: usize = 1024;
 
 /// One connection of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -478,7 +480,7 @@ impl Node {
             match input {
                 Input::Opened(peer, link, channel) => {
                     routes.insert(peer, (link, channel));
-                    replicator.peer_opened(peer, now);
+                    replicator.peer_opened(peer);
                 }
                 Input::Message(peer, message, cost, link) => {
                     let before = link.waiting.fetch_sub(cost, Ordering::AcqRel);
@@ -489,21 +491,24 @@ impl Node {
                 }
                 Input::Closed(peer, link) => {
                     routes.remove(&peer);
+                    if reopened.len() > REOPENED_MAX {
+                        reopened.clear();
+                    }
                     let again = reopened.entry(link.id).or_default();
                     if link.is_gone.load(Ordering::Acquire) {
                         reopened.remove(&link.id);
-                        replicator.peer_closed(peer, now);
-                    } else if replicator.peer_closed(peer, now) && *again < REOPENS_MAX {
+                        replicator.peer_closed(peer);
+                    } else if replicator.peer_closed(peer) && *again < REOPENS_MAX {
                         *again += 1;
                         self.open(&link, slot);
                         push_link(&mut effects.links, &link);
                     }
                 }
-                Input::Downloading(is_downloading) => replicator.set_downloading(is_downloading, now),
+                Input::Downloading(is_downloading) => replicator.set_downloading(is_downloading),
             }
         }
-        replicator.handle_core_changed(now);
-        replicator.handle_wants(slot.core.wants().take(), now);
+        replicator.handle_core_changed();
+        replicator.handle_wants(slot.core.wants().take());
         effects.again = replicator.work(now);
         let corked = self.deliver(slot, replicator, routes);
         for link in corked {

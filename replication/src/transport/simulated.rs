@@ -109,6 +109,8 @@ struct Wire {
     last_arrival: [Now; 2],
     on_the_way: [usize; 2],
     is_broken: bool,
+    /// How many of its ends have noticed.
+    ended: usize,
 }
 
 struct Computer {
@@ -204,6 +206,27 @@ impl Simulation {
         self.settle(node, effects);
     }
 
+    /// A node's program is ended and begun anew: it keeps its store and its key pair, and follows nothing yet.
+    pub fn restart(&mut self, node: usize) {
+        let of_node: Vec<u64> = self
+            .wires
+            .iter()
+            .filter(|(_, wire)| wire.ends.iter().any(|end| end.0 == node))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in of_node {
+            let links: Vec<Arc<Link>> =
+                self.wires[&id].ends.iter().filter(|end| end.0 == node).map(|end| end.1.clone()).collect();
+            for link in links {
+                // Nothing comes of it: who would have done it is gone.
+                self.computers[node].node.disconnect(&link);
+            }
+            self.break_wire(id);
+        }
+        let (store, identity) = (self.store(node).clone(), self.node(node).identity().clone());
+        self.computers[node].node = Node::new(store, identity);
+    }
+
     /// A core of a node was changed, or something of it is wanted, other than by its peers.
     pub fn changed(&mut self, node: usize, core: &Core) {
         if let Some(slot) = self.computers[node].node.core(core.key()) {
@@ -263,7 +286,12 @@ impl Simulation {
         match happening {
             Happening::Piece(wire, end, piece) => self.arrive(wire, end, &piece),
             Happening::Broken(wire, end) => {
-                let Some(ends) = self.wires.get(&wire).map(|wire| wire.ends.clone()) else { return };
+                let Some(broken) = self.wires.get_mut(&wire) else { return };
+                broken.ended += 1;
+                let ends = broken.ends.clone();
+                if broken.ended == 2 {
+                    self.wires.remove(&wire);
+                }
                 let (node, link) = &ends[end];
                 let effects = self.computers[*node].node.disconnect(link);
                 self.settle(*node, effects);
@@ -296,7 +324,8 @@ impl Simulation {
             (node, self.computers[node].node.connect(role, random))
         };
         let ends = [link(from, Role::Initiator), link(to, Role::Responder)];
-        self.wires.insert(id, Wire { ends, last_arrival: [self.now; 2], on_the_way: [0; 2], is_broken: false });
+        self.wires
+            .insert(id, Wire { ends, last_arrival: [self.now; 2], on_the_way: [0; 2], is_broken: false, ended: 0 });
         self.flush(id, 0);
     }
 
