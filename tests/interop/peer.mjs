@@ -100,9 +100,7 @@ const commands = {
   },
   async update ({ as, length }) {
     const core = cores.get(as)
-    while (core.length < length) {
-      await Promise.race([core.update({ wait: true }), new Promise((resolve) => setTimeout(resolve, 50))])
-    }
+    while (core.length < length) await new Promise((resolve) => setTimeout(resolve, 5))
     return commands.info({ as })
   },
   async get ({ as, index, timeout }) { return { block: hex(await cores.get(as).get(index, { timeout: timeout ?? 20000 })) } },
