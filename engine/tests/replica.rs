@@ -768,6 +768,30 @@ fn a_proof_is_of_one_history() {
     writer.verify(|_, _| ()).unwrap();
 }
 
+/// A page of the bitfield that is ahead of the head, as a failed append leaves it, does not say later that a block is held.
+#[test]
+fn a_page_ahead_of_its_head_is_cut_back() {
+    let faulty = Arc::new(Faulty::new(Arc::new(Memory::new()), Plan::none()));
+    let core = writer_in(&faulty);
+    append(&core, 0, 20);
+    core.clear(BlockIndex(3)..BlockIndex(5)).unwrap();
+    faulty.set_plan(Plan::at(faulty.writes() + 1, Fault::FailAfter));
+    let blocks: Vec<Bytes> = (20..60).map(|i| block(1, i)).collect();
+    assert!(core.append(&blocks, Durability::Sync).is_err());
+    // Whoever writes next puts the head back. A stage that comes to nothing writes nothing else.
+    drop(core.stage().unwrap());
+    drop(core);
+    let core = writer_in(&faulty);
+    assert_eq!((core.len(), core.held_blocks()), (Length(20), 18));
+    let other = writer();
+    append(&other, 0, 20);
+    append(&other, 0, 30);
+    take_in(&core, [other.prove(&upgrade(20, 30)).unwrap()]).unwrap();
+    drop(core);
+    let core = writer_in(&faulty);
+    assert_eq!((core.len(), core.held_blocks(), core.has(BlockIndex(40))), (Length(50), 18, false));
+}
+
 /// A bee read on one fork never shows an entry of another, cached or not.
 #[test]
 fn a_bee_is_read_in_one_history() {

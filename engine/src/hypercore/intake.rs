@@ -10,12 +10,12 @@
 //! One intake at a time a core, for it is the one who writes.
 //!
 //! **What a block costs** in a download in order: its hash, about one parent's, and one record for it; 64 of them share a record
-//! for their nodes. Nothing is read: what was verified last is in the core's [node cache](super::tree). A proof is
+//! for their nodes. Nothing is read: what was verified last is in the core's node cache (`tree.rs`). A proof is
 //! hashed upwards only to the first node that is known to be right; siblings above it, which a peer sends to who asked before
 //! knowing it, are not looked at and not kept.
 //!
 //! What must stay true: nothing is stored that was not verified; with a node its parents, with a block its leaf and all
-//! siblings on its way up are stored (see [`super::tree`]); after an error the store is as it was, or has all of the batch:
+//! siblings on its way up are stored (see `tree.rs`); after an error the store is as it was, or has all of the batch:
 //! whoever writes next looks which.
 
 use bytes::Bytes;

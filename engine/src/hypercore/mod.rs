@@ -606,9 +606,9 @@ impl Opened {
                 return Err(Error::corrupt("a bitfield page has an impossible size"));
             }
         }
-        // A page may be ahead of a head that was put back.
+        // A page may be ahead of a head that was put back. What is cut off here is cut off in the store by the next commit, which
+        // writes the pages that have changed.
         held.truncate(stored.length);
-        held.take_changed();
         let has_tail = has_tail(backend, id, stored.length)?;
         let head = Head::of(&roots, stored.fork, stored.signature);
         Ok(Opened { roots, head, held, has_tail })
