@@ -216,3 +216,145 @@ impl Connection {
         self.stream.take_output(max)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: CoreKey = CoreKey([7; 32]);
+
+    fn connection(role: Role, seed: u8) -> Connection {
+        let random = Randomness::new([seed; 56]);
+        Connection::new(role, &Identity::from_seed([seed + 100; 32]), random)
+    }
+
+    fn events(connection: &mut Connection) -> Vec<String> {
+        std::iter::from_fn(|| connection.poll_event()).map(|event| format!("{event:?}")).collect()
+    }
+
+    /// Move bytes until neither side has any. The first error of either side.
+    fn settle(one: &mut Connection, other: &mut Connection) -> Result<(), Fault> {
+        loop {
+            let (there, back) = (one.take_output(1 << 20), other.take_output(1 << 20));
+            if there.is_empty() && back.is_empty() {
+                return Ok(());
+            }
+            other.handle_bytes(&there)?;
+            one.handle_bytes(&back)?;
+        }
+    }
+
+    fn ready() -> (Connection, Connection) {
+        let (mut one, mut other) = (connection(Role::Initiator, 1), connection(Role::Responder, 2));
+        settle(&mut one, &mut other).unwrap();
+        assert!(one.is_ready() && other.is_ready());
+        assert_eq!((events(&mut one), events(&mut other)), (vec!["Ready".to_string()], vec!["Ready".to_string()]));
+        (one, other)
+    }
+
+    /// A connection, and a side that says what it likes: its stream and multiplexer.
+    fn with_stranger() -> (Connection, SecretStream, Mux) {
+        let mut honest = connection(Role::Responder, 2);
+        let random = Randomness::new([1; 56]);
+        let mut stranger = SecretStream::new(Role::Initiator, &Identity::from_seed([101; 32]), random);
+        while !stranger.is_open() || !honest.is_ready() {
+            honest.handle_bytes(&stranger.take_output(1 << 20)).unwrap();
+            stranger.handle_bytes(&honest.take_output(1 << 20)).unwrap();
+        }
+        events(&mut honest);
+        (honest, stranger, Mux::new(Limits::default()))
+    }
+
+    fn deliver(honest: &mut Connection, stranger: &mut SecretStream, mux: &mut Mux) -> Result<(), Fault> {
+        while let Some(frame) = mux.poll_frame() {
+            stranger.send(&frame).unwrap();
+        }
+        honest.handle_bytes(&stranger.take_output(1 << 24))
+    }
+
+    #[test]
+    fn a_channel_opens_where_both_know_the_key() {
+        let (mut one, mut other) = ready();
+        let channel = one.open(KEY).unwrap();
+        assert_eq!(one.open(KEY), None, "there is one");
+        settle(&mut one, &mut other).unwrap();
+        assert_eq!(events(&mut other), [format!("Asked({:?})", KEY.discovery_key())]);
+        other.open(KEY).unwrap();
+        other.pump().unwrap();
+        settle(&mut one, &mut other).unwrap();
+        assert!(matches!(one.poll_event(), Some(Event::Opened(opened, _)) if opened == channel));
+        assert!(matches!(other.poll_event(), Some(Event::Opened(..))));
+        one.send(channel, &Message::Cancel { request: 5 });
+        settle(&mut one, &mut other).unwrap();
+        assert!(matches!(other.poll_event(), Some(Event::Message(_, Message::Cancel { request: 5 }, 1))));
+        one.close(channel);
+        settle(&mut one, &mut other).unwrap();
+        assert!(matches!(other.poll_event(), Some(Event::Closed(_))));
+        // And what is not there is rejected.
+        one.open(CoreKey([8; 32])).unwrap();
+        settle(&mut one, &mut other).unwrap();
+        other.reject(CoreKey([8; 32]).discovery_key());
+        settle(&mut one, &mut other).unwrap();
+        assert!(matches!(one.poll_event(), Some(Event::Closed(_))));
+    }
+
+    #[test]
+    fn who_does_not_know_the_key_hears_nothing() {
+        // It knows the discovery key, and tries with a made-up capability, and with ours sent back.
+        for reflect in [false, true] {
+            let (mut honest, mut stranger, mut mux) = with_stranger();
+            let discovery = KEY.discovery_key();
+            let shown = if reflect {
+                Handshake::new(KEY, false, stranger.handshake_hash().unwrap())
+            } else {
+                Handshake { seeks: true, capability: [9; 32] }
+            };
+            mux.open(PROTOCOL, &[], &discovery.0, shown.encode()).unwrap();
+            deliver(&mut honest, &mut stranger, &mut mux).unwrap();
+            assert_eq!(events(&mut honest).len(), 1);
+            let opened = honest.open(KEY).map(|_| honest.pump());
+            assert_eq!(opened, Some(Err(Fault::Capability)));
+            assert!(events(&mut honest).is_empty());
+        }
+    }
+
+    #[test]
+    fn ids_that_are_no_discovery_keys_end_the_connection() {
+        for len in [0usize, 31, 33] {
+            let (mut honest, mut stranger, mut mux) = with_stranger();
+            mux.open(PROTOCOL, &[], &vec![1; len], vec![0; 33]).unwrap();
+            assert_eq!(deliver(&mut honest, &mut stranger, &mut mux), Err(Fault::ChannelId), "{len}");
+        }
+        // Another protocol is none of ours, and is rejected.
+        let (mut honest, mut stranger, mut mux) = with_stranger();
+        mux.open("another", &[], &[1; 5], Vec::new()).unwrap();
+        deliver(&mut honest, &mut stranger, &mut mux).unwrap();
+        assert!(events(&mut honest).is_empty() && honest.pending_bytes() > 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_frame_panics(frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..20)) {
+            let (mut honest, mut stranger, mut mux) = with_stranger();
+            let handshake = Handshake::new(KEY, true, stranger.handshake_hash().unwrap());
+            mux.open(PROTOCOL, &[], &KEY.discovery_key().0, handshake.encode()).unwrap();
+            deliver(&mut honest, &mut stranger, &mut mux).unwrap();
+            honest.open(KEY).unwrap();
+            honest.pump().unwrap();
+            for (at, mut frame) in frames.into_iter().enumerate() {
+                if at % 2 == 0 {
+                    // On the open channel, of a type that is known.
+                    let kind = frame.first().map_or(0, |byte| byte % 10);
+                    frame.splice(0..frame.len().min(1), [1, kind]);
+                }
+                stranger.send(&frame).unwrap();
+                if honest.handle_bytes(&stranger.take_output(1 << 20)).is_err() {
+                    break;
+                }
+                events(&mut honest);
+            }
+        }
+    }
+}

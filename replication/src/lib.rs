@@ -1,19 +1,21 @@
 //! Peers: how blocks travel between the holders of a core, and why none of them needs trust.
 //!
-//! This crate is the house before its furniture: the modules below are empty but for what they will hold, so that the invariants of the workspace
-//! (who may know whom) are in force from the start. Nothing here answers a peer yet.
+//! Modules in reading order, from a core outwards:
 //!
 //! ```text
-//! transport      a way to reach a peer: TCP, UDX, a simulated network
+//! error          what ends a connection
+//! protocol       the messages of a core's channel, and the proof that both sides know its key
+//! replicator     one core and its peers: what to ask of whom, what to give
 //! secret_stream  an encrypted stream: Noise XX, then secretstream frames
 //! protomux       channels over one stream
-//! protocol       the hypercore channel's messages and capabilities
-//! replicator     one core and its peers: what to ask of whom, what to give
-//! driver         where the state machines above meet sockets
+//! connection     one stream with its channels, a core on each
+//! node           many cores, many connections
+//! driver         where all of that meets sockets, threads and time
+//! transport      a way to reach a peer: TCP; and a made-up network for tests
 //! ```
 //!
-//! What will stay true: protocol logic does no I/O (`handle_*` in, `poll_*` out, time as an argument); only drivers and transports touch sockets; this crate sees cores,
-//! proofs and wants, and does not know what a bee is.
+//! What must stay true: protocol logic does no I/O (`handle_*` in, `poll_*` out, time as an argument); only the driver and transports touch sockets; this crate sees
+//! cores, proofs and wants, and does not know what a bee is. What a hostile peer can and cannot do is in `README.md` beside this crate.
 
 pub mod connection;
 pub mod driver;

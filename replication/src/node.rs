@@ -358,6 +358,9 @@ impl Node {
                         Some(slot) => {
                             open(link, connection, &slot);
                             slot.channels.fetch_sub(1, Ordering::AcqRel);
+                            if let Err(fault) = connection.pump() {
+                                link.fail(fault);
+                            }
                             push_link(&mut effects.links, link);
                         }
                         None => effects.asked.push(discovery),
@@ -462,9 +465,11 @@ impl Node {
         let State { replicator, routes, reopened } = &mut *state;
         let mut effects = Effects::default();
         for (&peer, (link, _)) in &*routes {
-            let is_congested = link.connection.lock().pending_bytes() > OUTPUT_HIGH;
+            let connection = link.connection.lock();
+            let is_congested = connection.pending_bytes() > OUTPUT_HIGH;
             replicator.set_congested(peer, is_congested);
             if is_congested {
+                // While the connection is held, for it looks at this when it has been written.
                 push_slot(&mut link.blocked.lock(), slot);
             }
         }

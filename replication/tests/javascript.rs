@@ -1,6 +1,8 @@
 //! The JavaScript peers themselves, over TCP on loopback: they read from us, and we from them. The other side is
 //! `tests/interop/peer.cjs`. Needs node, and the packages that `npm ci` puts into `tests/interop` (or that NODE_PATH names).
 
+#![allow(clippy::unwrap_used)] // a test may fail that way
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;

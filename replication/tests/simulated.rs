@@ -1,5 +1,7 @@
 //! Several nodes over a made-up network: the whole stack, from one seed, in made-up time.
 
+#![allow(clippy::unwrap_used)] // a test may fail that way
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 //! BLOCKS=300000 BYTES=100 cargo test -p pgbee-replication --test throughput -- --ignored --nocapture
 //! ```
 
+#![allow(clippy::unwrap_used)] // a test may fail that way
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -117,8 +117,8 @@ impl Replicator {
         });
     }
 
-    /// Take in what has come. Whether more waits.
-    pub(super) fn take_in(&mut self, now: Now) -> bool {
+    /// Take in all that has come, in batches.
+    pub(super) fn take_in(&mut self, now: Now) {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(incoming) = self.incoming.pop_front() {
@@ -137,11 +137,11 @@ impl Replicator {
                 }
             }
             if bytes >= BATCH_BYTES_MAX || batch.len() >= BATCH_PROOFS_MAX {
-                break;
+                self.take_in_batch(std::mem::take(&mut batch), now);
+                bytes = 0;
             }
         }
         self.take_in_batch(batch, now);
-        !self.incoming.is_empty()
     }
 
     fn take_in_batch(&mut self, batch: Vec<(PeerId, u64, Question, Proof)>, now: Now) {

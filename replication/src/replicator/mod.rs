@@ -56,8 +56,8 @@ use pgbee_engine::{BlockIndex, Length};
 use crate::error::Fault;
 use crate::protocol::messages::{Message, Sync};
 use intake::Incoming;
-use peer::Peer;
-use schedule::Schedule;
+use peer::{Peer, Windows};
+use schedule::{Runs, Schedule};
 
 /// A moment: the time since any moment that is the same for all calls.
 pub type Now = Duration;
@@ -251,6 +251,10 @@ impl Replicator {
                 self.has_changed(id);
             }
             Message::Range { drop, start, length } => {
+                if drop && start.0 < peer.has.contiguous() {
+                    // It was held whole, and is sparse now: what is known of it may be less than it said.
+                    peer.windows = Windows::default();
+                }
                 peer.has.range(drop, start, length, LENGTH_MAX);
                 if start.0 == 0 && !drop {
                     peer.windows.answered_all();
@@ -323,14 +327,14 @@ impl Replicator {
     /// Take in, ask, serve. Reads and writes the store. Whether there is more to do at once.
     pub fn work(&mut self, now: Now) -> bool {
         self.handle_timeout(now);
-        let more_incoming = self.take_in(now);
+        self.take_in(now);
         self.ask(now);
         let more_uploads = self.serve(now);
         if self.are_holders_stale {
             self.note_holders(now);
         }
         self.tell_whether_busy();
-        more_incoming || more_uploads
+        more_uploads
     }
 
     /// What to do next.
@@ -344,7 +348,7 @@ impl Replicator {
         format!("{:?}, {}; {}", self.position, self.schedule.describe(), peers.join("; "))
     }
 
-    /// Extra: whether there is work to be done right now.
+    /// Whether there is work that can be done right now.
     pub fn has_work(&self) -> bool {
         !self.incoming.is_empty() || self.peers.values().any(|peer| peer.uploads.is_ready())
     }
@@ -492,7 +496,7 @@ impl Replicator {
         for id in self.ids() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             peer.told_full = peer.told_full.min(kept.0);
-            peer.run = 0..0;
+            peer.runs = Runs::default();
             if dropped > 0 {
                 self.send(id, Message::Range { drop: true, start: BlockIndex(kept.0), length: dropped });
             }

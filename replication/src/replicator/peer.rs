@@ -12,7 +12,6 @@
 //! the peer sends, but up to limits.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::time::Duration;
 
 use pgbee_engine::hypercore::proof::Request;
@@ -20,6 +19,7 @@ use pgbee_engine::{BlockIndex, Fork, Length};
 
 use super::Now;
 use super::remote_bitfield::RemoteBitfield;
+use super::schedule::Runs;
 use super::upload::Uploads;
 use crate::protocol::messages::{SEGMENT_BLOCKS, Span, Sync};
 
@@ -54,7 +54,7 @@ pub(super) struct Peer {
     pub windows: Windows,
     pub pace: Pace,
     /// The blocks of a wanted range that it is about to be asked for.
-    pub run: Range<u64>,
+    pub runs: Runs,
     /// Where to look for its next run.
     pub cursor: u64,
     /// Nothing is asked of it before this.
@@ -88,7 +88,7 @@ impl Peer {
             questions: Questions::default(),
             windows: Windows::default(),
             pace: Pace::default(),
-            run: 0..0,
+            runs: Runs::default(),
             cursor: 0,
             paused_until: None,
             upgrade_after: Now::ZERO,
@@ -108,7 +108,7 @@ impl Peer {
     /// For who looks for a bug.
     pub fn describe(&self, id: super::PeerId) -> String {
         format!(
-            "peer {}: {:?}, has 0..{}, acknowledged {}, can upgrade {}, {} questions of {}, paused {:?}, suspect {:?}, upgrade after {:?}, cursor {}, run {:?}, windows {}",
+            "peer {}: {:?}, has 0..{}, acknowledged {}, can upgrade {}, {} questions of {}, paused {:?}, suspect {:?}, upgrade after {:?}, cursor {}, runs {:?}, windows {}",
             id.0,
             self.said,
             self.has.contiguous(),
@@ -120,7 +120,7 @@ impl Peer {
             self.suspect_until,
             self.upgrade_after,
             self.cursor,
-            self.run,
+            self.runs,
             self.windows.asked.len(),
         )
     }

@@ -19,6 +19,8 @@ const PAGE_BITS: u64 = 32768;
 const PAGE_WORDS: usize = PAGE_BITS as usize / 64;
 /// How many pages one peer of one core may fill: 128 million blocks where it has some and lacks others, in 16 MiB.
 pub const PAGES_MAX: usize = 4096;
+/// How many blocks of one range behind the prefix are taken note of.
+const RANGE_BLOCKS_MAX: u64 = 1 << 21;
 
 enum Page {
     Full,
@@ -115,6 +117,8 @@ impl RemoteBitfield {
             self.absorb();
             return;
         }
+        // A few bytes must not cost more than what they could honestly say.
+        let end = end.min(start.saturating_add(RANGE_BLOCKS_MAX));
         for number in start / PAGE_BITS..=(end - 1) / PAGE_BITS {
             let base = number * PAGE_BITS;
             if start <= base && end >= base + PAGE_BITS {

@@ -5,7 +5,7 @@
 //! manifest        one peer               if there is nothing longer to ask for
 //! upgrade         one peer               the longest that can prove it
 //! single blocks   whoever will be first  readers wait for these: priority 1
-//! ranges          runs of 64, a peer each, in order: neighbours share hashes, so their proofs stay small
+//! ranges          runs of 1024, a peer each, in order: neighbours share hashes, so their proofs stay small
 //! ```
 //!
 //! A block is asked of one peer. If that does not answer in three round trips (but not before half a second), another one is asked, too; the first answer wins, and
@@ -25,8 +25,12 @@ use super::peer::{IN_FLIGHT_MAX, Peer};
 use super::{Now, PeerId, Replicator};
 use crate::protocol::messages::{Message, Requested, SEGMENT_BLOCKS};
 
-/// How many blocks of a range one peer is asked for before the next peer's are.
-const RUN_BLOCKS: u64 = 64;
+/// How many blocks of a range one peer is asked for before the next peer's are. Twice as many as may be in flight: see [`Runs`].
+const RUN_BLOCKS: u64 = 1024;
+/// One block of so many leads its neighbours: it is asked for a run ahead of them.
+const LEADER_EVERY: u64 = 8;
+/// How many blocks a peer is asked for before it is the next one's turn.
+const TURN_BLOCKS: usize = 64;
 /// How many single blocks are looked at in one go.
 const SINGLES_LOOKED_AT: usize = 4096;
 /// How many windows of ranges a peer is asked about at a time.
@@ -37,6 +41,59 @@ const PRIORITY_SINGLE: u64 = 1;
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(2);
 /// What is thought of a peer that has not answered yet.
 const ROUND_TRIP_GUESS: Duration = Duration::from_millis(50);
+
+/// The blocks of a range that one peer is about to be asked for, in an order that keeps proofs small.
+///
+/// A block's proof leads up to the first hash that is known when it is asked for. With hundreds in flight, that of its left neighbour is not known yet. So one block
+/// of eight is asked for a whole run ahead: its answer brings the hashes that the others' proofs then end at.
+///
+/// ```text
+/// leaders of run 1    leaders of run 2    rest of run 1    leaders of run 3    rest of run 2  ..
+/// ```
+#[derive(Clone, Debug, Default)]
+pub(super) struct Runs {
+    /// Its leaders were asked for; the others are next.
+    rest: Range<u64>,
+    /// Its leaders are asked for now.
+    ahead: Range<u64>,
+    leader: u64,
+}
+
+impl Runs {
+    fn next(&mut self) -> Option<BlockIndex> {
+        if self.leader < self.ahead.end {
+            let leader = self.leader;
+            self.leader = (leader / LEADER_EVERY + 1) * LEADER_EVERY;
+            return Some(BlockIndex(leader));
+        }
+        self.rest.next().map(BlockIndex)
+    }
+
+    /// Nothing is left of the rest: go on to what is ahead, with another run ahead of that, which may be empty. Whether there is anything left.
+    fn advance(&mut self, ahead: Range<u64>) -> bool {
+        self.rest = std::mem::replace(&mut self.ahead, ahead);
+        self.leader = self.ahead.start;
+        !self.rest.is_empty() || !self.ahead.is_empty()
+    }
+
+    fn next_back(&mut self) -> Option<BlockIndex> {
+        self.ahead.next_back().or_else(|| self.rest.next_back()).map(BlockIndex)
+    }
+
+    /// Where the run that a block is in ends.
+    fn end_of(&self, block: u64) -> Option<u64> {
+        [&self.rest, &self.ahead].into_iter().find(|run| run.contains(&block)).map(|run| run.end)
+    }
+
+    /// What [`next_back`](Runs::next_back) gave is to stay.
+    fn put_back(&mut self, block: BlockIndex) {
+        if block.0 == self.ahead.end {
+            self.ahead.end += 1;
+        } else {
+            self.rest.end = block.0 + 1;
+        }
+    }
+}
 
 /// What is wanted, and what is asked for.
 #[derive(Default)]
@@ -175,16 +232,14 @@ impl Schedule {
 impl Replicator {
     /// Ask peers for what is wanted.
     pub(super) fn ask(&mut self, now: Now) {
-        let is_paused = self.store_failed_until.is_some_and(|until| now < until);
         if !self.is_downloading
-            || is_paused
+            || self.store_failed_until.is_some()
             || self.peers.is_empty()
             || self.core.is_writable()
             || self.core.conflict().is_some()
         {
             return;
         }
-        self.store_failed_until = None;
         self.ask_fork(now);
         self.ask_manifest(now);
         self.ask_upgrade(now);
@@ -394,7 +449,7 @@ impl Replicator {
 
     /// Ask a peer for some blocks of a range. Whether there may be more to ask of it.
     fn ask_run(&mut self, id: PeerId, now: Now) -> bool {
-        for _ in 0..RUN_BLOCKS {
+        for _ in 0..TURN_BLOCKS {
             let Some(peer) = self.peers.get_mut(&id) else { return false };
             if !peer.is_active(now) || peer.fork() != self.position.fork {
                 return false;
@@ -416,16 +471,16 @@ impl Replicator {
     fn next_in_ranges(&mut self, id: PeerId) -> Option<BlockIndex> {
         loop {
             let peer = self.peers.get_mut(&id)?;
-            if let Some(block) = peer.run.next().map(BlockIndex) {
+            if let Some(block) = peer.runs.next() {
                 if self.is_askable(id, block) {
                     return Some(block);
                 }
                 continue;
             }
-            let Some(run) = self.next_run(id) else { return self.steal(id) };
-            let peer = self.peers.get_mut(&id)?;
-            peer.cursor = run.end;
-            peer.run = run;
+            let ahead = self.next_run(id).unwrap_or_default();
+            if !self.peers.get_mut(&id)?.runs.advance(ahead) {
+                return self.steal(id);
+            }
         }
     }
 
@@ -460,13 +515,13 @@ impl Replicator {
                     at = missing + 1;
                     continue;
                 }
-                let claim = self.peers.iter().find(|(other, peer)| **other != id && peer.run.contains(&missing));
-                if let Some((_, other)) = claim {
-                    at = other.run.end;
+                if let Some(end) = self.peers.values().find_map(|peer| peer.runs.end_of(missing)) {
+                    at = end;
                     continue;
                 }
-                let end = (missing / RUN_BLOCKS + 1) * RUN_BLOCKS;
-                return Some(missing..end.min(range.end));
+                let end = ((missing / RUN_BLOCKS + 1) * RUN_BLOCKS).min(range.end);
+                self.peers.get_mut(&id)?.cursor = end;
+                return Some(missing..end);
             }
         }
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -480,15 +535,15 @@ impl Replicator {
         for other in self.ids() {
             while let Some(peer) = self.peers.get_mut(&other)
                 && other != id
-                && let Some(block) = peer.run.next_back().map(BlockIndex)
+                && let Some(block) = peer.runs.next_back()
             {
                 if self.is_askable(id, block) {
                     return Some(block);
                 }
                 if self.is_askable(other, block) {
-                    // Only the other one can be asked for it: it is given back, and will be found again.
+                    // Only the other one can be asked for it.
                     if let Some(peer) = self.peers.get_mut(&other) {
-                        peer.run.end = block.0 + 1;
+                        peer.runs.put_back(block);
                     }
                     break;
                 }
@@ -541,6 +596,7 @@ impl Replicator {
     /// Time has passed: ask others instead of slow peers, and end what has lasted too long.
     pub(super) fn handle_timeout(&mut self, now: Now) {
         self.close_suspects(now);
+        self.store_failed_until = self.store_failed_until.filter(|until| now < *until);
         for id in self.ids() {
             if let Some(peer) = self.peers.get_mut(&id) {
                 if peer.paused_until.is_some_and(|until| now >= until) {

@@ -37,6 +37,8 @@ const TURN: usize = 32;
 const ANSWERS_MAX: usize = 1024;
 /// How many bytes one peer is sent in one go: its connection is looked at again before the next ones.
 const PEER_BYTES_MAX: usize = 1 << 20;
+/// How many bytes all peers are sent in one go.
+const BYTES_MAX: usize = 16 << 20;
 
 /// What one peer waits for.
 #[derive(Default)]
@@ -211,7 +213,7 @@ impl Replicator {
         self.turn = self.turn.wrapping_add(1);
         let mut sent: Vec<usize> = vec![0; ids.len()];
         let mut answers = 0;
-        while answers < ANSWERS_MAX {
+        while answers < ANSWERS_MAX && sent.iter().sum::<usize>() < BYTES_MAX {
             let before = answers;
             for (&id, sent) in ids.iter().zip(&mut sent) {
                 answers += self.serve_turn(id, sent, now);
