@@ -22,6 +22,7 @@ use crate::foreign::options::{INCONSISTENT_DESCRIPTOR, TABLE_NOT_FOUND};
 use crate::foreign::{BeeTable, ForeignScan, Source};
 use crate::ir::AsOf;
 use crate::plan::node::{Access, ScanNode};
+use crate::types::Datum;
 use crate::wait::What;
 
 /// Entries read at once before it is known how large they are, and after.
@@ -63,11 +64,8 @@ pub(crate) fn remote_view(
             Some(Relation::Table(there)) if there.foreign.is_none() => check_same(&node.table, there, &node.access)?,
             _ => {
                 let message = format!("the table that foreign table \"{}\" shows does not exist", node.table.name);
-                return Err(SqlError::new(TABLE_NOT_FOUND, message).detail(format!(
-                    "Version {} of bee {key} has no table with OID {}.",
-                    snapshot.version(),
-                    node.table.oid
-                )));
+                return Err(SqlError::new(TABLE_NOT_FOUND, message)
+                    .detail(format!("Bee {key} has no table with OID {}.", node.table.oid)));
             }
         }
     }
@@ -141,9 +139,6 @@ impl BeeScan {
     /// Reads up to `count` entries, fewer if they are large; false at the end.
     fn read(&mut self, env: &Env<'_>, count: usize) -> Result<bool> {
         self.entries.clear();
-        if let (Some(waiting), Some(state)) = (&env.cx.waiting, &self.state) {
-            waiting.reading(What::Table(self.node.table.clone()), state.bee.version().0);
-        }
         let keys_only = self.bee()?.keys_suffice(&self.node.columns);
         let direction = if self.node.reverse { Direction::Backward } else { Direction::Forward };
         if self.state.is_none() {
@@ -193,15 +188,21 @@ impl BeeScan {
         let (node, bee) = (&*self.node, self.bee()?);
         for entry in &self.entries {
             let start = out.values().len();
-            bee.decode(entry, &node.columns, &env.cx.session, out.values())?;
+            out.values().resize(start + node.columns.len(), Datum::Null);
+            let session = &env.cx.session;
             if !node.filter.is_empty() {
                 env.check_cancel()?;
+                // Only what the filter looks at: the rest of a row it drops need not be readable.
+                bee.decode(entry, &node.columns, |at| node.filtered[at], session, &mut out.values()[start..])?;
                 if !all_hold(&node.filter, &out.values()[start..], env)? {
                     out.abandon_row();
                     continue;
                 }
                 out.values().truncate(start + node.keep);
             }
+            let kept = &node.columns[..node.keep];
+            let left = |at: usize| node.filter.is_empty() || !node.filtered[at];
+            bee.decode(entry, kept, left, session, &mut out.values()[start..])?;
             out.close_row();
         }
         Ok(())

@@ -29,7 +29,7 @@ use crate::catalog::schema::{Column, Foreign, Key, Server, Table};
 use crate::catalog::{Catalog, PUBLIC};
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
-use crate::types::{Datum, Row, Type, TypeMod, io};
+use crate::types::{Datum, Type, TypeMod, io};
 
 use encoding::Encoding;
 pub use handle::ForeignBee;
@@ -198,13 +198,23 @@ impl BeeTable {
     pub fn keys_suffice(&self, columns: &[usize]) -> bool {
         columns.iter().all(|at| matches!(self.columns[*at].part, Part::Key | Part::Seq))
     }
-    /// Appends the values of these columns of an entry.
+    /// Puts the values of those of these columns of an entry into their places that are `wanted` by place.
     ///
     /// # Errors
     /// Those of the columns' types for what they cannot hold, with key and block as context.
-    pub fn decode(&self, entry: &Entry, columns: &[usize], cx: &SessionCx, out: &mut Row) -> Result<()> {
+    pub fn decode(
+        &self,
+        entry: &Entry,
+        columns: &[usize],
+        wanted: impl Fn(usize) -> bool,
+        cx: &SessionCx,
+        out: &mut [Datum],
+    ) -> Result<()> {
         let mut members: Option<Members<'_>> = None;
-        for at in columns {
+        for (place, at) in columns.iter().enumerate() {
+            if !wanted(place) {
+                continue;
+            }
             let column = &self.columns[*at];
             let value = match &column.part {
                 Part::Key => self.key.decode(&entry.key[self.prefix.len().min(entry.key.len())..], column.ty, cx),
@@ -228,7 +238,7 @@ impl BeeTable {
                     })
                 }
             };
-            out.push(match value {
+            out[place] = match value {
                 Ok(value) => value,
                 Err(e) if self.null_on_error && is_data_error(&e) => Datum::Null,
                 Err(e) => {
@@ -238,7 +248,7 @@ impl BeeTable {
                         format!("column \"{}\" of foreign table \"{table}\", key {key}, block {block}", column.name)
                     }));
                 }
-            });
+            };
         }
         Ok(())
     }

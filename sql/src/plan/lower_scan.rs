@@ -48,12 +48,16 @@ impl Planner<'_> {
         // Columns given first, then those only the filter reads.
         let mut decoded: Vec<ColId> = cols.iter().copied().filter(|c| Some(*c) != scan.row_key).collect();
         let keep = decoded.len();
+        let mut looked_at: BTreeSet<ColId> = BTreeSet::new();
         let residual: Vec<Expr> =
             filters.iter().enumerate().filter(|(i, _)| !path.dropped.contains(i)).map(|(_, f)| f.clone()).collect();
         for f in &residual {
             for id in self.used(f) {
-                if made.contains(&id) && !decoded.contains(&id) {
-                    decoded.push(id);
+                if made.contains(&id) {
+                    looked_at.insert(id);
+                    if !decoded.contains(&id) {
+                        decoded.push(id);
+                    }
                 }
             }
         }
@@ -107,6 +111,7 @@ impl Planner<'_> {
             access,
             bounds: Bounds { key, equals, lower, upper, not_null: path.not_null, unique: path.unique },
             reverse: path.reverse,
+            filtered: decoded.iter().map(|id| looked_at.contains(id)).collect(),
             filter,
             conditions: path.conditions.iter().map(|i| filters[*i].clone()).collect(),
             residual,

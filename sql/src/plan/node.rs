@@ -135,6 +135,8 @@ pub struct ScanNode {
     pub bounds: Bounds,
     /// Descending.
     pub reverse: bool,
+    /// For each of the columns read whether the filter looks at it.
+    pub filtered: Vec<bool>,
     /// What the ranges do not ensure; over the columns read.
     pub filter: Vec<Prog>,
     /// The same, to print.

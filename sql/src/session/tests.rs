@@ -3,6 +3,7 @@
 mod concurrency;
 mod faults;
 mod follower;
+mod foreign;
 mod limits;
 mod memory;
 mod protocol;

@@ -16,12 +16,12 @@ use crate::follow::{Core, CoreKey, Network, Peer, Remote};
 use crate::session::{Instance, InstanceOptions, Session};
 
 /// A network whose one peer is the writer in the same process: every request is a proof, made and verified.
-struct Nearby {
+pub(super) struct Nearby {
     writer: Arc<Core>,
     online: AtomicBool,
     /// Blocks the peer says it does not have.
     hides: AtomicBool,
-    sent: AtomicU64,
+    pub(super) sent: AtomicU64,
     follows: Mutex<Vec<CoreKey>>,
     asked: AtomicUsize,
 }
@@ -32,8 +32,12 @@ impl Nearby {
     }
     fn of_database(writer: &Arc<Instance>, name: &str) -> Arc<Nearby> {
         let key = CoreKey(writer.key(name).unwrap());
+        Nearby::over(writer.store().get_by_key(key).unwrap())
+    }
+    /// The same over any core.
+    pub(super) fn over(writer: Arc<Core>) -> Arc<Nearby> {
         Arc::new(Nearby {
-            writer: writer.store().get_by_key(key).unwrap(),
+            writer,
             online: AtomicBool::new(true),
             hides: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -44,7 +48,7 @@ impl Nearby {
     fn set_online(&self, online: bool) {
         self.online.store(online, Ordering::SeqCst);
     }
-    fn follows(&self, key: CoreKey) -> bool {
+    pub(super) fn follows(&self, key: CoreKey) -> bool {
         self.follows.lock().contains(&key)
     }
 
@@ -148,7 +152,7 @@ impl Network for Handle {
     }
 }
 
-fn attach(follower: &Arc<Instance>, network: &Arc<Nearby>) {
+pub(super) fn attach(follower: &Arc<Instance>, network: &Arc<Nearby>) {
     let handle = Handle { network: network.clone(), over: Arc::default() };
     follower.set_network(Arc::new(handle)).unwrap();
 }

@@ -19,13 +19,13 @@ fn check(name: &str, script: &str) {
     assert!(failures.is_empty(), "{name}: {} differences\n{}", failures.len(), failures.join("\n"));
 }
 
-struct Case {
-    sql: String,
-    data: String,
-    expected: String,
+pub(super) struct Case {
+    pub sql: String,
+    pub data: String,
+    pub expected: String,
 }
 
-fn parse(script: &str) -> Vec<Case> {
+pub(super) fn parse(script: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for line in script.lines().filter(|l| !l.starts_with('#')) {
         if let Some(sql) = line.strip_prefix("> ") {
