@@ -16,6 +16,9 @@ use super::{
 use crate::hypercore::{Patience, patiently};
 use crate::{BlockIndex, Error, Result, Version};
 
+/// Peers are asked about so many keys of one [`Snapshot::get_many`] at most.
+const QUESTIONS_MAX: usize = 16;
+
 /// A bee: blocks and a cache to read them through. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bee {
@@ -85,6 +88,44 @@ impl Snapshot {
                 Err(missing @ Error::MissingBlock(_)) => missing,
                 found => return found,
             };
+        }
+    }
+
+    /// The entries of several keys. On a replica they take about as many rounds of waiting as one: what any of them misses is asked for together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::get`].
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
+        let mut entries = vec![None; keys.len()];
+        let mut left: Vec<usize> = (0..keys.len()).collect();
+        let mut patience = Patience::default();
+        let mut have_asked = false;
+        loop {
+            let mut missing = Vec::new();
+            let mut still = Vec::new();
+            for i in left {
+                match self.look_up(keys[i].as_ref()) {
+                    Ok(entry) => entries[i] = entry,
+                    Err(Error::MissingBlock(block)) => {
+                        missing.push(block);
+                        still.push(i);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some(&first) = missing.first() else {
+                return Ok(entries);
+            };
+            let source = &*self.tree.source;
+            if !std::mem::replace(&mut have_asked, true) {
+                for &i in still.iter().take(QUESTIONS_MAX) {
+                    source.ask(extension::NAME, extension::get(self.version, keys[i].as_ref()));
+                }
+            }
+            source.want(&missing);
+            patience.wait(source, Error::MissingBlock(first))?;
+            left = still;
         }
     }
 

@@ -38,6 +38,15 @@ impl Snapshot {
         Ok(self.bee.get(key)?.as_ref().map(value_of))
     }
 
+    /// The values of several keys, in about as many rounds of waiting on a replica as one takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Snapshot::get).
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
+        Ok(self.bee.get_many(keys)?.iter().map(|entry| entry.as_ref().map(value_of)).collect())
+    }
+
     /// The entry of a key, which also names the block that wrote it.
     ///
     /// # Errors

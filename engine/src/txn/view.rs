@@ -63,6 +63,37 @@ impl ReadView {
         self.snapshot.get(key)
     }
 
+    /// The values of several keys. On a replica they take about as many rounds of waiting as one.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](ReadView::get).
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
+        if self.chunks.is_empty() {
+            return self.snapshot.get_many(keys);
+        }
+        let mut values = Vec::with_capacity(keys.len());
+        let mut committed = Vec::new();
+        for (i, key) in keys.iter().enumerate() {
+            let mut write = None;
+            for chunk in &self.chunks {
+                write = chunk.get(key.as_ref())?;
+                if write.is_some() {
+                    break;
+                }
+            }
+            if write.is_none() {
+                committed.push(i);
+            }
+            values.push(write.and_then(|write| write.value));
+        }
+        let beneath: Vec<&[u8]> = committed.iter().map(|&i| keys[i].as_ref()).collect();
+        for (i, value) in committed.iter().zip(self.snapshot.get_many(&beneath)?) {
+            values[*i] = value;
+        }
+        Ok(values)
+    }
+
     /// Keys and values of a range in order. Where the range has no uncommitted writes it is as fast as
     /// a scan of the snapshot.
     ///
