@@ -257,7 +257,7 @@ fn a_followed_bee_is_a_table() {
     let network = Nearby::over(core.clone());
     let reader = instance();
     attach(&reader, &network);
-    reader.follow_database("theirs", core.key(), &[]).unwrap();
+    reader.follow_database("theirs", core.key(), &[], None).unwrap();
     let mut session = connect_to(&reader, "theirs").unwrap();
     assert_eq!(
         show(&mut session, "SELECT key, value, seq FROM bee ORDER BY key"),
