@@ -47,6 +47,8 @@ pub const INBOX_HIGH: usize = 8 << 20;
 const MESSAGE_COST: usize = 256;
 /// How often one connection's channel of a core is opened again after the remote closed it.
 const REOPENS_MAX: u32 = 8;
+/// Of how many connections that is remembered for a core.
+const REOPENED_MAX: usize = 1024;
 
 /// One connection of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -489,6 +491,9 @@ impl Node {
                 }
                 Input::Closed(peer, link) => {
                     routes.remove(&peer);
+                    if reopened.len() > REOPENED_MAX {
+                        reopened.clear();
+                    }
                     let again = reopened.entry(link.id).or_default();
                     if link.is_gone.load(Ordering::Acquire) {
                         reopened.remove(&link.id);

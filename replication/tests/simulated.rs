@@ -235,7 +235,7 @@ fn story(seed: u64) -> (u64, String) {
     let mut fork = 0;
     for _ in 0..random.below(12) {
         simulation.run_for(Duration::from_millis(random.below(600)));
-        match random.below(8) {
+        match random.below(9) {
             0..5 => {
                 let length = core.len().0;
                 core.append(&blocks(fork, length, length + 1 + random.below(60)), Durability::Sync).unwrap();
@@ -248,6 +248,11 @@ fn story(seed: u64) -> (u64, String) {
                 random.below(copies.len() as u64 + 1) as usize,
                 random.below(copies.len() as u64 + 1) as usize,
             ),
+            7 => {
+                let (node, copy, _) = &copies[random.below(copies.len() as u64) as usize];
+                simulation.restart(*node);
+                simulation.follow(*node, copy);
+            }
             _ => simulation.heal(),
         }
         simulation.changed(0, &core);

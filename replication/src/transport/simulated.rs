@@ -204,6 +204,27 @@ impl Simulation {
         self.settle(node, effects);
     }
 
+    /// A node's program is ended and begun anew: it keeps its store and its key pair, and follows nothing yet.
+    pub fn restart(&mut self, node: usize) {
+        let of_node: Vec<u64> = self
+            .wires
+            .iter()
+            .filter(|(_, wire)| wire.ends.iter().any(|end| end.0 == node))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in of_node {
+            let links: Vec<Arc<Link>> =
+                self.wires[&id].ends.iter().filter(|end| end.0 == node).map(|end| end.1.clone()).collect();
+            for link in links {
+                // Nothing comes of it: who would have done it is gone.
+                self.computers[node].node.disconnect(&link);
+            }
+            self.break_wire(id);
+        }
+        let (store, identity) = (self.store(node).clone(), self.node(node).identity().clone());
+        self.computers[node].node = Node::new(store, identity);
+    }
+
     /// A core of a node was changed, or something of it is wanted, other than by its peers.
     pub fn changed(&mut self, node: usize, core: &Core) {
         if let Some(slot) = self.computers[node].node.core(core.key()) {
