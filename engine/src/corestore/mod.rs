@@ -23,11 +23,10 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::crypto::hash::Hash;
-use crate::crypto::key::{CoreKey, DiscoveryKey, KeyPair, random_bytes};
+use crate::crypto::key::{CoreKey, DiscoveryKey, EncryptionKey, KeyPair, random_bytes};
 use crate::crypto::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::hypercore::Core;
-use crate::hypercore::encryption::EncryptionKey;
 use crate::storage::key::{CoreId, MetaKey};
 use crate::storage::record::{self, CoreLink, CoreRecord, StoreRecord};
 use crate::storage::{Backend, Durability, FORMAT_VERSION, FORMAT_VERSION_MIN, Range, Space, WriteBatch};

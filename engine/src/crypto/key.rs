@@ -1,4 +1,4 @@
-//! Keys and their text forms: [`CoreKey`], [`DiscoveryKey`], [`PublicKey`], [`KeyPair`].
+//! Keys and their text forms: [`CoreKey`], [`DiscoveryKey`], [`PublicKey`], [`KeyPair`], [`EncryptionKey`].
 //!
 //! A core's key is normally the hash of its manifest, not an Ed25519 public key; only a "compat" core
 //! uses the public key itself. Whoever has a core's key can read it, so the key is shared with readers
@@ -157,6 +157,67 @@ impl KeyPair {
 impl fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyPair({}, secret)", self.public_key().to_z32())
+    }
+}
+
+/// What readers of an encrypted core need beside the core's key. Wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncryptionKey {
+    bytes: zeroize::Zeroizing<[u8; 32]>,
+    is_block_key: bool,
+}
+
+impl EncryptionKey {
+    /// A key that a core's block key is derived from: the normal kind.
+    pub fn new(bytes: [u8; 32]) -> EncryptionKey {
+        EncryptionKey { bytes: zeroize::Zeroizing::new(bytes), is_block_key: false }
+    }
+
+    /// A core's block key itself: opens that core and no other.
+    pub fn block_key(bytes: [u8; 32]) -> EncryptionKey {
+        EncryptionKey { bytes: zeroize::Zeroizing::new(bytes), is_block_key: true }
+    }
+
+    /// A new random key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`] if the operating system has no randomness to give.
+    pub fn random() -> Result<EncryptionKey> {
+        Ok(EncryptionKey { bytes: random_bytes()?, is_block_key: false })
+    }
+
+    /// From 64 hex digits or 52 characters of z-base-32.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for anything else; the message does not repeat the text.
+    pub fn parse(text: &str) -> Result<EncryptionKey> {
+        match parse_id(text) {
+            Ok(bytes) => Ok(EncryptionKey::new(bytes)),
+            Err(_) => Err(Error::invalid("not an encryption key: 64 hex digits or 52 characters of z-base-32")),
+        }
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
+    /// Whether it is a core's block key itself.
+    pub fn is_block_key(&self) -> bool {
+        self.is_block_key
+    }
+
+    /// 64 hex digits, in memory that is wiped when dropped.
+    pub fn to_hex(&self) -> zeroize::Zeroizing<String> {
+        zeroize::Zeroizing::new(to_hex(&*self.bytes))
+    }
+}
+
+impl fmt::Debug for EncryptionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EncryptionKey(secret)")
     }
 }
 

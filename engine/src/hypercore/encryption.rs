@@ -27,73 +27,12 @@ use salsa20::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
 use crate::crypto::hash::{self, DEFAULT_ENCRYPTION};
-use crate::crypto::key::{self, CoreKey};
-use crate::error::{Error, Result};
+use crate::crypto::key::CoreKey;
+pub use crate::crypto::key::EncryptionKey;
 use crate::position::{BlockIndex, Fork};
 
 /// Bytes in front of every encrypted block.
 pub const PADDING_BYTES: usize = 8;
-
-/// What readers of an encrypted core need beside the core's key. Wiped when dropped, never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EncryptionKey {
-    bytes: Zeroizing<[u8; 32]>,
-    is_block_key: bool,
-}
-
-impl EncryptionKey {
-    /// A key that a core's block key is derived from: the normal kind.
-    pub fn new(bytes: [u8; 32]) -> EncryptionKey {
-        EncryptionKey { bytes: Zeroizing::new(bytes), is_block_key: false }
-    }
-
-    /// A core's block key itself: opens that core and no other.
-    pub fn block_key(bytes: [u8; 32]) -> EncryptionKey {
-        EncryptionKey { bytes: Zeroizing::new(bytes), is_block_key: true }
-    }
-
-    /// A new random key.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Storage`] if the operating system has no randomness to give.
-    pub fn random() -> Result<EncryptionKey> {
-        Ok(EncryptionKey { bytes: key::random_bytes()?, is_block_key: false })
-    }
-
-    /// From 64 hex digits or 52 characters of z-base-32.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] for anything else; the message does not repeat the text.
-    pub fn parse(text: &str) -> Result<EncryptionKey> {
-        match key::parse_id(text) {
-            Ok(bytes) => Ok(EncryptionKey::new(bytes)),
-            Err(_) => Err(Error::invalid("not an encryption key: 64 hex digits or 52 characters of z-base-32")),
-        }
-    }
-
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.bytes
-    }
-
-    /// Whether it is a core's block key itself.
-    pub fn is_block_key(&self) -> bool {
-        self.is_block_key
-    }
-
-    /// 64 hex digits, in memory that is wiped when dropped.
-    pub fn to_hex(&self) -> Zeroizing<String> {
-        Zeroizing::new(key::to_hex(&*self.bytes))
-    }
-}
-
-impl fmt::Debug for EncryptionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EncryptionKey(secret)")
-    }
-}
 
 /// Encrypts and decrypts the blocks of one core.
 pub struct BlockCipher {
@@ -105,7 +44,7 @@ impl BlockCipher {
     /// For a core with this key; `is_compat` if that is its signer's public key.
     pub fn new(encryption_key: &EncryptionKey, core: CoreKey, is_compat: bool) -> BlockCipher {
         let secret = encryption_key.as_bytes();
-        let block_key = Zeroizing::new(match (encryption_key.is_block_key, is_compat) {
+        let block_key = Zeroizing::new(match (encryption_key.is_block_key(), is_compat) {
             (true, _) => *secret,
             (false, true) => hash::keyed(&core.0, &[secret]),
             (false, false) => hash::hash(&[&DEFAULT_ENCRYPTION, &core.0, secret]),

@@ -36,12 +36,11 @@
 use bytes::{Buf, Bytes};
 
 use crate::crypto::hash::Hash;
-use crate::crypto::key::CoreKey;
+use crate::crypto::key::{CoreKey, EncryptionKey};
 use crate::crypto::merkle::TreeNode;
 use crate::encoding::compact::{self, DecodeError, Decoder};
 use crate::error::{Error, Result};
 use crate::flat_tree;
-use crate::hypercore::encryption::EncryptionKey;
 use crate::position::{BlockIndex, Fork, Length, NodeIndex};
 use crate::storage::checksum::crc32c;
 
