@@ -389,8 +389,11 @@ impl BlockSource for FetchSource {
             return;
         }
         self.core.extensions().broadcast(name, payload);
-        // A claim on nothing wakes the replicator, and keeps the hints that are answered as long as the statement.
+        // A claim on nothing wakes the replicator, keeps the hints that are answered as long as the statement, and counts them. One is enough to keep.
         let want = self.core.wants().want(&[], &self.waiting.received);
+        if self.waiting.state.lock().claims.iter().any(|c| c.source == self.id && c.blocks.is_empty()) {
+            return;
+        }
         self.waiting.keep(Claim { core: self.core.clone(), source: self.id, blocks: Vec::new(), _want: want });
     }
 }
