@@ -148,6 +148,13 @@ fn engine_modules_use_only_those_above_them() {
 }
 
 #[test]
+fn protocol_logic_does_no_io_and_reads_no_clock() {
+    let words = ["tokio", "TcpStream", "TcpListener", "UdpSocket", "SystemTime", "Instant"];
+    let found = forbid("replication/src", &words, &["driver.rs", "transport/tcp.rs", "tests.rs"]);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
 fn sql_knows_no_socket_and_the_server_no_store() {
     let found =
         forbid("sql/src", &["TcpStream", "TcpListener", "pgwire", "tokio", "rocksdb", "pgbee_replication"], &[]);

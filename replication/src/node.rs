@@ -480,7 +480,7 @@ impl Node {
             match input {
                 Input::Opened(peer, link, channel) => {
                     routes.insert(peer, (link, channel));
-                    replicator.peer_opened(peer, now);
+                    replicator.peer_opened(peer);
                 }
                 Input::Message(peer, message, cost, link) => {
                     let before = link.waiting.fetch_sub(cost, Ordering::AcqRel);
@@ -497,18 +497,18 @@ impl Node {
                     let again = reopened.entry(link.id).or_default();
                     if link.is_gone.load(Ordering::Acquire) {
                         reopened.remove(&link.id);
-                        replicator.peer_closed(peer, now);
-                    } else if replicator.peer_closed(peer, now) && *again < REOPENS_MAX {
+                        replicator.peer_closed(peer);
+                    } else if replicator.peer_closed(peer) && *again < REOPENS_MAX {
                         *again += 1;
                         self.open(&link, slot);
                         push_link(&mut effects.links, &link);
                     }
                 }
-                Input::Downloading(is_downloading) => replicator.set_downloading(is_downloading, now),
+                Input::Downloading(is_downloading) => replicator.set_downloading(is_downloading),
             }
         }
-        replicator.handle_core_changed(now);
-        replicator.handle_wants(slot.core.wants().take(), now);
+        replicator.handle_core_changed();
+        replicator.handle_wants(slot.core.wants().take());
         effects.again = replicator.work(now);
         let corked = self.deliver(slot, replicator, routes);
         for link in corked {

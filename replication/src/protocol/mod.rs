@@ -10,7 +10,7 @@
 pub mod capability;
 pub mod messages;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The name of the protocol whose channels carry cores.
 pub const PROTOCOL: &str = "hypercore/alpha";

@@ -148,6 +148,21 @@ fn recorded(name: &str, side: &str) -> Vec<(u64, Bytes, Value)> {
     all
 }
 
+/// The messages of both sides of a recorded session in the order they were sent.
+pub(crate) fn session(name: &str) -> Vec<(String, Message)> {
+    let transcript = read(name);
+    let mut all = Vec::new();
+    for frame in transcript["plain"].as_array().expect("plain") {
+        if frame["decoded"]["kind"] == "message" || frame["decoded"]["batch"].is_array() {
+            for (kind, body) in bodies(&bytes(frame, "frame")) {
+                let message = Message::decode(kind, &body).unwrap().unwrap();
+                all.push((frame["from"].as_str().unwrap().to_string(), message));
+            }
+        }
+    }
+    all
+}
+
 /// The messages of a frame: a batch or one. Control messages are left out.
 fn bodies(frame: &[u8]) -> Vec<(u64, Bytes)> {
     let mut from = Decoder::new(frame);

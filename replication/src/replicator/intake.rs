@@ -182,7 +182,7 @@ impl Replicator {
             }
         }
         match intake.commit(durability) {
-            Ok(applied) => self.taken(taken, applied, now),
+            Ok(applied) => self.taken(taken, applied),
             Err(error) => {
                 for (peer, request, question) in taken {
                     self.schedule.release(peer, request, &question.request);
@@ -202,7 +202,7 @@ impl Replicator {
     }
 
     /// A batch is in the store.
-    fn taken(&mut self, taken: Vec<(PeerId, u64, Question)>, applied: Applied, now: Now) {
+    fn taken(&mut self, taken: Vec<(PeerId, u64, Question)>, applied: Applied) {
         for (id, request, question) in taken {
             let Some(block) = question.request.block.map(|block| block.index) else {
                 self.schedule.release(id, request, &question.request);
@@ -223,7 +223,7 @@ impl Replicator {
                 }
             }
         }
-        self.applied(applied, now);
+        self.applied(applied);
     }
 
     /// Someone else answered first.
@@ -236,15 +236,14 @@ impl Replicator {
         }
     }
 
-    fn applied(&mut self, applied: Applied, now: Now) {
+    fn applied(&mut self, applied: Applied) {
         let before = std::mem::replace(&mut self.position, shown(&self.core));
         if let Some(kept) = applied.truncated_to {
-            self.truncated(before, kept.min(before.length), now);
+            self.truncated(before, kept.min(before.length));
         } else if self.position != before {
             for id in self.ids() {
                 self.signal_upgrade(id);
             }
-            self.schedule.is_stuck = false;
             self.reset_cursors();
         }
         for (start, length) in runs(&applied.blocks) {
@@ -371,7 +370,7 @@ impl Replicator {
             return;
         }
         match reorg.commit(Durability::Sync) {
-            Ok(applied) => self.applied(applied, now),
+            Ok(applied) => self.applied(applied),
             Err(Error::Invalid(_)) => {}
             Err(error) => self.store_failed(&error, now),
         }

@@ -137,7 +137,7 @@ impl Replicator {
             uploaded_bytes: 0,
             was_busy: false,
         };
-        replicator.set_downloading(is_downloading, Now::ZERO);
+        replicator.set_downloading(is_downloading);
         replicator
     }
 
@@ -179,7 +179,7 @@ impl Replicator {
     }
 
     /// Begin or end keeping the core up to date.
-    pub fn set_downloading(&mut self, is_downloading: bool, _now: Now) {
+    pub fn set_downloading(&mut self, is_downloading: bool) {
         if self.is_downloading == is_downloading {
             return;
         }
@@ -202,7 +202,7 @@ impl Replicator {
     }
 
     /// A channel was opened on both sides, and the peer has proved to know the key.
-    pub fn peer_opened(&mut self, id: PeerId, _now: Now) {
+    pub fn peer_opened(&mut self, id: PeerId) {
         if self.core.conflict().is_some() {
             // It gets nothing from us, and we want nothing from it.
             return self.outputs.push_back(Output::Close(id));
@@ -217,9 +217,9 @@ impl Replicator {
     }
 
     /// A channel was closed, by the remote or with its connection. Whether it should be opened again: the remote had nothing to do any longer, but we have.
-    pub fn peer_closed(&mut self, id: PeerId, now: Now) -> bool {
+    pub fn peer_closed(&mut self, id: PeerId) -> bool {
         let said = self.peers.get(&id).and_then(|peer| peer.said);
-        self.forget(id, now);
+        self.forget(id);
         self.is_downloading && said.is_some_and(|said| !said.downloading && said.uploading)
     }
 
@@ -277,7 +277,7 @@ impl Replicator {
     }
 
     /// What is wanted of the core has changed. Extension messages that wait are sent, too.
-    pub fn handle_wants(&mut self, change: Change, now: Now) {
+    pub fn handle_wants(&mut self, change: Change) {
         for (name, payload) in self.core.extensions().take() {
             for id in self.ids() {
                 self.send_extension(id, name, &payload);
@@ -299,11 +299,10 @@ impl Replicator {
             self.reset_cursors();
         }
         self.are_holders_stale = true;
-        let _ = now;
     }
 
     /// The core may have moved: blocks were appended, it was truncated, or it is more durable than it was.
-    pub fn handle_core_changed(&mut self, now: Now) {
+    pub fn handle_core_changed(&mut self) {
         let position = shown(&self.core);
         if position == self.position {
             return;
@@ -311,7 +310,7 @@ impl Replicator {
         let before = std::mem::replace(&mut self.position, position);
         if position.fork != before.fork || position.length < before.length {
             let kept = self.core.unchanged_since(before.fork).min(before.length).min(position.length);
-            return self.truncated(before, kept, now);
+            return self.truncated(before, kept);
         }
         if self.core.contiguous_len() >= position.length {
             for id in self.ids() {
@@ -488,7 +487,7 @@ impl Replicator {
     }
 
     /// The core has another history, or less of it: what was said and asked of the old one is void.
-    fn truncated(&mut self, before: Position, kept: Length, now: Now) {
+    fn truncated(&mut self, before: Position, kept: Length) {
         self.incoming.clear();
         self.schedule.forget_asked();
         let dropped = before.length.0.saturating_sub(kept.0);
@@ -506,7 +505,6 @@ impl Replicator {
             }
         }
         self.reset_cursors();
-        let _ = now;
     }
 
     /// What a peer has is other than it was.
@@ -529,7 +527,7 @@ impl Replicator {
     }
 
     /// Nothing more is heard of a peer: what was asked of it is asked of others.
-    fn forget(&mut self, id: PeerId, _now: Now) {
+    fn forget(&mut self, id: PeerId) {
         let Some(peer) = self.peers.remove(&id) else { return };
         for request in peer.questions.ids() {
             if let Some(question) = peer.questions.get(request) {
@@ -543,13 +541,13 @@ impl Replicator {
     }
 
     fn close(&mut self, id: PeerId) {
-        self.forget(id, Now::ZERO);
+        self.forget(id);
         self.outputs.push_back(Output::Close(id));
     }
 
     /// End a peer's connection.
     fn destroy(&mut self, id: PeerId, fault: Fault) {
-        self.forget(id, Now::ZERO);
+        self.forget(id);
         self.outputs.push_back(Output::Destroy(id, fault));
     }
 }

@@ -112,8 +112,6 @@ pub(super) struct Schedule {
     manifest: Option<(PeerId, u64)>,
     /// The newer fork that is followed.
     pub following: Option<Following>,
-    /// Nothing could be asked though something is wanted.
-    pub is_stuck: bool,
 }
 
 /// Whom a block is asked of: peers and ids of requests.

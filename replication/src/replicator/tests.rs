@@ -50,7 +50,7 @@ type Script<'a> = Box<dyn FnMut(&Message) -> Vec<Message> + 'a>;
 /// A peer that says what a real one would, made from a real one.
 fn honest(core: &Arc<Core>) -> Script<'static> {
     let mut replicator = Replicator::new(core.clone(), false);
-    replicator.peer_opened(ONE, Now::ZERO);
+    replicator.peer_opened(ONE);
     Box::new(move |message| {
         replicator.handle_message(ONE, message.clone(), Now::ZERO);
         while replicator.work(Now::ZERO) {}
@@ -85,7 +85,7 @@ impl<'a> Play<'a> {
 
     fn enter(mut self, id: PeerId, script: Script<'a>) -> Play<'a> {
         self.peers.push((id, script));
-        self.replicator.peer_opened(id, self.now);
+        self.replicator.peer_opened(id);
         self
     }
 
@@ -94,8 +94,8 @@ impl<'a> Play<'a> {
         let mut queue: VecDeque<(PeerId, Message)> = VecDeque::new();
         for _ in 0..100_000 {
             let wants = self.replicator.core().wants().take();
-            self.replicator.handle_wants(wants, self.now);
-            self.replicator.handle_core_changed(self.now);
+            self.replicator.handle_wants(wants);
+            self.replicator.handle_core_changed();
             let more = self.replicator.work(self.now);
             while let Some(output) = self.replicator.poll_output() {
                 match output {
@@ -174,7 +174,7 @@ fn the_first_messages_are_those_of_javascript() {
 
     // And the writer, whose first sync is answered with one that is shorter.
     let mut serving = Replicator::new(core, true);
-    serving.peer_opened(ONE, Now::ZERO);
+    serving.peer_opened(ONE);
     let sync = Message::decode(0, &Bytes::from_static(&[7, 0, 0, 0])).unwrap().unwrap();
     serving.handle_message(ONE, sync, Now::ZERO);
     let said: Vec<String> = std::iter::from_fn(|| serving.poll_output())
@@ -319,7 +319,7 @@ fn every_changed_byte_of_a_proof_is_refused() {
 fn a_flood_of_requests_ends_the_connection() {
     let core = writer(1, "a", 10);
     let mut replicator = Replicator::new(core, false);
-    replicator.peer_opened(ONE, Now::ZERO);
+    replicator.peer_opened(ONE);
     let request = Request { block: Some(BlockRequest { index: BlockIndex(3), nodes: 0 }), ..Request::default() };
     for id in 1..=upload::REQUESTS_MAX as u64 + 1 {
         replicator.handle_message(
@@ -342,7 +342,7 @@ fn a_peer_that_does_not_read_is_not_answered_and_others_are() {
         Message::Request(Requested { id, fork: Fork(0), priority: 0, request: Request { block, ..Request::default() } })
     };
     for peer in [ONE, TWO] {
-        replicator.peer_opened(peer, Now::ZERO);
+        replicator.peer_opened(peer);
         (1..100).for_each(|id| replicator.handle_message(peer, request(id), Now::ZERO));
     }
     replicator.set_congested(ONE, true);
@@ -364,7 +364,7 @@ fn a_peer_that_does_not_read_is_not_answered_and_others_are() {
 fn impossible_requests_are_refused_later_and_later() {
     let core = writer(1, "a", 10);
     let mut replicator = Replicator::new(core, false);
-    replicator.peer_opened(ONE, Now::ZERO);
+    replicator.peer_opened(ONE);
     let mut now = Now::ZERO;
     let upgrade = Some(UpgradeRequest { start: Length(3), length: 1 << 40 });
     let mut refused = 0;
@@ -414,7 +414,7 @@ fn two_histories_of_one_writer_freeze_the_core_and_everyone_hears_of_it() {
         |message: &Message| matches!(message, Message::Data(Data { request: 0, proof }) if proof.upgrade.is_some());
     assert!(witness.borrow().iter().any(evidence), "the other peer was shown our history");
     // Whoever comes now is turned away.
-    play.replicator.peer_opened(PeerId(9), play.now);
+    play.replicator.peer_opened(PeerId(9));
     assert_eq!(play.replicator.poll_output(), Some(Output::Close(PeerId(9))));
 }
 
@@ -456,7 +456,7 @@ fn answers_nobody_asked_for_change_nothing() {
 fn idle_peers_part_and_meet_again_when_one_has_something_to_do() {
     let core = writer(1, "a", 20);
     let mut serving = Replicator::new(core.clone(), false);
-    serving.peer_opened(ONE, Now::ZERO);
+    serving.peer_opened(ONE);
     let idle = Sync { length: Length(20), uploading: true, ..Sync::default() };
     serving.handle_message(ONE, Message::Sync(Sync { downloading: true, ..idle }), Now::ZERO);
     assert!(!serving.is_idle());
@@ -465,12 +465,12 @@ fn idle_peers_part_and_meet_again_when_one_has_something_to_do() {
     assert_eq!(closed, Some(Output::Close(ONE)));
 
     let mut reading = reader(&core);
-    reading.peer_opened(ONE, Now::ZERO);
+    reading.peer_opened(ONE);
     reading.handle_message(ONE, Message::Sync(idle), Now::ZERO);
-    assert!(reading.peer_closed(ONE, Now::ZERO), "it had nothing to do, but we have");
-    reading.set_downloading(false, Now::ZERO);
-    reading.peer_opened(TWO, Now::ZERO);
-    assert!(!reading.peer_closed(TWO, Now::ZERO));
+    assert!(reading.peer_closed(ONE), "it had nothing to do, but we have");
+    reading.set_downloading(false);
+    reading.peer_opened(TWO);
+    assert!(!reading.peer_closed(TWO));
 }
 
 #[test]
@@ -481,7 +481,7 @@ fn a_want_is_answered_with_what_is_here_and_then_with_what_comes() {
     play.run();
     drop(some);
     // Someone who has the same head asks us what we have.
-    play.replicator.peer_opened(TWO, play.now);
+    play.replicator.peer_opened(TWO);
     let sync = Sync {
         length: Length(3000),
         remote_length: Length(3000),
@@ -542,7 +542,7 @@ fn extensions_are_carried_and_names_sent_once() {
     let core = writer(1, "a", 5);
     core.extensions().register("echo", Arc::new(Echo));
     let mut serving = Replicator::new(core, false);
-    serving.peer_opened(ONE, Now::ZERO);
+    serving.peer_opened(ONE);
     while serving.poll_output().is_some() {}
     let extension = |name: &str, payload: &'static [u8]| Message::Extension {
         name: name.to_string(),
@@ -564,7 +564,7 @@ fn extensions_are_carried_and_names_sent_once() {
         .collect();
     assert_eq!(said, expected);
     serving.core().extensions().broadcast("echo", Bytes::from_static(b"all"));
-    serving.handle_wants(Change::default(), Now::ZERO);
+    serving.handle_wants(Change::default());
     assert_eq!(serving.poll_output(), Some(Output::Send(ONE, extension("", &[3, b'a', b'l', b'l']))));
 }
 
@@ -602,4 +602,54 @@ fn a_cleared_block_is_not_given() {
     assert_eq!(play.core().held_blocks(), 36, "{}", play.replicator.describe());
     assert!(matches!(play.core().get(BlockIndex(5)), Err(Error::MissingBlock(_))));
     assert!(play.ended.is_empty());
+}
+
+/// What a recorded reader was given makes a replica; asked the same, it answers with the same bytes as JavaScript did.
+#[test]
+fn recorded_requests_are_answered_byte_for_byte() {
+    for (name, key, served) in
+        [("transcript-live", "coreKey", 14), ("transcript-store", "beeKey", 17), ("transcript-sparse", "coreKey", 4)]
+    {
+        let transcript = crate::secret_stream::vectors::read(name);
+        let key = pgbee_engine::CoreKey(crate::secret_stream::vectors::bytes(&transcript, key).try_into().unwrap());
+        let core = store(99).get_by_key(key).unwrap();
+        let mut open = std::collections::BTreeMap::new();
+        let mut answered: Vec<(Requested, Data)> = Vec::new();
+        let mut count = 0;
+        for (_, message) in crate::protocol::tests::session(name) {
+            match message {
+                Message::Request(requested) => drop(open.insert(requested.id, requested)),
+                Message::Data(data) => {
+                    let requested: Requested = open.remove(&data.request).unwrap();
+                    if data.proof.upgrade.is_some() {
+                        // From here on the core is longer, and would prove earlier requests otherwise.
+                        count += compare(&core, &std::mem::take(&mut answered));
+                    }
+                    let mut intake = core.intake();
+                    let verified = intake.verify(data.proof.clone()).unwrap();
+                    intake.add(verified);
+                    intake.commit(Durability::NoSync).unwrap();
+                    answered.push((requested, data));
+                }
+                _ => {}
+            }
+        }
+        count += compare(&core, &answered);
+        assert!(count >= served, "{name}: {count}");
+    }
+}
+
+/// Whether a core answers requests as recorded. How many there are.
+fn compare(core: &Arc<Core>, recorded: &[(Requested, Data)]) -> usize {
+    let mut serving = Replicator::new(core.clone(), false);
+    serving.peer_opened(ONE);
+    while serving.poll_output().is_some() {}
+    for (requested, data) in recorded {
+        serving.handle_message(ONE, Message::Request(requested.clone()), Now::ZERO);
+        while serving.work(Now::ZERO) {}
+        let answer = serving.poll_output();
+        let Some(Output::Send(ONE, answer)) = answer else { panic!("{answer:?} to {requested:?}") };
+        assert_eq!(answer.encode(), Message::Data(data.clone()).encode(), "to {requested:?}");
+    }
+    recorded.len()
 }

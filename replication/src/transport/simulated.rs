@@ -109,6 +109,8 @@ struct Wire {
     last_arrival: [Now; 2],
     on_the_way: [usize; 2],
     is_broken: bool,
+    /// How many of its ends have noticed.
+    ended: usize,
 }
 
 struct Computer {
@@ -284,7 +286,12 @@ impl Simulation {
         match happening {
             Happening::Piece(wire, end, piece) => self.arrive(wire, end, &piece),
             Happening::Broken(wire, end) => {
-                let Some(ends) = self.wires.get(&wire).map(|wire| wire.ends.clone()) else { return };
+                let Some(broken) = self.wires.get_mut(&wire) else { return };
+                broken.ended += 1;
+                let ends = broken.ends.clone();
+                if broken.ended == 2 {
+                    self.wires.remove(&wire);
+                }
                 let (node, link) = &ends[end];
                 let effects = self.computers[*node].node.disconnect(link);
                 self.settle(*node, effects);
@@ -317,7 +324,8 @@ impl Simulation {
             (node, self.computers[node].node.connect(role, random))
         };
         let ends = [link(from, Role::Initiator), link(to, Role::Responder)];
-        self.wires.insert(id, Wire { ends, last_arrival: [self.now; 2], on_the_way: [0; 2], is_broken: false });
+        self.wires
+            .insert(id, Wire { ends, last_arrival: [self.now; 2], on_the_way: [0; 2], is_broken: false, ended: 0 });
         self.flush(id, 0);
     }
 
