@@ -137,7 +137,7 @@ impl Encoding {
             }
             (lower, _) => {
                 if let Some(start) = bound(lower) {
-                    range.start = start.map(&under);
+                    range.start = start.map(under);
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Encoding {
             }
             (upper, _) => {
                 if let Some(end) = bound(upper) {
-                    range.end = end.map(&under);
+                    range.end = end.map(under);
                 }
             }
         }

@@ -88,6 +88,9 @@ pub(crate) fn sample() -> SessionCx {
     catalog.add(Relation::Table(table));
     catalog.add(Relation::View(Arc::new(view)));
     catalog.add(Relation::Sequence(Arc::new(sequence)));
+    let (server, foreign) = crate::foreign::own_table();
+    catalog.servers.insert(server.oid, Arc::new(server));
+    catalog.add(Relation::Table(Arc::new(foreign)));
     for table in tables().into_iter().chain(crate::catalog::information_schema::tables()) {
         catalog.add(Relation::Virtual(table));
     }
