@@ -395,6 +395,46 @@ fn who_sleeps_in_a_transaction_is_woken() {
     works(&server);
 }
 
+/// Channel and payload of the next message, which must be a notification.
+fn notification(c: &mut Client) -> (String, String) {
+    let (kind, body) = c.receive().expect("a message");
+    assert_eq!(char::from(kind), 'A');
+    let words: Vec<String> = body[4..].split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+    (words[0].clone(), words[1].clone())
+}
+
+#[test]
+fn idle_clients_are_told_what_channels_say_and_busy_ones_later() {
+    let server = Server::start();
+    let (mut idle, mut other) = (server.client(), server.client());
+    idle.query("LISTEN bee_commit");
+    other.query("CREATE TABLE t (a int)");
+    let version = other.query("SELECT bee_version()").text();
+    assert_eq!(notification(&mut idle), ("bee_commit".into(), version));
+    idle.query("UNLISTEN *");
+    idle.query("LISTEN jobs");
+    other.query("BEGIN");
+    other.query("NOTIFY jobs, 'first'");
+    other.query("SELECT pg_notify('jobs', 'second')");
+    other.query("COMMIT");
+    assert_eq!(notification(&mut idle), ("jobs".into(), "first".into()));
+    assert_eq!(notification(&mut idle), ("jobs".into(), "second".into()));
+    // Inside of a block it waits for the end of it.
+    idle.query("BEGIN");
+    other.query("NOTIFY jobs, 'third'");
+    assert_eq!(idle.query("SELECT 1").text(), "1");
+    idle.send(b'Q', b"COMMIT\0").expect("a socket");
+    let mut kinds = Vec::new();
+    loop {
+        let (kind, _) = idle.receive().expect("a message");
+        kinds.push(char::from(kind));
+        if kind == b'Z' {
+            break;
+        }
+    }
+    assert_eq!(kinds, ['C', 'A', 'Z']);
+}
+
 #[test]
 fn stopping_is_graceful() {
     let server = Server::start();

@@ -12,7 +12,8 @@
 //! What must stay true: outside of a statement nothing waits and nothing is claimed, so opening, catalogs, audits and shutdown never ask a peer; a claim ends with its
 //! statement, whatever ends it; no lock is held while waiting; memory for claims is bounded.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,7 +53,10 @@ pub struct Waiting {
 #[derive(Default)]
 struct State {
     claims: Vec<Claim>,
-    claimed: HashSet<(u64, BlockIndex)>,
+    /// What is claimed, and how many round trips had been paid for when it was.
+    claimed: HashMap<(u64, BlockIndex), u64>,
+    /// Round trips the statement has paid for.
+    paid: u64,
     failure: Option<(BlockIndex, SqlError)>,
     reading: Option<(What, u64)>,
 }
@@ -93,7 +97,7 @@ pub struct Fetched {
     pub blocks: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// Times a read stood still for a block.
+    /// Times a read stood still for blocks that were not on their way already.
     pub round_trips: u64,
 }
 
@@ -228,7 +232,15 @@ impl Waiting {
         let length = core.len();
         let mut state = self.state.lock();
         let missing = blocks.iter().copied().filter(|b| length.contains(*b) && !core.has(*b));
-        let fresh: Vec<BlockIndex> = missing.filter(|b| state.claimed.insert((source, *b))).collect();
+        let paid = state.paid;
+        let mut is_fresh = |block: &BlockIndex| match state.claimed.entry((source, *block)) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(paid);
+                true
+            }
+        };
+        let fresh: Vec<BlockIndex> = missing.filter(|b| is_fresh(b)).collect();
         if fresh.is_empty() {
             return;
         }
@@ -238,6 +250,14 @@ impl Waiting {
         // Outside of the lock: it wakes the replicator.
         let want = core.wants().want(&fresh, &self.received);
         self.keep(Claim { core: core.clone(), source, blocks: fresh, _want: want });
+    }
+    /// A wait begins. It is a round trip of its own unless the block was asked for together with one that was waited for before.
+    fn pay(&self, source: u64, block: BlockIndex) {
+        let mut state = self.state.lock();
+        if state.claimed.get(&(source, block)).is_none_or(|at| *at == state.paid) {
+            state.paid += 1;
+            self.round_trips.fetch_add(1, Ordering::Relaxed);
+        }
     }
     fn keep(&self, claim: Claim) {
         self.dirty.store(true, Ordering::Relaxed);
@@ -361,7 +381,7 @@ impl BlockSource for FetchSource {
             return Err(EngineError::MissingBlock(block));
         }
         waiting.claim(&self.core, self.id, &[block]);
-        waiting.round_trips.fetch_add(1, Ordering::Relaxed);
+        waiting.pay(self.id, block);
         self.wait(block).map_err(|reason| waiting.give_up(block, reason))
     }
     fn ask(&self, name: &'static str, payload: Bytes) {
@@ -369,8 +389,11 @@ impl BlockSource for FetchSource {
             return;
         }
         self.core.extensions().broadcast(name, payload);
-        // A claim on nothing wakes the replicator, and keeps the hints that are answered as long as the statement.
+        // A claim on nothing wakes the replicator, keeps the hints that are answered as long as the statement, and counts them. One is enough to keep.
         let want = self.core.wants().want(&[], &self.waiting.received);
+        if self.waiting.state.lock().claims.iter().any(|c| c.source == self.id && c.blocks.is_empty()) {
+            return;
+        }
         self.waiting.keep(Claim { core: self.core.clone(), source: self.id, blocks: Vec::new(), _want: want });
     }
 }

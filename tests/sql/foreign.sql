@@ -12,7 +12,8 @@ SELECT count(*) FROM far.items WHERE id BETWEEN 3 AND 9;
 -- The same rows as entries of a bee: table 16384's keys begin with its oid.
 CREATE FOREIGN TABLE entries (key bytea, value bytea, block bigint OPTIONS (column 'seq')) SERVER self OPTIONS (sub_hex '0300004000');
 \d+ entries
-SELECT count(*), min(key), max(key) FROM entries;
+SELECT count(*) FROM entries;
+SELECT key FROM entries ORDER BY key DESC LIMIT 1;
 EXPLAIN (COSTS OFF) SELECT key FROM entries WHERE key > '\x80000007' ORDER BY key LIMIT 2;
 \det+ *.*
 \dew

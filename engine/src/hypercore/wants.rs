@@ -41,6 +41,8 @@ struct State {
     ranges: BTreeMap<u64, Range<BlockIndex>>,
     next_claim: u64,
     claims: usize,
+    /// Who claims no block of its own: it has asked peers for hints, and is told what came of them.
+    askers: Vec<Arc<Received>>,
     hints: usize,
     change: Change,
     generation: u64,
@@ -110,12 +112,16 @@ pub struct Want {
 }
 
 impl Wants {
-    /// Claims blocks, which should not be here. What arrives for the claim is counted in `received`.
+    /// Claims blocks, which should not be here. What arrives for the claim is counted in `received`; for a claim on nothing, which keeps hints alive, that is
+    /// what arrives of hints.
     pub fn want(self: &Arc<Self>, blocks: &[BlockIndex], received: &Arc<Received>) -> Want {
         let wakers = {
             let mut state = self.state.lock();
             for &block in blocks {
                 state.claim(block, received);
+            }
+            if blocks.is_empty() {
+                state.askers.push(received.clone());
             }
             state.claims += 1;
             state.wake()
@@ -211,8 +217,9 @@ impl Wants {
         let mut state = self.state.lock();
         let Some(wanted) = state.blocks.remove(&block) else { return };
         state.hints -= usize::from(wanted.is_hint);
+        let claims = if wanted.claims.is_empty() { state.askers.clone() } else { wanted.claims };
         drop(state);
-        for received in &wanted.claims {
+        for received in &claims {
             received.blocks.fetch_add(1, Ordering::Relaxed);
             received.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
@@ -264,6 +271,11 @@ impl State {
                 self.blocks.remove(block);
                 self.change.dropped.push(*block);
             }
+        }
+        if blocks.is_empty()
+            && let Some(own) = self.askers.iter().position(|asker| Arc::ptr_eq(asker, received))
+        {
+            self.askers.swap_remove(own);
         }
         self.claims -= 1;
         if self.claims == 0 && self.hints > 0 {
@@ -384,6 +396,22 @@ mod tests {
         assert!(wants.take().ranges && wants.ranges() == [BlockIndex(3)..BlockIndex(9)]);
         drop(range);
         assert!(wants.take().ranges && wants.is_idle());
+    }
+
+    #[test]
+    fn hints_are_counted_for_who_asked() {
+        let wants = Arc::new(Wants::default());
+        let (asker, other) = (Arc::default(), Arc::default());
+        let _claim = wants.want(&blocks(&[1]), &other);
+        let asked = wants.want(&[], &asker);
+        wants.hint(blocks(&[1, 2, 3]));
+        for block in blocks(&[1, 2]) {
+            wants.arrived(block, 10);
+        }
+        assert_eq!((asker.blocks(), asker.bytes(), other.blocks()), (1, 10, 1));
+        drop(asked);
+        wants.arrived(BlockIndex(3), 10);
+        assert_eq!((asker.blocks(), other.blocks()), (1, 1));
     }
 
     #[test]

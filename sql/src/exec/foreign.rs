@@ -16,7 +16,7 @@ use super::eval::Env;
 use super::filter::all_hold;
 use super::operator::Operator;
 use super::range::{self, Wanted};
-use crate::catalog::schema::{Relation, Table};
+use crate::catalog::schema::{Index, Relation, Table};
 use crate::error::{Result, SqlError};
 use crate::foreign::options::{INCONSISTENT_DESCRIPTOR, TABLE_NOT_FOUND};
 use crate::foreign::{BeeTable, ForeignScan, Source};
@@ -77,10 +77,11 @@ fn check_same(here: &Table, there: &Table, access: &Access) -> Result<()> {
     let column = |attnum: i16| there.slots.iter().find(|c| c.attnum == attnum && !c.dropped);
     let columns = here.columns().all(|c| column(c.attnum).is_some_and(|t| t.type_mod() == c.type_mod()));
     let key = |t: &Table| t.primary_key.as_ref().map(|k| k.columns.clone());
+    let shape = |i: &Index| (i.unique, i.columns.iter().map(|c| (c.attnum, c.desc, c.nulls_first)).collect::<Vec<_>>());
     let index = match access {
         Access::Index { name, .. } => {
             let wanted = here.indexes.iter().find(|i| i.name == **name);
-            wanted.is_some_and(|w| there.indexes.iter().any(|i| i.oid == w.oid))
+            wanted.is_some_and(|w| there.indexes.iter().any(|i| i.oid == w.oid && shape(i) == shape(w)))
         }
         _ => true,
     };

@@ -45,6 +45,28 @@ struct State {
     entry_bytes: usize,
 }
 
+impl State {
+    /// Looks up a key and those that follow together, which where they have to be fetched costs as many round trips as one; how many bytes were found.
+    fn read_points(&mut self, first: &Bytes, count: usize, entries: &mut Vec<(Bytes, Bytes)>) -> Result<usize> {
+        let most = count.saturating_sub(entries.len()).clamp(1, MORE_ENTRIES);
+        let mut keys = vec![first.clone()];
+        while keys.len() < most
+            && let Some(key) = self.ranges.last().and_then(point)
+        {
+            keys.push(key.clone());
+            self.ranges.pop();
+        }
+        let mut bytes = 0;
+        for (key, value) in keys.iter().zip(self.view.get_many(&keys)?) {
+            if let Some(value) = value {
+                bytes += key.len() + value.len();
+                entries.push((key.clone(), value));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
 impl Scan {
     pub fn new(node: Arc<ScanNode>) -> Scan {
         let decoder = Decoder::projecting(&node.table, &node.columns);
@@ -145,6 +167,13 @@ impl Scan {
             }
             let Some(range) = state.ranges.pop() else { return Ok(!self.entries.is_empty()) };
             if let Some(key) = point(&range) {
+                if env.cx.waiting.is_some() {
+                    held += state.read_points(key, count, &mut self.entries)?;
+                    if self.entries.len() >= count {
+                        return Ok(true);
+                    }
+                    continue;
+                }
                 if let Some(value) = state.view.get(key)? {
                     held += key.len() + value.len();
                     self.entries.push((key.clone(), value));
@@ -167,6 +196,13 @@ impl Scan {
         let state = self.state.as_ref().ok_or_else(|| SqlError::internal("a scan that was not started"))?;
         let node = &*self.node;
         let nothing = node.columns.is_empty();
+        let mut together = match &node.access {
+            Access::Index { codec, covering: None, .. } if !nothing && env.cx.waiting.is_some() => {
+                let keys = self.entries.iter().map(|(k, v)| codec.row_key(k, v)).collect::<Result<Vec<_>>>()?;
+                Some(state.view.get_many(&keys)?.into_iter())
+            }
+            _ => None,
+        };
         for (key, value) in &self.entries {
             let start = out.values().len();
             match &node.access {
@@ -175,7 +211,12 @@ impl Scan {
                 Access::Rows(_) => self.decoder.decode_into(value, out.values())?,
                 Access::Index { codec, covering: Some(places), .. } => cover(codec, places, key, out)?,
                 Access::Index { codec, name, covering: None } => {
-                    let Some(row) = state.view.get(&codec.row_key(key, value)?)? else {
+                    // Where rows may have to be fetched, those of a batch were looked up together: they cost as many round trips as one.
+                    let row = match &mut together {
+                        Some(rows) => rows.next().flatten(),
+                        None => state.view.get(&codec.row_key(key, value)?)?,
+                    };
+                    let Some(row) = row else {
                         return Err(SqlError::new(
                             state::DATA_CORRUPTED,
                             format!("index \"{name}\" refers to a row that does not exist"),

@@ -13,11 +13,13 @@ use pgbee_engine::txn::Snapshot;
 use serde::de::IgnoredAny;
 
 use super::DdlCx;
+use super::column::check_type;
 use super::foreign::{check, server};
-use super::table::blank;
+use super::table::{blank, check_columns};
 use crate::catalog::schema::{Column, FdwOptions, Foreign, Relation, Remote, Server, Table};
+use crate::codec::key::is_key_type;
 use crate::codec::keyspace::{prefix_range, successor};
-use crate::error::{Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::foreign::options::{self, Place, SCHEMA_NOT_FOUND};
 use crate::foreign::{OWN_SERVER, Source};
 use crate::parse::ast::{ImportLimit, ImportSchema};
@@ -57,7 +59,8 @@ pub(super) fn run(import: &ImportSchema, cx: &mut DdlCx<'_>) -> Result<&'static 
             Relation::Table(t) if t.schema == schema && t.foreign.is_none() => Some(t),
             _ => None,
         });
-        let mut tables: Vec<Table> = in_schema.map(|t| of_pgbee(t, &import.remote.text)).collect();
+        let in_schema = in_schema.filter(|t| is_wanted(&t.name, &import.limit));
+        let mut tables: Vec<Table> = in_schema.map(|t| of_pgbee(t, &import.remote.text)).collect::<Result<_>>()?;
         tables.sort_by(|a, b| a.name.cmp(&b.name));
         tables
     };
@@ -89,7 +92,14 @@ fn is_wanted(table: &str, limit: &ImportLimit) -> bool {
 }
 
 /// A table of another pgbee: its columns by their numbers there, its key and indexes for the planner.
-fn of_pgbee(there: &Table, schema: &str) -> Table {
+///
+/// # Errors
+/// XX001 for a definition that pgbee would not have written: a stranger's becomes part of our own catalog here.
+fn of_pgbee(there: &Table, schema: &str) -> Result<Table> {
+    if !is_sound(there) {
+        let message = format!("the definition of table \"{}\" in the foreign bee is not sound", there.name);
+        return Err(SqlError::new(state::DATA_CORRUPTED, message));
+    }
     let column = |c: &Column| Column {
         default: None,
         identity: None,
@@ -105,7 +115,23 @@ fn of_pgbee(there: &Table, schema: &str) -> Table {
         options: vec![("schema_name".into(), schema.to_owned()), ("table_name".into(), there.name.clone())],
         remote: Some(Remote { oid: there.oid, primary_key: there.primary_key.clone(), indexes: there.indexes.clone() }),
     }));
-    table
+    Ok(table)
+}
+
+/// Whether columns have their numbers, known types and names of their own, and keys are of columns that are there.
+fn is_sound(table: &Table) -> bool {
+    let is_name = |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains('\0');
+    let numbered = (1..).zip(&table.slots).all(|(n, c)| c.attnum == n);
+    let typed = table
+        .columns()
+        .all(|c| is_name(&c.name) && Type(c.ty).info().is_some() && check_type(&c.name, Type(c.ty)).is_ok());
+    let is_key = |attnum: i16| table.columns().any(|c| c.attnum == attnum && is_key_type(Type(c.ty)));
+    is_name(&table.name)
+        && numbered
+        && typed
+        && check_columns(table.slots.iter().map(|c| c.name.as_str())).is_ok()
+        && table.primary_key.iter().all(|key| !key.columns.is_empty() && key.columns.iter().all(|a| is_key(*a)))
+        && table.indexes.iter().all(|i| !i.columns.is_empty() && i.columns.iter().all(|c| is_key(c.attnum)))
 }
 
 /// What a sample of entries says of keys and values.

@@ -31,7 +31,7 @@ fn collect(name: &str, cx: &SessionCx, columns: &[&str]) -> Vec<String> {
 #[test]
 fn a_table_is_described() {
     let cx = sample();
-    assert_eq!(collect("tables", &cx, &["table_name", "table_type"]), ["t|BASE TABLE", "v|VIEW"]);
+    assert_eq!(collect("tables", &cx, &["table_name", "table_type"]), ["bee|FOREIGN", "t|BASE TABLE", "v|VIEW"]);
     let columns = [
         "table_name",
         "column_name",

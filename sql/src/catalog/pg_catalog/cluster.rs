@@ -197,10 +197,12 @@ fn host_and_port(address: &str) -> (Datum, Datum) {
     }
 }
 
-/// Those who may be following this database: its peers, if it is written here. What they have is what they say.
+/// Those who may be following this database: its peers if it is written here, those we have sent blocks to if it is followed. What they have is what they say.
 pub(super) fn replication(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let peers = ask.cx.services.peers()?;
-    let followers = peers.into_iter().filter(|p| !p.is_followed && p.database.as_ref() == Some(&ask.cx.database));
+    let followers = peers
+        .into_iter()
+        .filter(|p| (!p.is_followed || p.peer.blocks_out > 0) && p.database.as_ref() == Some(&ask.cx.database));
     let newest = ask.cx.services.version();
     let row = |status: PeerStatus| {
         let peer = status.peer;

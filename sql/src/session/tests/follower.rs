@@ -433,6 +433,17 @@ fn explain_tells_what_each_node_fetched() {
     assert!(number(lines[0], "blocks=") >= number(lines[1], "blocks=") && number(lines[1], "blocks=") > 10, "{plan}");
     assert!(number(lines[1], "bytes=") > 100 && number(lines[1], "round trips=") > 0, "{plan}");
     assert!(plan.contains("Planning:\n  Fetched: "), "{plan}");
+    // Rows behind an index, and keys of a list, are looked up together.
+    for query in [
+        "select id, v from t where v between 'value 10' and 'value 109'",
+        "select v from t where id in (11, 555, 999, 1313, 1717, 1999)",
+    ] {
+        let (fresh, _network) = self::follower(&writer, key);
+        let mut f = shop(&fresh);
+        let plan = show(&mut f, &format!("explain (analyze, buffers, costs off) {query}"));
+        let top = plan.lines().find(|l| l.contains("Fetched: ")).unwrap_or_else(|| panic!("{plan}"));
+        assert!(number(top, "round trips=") <= 20, "{plan}");
+    }
     let again = show(&mut f, "explain (analyze, buffers, costs off) select count(*) from t where v > 'value 5'");
     assert!(!again.contains("Fetched"), "{again}");
     assert!(!show(&mut f, "explain (buffers) select 1").contains("Fetched"));

@@ -288,3 +288,50 @@ fn a_followed_bee_is_a_table() {
         assert!(start.elapsed().as_secs() < 10, "the new head never came");
     }
 }
+
+/// A stranger's definitions do not enter our catalog unless they could be our own.
+#[test]
+fn unsound_definitions_are_refused() {
+    use crate::codec::keyspace::{self, Kind};
+    let instance = instance();
+    let column = |attnum: i16, name: &str, ty: u32| serde_json::json!({ "attnum": attnum, "name": name, "ty": ty, "typmod": -1, "not_null": false });
+    let cases = [
+        ("sound", vec![column(1, "a", 23)], serde_json::json!(null)),
+        ("numbers", vec![column(2, "a", 23)], serde_json::json!(null)),
+        ("types", vec![column(1, "a", 4_000_000)], serde_json::json!(null)),
+        ("pseudo", vec![column(1, "a", 2249)], serde_json::json!(null)),
+        ("names", vec![column(1, "a", 23), column(2, "a", 23)], serde_json::json!(null)),
+        ("nameless", vec![column(1, "", 23)], serde_json::json!(null)),
+        ("keys", vec![column(1, "a", 23)], serde_json::json!({ "oid": 9, "name": "k", "columns": [7] })),
+    ];
+    for (name, columns, key) in cases {
+        let core = core(&instance, name);
+        let table = serde_json::json!({
+            "oid": 20_000, "schema": 2200, "name": name, "slots": columns, "primary_key": key, "indexes": [], "checks": [],
+        });
+        let schema = serde_json::json!({ "oid": 2200, "name": "public" });
+        let (table, schema) = (table.to_string(), schema.to_string());
+        let (table_key, schema_key) =
+            (keyspace::definition(Kind::Table, 20_000), keyspace::definition(Kind::Schema, 2200));
+        write(
+            &core,
+            &[
+                (keyspace::STAMP, Some(b"1")),
+                (&table_key, Some(table.as_bytes())),
+                (&schema_key, Some(schema.as_bytes())),
+            ],
+        );
+        let mut session = connect(&instance);
+        show(
+            &mut session,
+            &format!("CREATE SERVER {name} FOREIGN DATA WRAPPER hyperbee OPTIONS (bee_key '{}')", core.key()),
+        );
+        let shown = show(&mut session, &format!("IMPORT FOREIGN SCHEMA public FROM SERVER {name} INTO public"));
+        if name == "sound" {
+            assert_eq!(shown, "IMPORT FOREIGN SCHEMA");
+            assert_eq!(show(&mut session, "SELECT count(*) FROM sound"), "0");
+        } else {
+            assert!(shown.starts_with("ERROR:  XX001"), "{name}: {shown}");
+        }
+    }
+}
