@@ -46,6 +46,9 @@ fn a_table_is_described() {
     assert_eq!(
         collect("columns", &cx, &columns),
         [
+            "bee|key|1|NO|bytea|-|bytea|NO|NO",
+            "bee|value|2|YES|bytea|-|bytea|NO|NO",
+            "bee|seq|3|NO|bigint|64|int8|NO|NO",
             "t|id|1|NO|integer|32|int4|NO|YES",
             "t|name|3|YES|character varying|-|varchar|NO|YES",
             "t|Price|4|YES|numeric|-|numeric|NO|YES",
