@@ -57,13 +57,23 @@ fn a_table_is_described() {
     );
     assert_eq!(
         collect("table_constraints", &cx, &["constraint_name", "constraint_type"]),
-        ["t_pkey|PRIMARY KEY", "t_name_key|UNIQUE", "t_price_check|CHECK", "2200_16384_1_not_null|CHECK"]
+        [
+            "2200_16012_1_not_null|CHECK",
+            "2200_16012_3_not_null|CHECK",
+            "t_pkey|PRIMARY KEY",
+            "t_name_key|UNIQUE",
+            "t_price_check|CHECK",
+            "2200_16384_1_not_null|CHECK"
+        ]
     );
     assert_eq!(
         collect("key_column_usage", &cx, &["constraint_name", "column_name", "ordinal_position"]),
         ["t_pkey|id|1", "t_name_key|name|1"]
     );
-    assert_eq!(collect("check_constraints", &cx, &["check_clause"]), ["((\"Price\" > 0))", "id IS NOT NULL"]);
+    assert_eq!(
+        collect("check_constraints", &cx, &["check_clause"]),
+        ["key IS NOT NULL", "seq IS NOT NULL", "((\"Price\" > 0))", "id IS NOT NULL"]
+    );
     assert_eq!(collect("sequences", &cx, &["sequence_name", "data_type", "maximum_value"]), ["t_id_seq|integer|9"]);
     assert_eq!(collect("view_table_usage", &cx, &["view_name", "table_name"]), ["v|t"]);
     for d in definitions().iter().filter(|d| d.schema == INFORMATION_SCHEMA) {
