@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # The main job, end to end: a server on a data directory, the flights loaded over the wire, and what to ask them. `make run` comes here.
-# environment: PGBEE (the binary), PGBEE_DEMO_DATA (data directory), PGBEE_DEMO_PORT
+# environment: PGBEE (the binary), PGBEE_DEMO_DATA (data directory), PGBEE_DEMO_PORT, PGBEE_DEMO_PEER_PORT
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 pgbee=${PGBEE:-pgbee}
 data=${PGBEE_DEMO_DATA:-.pgbee}
 port=${PGBEE_DEMO_PORT:-5433}
+peer_port=${PGBEE_DEMO_PEER_PORT:-49737}
 connection=(-h 127.0.0.1 -p "$port" -U postgres)
 export PGDATABASE=postgres PGCONNECT_TIMEOUT=5
 
 mkdir -p "$data"
-"$pgbee" serve --data "$data" --listen "127.0.0.1:$port" 2>>"$data/server.log" &
+"$pgbee" serve --data "$data" --listen "127.0.0.1:$port" --peer-listen "127.0.0.1:$peer_port" 2>>"$data/server.log" &
 server=$!
 trap 'kill -TERM $server 2>/dev/null; wait $server 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
@@ -38,6 +39,10 @@ pgbee is serving database postgres from $data (log: $data/server.log).
 Its key: $key
 
   psql -h 127.0.0.1 -p $port -U postgres
+
+A copy that fetches what its queries touch, from a second terminal:
+  $pgbee follow $key --name copy --data /tmp/copy --listen 127.0.0.1:$((port + 1)) --peer 127.0.0.1:$peer_port
+  psql -h 127.0.0.1 -p $((port + 1)) -U postgres copy
 
 A join with aggregation: which airlines kept New York waiting?
   SELECT a.name, count(*), round(avg(f.dep_delay), 1) AS avg_delay
