@@ -267,7 +267,7 @@ fn ranges_with_a_helpful_peer_wait_once_a_question() {
         assert_eq!(read(|| cursor.next(), usize::MAX).len(), 1000);
         let (rounds, blocks) = replica.cost();
         println!("{rounds} rounds, {blocks} blocks");
-        assert!(rounds <= 2, "{rounds} rounds");
+        assert!(rounds == 1, "{rounds} rounds");
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Cursor {
     /// How many more entries the caller is known to want, if it told.
     wanted: Option<u64>,
     window: Window,
+    /// See [`stop`](Cursor::stop).
+    stop: Vec<u64>,
     /// Blocks to be read before peers are asked again.
     until_ask: u32,
 }
@@ -89,6 +91,7 @@ impl Cursor {
             last: None,
             wanted: None,
             window: Window::default(),
+            stop: Vec::new(),
             until_ask: 0,
         }
     }
@@ -220,6 +223,11 @@ impl Cursor {
         self.stack.iter().map(|frame| (&frame.node, frame.position))
     }
 
+    /// The blocks that told that the range was over: the nodes down to the first key beyond it, and that key's.
+    pub(super) fn stop(&self) -> &[u64] {
+        &self.stop
+    }
+
     /// Descends to where the read begins, unless that is done.
     pub(super) fn begin(&mut self) -> Result<()> {
         if self.state == State::Unstarted { self.start() } else { Ok(()) }
@@ -242,11 +250,12 @@ impl Cursor {
                     let run = frame.run(i, self.direction);
                     let tree = &self.snapshot.tree;
                     let resolved = tree.resolve(&frame.node, i, &mut self.ahead, run)?;
+                    let seq = frame.node.keys[i].seq;
                     if !self.range.before_stop(resolved.key(), self.direction) {
+                        self.stop = self.stack.iter().map(|frame| frame.node.address.block).chain([seq]).collect();
                         self.finish();
                         return Ok(None);
                     }
-                    let seq = frame.node.keys[i].seq;
                     let in_order = match (&self.last, self.direction) {
                         (None, _) => true,
                         (Some(last), Direction::Forward) => resolved.key() > last.as_ref(),

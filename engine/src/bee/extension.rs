@@ -469,6 +469,8 @@ fn touch_entries(cursor: &mut Cursor, limit: u64, touched: &mut Touched<'_>) -> 
             break;
         }
         let Some(entry) = cursor.try_next()? else {
+            // Whoever reads the range has to see where it ends.
+            cursor.stop().iter().for_each(|&block| touched.push(block));
             break;
         };
         cursor.path().for_each(|(node, _)| touched.push(node.address.block));

@@ -189,7 +189,9 @@ impl Cache {
     /// The catalog of a snapshot; `fork` is how often the log's writer took back what it had written, which gives stamps another meaning. The lock is not held while
     /// anything is read, for on a follower that may wait for peers.
     pub fn get(&self, snapshot: &Snapshot, fork: u64) -> Result<Arc<Catalog>> {
-        if self.catalogs.lock().is_empty() {
+        // That of the empty database is no sign that anything was read.
+        let is_first = self.catalogs.lock().iter().all(|c| c.stamp == 0);
+        if is_first {
             expect_all(snapshot)?;
         }
         let of_version = stamp(snapshot)?;
