@@ -7,7 +7,7 @@
 //! Here a channel becomes a core's: it is opened with a capability, and the remote's is checked before anything of the core is said or heard.
 //!
 //! What must stay true: no message leaves on a channel, and none arrives from one, before the remote has proved to know the core's key; whatever the remote
-//! breaks ends this connection and nothing else. No I/O: bytes go in and come out.
+//! breaks ends this connection and nothing else; a frame of a million messages becomes a few events at a time. No I/O: bytes go in and come out.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,6 +20,9 @@ use crate::protocol::messages::Message;
 use crate::protocol::{PROTOCOL, PROTOCOL_ALIAS};
 use crate::protomux::{self, ChannelId, Limits, Mux};
 use crate::secret_stream::{Identity, Randomness, Role, SecretStream};
+
+/// How many events wait to be polled at most: an event takes more memory than the three bytes a message may have.
+const EVENTS_MAX: usize = 1024;
 
 /// What happened on a connection.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ pub struct Connection {
     by_core: BTreeMap<DiscoveryKey, ChannelId>,
     events: VecDeque<Event>,
     is_ready: bool,
+    has_more: bool,
 }
 
 struct Channel {
@@ -61,6 +65,7 @@ impl Connection {
             by_core: BTreeMap::new(),
             events: VecDeque::new(),
             is_ready: false,
+            has_more: false,
         }
     }
 
@@ -74,7 +79,7 @@ impl Connection {
         self.stream.remote_public_key()
     }
 
-    /// Bytes came. Poll the events next, also after an error: they were before it.
+    /// Bytes came. Poll the events next, also after an error: they were before it. Then, while it [has more](Connection::has_more), [`pump`](Connection::pump).
     ///
     /// # Errors
     /// The remote's fault: the connection has to end.
@@ -83,11 +88,13 @@ impl Connection {
         if self.stream.is_open() && !std::mem::replace(&mut self.is_ready, true) {
             self.events.push_back(Event::Ready);
         }
-        while let Some(frame) = self.stream.poll_message() {
-            self.mux.handle_frame(frame)?;
-            self.pump()?;
-        }
+        self.pump()?;
         Ok(handled?)
+    }
+
+    /// Whether it stopped reading what has come because enough events wait to be polled.
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// What happened next.
@@ -95,15 +102,28 @@ impl Connection {
         self.events.pop_front()
     }
 
-    /// Read on where an unanswered open held things up. Call it after [`open`](Connection::open) and [`reject`](Connection::reject).
+    /// Read on where an unanswered open, or too many events, held things up. Call it after [`open`](Connection::open) and [`reject`](Connection::reject).
     ///
     /// # Errors
     /// As [`handle_bytes`](Connection::handle_bytes).
     pub fn pump(&mut self) -> Result<(), Fault> {
-        while let Some(event) = self.mux.poll_event()? {
-            self.handle_event(event)?;
+        // What is answered here and makes no event counts, too.
+        let mut read = 0;
+        self.has_more = false;
+        loop {
+            if self.events.len() >= EVENTS_MAX || read >= EVENTS_MAX {
+                self.has_more = true;
+                return Ok(());
+            }
+            if let Some(event) = self.mux.poll_event()? {
+                read += 1;
+                self.handle_event(event)?;
+            } else if let Some(frame) = self.stream.poll_message() {
+                self.mux.handle_frame(frame)?;
+            } else {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn handle_event(&mut self, event: protomux::Event) -> Result<(), Fault> {

@@ -40,6 +40,8 @@ use crate::transport::tcp;
 const READ_BYTES: usize = 64 << 10;
 /// How much is encrypted and written at a time.
 const WRITE_BYTES: usize = 256 << 10;
+/// A connection is not read while the remote waits to hear of so many cores whether we have them.
+const ASKED_MAX: usize = 1024;
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that lasted so long was a good one: the next attempt comes quickly again.
@@ -433,7 +435,12 @@ impl Inner {
             if !link.is_unused() {
                 unused_since = Instant::now();
             }
-            let may_read = !link.is_backed_up();
+            if link.can_go_on() {
+                self.received(link, wire, &[])?;
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let may_read = !link.is_backed_up() && wire.asked.lock().len() < ASKED_MAX;
             let quiet =
                 if is_ready { heard + self.options.receive_timeout } else { begun + self.options.handshake_timeout };
             let deadline = quiet.min(said + self.options.keep_alive);

@@ -16,6 +16,9 @@ use pairing::{PairingId, Pairings};
 const BUFFERED_BYTES_MAX: usize = 32_768;
 const BUFFERED_MESSAGE_COST: usize = 512;
 
+/// What a frame that waits to be written takes beside its bytes: a small one takes more than it has.
+const FRAME_COST: usize = 64;
+
 /// Room for frames to write is taken in pieces of this size.
 const OUTPUT_PIECE: usize = 16 << 10;
 
@@ -374,11 +377,11 @@ impl Mux {
     /// The next frame for the secret stream.
     pub fn poll_frame(&mut self) -> Option<Bytes> {
         let frame = self.outgoing.pop_front()?;
-        self.outgoing_bytes -= frame.len();
+        self.outgoing_bytes -= frame.len() + FRAME_COST;
         Some(frame)
     }
 
-    /// Bytes of frames that were not polled yet, those under a cork too.
+    /// Bytes that frames take which were not polled yet, those under a cork too: somewhat more than they have.
     pub fn pending_bytes(&self) -> usize {
         self.outgoing_bytes + self.batch.len()
     }
@@ -678,7 +681,7 @@ impl Mux {
     }
 
     fn push_frame(&mut self, frame: Bytes) {
-        self.outgoing_bytes += frame.len();
+        self.outgoing_bytes += frame.len() + FRAME_COST;
         self.outgoing.push_back(frame);
     }
 }

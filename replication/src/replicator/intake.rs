@@ -86,7 +86,13 @@ impl Replicator {
     /// A question was not answered. Others are asked; who does it all the time is left alone for a while.
     fn refused(&mut self, id: PeerId, request: u64, question: &Question, reason: Reason, now: Now) {
         self.schedule.release(id, request, &question.request);
+        self.are_holders_stale = true;
+        self.reset_cursors();
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        if question.fork < self.position.fork || question.fork != peer.fork() {
+            // It was of a history that one of us has left: that says nothing of what the peer has now.
+            return;
+        }
         if let Some(block) = &question.request.block {
             // It said that it has it, and does not: so that it is not asked again at once.
             peer.has.range(true, block.index, 1, super::LENGTH_MAX);
@@ -100,8 +106,6 @@ impl Replicator {
             peer.no_data[kind] = 0;
             peer.paused_until = Some(now + PAUSE);
         }
-        self.are_holders_stale = true;
-        self.reset_cursors();
     }
 
     /// A peer is gone: what it sent is not looked at any more.
@@ -172,8 +176,10 @@ impl Replicator {
                     self.schedule.release(peer, request, &question.request);
                     self.suspect(peer, error, now);
                 }
+                // Perhaps it came too late. If not, who sends it again and again must not keep others from being asked.
+                Err(Error::Invalid(_)) => self.refused(peer, request, &question, Reason::Unknown, now),
                 Err(error) => {
-                    if !matches!(error, Error::Invalid(_) | Error::Frozen(_)) {
+                    if !matches!(error, Error::Frozen(_)) {
                         self.store_failed(&error, now);
                     }
                     self.schedule.release(peer, request, &question.request);
@@ -204,11 +210,13 @@ impl Replicator {
     /// A batch is in the store.
     fn taken(&mut self, taken: Vec<(PeerId, u64, Question)>, applied: Applied) {
         for (id, request, question) in taken {
+            if question.request.upgrade.is_some()
+                && let Some(peer) = self.peers.get_mut(&id)
+            {
+                (peer.upgrade_failures, peer.has_upgraded_us) = (0, true);
+            }
             let Some(block) = question.request.block.map(|block| block.index) else {
                 self.schedule.release(id, request, &question.request);
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.upgrade_failures = 0;
-                }
                 continue;
             };
             if question.request.upgrade.is_some() {
@@ -353,8 +361,13 @@ impl Replicator {
                 self.verification_failures += 1;
                 return self.destroy(id, Fault::Unverified(error));
             }
-            // The core changed meanwhile, or the store failed: it begins again.
-            Err(Error::Invalid(_)) => return,
+            // Nothing that can be followed now: perhaps later, and others meanwhile.
+            Err(Error::Invalid(_)) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.upgrade_failed(now);
+                }
+                return;
+            }
             Err(error) => return self.store_failed(&error, now),
         };
         if let Some(next) = reorg.next_request() {
@@ -393,7 +406,7 @@ fn answers(proof: &Proof, question: &Question) -> bool {
     let is_block = proof.block.as_ref().map(|proof| proof.index) == block.map(|block| block.index);
     let is_hash = proof.hash.as_ref().map(|proof| proof.index) == hash.map(|hash| hash.index);
     let is_seek = proof.seek.as_ref().is_none_or(|proof| seek.is_some_and(|seek| seek.bytes == proof.bytes));
-    let is_upgrade = proof.upgrade.is_none() || upgrade.is_some();
+    let is_upgrade = proof.upgrade.as_ref().map(|proof| proof.start) == upgrade.map(|upgrade| upgrade.start);
     let is_anything =
         proof.block.is_some() || proof.hash.is_some() || proof.upgrade.is_some() || proof.manifest.is_some();
     is_block && is_hash && is_seek && is_upgrade && is_anything && proof.fork == question.fork

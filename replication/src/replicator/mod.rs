@@ -270,7 +270,7 @@ impl Replicator {
                 if let Ok(body) = Decoder::new(&payload).buffer()
                     && self.core.extensions().handler(&name).is_some()
                 {
-                    peer.uploads.extension(name, payload.slice_ref(body));
+                    peer.uploads.extension(name, body);
                 }
             }
         }

@@ -39,6 +39,9 @@ pub const WINDOW_ANSWER: Duration = Duration::from_secs(2);
 /// A peer that does not answer in three round trips is slow, but not before so long.
 pub const SLOW_MIN: Duration = Duration::from_millis(500);
 
+/// So often a silence doubles how slow a peer is thought to be.
+const SILENCES_MAX: u32 = 12;
+
 /// One peer.
 pub(super) struct Peer {
     /// Where it stands, once it said so.
@@ -62,6 +65,8 @@ pub(super) struct Peer {
     /// No upgrade is asked of it before this, and how often that happened.
     pub upgrade_after: Now,
     pub upgrade_failures: u32,
+    /// Whether it ever gave one.
+    pub has_upgraded_us: bool,
     /// It sent what does not verify, and was asked for its whole history: it is closed at this time, unless that shows a conflict before.
     pub suspect_until: Option<Now>,
     /// `noData` answers in a row: not available, invalid.
@@ -93,6 +98,7 @@ impl Peer {
             paused_until: None,
             upgrade_after: Now::ZERO,
             upgrade_failures: 0,
+            has_upgraded_us: false,
             suspect_until: None,
             no_data: [0; 2],
             evidence: 0,
@@ -343,11 +349,20 @@ pub(super) struct Pace {
     shortest: Duration,
     answers: usize,
     was_full: bool,
+    /// How often it was found slow since it last answered.
+    silences: u32,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { limit: IN_FLIGHT_FIRST, smoothed: None, shortest: Duration::MAX, answers: 0, was_full: false }
+        Pace {
+            limit: IN_FLIGHT_FIRST,
+            smoothed: None,
+            shortest: Duration::MAX,
+            answers: 0,
+            was_full: false,
+            silences: 0,
+        }
     }
 }
 
@@ -371,9 +386,21 @@ impl Pace {
         self.smoothed = Some(self.smoothed.map_or(took, |smoothed| (7 * smoothed + took) / 8));
         self.shortest = self.shortest.min(took);
         self.answers += 1;
+        self.silences = 0;
         if self.answers >= self.limit {
             self.adapt();
         }
+    }
+
+    /// It has not answered for long.
+    pub fn silent(&mut self) {
+        self.silences = (self.silences + 1).min(SILENCES_MAX);
+    }
+
+    /// How long it will probably not answer, if it was found slow since it last did: twice as long each time.
+    pub fn silence(&self, patience: Duration) -> Option<Duration> {
+        let doublings = self.silences.checked_sub(1)?;
+        Some(patience.saturating_mul(1 << doublings))
     }
 
     /// Another peer was faster: this one is asked less, until it answers again.

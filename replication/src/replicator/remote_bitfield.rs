@@ -54,7 +54,7 @@ impl RemoteBitfield {
     /// Whether it has all of these.
     pub fn has_all(&self, start: BlockIndex, length: u64) -> bool {
         let end = start.0.saturating_add(length);
-        self.first_missing(start).0 >= end
+        self.missing_before(start.0, end) >= end
     }
 
     /// The first block from here on that it has.
@@ -86,21 +86,27 @@ impl RemoteBitfield {
 
     /// The first block from here on that it is not known to have.
     pub fn first_missing(&self, from: BlockIndex) -> BlockIndex {
-        let mut at = from.0.max(self.contiguous);
-        loop {
+        BlockIndex(self.missing_before(from.0, u64::MAX))
+    }
+
+    /// The same, looked for no further than up to a block: whoever claims much shall not make us look at all of it.
+    fn missing_before(&self, from: u64, end: u64) -> u64 {
+        let mut at = from.max(self.contiguous);
+        while at < end {
             match self.pages.get(&(at / PAGE_BITS)) {
-                None => return BlockIndex(at),
+                None => return at,
                 Some(Page::Full) => at = (at / PAGE_BITS + 1) * PAGE_BITS,
                 Some(Page::Bits(words)) => {
                     let bit = at % 64;
                     let missing = !words[(at % PAGE_BITS / 64) as usize] >> bit << bit;
                     if missing != 0 {
-                        return BlockIndex(at - bit + u64::from(missing.trailing_zeros()));
+                        return at - bit + u64::from(missing.trailing_zeros());
                     }
                     at = at - bit + 64;
                 }
             }
         }
+        at
     }
 
     /// It says it has, or has lost, these blocks. `limit` is how long the core is at most: what lies behind it is not looked at.

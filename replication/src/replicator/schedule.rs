@@ -3,7 +3,7 @@
 //! ```text
 //! newer fork      one peer at a time     upgrade from 0, then hashes down to where the histories part
 //! manifest        one peer               if there is nothing longer to ask for
-//! upgrade         one peer               the longest that can prove it
+//! upgrade         one peer               the longest that can prove it, of those that have kept their word
 //! single blocks   whoever will be first  readers wait for these: priority 1
 //! ranges          runs of 1024, a peer each, in order: neighbours share hashes, so their proofs stay small
 //! ```
@@ -13,6 +13,7 @@
 //!
 //! What must stay true: a single block that is wanted is in the queue, or asked, or here; a cursor behind which something became possible goes back to 0.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
@@ -274,18 +275,19 @@ impl Replicator {
 
     // ---- heads
 
-    /// A peer is on a newer fork: begin to follow it.
+    /// A peer is on a newer fork: begin to follow it. One is followed to its end, or until its peer fails: claiming a still newer one costs nothing.
     fn ask_fork(&mut self, now: Now) {
-        let current = self.schedule.following.as_ref().map_or(self.position.fork, |following| following.fork);
+        if self.schedule.following.is_some() {
+            return;
+        }
+        let current = self.position.fork;
         let newer = |peer: &Peer| {
             peer.is_active(now) && now >= peer.upgrade_after && peer.fork() > current && peer.length() > Length(0)
         };
-        let newest = self.peers.iter().filter(|(_, peer)| newer(peer)).max_by_key(|(_, peer)| peer.fork());
+        let worth = |peer: &Peer| (Reverse(peer.upgrade_failures), peer.has_upgraded_us, peer.fork());
+        let newest = self.peers.iter().filter(|(_, peer)| newer(peer)).max_by_key(|(_, peer)| worth(peer));
         let Some((&id, peer)) = newest else { return };
         let (fork, length) = (peer.fork(), peer.length().0);
-        if let Some((other, request)) = self.schedule.following.take().and_then(|following| following.question) {
-            self.cancel(other, request);
-        }
         let upgrade = Some(UpgradeRequest { start: Length(0), length });
         let manifest = self.core.manifest().is_none();
         let question = self.question(id, Request { upgrade, manifest, ..Request::default() }, 0, now);
@@ -320,10 +322,13 @@ impl Replicator {
                 && peer.length() > position.length
                 && peer.acknowledged == position.length
         };
-        let quick = |peer: &Peer| std::cmp::Reverse(peer.pace.round_trip());
-        let longest =
-            self.peers.iter().filter(|(_, peer)| can(peer)).max_by_key(|(_, peer)| (peer.length(), quick(peer)));
-        let Some((&id, peer)) = longest else { return };
+        // Any length can be claimed: whoever has given an upgrade comes before who has not, and who has withheld one comes last.
+        let worth = |peer: &Peer| {
+            let (failures, round_trip) = (Reverse(peer.upgrade_failures), Reverse(peer.pace.round_trip()));
+            (failures, peer.has_upgraded_us, peer.length(), round_trip)
+        };
+        let best = self.peers.iter().filter(|(_, peer)| can(peer)).max_by_key(|(_, peer)| worth(peer));
+        let Some((&id, peer)) = best else { return };
         let upgrade = Some(UpgradeRequest { start: position.length, length: peer.length().0 - position.length.0 });
         let manifest = self.core.verifier().is_none() && peer.said.is_some_and(|said| said.has_manifest);
         // The newest block travels with the head if it is wanted anyway: one round trip less.
@@ -377,7 +382,8 @@ impl Replicator {
         };
         let wait = |peer: &Peer| {
             let round_trip = peer.pace.round_trip().unwrap_or(ROUND_TRIP_GUESS);
-            round_trip + round_trip * peer.questions.len() as u32 / peer.pace.limit() as u32
+            let usual = round_trip + round_trip * peer.questions.len() as u32 / peer.pace.limit() as u32;
+            peer.pace.silence(peer.patience()).map_or(usual, |silence| usual.max(silence))
         };
         self.peers.iter().filter(|(id, peer)| may(**id, peer)).min_by_key(|(_, peer)| wait(peer)).map(|(id, _)| *id)
     }
@@ -485,6 +491,7 @@ impl Replicator {
     fn is_askable(&self, id: PeerId, block: BlockIndex) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
         !self.schedule.asked.contains_key(&block)
+            && self.schedule.is_in_range(block)
             && !self.core.has(block)
             && self.position.length.contains(block)
             && self.can_give(peer, block)
@@ -582,7 +589,8 @@ impl Replicator {
         let of_peer = |peer: &Peer| {
             let slow = peer.questions.peek_oldest().map(|at| at + peer.patience());
             let retry = (peer.upgrade_after > Now::ZERO).then_some(peer.upgrade_after);
-            let windows = if self.schedule.queue.is_empty() { None } else { peer.windows.next_answer() };
+            let is_asking = !self.schedule.queue.is_empty() || !self.schedule.ranges.is_empty();
+            let windows = peer.windows.next_answer().filter(|_| is_asking);
             [slow, retry, windows, peer.suspect_until, peer.paused_until, peer.uploads.next_refusal()]
                 .into_iter()
                 .flatten()
@@ -617,6 +625,7 @@ impl Replicator {
             && at + peer.patience() <= now
         {
             peer.questions.postpone_oldest(now);
+            peer.pace.silent();
             let Some(question) = peer.questions.get(number) else { break };
             let (request, sent_at) = (question.request.clone(), question.sent_at);
             let Some(block) = request.block.filter(|_| request.upgrade.is_none()).map(|block| block.index) else {

@@ -222,6 +222,189 @@ fn a_peer_that_lies_about_its_length_is_left_alone_while_others_serve() {
     assert_eq!(play.replicator.remote_length(), Length(1 << 40), "a claim is a claim");
 }
 
+/// A peer that says it is longer than anyone, and answers what upgrades ask for with something else.
+fn evading<'a>(core: &'a Arc<Core>, evade: impl Fn(&mut Proof) + 'a) -> Script<'a> {
+    let mut script = twisted(core, |message| match message {
+        Message::Sync(sync) => Some(Message::Sync(Sync { length: Length(1 << 40), ..sync })),
+        other => Some(other),
+    });
+    Box::new(move |message| match message {
+        Message::Request(Requested { id, request: Request { upgrade: Some(upgrade), .. }, .. }) => {
+            let upgrade = Some(UpgradeRequest { length: core.len().0 - upgrade.start.0, ..*upgrade });
+            let mut proof = core.prove(&Request { upgrade, ..Request::default() }).unwrap();
+            evade(&mut proof);
+            vec![Message::Data(Data { request: *id, proof })]
+        }
+        other => script(other),
+    })
+}
+
+#[test]
+fn a_peer_that_answers_an_upgrade_with_something_else_does_not_keep_others_from_being_asked() {
+    let core = writer(1, "a", 20);
+    let manifest = core.manifest();
+    let only_manifest = |proof: &mut Proof| {
+        *proof = Proof { fork: proof.fork, manifest: manifest.clone(), ..Proof::default() };
+    };
+    let mut play = Play::new(reader(&core)).enter(ONE, evading(&core, only_manifest)).enter(TWO, honest(&core));
+    let _all = want_all(&play.core());
+    play.wait(Duration::from_secs(10));
+    assert!(is_whole(&play.core(), 20), "{}", play.replicator.describe());
+
+    // Who knows 20 blocks already is sent the way from another length.
+    let copy = play.core();
+    core.append(&blocks("more", 20), Durability::Sync).unwrap();
+    let of_another_length = |proof: &mut Proof| {
+        if let Some(upgrade) = &mut proof.upgrade {
+            upgrade.start = Length(5);
+        }
+    };
+    let play = Play::new(Replicator::new(copy, true));
+    let mut play = play.enter(ONE, evading(&core, of_another_length)).enter(TWO, honest(&core));
+    play.wait(Duration::from_secs(10));
+    assert!(is_whole(&play.core(), 40), "{}", play.replicator.describe());
+}
+
+#[test]
+fn a_proof_that_leads_nowhere_is_not_asked_for_again_and_again() {
+    let core = writer(1, "a", 64);
+    let mut play = Play::new(reader(&core)).enter(TWO, honest(&core));
+    let all = want_all(&play.core());
+    play.run();
+    drop(all);
+    // Once nodes were forgotten, a proof that ends too early may be nobody's fault.
+    let copy = play.core();
+    copy.clear(BlockIndex(16)..BlockIndex(32)).unwrap();
+    let curt = twisted(&core, |message| match message {
+        Message::Data(mut data) => {
+            data.proof.block.iter_mut().for_each(|block| block.nodes.clear());
+            Some(Message::Data(data))
+        }
+        other => Some(other),
+    });
+    let mut play = Play::new(Replicator::new(copy, true)).enter(ONE, curt).enter(TWO, honest(&core));
+    let claim = play.core().wants().want(&[BlockIndex(20)], &Arc::default());
+    play.wait(Duration::from_secs(5));
+    assert!(play.core().has(BlockIndex(20)), "{}", play.replicator.describe());
+    drop(claim);
+}
+
+#[test]
+fn an_upgrade_is_asked_of_who_has_given_one_before_who_claims_more() {
+    let core = writer(1, "a", 20);
+    let mut play = Play::new(reader(&core)).enter(TWO, honest(&core));
+    play.run();
+    play.peers.clear();
+    play.replicator.peer_opened(ONE);
+    let sync = |length| {
+        let sync = Sync { length: Length(length), remote_length: Length(20), ..Sync::default() };
+        Message::Sync(Sync { can_upgrade: true, uploading: true, downloading: true, ..sync })
+    };
+    play.replicator.handle_message(ONE, sync(1 << 40), play.now);
+    play.replicator.handle_message(TWO, sync(21), play.now);
+    play.sent.clear();
+    play.run();
+    let asked = |(id, message): &(PeerId, Message)| match message {
+        Message::Request(requested) if requested.request.upgrade.is_some() => Some(*id),
+        _ => None,
+    };
+    assert_eq!(play.sent.iter().filter_map(asked).collect::<Vec<_>>(), [TWO]);
+}
+
+#[test]
+fn a_fork_is_followed_to_its_end_whatever_others_claim() {
+    let core = writer(1, "a", 20);
+    let mut play = Play::new(reader(&core)).enter(TWO, honest(&core));
+    play.run();
+    play.peers.clear();
+    play.replicator.peer_opened(ONE);
+    let sync = |fork| {
+        Message::Sync(Sync {
+            fork: Fork(fork),
+            length: Length(9),
+            uploading: true,
+            downloading: true,
+            ..Sync::default()
+        })
+    };
+    play.replicator.handle_message(TWO, sync(1), play.now);
+    play.run();
+    play.sent.clear();
+    play.replicator.handle_message(ONE, sync(1 << 40), play.now);
+    play.run();
+    assert_eq!(play.count(|message| matches!(message, Message::Cancel { .. } | Message::Request(_))), 0);
+    // But not for ever, if nothing comes of it.
+    play.wait(Duration::from_secs(3));
+    let asked = |(id, message): &(PeerId, Message)| *id == ONE && matches!(message, Message::Request(_));
+    assert!(play.sent.iter().any(asked), "{:?}", play.sent);
+}
+
+#[test]
+fn what_is_refused_of_a_history_that_its_peer_has_left_is_not_held_against_it() {
+    let core = writer(1, "a", 100);
+    let busy = twisted(&core, |message| match message {
+        Message::Data(data) if data.proof.block.is_some() => None,
+        other => Some(other),
+    });
+    let mut play = Play::new(reader(&core)).enter(ONE, busy);
+    let _all = want_all(&play.core());
+    play.run();
+    let open = play.replicator.peers[&ONE].questions.ids();
+    assert!(open.len() > NO_DATA_MAX as usize);
+    let sync = Sync { fork: Fork(1), length: Length(90), uploading: true, downloading: true, ..Sync::default() };
+    play.replicator.handle_message(ONE, Message::Sync(sync), play.now);
+    for request in open {
+        let refusal = Message::NoData { request, reason: Reason::NotAvailable };
+        play.replicator.handle_message(ONE, refusal, play.now);
+    }
+    let peer = &play.replicator.peers[&ONE];
+    assert!(peer.paused_until.is_none() && peer.has.has_all(BlockIndex(0), 90), "{}", play.replicator.describe());
+}
+
+#[test]
+fn blocks_are_asked_of_who_answers_before_who_is_silent() {
+    let core = writer(1, "a", 300);
+    let silent = twisted(&core, |message| match message {
+        Message::Data(data) if data.proof.block.is_some() => None,
+        other => Some(other),
+    });
+    let mut play = Play::new(reader(&core)).enter(ONE, silent).enter(TWO, honest(&core));
+    play.run();
+    // The honest one is far away.
+    let far = play.replicator.peers.get_mut(&TWO).unwrap();
+    (0..50).for_each(|_| far.pace.answered(Duration::from_millis(200)));
+    let mut late = 0;
+    for block in 0..40 {
+        let claim = play.core().wants().want(&[BlockIndex(7 * block)], &Arc::default());
+        play.run();
+        if !play.core().has(BlockIndex(7 * block)) {
+            late += 1;
+            play.wait(Duration::from_secs(2));
+        }
+        assert!(play.core().has(BlockIndex(7 * block)), "{}", play.replicator.describe());
+        let far = play.replicator.peers.get_mut(&TWO).unwrap();
+        (0..50).for_each(|_| far.pace.answered(Duration::from_millis(200)));
+        drop(claim);
+    }
+    assert!((1..8).contains(&late), "{late} of 40 blocks came late");
+}
+
+#[test]
+fn silence_about_the_windows_of_a_range_ends_by_itself() {
+    let core = writer(1, "a", 50);
+    let sparse = twisted(&core, |message| match message {
+        Message::Range { .. } | Message::Bitfield { .. } => None,
+        other => Some(other),
+    });
+    let mut play = Play::new(reader(&core)).enter(ONE, sparse);
+    let _all = want_all(&play.core());
+    play.run();
+    assert_eq!(play.count(|message| matches!(message, Message::Want(_))), 1);
+    assert!(play.replicator.poll_timeout().is_some_and(|due| due <= peer::WINDOW_ANSWER));
+    play.wait(Duration::from_secs(3));
+    assert_eq!(play.replicator.poll_timeout(), None, "nor does it ask for ever");
+}
+
 #[test]
 fn a_peer_that_withholds_blocks_is_overtaken() {
     let core = writer(1, "a", 300);

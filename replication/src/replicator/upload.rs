@@ -3,7 +3,7 @@
 //! ```text
 //! request   -> queue, by priority, oldest first   at most REQUESTS_MAX, beyond that the peer is closed
 //! want      -> queue                              at most WANTS_MAX
-//! extension -> queue                              at most EXTENSIONS_MAX, beyond that they are forgotten: they are hints
+//! extension -> queue                              at most EXTENSIONS_MAX of EXTENSION_BYTES_MAX, beyond that they are forgotten: they are hints
 //!                |
 //!                v  peer after peer, a few each, while its connection takes more
 //! data, noData, range, bitfield, extension
@@ -28,6 +28,8 @@ pub const REQUESTS_MAX: usize = 2048;
 pub const WANTS_MAX: usize = 512;
 /// Extension messages of one peer that wait.
 pub const EXTENSIONS_MAX: usize = 64;
+/// The longest of them: a question names two keys and a path, an answer some two thousand blocks.
+pub const EXTENSION_BYTES_MAX: usize = 64 << 10;
 /// How many requests of a peer may be impossible to answer until its connection is ended, as in JavaScript.
 pub const INVALID_REQUESTS_MAX: u32 = 64;
 
@@ -35,6 +37,8 @@ pub const INVALID_REQUESTS_MAX: u32 = 64;
 const TURN: usize = 32;
 /// How many requests are answered in one go, so that what else happens is not kept waiting.
 const ANSWERS_MAX: usize = 1024;
+/// What answers an extension message may read two thousand blocks for it: it counts as so many requests.
+const EXTENSION_ANSWERS: usize = 128;
 /// How many bytes one peer is sent in one go: its connection is looked at again before the next ones.
 const PEER_BYTES_MAX: usize = 1 << 20;
 /// How many bytes all peers are sent in one go.
@@ -113,10 +117,10 @@ impl Uploads {
         self.wants.pop_front()
     }
 
-    /// An extension message.
-    pub fn extension(&mut self, name: String, payload: Bytes) {
-        if self.extensions.len() < EXTENSIONS_MAX {
-            self.extensions.push_back((name, payload));
+    /// An extension message. A copy, lest a small one keep a large frame.
+    pub fn extension(&mut self, name: String, payload: &[u8]) {
+        if self.extensions.len() < EXTENSIONS_MAX && payload.len() <= EXTENSION_BYTES_MAX {
+            self.extensions.push_back((name, Bytes::copy_from_slice(payload)));
         }
     }
 
@@ -242,6 +246,7 @@ impl Replicator {
                 self.answer(id, requested, now).into_iter().collect()
             } else if let Some((name, payload)) = peer.uploads.pop_extension() {
                 self.answer_extension(id, &name, &payload);
+                answers += EXTENSION_ANSWERS;
                 Vec::new()
             } else {
                 break;
@@ -370,7 +375,7 @@ mod tests {
         assert!(!uploads.push(requested(9999, 0)));
         for window in 0..3000 {
             uploads.want(Span { start: BlockIndex(window * 4096), length: 4096, any: false });
-            uploads.extension("x".to_string(), Bytes::new());
+            uploads.extension("x".to_string(), &[]);
         }
         assert!(
             uploads.wants.len() <= WANTS_MAX
@@ -378,6 +383,17 @@ mod tests {
                 && uploads.extensions.len() <= EXTENSIONS_MAX
         );
         assert!(uploads.remote_wants.wants(BlockIndex(u64::MAX >> 12), 1), "more than is kept is everything");
+    }
+
+    #[test]
+    fn extension_messages_that_wait_are_small() {
+        let mut uploads = Uploads::default();
+        uploads.extension("x".to_string(), &[7; EXTENSION_BYTES_MAX + 1]);
+        assert_eq!(uploads.pop_extension(), None);
+        let frame = Bytes::from(vec![7; EXTENSION_BYTES_MAX]);
+        uploads.extension("x".to_string(), &frame[5..9]);
+        assert!(frame.try_into_mut().is_ok(), "it is not kept");
+        assert_eq!(uploads.pop_extension(), Some(("x".to_string(), Bytes::from_static(&[7; 4]))));
     }
 
     #[test]

@@ -351,21 +351,27 @@ impl Simulation {
             return self.break_wire(id);
         }
         let (node, link) = wire.ends[end].clone();
+        self.receive(id, node, &link, piece);
+        // What waited for room on the way can go on.
+        self.flush(id, 1 - end);
+        self.flush(id, end);
+    }
+
+    fn receive(&mut self, id: u64, node: usize, link: &Arc<Link>, piece: &[u8]) {
         let mut effects = Effects::default();
-        let handled = self.computers[node].node.handle_bytes(&link, piece, &mut effects);
+        let handled = self.computers[node].node.handle_bytes(link, piece, &mut effects);
         while let Some(discovery) = effects.asked.pop() {
-            let answered = self.computers[node].node.answer(&link, discovery);
+            let answered = self.computers[node].node.answer(link, discovery);
             effects.run.extend(answered.run);
             effects.links.extend(answered.links);
             effects.asked.extend(answered.asked);
         }
         self.settle(node, effects);
-        if let Err(fault) = handled {
-            self.fault(id, node, fault);
+        match handled {
+            Err(fault) => self.fault(id, node, fault),
+            Ok(()) if link.can_go_on() => self.receive(id, node, link, &[]),
+            Ok(()) => {}
         }
-        // What waited for room on the way can go on.
-        self.flush(id, 1 - end);
-        self.flush(id, end);
     }
 
     fn fault(&mut self, wire: u64, node: usize, fault: Fault) {
@@ -405,7 +411,12 @@ impl Simulation {
             let end = usize::from(!Arc::ptr_eq(&wire.ends[0].1, &link));
             match link.fault() {
                 Some(fault) => self.fault(id, node, fault),
-                None => self.flush(id, end),
+                None => {
+                    if link.can_go_on() {
+                        self.receive(id, node, &link, &[]);
+                    }
+                    self.flush(id, end);
+                }
             }
         }
     }
