@@ -369,6 +369,7 @@ impl Intake<'_> {
         }
         self.core.nodes.keep(epoch, self.overlay.values().copied());
         let moved = self.head.take();
+        self.core.wants.count(arrived.iter().map(|(index, block)| (*index, block.len())));
         // Others cannot sign anything else at this length, so it may be shown before it survives a crash.
         self.core.publish(State { head, roots: self.roots.clone(), held }, true);
         for (index, block) in &arrived {

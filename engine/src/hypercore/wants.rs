@@ -55,6 +55,8 @@ struct State {
 struct Wanted {
     claims: Vec<Arc<Received>>,
     is_hint: bool,
+    /// [`Wants::count`] has told those who claim it.
+    is_counted: bool,
     /// Peers that have it, as far as is known.
     holders: Option<usize>,
 }
@@ -212,17 +214,24 @@ impl Wants {
         WantsChanged { wants: self.clone(), seen, waiter: None }
     }
 
+    /// These blocks, with so many bytes, are about to be seen in the store: counts them for those who claim them. Who finds a block there may let go of its claim
+    /// at once, and would never hear of it in [`arrived`](Wants::arrived).
+    pub fn count(&self, blocks: impl IntoIterator<Item = (BlockIndex, usize)>) {
+        let state = &mut *self.state.lock();
+        for (block, bytes) in blocks {
+            if let Some(wanted) = state.blocks.get_mut(&block) {
+                wanted.count(&state.askers, bytes);
+            }
+        }
+    }
+
     /// A block is in the store now.
     pub fn arrived(&self, block: BlockIndex, bytes: usize) {
         let mut state = self.state.lock();
-        let Some(wanted) = state.blocks.remove(&block) else { return };
+        let Some(mut wanted) = state.blocks.remove(&block) else { return };
         state.hints -= usize::from(wanted.is_hint);
-        let claims = if wanted.claims.is_empty() { state.askers.clone() } else { wanted.claims };
+        wanted.count(&state.askers, bytes);
         drop(state);
-        for received in &claims {
-            received.blocks.fetch_add(1, Ordering::Relaxed);
-            received.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
         self.arrived.notify_all();
     }
 
@@ -241,6 +250,19 @@ impl Wants {
     pub fn note_holders(&self, block: BlockIndex, holders: Option<usize>) {
         if let Some(wanted) = self.state.lock().blocks.get_mut(&block) {
             wanted.holders = holders;
+        }
+    }
+}
+
+impl Wanted {
+    /// Tells whoever claims it, or else whoever asked for hints, that it came; once.
+    fn count(&mut self, askers: &[Arc<Received>], bytes: usize) {
+        if std::mem::replace(&mut self.is_counted, true) {
+            return;
+        }
+        for received in if self.claims.is_empty() { askers } else { &self.claims } {
+            received.blocks.fetch_add(1, Ordering::Relaxed);
+            received.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 }
@@ -412,6 +434,18 @@ mod tests {
         drop(asked);
         wants.arrived(BlockIndex(3), 10);
         assert_eq!((asker.blocks(), other.blocks()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_seen_before_it_is_announced_is_counted_once() {
+        let wants = Arc::new(Wants::default());
+        let (quick, slow) = (Arc::default(), Arc::default());
+        let first = wants.want(&blocks(&[1]), &quick);
+        let _second = wants.want(&blocks(&[1]), &slow);
+        wants.count([(BlockIndex(1), 10), (BlockIndex(2), 5)]);
+        drop(first);
+        wants.arrived(BlockIndex(1), 10);
+        assert_eq!((quick.blocks(), quick.bytes(), slow.blocks(), slow.bytes()), (1, 10, 1, 10));
     }
 
     #[test]
