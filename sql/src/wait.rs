@@ -175,6 +175,10 @@ impl Waiting {
             round_trips: self.round_trips.load(Ordering::Relaxed),
         }
     }
+    /// Where what comes is counted, for claims that are made elsewhere.
+    pub fn received(&self) -> &Arc<Received> {
+        &self.received
+    }
     /// The reason in place of the engine's "gave up"; any other error as it is.
     #[must_use]
     pub fn explain(&self, error: SqlError) -> SqlError {
@@ -346,9 +350,10 @@ impl FetchSource {
             n => format!("none of its {n} peers has it"),
         };
         let error = SqlError::new(state::IO_ERROR, format!("block {block} of {} is not here and {who}", self.name));
+        let peers = if peers == 1 { "1 peer".to_owned() } else { format!("{peers} peers") };
         let error = match self.waiting.what_is_read() {
-            Some((what, version)) => error.detail(format!("Reading {what} at version {version}, with {peers} peers.")),
-            None => error.detail(format!("There are {peers} peers.")),
+            Some((what, version)) => error.detail(format!("Reading {what} at version {version}, with {peers}.")),
+            None => error.detail(format!("Connected: {peers}.")),
         };
         error.hint("bee_cores and bee_peers tell what is here and who is connected; what was read before is answered without a peer.")
     }

@@ -78,12 +78,14 @@ const commands = {
   },
   async put ({ as, entries, batch, sub, valueEncoding }) {
     let target = bee(as)
-    for (const prefix of sub ? sub.split('/') : []) target = target.sub(prefix)
     const options = { keyEncoding: 'utf-8', valueEncoding: valueEncoding ?? 'utf-8' }
-    const writer = batch ? target.batch(options) : target
+    // A sub keeps its prefix in its key encoding: one that is given with a batch or a put would replace both.
+    for (const prefix of sub ? sub.split('/') : []) target = target.sub(prefix, options)
+    const given = sub ? undefined : options
+    const writer = batch ? target.batch(given) : target
     for (const [key, value] of entries) {
-      if (value === null) await writer.del(key, batch ? undefined : options)
-      else await writer.put(key, value, batch ? undefined : options)
+      if (value === null) await writer.del(key, batch ? undefined : given)
+      else await writer.put(key, value, batch ? undefined : given)
     }
     if (batch) await writer.flush()
     return { length: cores.get(as).length }

@@ -353,6 +353,7 @@ impl Intake<'_> {
             self.core.put_manifest(&mut batch, verifier)?;
         }
         let blocks: Vec<BlockIndex> = fresh.iter().map(|(index, _)| *index).collect();
+        let sizes: Vec<(BlockIndex, usize)> = fresh.iter().map(|(index, block)| (*index, block.len())).collect();
         drop(fresh);
 
         let epoch = self.core.nodes.epoch();
@@ -369,6 +370,7 @@ impl Intake<'_> {
         }
         self.core.nodes.keep(epoch, self.overlay.values().copied());
         let moved = self.head.take();
+        self.core.wants.count(sizes);
         // Others cannot sign anything else at this length, so it may be shown before it survives a crash.
         self.core.publish(State { head, roots: self.roots.clone(), held }, true);
         for (index, block) in &arrived {

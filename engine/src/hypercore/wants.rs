@@ -38,7 +38,8 @@ pub struct Wants {
 #[derive(Default)]
 struct State {
     blocks: HashMap<BlockIndex, Wanted>,
-    ranges: BTreeMap<u64, Range<BlockIndex>>,
+    /// With who counts what comes of each.
+    ranges: BTreeMap<u64, (Range<BlockIndex>, Arc<Received>)>,
     next_claim: u64,
     claims: usize,
     /// Who claims no block of its own: it has asked peers for hints, and is told what came of them.
@@ -55,6 +56,8 @@ struct State {
 struct Wanted {
     claims: Vec<Arc<Received>>,
     is_hint: bool,
+    /// [`Wants::count`] has told those who claim it.
+    is_counted: bool,
     /// Peers that have it, as far as is known.
     holders: Option<usize>,
 }
@@ -78,6 +81,11 @@ pub struct Received {
 }
 
 impl Received {
+    fn add(&self, bytes: usize) {
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// How many blocks.
     pub fn blocks(&self) -> u64 {
         self.blocks.load(Ordering::Relaxed)
@@ -132,17 +140,22 @@ impl Wants {
 
     /// Claims all blocks of a range that are not here, and those that come to be in it.
     pub fn want_range(self: &Arc<Self>, range: Range<BlockIndex>) -> Want {
+        self.want_range_for(range, &Arc::default())
+    }
+
+    /// The same; what arrives of it is counted in `received`.
+    pub fn want_range_for(self: &Arc<Self>, range: Range<BlockIndex>, received: &Arc<Received>) -> Want {
         let (number, wakers) = {
             let mut state = self.state.lock();
             let number = state.next_claim;
             state.next_claim += 1;
-            state.ranges.insert(number, range);
+            state.ranges.insert(number, (range, received.clone()));
             state.change.ranges = true;
             state.claims += 1;
             (number, state.wake())
         };
         wake(wakers);
-        Want { wants: self.clone(), number, blocks: Vec::new(), received: Arc::default() }
+        Want { wants: self.clone(), number, blocks: Vec::new(), received: received.clone() }
     }
 
     /// A peer says that these blocks will be useful to those who wait: they are wanted, too, as far as [`HINTS_MAX`] allows and while anyone waits. Leave out
@@ -187,7 +200,7 @@ impl Wants {
 
     /// The ranges that are wanted whole.
     pub fn ranges(&self) -> Vec<Range<BlockIndex>> {
-        self.state.lock().ranges.values().cloned().collect()
+        self.state.lock().ranges.values().map(|(range, _)| range.clone()).collect()
     }
 
     /// All single blocks that are wanted now: for a replicator that begins.
@@ -212,17 +225,32 @@ impl Wants {
         WantsChanged { wants: self.clone(), seen, waiter: None }
     }
 
+    /// These blocks, with so many bytes, are about to be seen in the store: counts them for those who claim them. Who finds a block there may let go of its claim
+    /// at once, and would never hear of it in [`arrived`](Wants::arrived).
+    pub fn count(&self, blocks: impl IntoIterator<Item = (BlockIndex, usize)>) {
+        let state = &mut *self.state.lock();
+        for (block, bytes) in blocks {
+            let wanted = state.blocks.get_mut(&block);
+            let claims = wanted.as_ref().map_or(&[][..], |wanted| &wanted.claims);
+            let of_range = |(range, received): &&(Range<BlockIndex>, Arc<Received>)| {
+                range.contains(&block) && !claims.iter().any(|claim| Arc::ptr_eq(claim, received))
+            };
+            for (_, received) in state.ranges.values().filter(of_range) {
+                received.add(bytes);
+            }
+            if let Some(wanted) = wanted {
+                wanted.count(&state.askers, bytes);
+            }
+        }
+    }
+
     /// A block is in the store now.
     pub fn arrived(&self, block: BlockIndex, bytes: usize) {
         let mut state = self.state.lock();
-        let Some(wanted) = state.blocks.remove(&block) else { return };
+        let Some(mut wanted) = state.blocks.remove(&block) else { return };
         state.hints -= usize::from(wanted.is_hint);
-        let claims = if wanted.claims.is_empty() { state.askers.clone() } else { wanted.claims };
+        wanted.count(&state.askers, bytes);
         drop(state);
-        for received in &claims {
-            received.blocks.fetch_add(1, Ordering::Relaxed);
-            received.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
         self.arrived.notify_all();
     }
 
@@ -241,6 +269,18 @@ impl Wants {
     pub fn note_holders(&self, block: BlockIndex, holders: Option<usize>) {
         if let Some(wanted) = self.state.lock().blocks.get_mut(&block) {
             wanted.holders = holders;
+        }
+    }
+}
+
+impl Wanted {
+    /// Tells whoever claims it, or else whoever asked for hints, that it came; once.
+    fn count(&mut self, askers: &[Arc<Received>], bytes: usize) {
+        if std::mem::replace(&mut self.is_counted, true) {
+            return;
+        }
+        for received in if self.claims.is_empty() { askers } else { &self.claims } {
+            received.add(bytes);
         }
     }
 }
@@ -392,8 +432,14 @@ mod tests {
         assert_eq!(wants.all().len(), HINTS_MAX + 1);
         drop(claim);
         assert!(wants.is_idle());
-        let range = wants.want_range(BlockIndex(3)..BlockIndex(9));
+        let received = Arc::default();
+        let range = wants.want_range_for(BlockIndex(3)..BlockIndex(9), &received);
         assert!(wants.take().ranges && wants.ranges() == [BlockIndex(3)..BlockIndex(9)]);
+        let one = wants.want(&blocks(&[4]), &received);
+        wants.count([(BlockIndex(2), 10), (BlockIndex(3), 10), (BlockIndex(4), 10)]);
+        assert_eq!((received.blocks(), received.bytes()), (2, 20), "what is wanted twice by one is counted once");
+        drop(one);
+        wants.take();
         drop(range);
         assert!(wants.take().ranges && wants.is_idle());
     }
@@ -412,6 +458,18 @@ mod tests {
         drop(asked);
         wants.arrived(BlockIndex(3), 10);
         assert_eq!((asker.blocks(), other.blocks()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_seen_before_it_is_announced_is_counted_once() {
+        let wants = Arc::new(Wants::default());
+        let (quick, slow) = (Arc::default(), Arc::default());
+        let first = wants.want(&blocks(&[1]), &quick);
+        let _second = wants.want(&blocks(&[1]), &slow);
+        wants.count([(BlockIndex(1), 10), (BlockIndex(2), 5)]);
+        drop(first);
+        wants.arrived(BlockIndex(1), 10);
+        assert_eq!((quick.blocks(), quick.bytes(), slow.blocks(), slow.bytes()), (1, 10, 1, 10));
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub trait Services: Send + Sync {
     fn listening(&self) -> (Vec<String>, f64) {
         (Vec::new(), 0.0)
     }
+    /// Names of all databases of the server: pg_database.
+    fn databases(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// What is known of each database's core: bee_cores.
     fn cores(&self) -> Result<Vec<CoreStatus>> {
         Ok(Vec::new())

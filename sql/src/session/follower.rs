@@ -108,12 +108,10 @@ impl Shared {
         match relation {
             None => {
                 let core = self.database.core();
-                let held = core.held_blocks();
-                let total = core.len().0.saturating_sub(held);
+                let total = core.len().0.saturating_sub(core.held_blocks());
                 let _shown = self.instance.show_progress(progress(format!("database {}", self.db.name), Some(total)));
                 self.download_all()?;
-                // The blocks of a range are nobody's in particular.
-                Ok(core.held_blocks().saturating_sub(held))
+                Ok(self.waiting.fetched().since(before).blocks)
             }
             Some(oid) => {
                 let (what, ranges) = self.ranges(oid)?;
@@ -131,7 +129,7 @@ impl Shared {
         let length = core.len();
         self.waiting.reading(What::Named("all of it".into()), length.0);
         let source = FetchSource::new(core.clone(), self.db.title(), self.waiting.clone());
-        let _all = core.wants().want_range(BlockIndex(0)..BlockIndex(length.0));
+        let _all = core.wants().want_range_for(BlockIndex(0)..BlockIndex(length.0), self.waiting.received());
         loop {
             let missing = BlockIndex(core.contiguous_len().0);
             if !length.contains(missing) {

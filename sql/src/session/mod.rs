@@ -126,6 +126,8 @@ impl Session {
             ("work_mem", (of_instance.work_mem_bytes / 1024).to_string()),
             ("session_authorization", options.user.clone()),
             ("data_directory", instance.dir().map(|d| d.display().to_string()).unwrap_or_default()),
+            // Reported to the client: drivers that look for a server to write to find out by it.
+            ("in_hot_standby", if db.followed.is_some() { "on" } else { "off" }.to_owned()),
         ])?;
         for (name, value) in &options.settings {
             settings.set_at_start(name, value)?;

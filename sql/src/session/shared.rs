@@ -325,6 +325,9 @@ impl Services for Shared {
         let mailbox = self.listening.lock().mailbox.clone();
         (mailbox.channels(), mailbox.usage())
     }
+    fn databases(&self) -> Vec<String> {
+        self.instance.databases()
+    }
     fn cores(&self) -> Result<Vec<CoreStatus>> {
         self.instance.cores()
     }

@@ -674,8 +674,26 @@ fn ddl_word(kind: &StatementKind) -> &'static str {
         StatementKind::Comment { .. } => "COMMENT",
         StatementKind::CreateTag { .. } => "CREATE TAG",
         StatementKind::DropTag { .. } => "DROP TAG",
-        StatementKind::Drop { .. } => "DROP",
+        StatementKind::Drop { kind, .. } => of_kind(*kind).0,
+        StatementKind::Rename { kind, .. }
+        | StatementKind::SetSchema { kind, .. }
+        | StatementKind::SetOwner { kind, .. } => of_kind(*kind).1,
         _ => "ALTER",
+    }
+}
+
+/// What dropping and altering an object of this kind is called.
+fn of_kind(kind: ast::ObjectKind) -> (&'static str, &'static str) {
+    match kind {
+        ast::ObjectKind::Table => ("DROP TABLE", "ALTER TABLE"),
+        ast::ObjectKind::View => ("DROP VIEW", "ALTER VIEW"),
+        ast::ObjectKind::Index => ("DROP INDEX", "ALTER INDEX"),
+        ast::ObjectKind::Sequence => ("DROP SEQUENCE", "ALTER SEQUENCE"),
+        ast::ObjectKind::ForeignTable => ("DROP FOREIGN TABLE", "ALTER FOREIGN TABLE"),
+        ast::ObjectKind::Server => ("DROP SERVER", "ALTER SERVER"),
+        ast::ObjectKind::Schema => ("DROP SCHEMA", "ALTER SCHEMA"),
+        ast::ObjectKind::Database => ("DROP DATABASE", "ALTER DATABASE"),
+        ast::ObjectKind::Other(_) => ("DROP", "ALTER"),
     }
 }
 

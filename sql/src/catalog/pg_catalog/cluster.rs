@@ -16,11 +16,18 @@ const DEFAULT_TABLESPACE: u32 = 1663;
 /// pg_database.encoding of UTF8.
 const UTF8: i32 = 6;
 
-/// The session's own database: others are another bee and not seen from here.
+/// All databases of the server, the session's own first. Others are another bee each, and nothing but their names is seen from here.
 pub(super) fn databases(ask: &Ask<'_>) -> Result<Vec<Row>> {
-    Ok(vec![vec![
-        oid(DATABASE_OID),
-        text(&ask.cx.database),
+    let own = &ask.cx.database;
+    let others = ask.cx.services.databases().into_iter().filter(|name| name != own);
+    let others: Vec<Row> = others.map(|name| database(database_oid(&name), &name)).collect();
+    Ok(std::iter::once(database(DATABASE_OID, own)).chain(others).collect())
+}
+
+fn database(number: u32, name: &str) -> Row {
+    vec![
+        oid(number),
+        text(name),
         oid(SUPERUSER),
         int4(UTF8),
         char('c'),   // datlocprovider
@@ -35,7 +42,13 @@ pub(super) fn databases(ask: &Ask<'_>) -> Result<Vec<Row>> {
         NULL,
         NULL,
         NULL,
-    ]])
+    ]
+}
+
+/// A database has no number outside of itself; this one is made of its name (FNV-1a), far from those of definitions.
+fn database_oid(name: &str) -> u32 {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash | 0x8000_0000
 }
 
 /// The session's user: roles are the server's, and no other is known here.
