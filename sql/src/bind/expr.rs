@@ -298,6 +298,9 @@ impl Binder<'_> {
 
     fn subscript(&mut self, input: &ast::Expr, items: &[ast::Subscript], pos: Pos) -> Result<Val> {
         let input = self.expr(input)?;
+        if input.ty() == Type::JSONB {
+            return self.jsonb_subscript(input, items, pos);
+        }
         let Some(element) = input.ty().element() else {
             return error(
                 state::DATATYPE_MISMATCH,
@@ -331,6 +334,44 @@ impl Binder<'_> {
             });
         }
         Ok(Val::new(ExprKind::Slice { input, bounds }, array, pos))
+    }
+
+    /// `j['a'][1]`: the value at a path of texts and numbers.
+    fn jsonb_subscript(&mut self, input: Val, items: &[ast::Subscript], pos: Pos) -> Result<Val> {
+        let mut steps = Vec::with_capacity(items.len());
+        for item in items {
+            let ast::Subscript::Index(index) = item else {
+                let at = match item {
+                    ast::Subscript::Slice(Some(bound), _) | ast::Subscript::Slice(None, Some(bound)) => bound.pos,
+                    _ => input.pos,
+                };
+                return error(state::DATATYPE_MISMATCH, at, "jsonb subscript does not support slices");
+            };
+            let val = self.expr(index)?;
+            let (ty, at) = (val.ty(), val.pos);
+            let step = match ty {
+                Type::UNKNOWN => self.try_convert(val, Type::TEXT, CastContext::Implicit)?,
+                _ if super::coerce::can_coerce(ty, Type::TEXT, CastContext::Implicit) => {
+                    self.try_convert(val, Type::TEXT, CastContext::Implicit)?
+                }
+                _ => match self.try_convert(val, Type::INT4, CastContext::Implicit)? {
+                    Some(number) => self.try_convert(number, Type::TEXT, CastContext::Explicit)?,
+                    None => None,
+                },
+            };
+            let Some(step) = step else {
+                return Err(SqlError::new(
+                    state::DATATYPE_MISMATCH,
+                    format!("subscript type {} is not supported", ty.sql_name()),
+                )
+                .hint("jsonb subscript must be coercible to either integer or text.")
+                .at(Some(at + 1)));
+            };
+            steps.push(step.e);
+        }
+        let path = Expr { kind: ExprKind::Array { elems: steps, nested: false }, ty: Type::TEXT_ARRAY.plain() };
+        let func = crate::functions::json::subscripting();
+        Ok(Val { e: call(func, vec![input.e, path], Type::JSONB.plain()), pos, fields: None })
     }
 
     fn array_index(&mut self, index: &ast::Expr) -> Result<Expr> {

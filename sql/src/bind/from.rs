@@ -11,7 +11,7 @@ use super::walk::shift_columns;
 use crate::catalog::Catalog;
 use crate::catalog::schema::{Relation, Table, View, VirtualTable};
 use crate::error::{Result, SqlError, state};
-use crate::functions::registry::registry;
+use crate::functions::registry::{SetFn, registry};
 use crate::ir::*;
 use crate::parse::ast::{self, Pos};
 use crate::types::Type;
@@ -326,6 +326,8 @@ impl Binder<'_> {
                             );
                         }
                         let label = match alias {
+                            // A result with a name of its own, as jsonb_array_elements' value, keeps it.
+                            _ if let Some(named) = own_name(&val.e) => named.to_owned(),
                             Some(alias) if calls.len() == 1 && !rows_from && columns.is_empty() => alias.name.clone(),
                             _ => name.clone(),
                         };
@@ -679,4 +681,12 @@ pub(super) fn without_position(mut error: SqlError) -> SqlError {
 /// Whether a table's rows are in another bee than the database's own.
 fn is_elsewhere(table: &Table) -> bool {
     table.foreign.as_ref().is_some_and(|f| f.server != crate::foreign::OWN_SERVER)
+}
+
+/// The name of the one column of a set-returning function's result, where it is not the function's.
+fn own_name(e: &Expr) -> Option<&'static str> {
+    match &e.kind {
+        ExprKind::SetCall { func: SetFn { name, columns: [(column, _)], .. }, .. } if column != name => Some(column),
+        _ => None,
+    }
 }

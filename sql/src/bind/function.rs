@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::binder::*;
 use super::coerce::{Path, call, pathway};
 use super::hypothetical::is_hypothetical;
+use super::operator::{check_equality, check_ordering};
 use super::overload::{Choice, choose, resolve_polymorphic};
 use super::walk::{any_part, lower, nearest_level, same, same_agg, walk_expr};
 use crate::error::{Result, SqlError, state};
@@ -409,11 +410,15 @@ impl Binder<'_> {
             }
             _ => {}
         }
-        let mut order_by: Vec<SortKey> = sorted.iter().map(|(key, at)| sort_key(args[*at].e.clone(), key)).collect();
+        let mut order_by: Vec<SortKey> =
+            sorted.iter().map(|(key, at)| sort_key(args[*at].e.clone(), key)).collect::<Result<_>>()?;
+        if c.distinct {
+            args.iter().try_for_each(|a| check_equality(a.ty(), a.pos))?;
+        }
         for key in &c.order_by {
             let val = self.expr(&key.expr)?;
             let val = self.resolve_unknown(val)?;
-            order_by.push(sort_key(val.e, key));
+            order_by.push(sort_key(val.e, key)?);
         }
         let args: Vec<Expr> = args.into_iter().map(|a| a.e).collect();
         let unlisted = order_by.iter().position(|k| !args.iter().any(|a| same(a, &k.expr)));
@@ -597,8 +602,9 @@ fn stand_in(index: usize, depth: usize) -> ExprKind {
 }
 
 /// A sort key as written; NULLs are greatest unless told otherwise.
-pub(super) fn sort_key(expr: Expr, key: &ast::OrderBy) -> SortKey {
-    SortKey { expr, desc: key.desc, nulls_first: key.nulls_first.unwrap_or(key.desc) }
+pub(super) fn sort_key(expr: Expr, key: &ast::OrderBy) -> Result<SortKey> {
+    check_ordering(expr.ty.ty, key.expr.pos)?;
+    Ok(SortKey { expr, desc: key.desc, nulls_first: key.nulls_first.unwrap_or(key.desc) })
 }
 
 /// Names and types of the columns of a set-returning function called with these types.

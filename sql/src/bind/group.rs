@@ -108,6 +108,7 @@ impl Binder<'_> {
             return Ok(set);
         }
         let mut key = self.group_key(e, targets)?;
+        super::operator::check_equality(key.ty.ty, e.pos)?;
         if has_set(&mut key) {
             return unsupported(e.pos, "a set-returning function in GROUP BY");
         }

@@ -66,6 +66,29 @@ fn find(name: &str, left: Type, right: Type, pos: Pos) -> Result<&'static Operat
     }
 }
 
+/// Refuses to group, make distinct or tell apart what has no `=`: json, whose texts can differ where the values do not.
+pub(super) fn check_equality(ty: Type, pos: Pos) -> Result<()> {
+    if !is_json(ty) {
+        return Ok(());
+    }
+    error(state::UNDEFINED_FUNCTION, pos, format!("could not identify an equality operator for type {}", ty.sql_name()))
+}
+
+/// Refuses to sort by what has no `<`.
+pub(super) fn check_ordering(ty: Type, pos: Pos) -> Result<()> {
+    if !is_json(ty) {
+        return Ok(());
+    }
+    let message = format!("could not identify an ordering operator for type {}", ty.sql_name());
+    Err(SqlError::new(state::UNDEFINED_FUNCTION, message)
+        .hint("Use an explicit ordering operator or modify the query.")
+        .at(Some(pos + 1)))
+}
+
+fn is_json(ty: Type) -> bool {
+    matches!(ty, Type::JSON | Type::JSON_ARRAY)
+}
+
 /// A comparison with its sides brought to what its function takes.
 pub(super) struct Comparison {
     pub func: &'static ScalarFn,

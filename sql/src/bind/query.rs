@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::binder::*;
 use super::coerce::common_typmod;
 use super::function::sort_key;
+use super::operator::check_equality;
 use super::scope::Item;
 use super::walk::{any_part, reads_row, same};
 use crate::error::{Result, SqlError, state};
@@ -118,6 +119,9 @@ impl Binder<'_> {
         for (i, (l, r)) in left.rel.schema.iter().zip(right.rel.schema.iter()).enumerate() {
             types.push(common_column(self, l, r, what, left.positions[i], right.positions[i])?);
         }
+        if !(all && op == SetOp::Union) {
+            types.iter().zip(&left.positions).try_for_each(|(ty, pos)| check_equality(ty.ty, *pos))?;
+        }
         let (l, r) = (
             self.retype(left.rel, &types, what, &left.positions)?,
             self.retype(right.rel, &types, what, &right.positions)?,
@@ -156,7 +160,7 @@ impl Binder<'_> {
                     let expr = b.output_key(key, &rel.schema, op)?;
                     // Of two equal keys the second decides nothing.
                     if !keys.iter().any(|k: &SortKey| same(&k.expr, &expr)) {
-                        keys.push(sort_key(expr, key));
+                        keys.push(sort_key(expr, key)?);
                         check_targets(keys.len())?;
                     }
                 }

@@ -14,6 +14,7 @@ use super::from::FromOut;
 use super::function::sort_key;
 use super::group::{Grouping, aggregate};
 use super::label::label;
+use super::operator::check_equality;
 use super::query::{has_set, limit, position, sort};
 use super::walk::{for_each_child, same};
 use super::window::add_windows;
@@ -219,6 +220,7 @@ impl Binder<'_> {
 
         let junk_count = schema.len() - visible;
         if matches!(s.distinct, ast::Distinct::All) {
+            schema.iter().zip(&positions).try_for_each(|(f, pos)| check_equality(f.ty.ty, *pos))?;
             if junk_count > 0 {
                 let pos = order.iter().find(|k| k.column >= visible).map_or(q.pos, |k| k.written.expr.pos);
                 return error(
@@ -230,8 +232,10 @@ impl Binder<'_> {
             rel = distinct(rel, None);
         }
         let column = |i: usize| Expr::column(i, schema[i].ty);
-        let mut keys: Vec<SortKey> = order.iter().map(|k| sort_key(column(k.column), k.written)).collect();
+        let mut keys: Vec<SortKey> =
+            order.iter().map(|k| sort_key(column(k.column), k.written)).collect::<Result<_>>()?;
         if !distinct_on.is_empty() {
+            distinct_on.iter().try_for_each(|on| check_equality(schema[*on].ty.ty, positions[*on]))?;
             check_distinct_on(&order, &distinct_on, positions[distinct_on[0]])?;
             for on in distinct_on.iter().filter(|on| !order.iter().any(|k| k.column == **on)) {
                 keys.push(SortKey { expr: column(*on), desc: false, nulls_first: false });

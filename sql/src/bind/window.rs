@@ -2,6 +2,7 @@
 
 use super::binder::*;
 use super::function::sort_key;
+use super::operator::check_equality;
 use super::walk::{any_part, map_row, reads_row, same, walk_expr, walk_window};
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::CastContext;
@@ -110,12 +111,13 @@ impl Binder<'_> {
         let mut partition_by = Vec::new();
         for key in &spec.partition_by {
             let val = self.in_clause(Clause::WindowPartition, |b| b.expr(key))?;
+            check_equality(val.ty(), val.pos)?;
             partition_by.push(self.resolve_unknown(val)?.e);
         }
         let mut order_by = Vec::new();
         for key in &spec.order_by {
             let val = self.in_clause(Clause::WindowOrder, |b| b.expr(&key.expr))?;
-            order_by.push(sort_key(self.resolve_unknown(val)?.e, key));
+            order_by.push(sort_key(self.resolve_unknown(val)?.e, key)?);
         }
         if let Some((_, base)) = base {
             partition_by = base.partition_by;

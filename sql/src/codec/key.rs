@@ -10,6 +10,7 @@
 //! text, varchar, bytea       the bytes with 00 written as 00 ff, then 00 01; char(n) without its trailing blanks
 //! uuid                       16 bytes
 //! interval                   its span in microseconds (months of 30 days), 16 bytes, the sign bit flipped
+//! jsonb                      Jsonb::to_sortable: as with numeric, equal values give equal bytes
 //! array                      an element: 02 and its bytes, NULL: 03; then 01, number of dimensions, lengths, lower bounds
 //! ```
 //!
@@ -25,7 +26,7 @@ use pgbee_engine::bee::KeyRange;
 
 use super::keyspace::{end_of_prefix, successor};
 use crate::error::{Result, SqlError, state};
-use crate::types::{Array, Datum, Interval, Numeric, Type};
+use crate::types::{Array, Datum, Interval, Jsonb, Numeric, Type};
 
 const VALUE: u8 = 0x01;
 const NULL_FIRST: u8 = 0x00;
@@ -138,7 +139,9 @@ impl KeyColumn {
 /// Whether a key gives back exactly what was encoded, so that an index alone can answer for the column.
 pub fn key_is_lossless(ty: Type) -> bool {
     match ty {
-        Type::NUMERIC | Type::BPCHAR | Type::INTERVAL | Type::FLOAT4 | Type::FLOAT8 | Type::RECORD => false,
+        Type::NUMERIC | Type::BPCHAR | Type::INTERVAL | Type::FLOAT4 | Type::FLOAT8 | Type::JSONB | Type::RECORD => {
+            false
+        }
         _ => ty.element().is_none_or(key_is_lossless),
     }
 }
@@ -147,7 +150,7 @@ pub fn key_is_lossless(ty: Type) -> bool {
 pub fn is_key_type(ty: Type) -> bool {
     match ty.element() {
         Some(elem) => is_key_type(elem),
-        None => fixed_len(ty).is_some() || escaped(ty) || ty == Type::NUMERIC,
+        None => fixed_len(ty).is_some() || escaped(ty) || matches!(ty, Type::NUMERIC | Type::JSONB),
     }
 }
 
@@ -200,6 +203,7 @@ pub fn encode_value(value: &Datum, ty: Type, out: &mut Vec<u8>) {
         Datum::Interval(v) => out.extend_from_slice(&((span(v) as u128) ^ (1 << 127)).to_be_bytes()),
         Datum::Uuid(v) => out.extend_from_slice(&v[..]),
         Datum::Oid(v) => out.extend_from_slice(&v.to_be_bytes()),
+        Datum::Jsonb(v) => v.to_sortable(out),
         Datum::Array(v) => encode_array(v, ty.element().unwrap_or(v.elem), out),
         Datum::Record(v) => {
             for (value, (_, field)) in v.values.iter().zip(v.fields.iter()) {
@@ -262,6 +266,11 @@ pub fn decode_value(ty: Type, bytes: &mut &[u8]) -> Result<Datum> {
             })
         }
         Type::UUID => Datum::Uuid(Box::new(take_array(bytes)?)),
+        Type::JSONB => {
+            let (value, len) = Jsonb::from_sortable(bytes).ok_or_else(corrupt)?;
+            take(bytes, len)?;
+            Datum::Jsonb(value)
+        }
         Type::BYTEA => Datum::Bytea(unescape(bytes)?.into()),
         _ if is_oid(ty) => Datum::Oid(u32::from_be_bytes(take_array(bytes)?)),
         _ if escaped(ty) => {

@@ -8,7 +8,8 @@
 //!
 //! bool 1 byte · int2 2 · int4 date oid float4 4 · int8 time timestamp[tz] float8 8 · uuid 16, all little endian but uuid
 //! interval             months i32, days i32, micros i64
-//! text, bytea          varint length, bytes
+//! text, bytea, json    varint length, bytes
+//! jsonb                varint length, its own form, see types/json.rs
 //! numeric              varint length, then: scale u8 and the digits as a number, see put_numeric
 //! array                varint length, then: element type oid varint, number of dimensions u8, (length varint, lower bound zigzag varint)
 //!                      each, null bits of the elements, values
@@ -25,7 +26,7 @@ use crate::catalog::schema::{Column, Table};
 use crate::error::{Result, SqlError, state};
 use crate::functions::context::{CancelFlag, DateOrder, Services, SessionCx};
 use crate::types::timezone::TimeZone;
-use crate::types::{Array, Datum, Interval, Numeric, Row, Type, io};
+use crate::types::{Array, Datum, Interval, Jsonb, Numeric, Row, Type, io};
 
 const FORMAT: u8 = 1;
 
@@ -102,6 +103,7 @@ enum Kind {
     Text,
     Bytea,
     Numeric,
+    Jsonb,
     Array,
 }
 
@@ -199,6 +201,7 @@ impl Kind {
             Type::UUID => Kind::Uuid,
             Type::BYTEA => Kind::Bytea,
             Type::NUMERIC => Kind::Numeric,
+            Type::JSONB => Kind::Jsonb,
             _ if is_oid(ty) => Kind::Oid,
             _ if ty.element().is_some() => Kind::Array,
             _ => Kind::Text,
@@ -228,6 +231,7 @@ impl Kind {
             Kind::Text => Datum::Text(Arc::from(std::str::from_utf8(sized(rest)?).ok()?)),
             Kind::Bytea => Datum::Bytea(Arc::from(sized(rest)?)),
             Kind::Numeric => Datum::Numeric(get_numeric(sized(rest)?)?),
+            Kind::Jsonb => Datum::Jsonb(Jsonb::from_stored(sized(rest)?)?),
             Kind::Array => Datum::Array(Arc::new(get_array(sized(rest)?)?)),
         })
     }
@@ -240,7 +244,7 @@ impl Kind {
             Kind::Int4 | Kind::Date | Kind::Oid | Kind::Float4 => 4,
             Kind::Int8 | Kind::Time | Kind::Timestamp | Kind::TimestampTz | Kind::Float8 => 8,
             Kind::Uuid | Kind::Interval => 16,
-            Kind::Text | Kind::Bytea | Kind::Numeric | Kind::Array => get_varint(rest)? as usize,
+            Kind::Text | Kind::Bytea | Kind::Numeric | Kind::Jsonb | Kind::Array => get_varint(rest)? as usize,
         };
         take(rest, len).map(|_| ())
     }
@@ -268,6 +272,7 @@ fn put_value(value: &Datum, out: &mut Vec<u8>) {
         Datum::Text(v) => put_sized(v.as_bytes(), out),
         Datum::Bytea(v) => put_sized(v, out),
         Datum::Numeric(v) => sized_by(out, |out| put_numeric(v, out)),
+        Datum::Jsonb(v) => put_sized(v.bytes(), out),
         Datum::Array(v) => sized_by(out, |out| put_array(v, out)),
         Datum::Record(_) => debug_assert!(false, "no column has type record"),
     }

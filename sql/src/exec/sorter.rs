@@ -396,7 +396,7 @@ fn prefix(d: &Datum, order: KeyOrder) -> u64 {
         Datum::Bytea(v) => first_bytes(v),
         Datum::Uuid(v) => first_bytes(&v[..]),
         // Longer comparisons decide; all of a type get the same prefix.
-        Datum::Numeric(_) | Datum::Interval(_) | Datum::Array(_) | Datum::Record(_) => SIGN,
+        Datum::Numeric(_) | Datum::Interval(_) | Datum::Jsonb(_) | Datum::Array(_) | Datum::Record(_) => SIGN,
     };
     // Values keep off the two places of NULL; neighbours at the ends become equal, which is allowed.
     (if order.desc { !bits } else { bits }).clamp(1, u64::MAX - 1)

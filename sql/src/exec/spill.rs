@@ -15,7 +15,7 @@ use super::batch::Batch;
 use super::value;
 use crate::error::{Result, SqlError, state};
 use crate::types::datum::Record;
-use crate::types::{Array, Datum, Interval, Numeric, Row, Type, TypeMod};
+use crate::types::{Array, Datum, Interval, Jsonb, Numeric, Row, Type, TypeMod};
 
 /// Bytes written and read at once.
 const CHUNK: usize = 64 * 1024;
@@ -382,6 +382,10 @@ pub(crate) fn write_datum(d: &Datum, out: &mut Vec<u8>) {
             out.extend_from_slice(&v[..]);
         }
         Datum::Oid(v) => fixed!(16, v),
+        Datum::Jsonb(v) => {
+            out.push(19);
+            write_bytes(v.bytes(), out);
+        }
         Datum::Array(a) => {
             fixed!(17, a.elem.0);
             out.extend_from_slice(&(a.dims.len() as u32).to_le_bytes());
@@ -450,6 +454,7 @@ fn read_datum(bytes: &mut &[u8]) -> Result<Datum> {
         }
         15 => Datum::Uuid(Box::new(fixed(bytes)?)),
         16 => Datum::Oid(read_u32(bytes)?),
+        19 => Datum::Jsonb(Jsonb::from_stored(read_bytes(bytes)?).ok_or_else(corrupt)?),
         17 => {
             let elem = Type(read_u32(bytes)?);
             let count = read_u32(bytes)?;
@@ -501,6 +506,7 @@ mod tests {
             Datum::Interval(Interval { months: 1, days: -2, micros: 3 }),
             Datum::Uuid(Box::new([7; 16])),
             Datum::Oid(u32::MAX),
+            Datum::Jsonb(Jsonb::parse(r#"{"b": [1.50, null, "é"], "a": {}}"#).unwrap()),
             Datum::Array(Arc::new(Array {
                 elem: Type::INT4,
                 dims: vec![(2, 0)],

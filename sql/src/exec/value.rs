@@ -170,7 +170,7 @@ pub fn heap_bytes(d: &Datum) -> usize {
         Datum::Text(s) => s.len() + 16,
         Datum::Bytea(b) => b.len() + 16,
         Datum::Uuid(_) => 16,
-        Datum::Array(_) | Datum::Record(_) | Datum::Numeric(_) => d.heap_bytes(),
+        Datum::Array(_) | Datum::Record(_) | Datum::Numeric(_) | Datum::Jsonb(_) => d.heap_bytes(),
         _ => 0,
     }
 }

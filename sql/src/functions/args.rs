@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::error::{Result, SqlError};
-use crate::types::{Array, Datum, Numeric, Type};
+use crate::types::{Array, Datum, Jsonb, Numeric, Type};
 
 fn mismatch() -> SqlError {
     SqlError::internal("a function was called with an argument of another type")
@@ -83,6 +83,13 @@ pub(super) fn oid(args: &[Datum], i: usize) -> Result<u32> {
     match args.get(i) {
         Some(Datum::Oid(o)) => Ok(*o),
         Some(Datum::Int4(n)) => Ok(n.cast_unsigned()),
+        _ => Err(mismatch()),
+    }
+}
+/// A jsonb.
+pub(super) fn jsonb(args: &[Datum], i: usize) -> Result<&Jsonb> {
+    match args.get(i) {
+        Some(Datum::Jsonb(j)) => Ok(j),
         _ => Err(mismatch()),
     }
 }

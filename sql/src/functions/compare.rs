@@ -29,6 +29,12 @@ pub fn register(r: &mut Registry) {
     six!(r, &[Type::BOOL, Type::BOOL], plain, ["booleq", "boolne", "boollt", "boolle", "boolgt", "boolge"]);
     six!(r, &[Type::BYTEA, Type::BYTEA], plain, ["byteaeq", "byteane", "bytealt", "byteale", "byteagt", "byteage"]);
     six!(r, &[Type::UUID, Type::UUID], plain, ["uuid_eq", "uuid_ne", "uuid_lt", "uuid_le", "uuid_gt", "uuid_ge"]);
+    six!(
+        r,
+        &[Type::JSONB, Type::JSONB],
+        plain,
+        ["jsonb_eq", "jsonb_ne", "jsonb_lt", "jsonb_le", "jsonb_gt", "jsonb_ge"]
+    );
     six!(r, &[Type::OID, Type::OID], plain, ["oideq", "oidne", "oidlt", "oidle", "oidgt", "oidge"]);
     six!(r, &[Type::TEXT, Type::TEXT], plain, ["texteq", "textne", "text_lt", "text_le", "text_gt", "text_ge"]);
     six!(r, &[Type::NAME, Type::NAME], plain, ["nameeq", "namene", "namelt", "namele", "namegt", "namege"]);
@@ -103,6 +109,7 @@ fn orders(r: &mut Registry) {
     }
     r.pure("btboolcmp", &[Type::BOOL, Type::BOOL], Type::INT4, |a, _| sign(plain(a)?));
     r.pure("byteacmp", &[Type::BYTEA, Type::BYTEA], Type::INT4, |a, _| sign(plain(a)?));
+    r.pure("jsonb_cmp", &[Type::JSONB, Type::JSONB], Type::INT4, |a, _| sign(plain(a)?));
     r.pure("uuid_cmp", &[Type::UUID, Type::UUID], Type::INT4, |a, _| sign(plain(a)?));
     r.pure("btoidcmp", &[Type::OID, Type::OID], Type::INT4, |a, _| sign(plain(a)?));
     r.pure("bttextcmp", &[Type::TEXT, Type::TEXT], Type::INT4, |a, _| sign(plain(a)?));
@@ -130,7 +137,17 @@ fn array(a: &[Datum]) -> Result<Ordering> {
     if left.elem != right.elem {
         return Err(SqlError::new(state::DATATYPE_MISMATCH, "cannot compare arrays of different element types"));
     }
+    has_order(left.elem)?;
     Ok(left.compare(right))
+}
+
+// json can be part of arrays and rows, which then cannot be compared.
+fn has_order(ty: Type) -> Result<()> {
+    if matches!(ty, Type::JSON | Type::JSON_ARRAY) {
+        let message = format!("could not identify a comparison function for type {}", ty.sql_name());
+        return Err(SqlError::new(state::UNDEFINED_FUNCTION, message));
+    }
+    Ok(())
 }
 
 fn record(a: &[Datum]) -> Result<Ordering> {
@@ -153,6 +170,7 @@ fn comparable(left: &Record, right: &Record) -> Result<()> {
             );
             return Err(SqlError::new(state::DATATYPE_MISMATCH, message));
         }
+        has_order(l.ty)?;
     }
     if left.values.len() != right.values.len() {
         return Err(SqlError::new(

@@ -19,6 +19,7 @@ pub mod digest;
 pub mod format;
 mod grow;
 pub mod inspection;
+pub mod json;
 pub mod keywords;
 pub mod math;
 pub mod ordered_set;

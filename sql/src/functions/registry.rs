@@ -266,6 +266,7 @@ pub fn registry() -> &'static Registry {
         super::to_char::register(&mut r);
         super::array::register(&mut r);
         super::uuid::register(&mut r);
+        super::json::register(&mut r);
         super::system::register(&mut r);
         super::srf::register(&mut r);
         super::aggregate::register(&mut r);

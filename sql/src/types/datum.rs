@@ -1,14 +1,14 @@
 //! One value, and a row of them.
 //!
 //! A [`Datum`] is 24 bytes and cheap to clone: what is larger is shared. It does not know its SQL type: `Text` serves
-//! text, varchar, char(n) (kept padded), name, "char" and unknown literals; `Oid` serves oid and the reg* types.
+//! text, varchar, char(n) (kept padded), name, "char", json and unknown literals; `Oid` serves oid and the reg* types.
 //! The order and equality of values are those of PostgreSQL's default btree operator class for the type, collation C.
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::{Array, Interval, Numeric, Type};
+use super::{Array, Interval, Jsonb, Numeric, Type};
 
 /// A row of values, in the order its schema gives.
 pub type Row = Vec<Datum>;
@@ -33,7 +33,7 @@ pub enum Datum {
     Float8(f64),
     /// numeric
     Numeric(Numeric),
-    /// text, varchar, char(n) with its padding, name, "char", unknown
+    /// text, varchar, char(n) with its padding, name, "char", json, unknown
     Text(Arc<str>),
     /// bytea
     Bytea(Arc<[u8]>),
@@ -51,6 +51,8 @@ pub enum Datum {
     Uuid(Box<[u8; 16]>),
     /// oid, regclass, regtype, regproc, regnamespace, xid
     Oid(u32),
+    /// jsonb
+    Jsonb(Jsonb),
     /// Any array; its element type stands in it.
     Array(Arc<Array>),
     /// A row value; field types stand in the expression that made it (or are unknown to the receiver: record).
@@ -109,6 +111,7 @@ impl Datum {
             (Datum::Interval(a), Datum::Interval(b)) => a.span().cmp(&b.span()),
             (Datum::Uuid(a), Datum::Uuid(b)) => a.cmp(b),
             (Datum::Oid(a), Datum::Oid(b)) => a.cmp(b),
+            (Datum::Jsonb(a), Datum::Jsonb(b)) => a.cmp(b),
             (Datum::Array(a), Datum::Array(b)) => a.compare(b),
             (Datum::Record(a), Datum::Record(b)) => a.compare(b),
             (a, b) => match (a.as_integer(), b.as_integer()) {
@@ -143,6 +146,7 @@ impl Datum {
             Datum::Interval(i) => state.write_i128(i.span()),
             Datum::Uuid(u) => state.write(&u[..]),
             Datum::Oid(o) => state.write_u32(*o),
+            Datum::Jsonb(j) => j.hash(state),
             Datum::Array(a) => {
                 state.write_usize(a.values.len());
                 a.values.iter().for_each(|v| v.hash_into(state, a.elem));
@@ -161,6 +165,7 @@ impl Datum {
             Datum::Text(s) => s.len() + ARC,
             Datum::Bytea(b) => b.len() + ARC,
             Datum::Uuid(_) => 16,
+            Datum::Jsonb(j) => j.bytes().len() + ARC,
             Datum::Numeric(n) => n.heap_bytes(),
             Datum::Array(a) => ARC + std::mem::size_of::<super::Array>() + a.dims.len() * 8 + rows_bytes(&a.values),
             Datum::Record(r) => ARC + std::mem::size_of::<Record>() + rows_bytes(&r.values),
@@ -194,7 +199,8 @@ impl Datum {
             Datum::Oid(_) => 14,
             Datum::Array(_) => 15,
             Datum::Record(_) => 16,
-            Datum::Null => 17,
+            Datum::Jsonb(_) => 17,
+            Datum::Null => 18,
         }
     }
 }

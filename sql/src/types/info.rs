@@ -98,7 +98,9 @@ pub static TYPES: &[TypeInfo] = &[
     row(Type::XID, "xid", "xid", 4, true, b'b', b'U', false, Type::NONE, Type(1011), b'i', b'p', 0, ["xidin", "xidout", "xidrecv", "xidsend", "", ""]),
     row(Type::CID, "cid", "cid", 4, true, b'b', b'U', false, Type::NONE, Type(1012), b'i', b'p', 0, ["cidin", "cidout", "cidrecv", "cidsend", "", ""]),
     row(Type::OIDVECTOR, "oidvector", "oidvector", -1, false, b'b', b'A', false, Type::OID, Type(1013), b'i', b'p', 0, ["oidvectorin", "oidvectorout", "oidvectorrecv", "oidvectorsend", "", ""]),
+    row(Type::JSON, "json", "json", -1, false, b'b', b'U', false, Type::NONE, Type::JSON_ARRAY, b'i', b'x', 0, ["json_in", "json_out", "json_recv", "json_send", "", ""]),
     row(Type(194), "pg_node_tree", "pg_node_tree", -1, false, b'b', b'Z', false, Type::NONE, Type::NONE, b'i', b'x', 100, ["pg_node_tree_in", "pg_node_tree_out", "pg_node_tree_recv", "pg_node_tree_send", "", ""]),
+    row(Type::JSON_ARRAY, "_json", "json[]", -1, false, b'b', b'A', false, Type::JSON, Type::NONE, b'i', b'x', 0, ["array_in", "array_out", "array_recv", "array_send", "", ""]),
     row(Type::FLOAT4, "float4", "real", 4, true, b'b', b'N', false, Type::NONE, Type::FLOAT4_ARRAY, b'i', b'p', 0, ["float4in", "float4out", "float4recv", "float4send", "", ""]),
     row(Type::FLOAT8, "float8", "double precision", 8, true, b'b', b'N', true, Type::NONE, Type::FLOAT8_ARRAY, b'd', b'p', 0, ["float8in", "float8out", "float8recv", "float8send", "", ""]),
     row(Type::UNKNOWN, "unknown", "unknown", -2, false, b'p', b'X', false, Type::NONE, Type::NONE, b'c', b'p', 0, ["unknownin", "unknownout", "unknownrecv", "unknownsend", "", ""]),
@@ -161,6 +163,8 @@ pub static TYPES: &[TypeInfo] = &[
     row(Type::ANYNONARRAY, "anynonarray", "anynonarray", 4, true, b'p', b'P', false, Type::NONE, Type::NONE, b'i', b'p', 0, ["anynonarray_in", "anynonarray_out", "", "", "", ""]),
     row(Type::UUID, "uuid", "uuid", 16, false, b'b', b'U', false, Type::NONE, Type::UUID_ARRAY, b'c', b'p', 0, ["uuid_in", "uuid_out", "uuid_recv", "uuid_send", "", ""]),
     row(Type::UUID_ARRAY, "_uuid", "uuid[]", -1, false, b'b', b'A', false, Type::UUID, Type::NONE, b'i', b'x', 0, ["array_in", "array_out", "array_recv", "array_send", "", ""]),
+    row(Type::JSONB, "jsonb", "jsonb", -1, false, b'b', b'U', false, Type::NONE, Type::JSONB_ARRAY, b'i', b'x', 0, ["jsonb_in", "jsonb_out", "jsonb_recv", "jsonb_send", "", ""]),
+    row(Type::JSONB_ARRAY, "_jsonb", "jsonb[]", -1, false, b'b', b'A', false, Type::JSONB, Type::NONE, b'i', b'x', 0, ["array_in", "array_out", "array_recv", "array_send", "", ""]),
     row(Type(3838), "event_trigger", "event_trigger", 4, true, b'p', b'P', false, Type::NONE, Type::NONE, b'i', b'p', 0, ["event_trigger_in", "event_trigger_out", "", "", "", ""]),
     row(Type::REGNAMESPACE, "regnamespace", "regnamespace", 4, true, b'b', b'N', false, Type::NONE, Type(4090), b'i', b'p', 0, ["regnamespacein", "regnamespaceout", "regnamespacerecv", "regnamespacesend", "", ""]),
     row(Type(4090), "_regnamespace", "regnamespace[]", -1, false, b'b', b'A', false, Type::REGNAMESPACE, Type::NONE, b'i', b'x', 0, ["array_in", "array_out", "array_recv", "array_send", "", ""]),
@@ -176,7 +180,7 @@ pub static TYPES: &[TypeInfo] = &[
 static UNSUPPORTED: &[&str] = &[
     "anycompatiblemultirange", "anycompatiblerange", "anyenum", "anymultirange", "anyrange", "bit", "bit varying", "box", "cidr", "circle",
     "datemultirange", "daterange", "fdw_handler", "gtsvector", "index_am_handler", "inet", "int4multirange", "int4range", "int8multirange",
-    "int8range", "json", "jsonb", "jsonpath", "line", "lseg", "macaddr", "macaddr8", "money", "nummultirange", "numrange", "path",
+    "int8range", "jsonpath", "line", "lseg", "macaddr", "macaddr8", "money", "nummultirange", "numrange", "path",
     "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "pg_ddl_command", "pg_dependencies", "pg_lsn", "pg_mcv_list", "pg_ndistinct",
     "pg_snapshot", "point", "polygon", "refcursor", "regcollation", "regconfig", "regdictionary", "table_am_handler",
     "time with time zone", "timetz", "tsm_handler", "tsmultirange", "tsquery", "tsrange", "tstzmultirange", "tstzrange", "tsvector",
@@ -212,7 +216,7 @@ static SPELLINGS: &[(&str, Type)] = &[
     ("\"any\"", Type::ANY),
 ];
 
-/// Whether PostgreSQL has a type of this name and we have not: `json`, `inet`, `bit varying`. Lower case; array forms included.
+/// Whether PostgreSQL has a type of this name and we have not: `inet`, `point`, `bit varying`. Lower case; array forms included.
 pub fn unsupported_name(name: &str) -> bool {
     let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
     let base = name.strip_prefix('_').or_else(|| name.strip_suffix("[]")).unwrap_or(name).trim_end();
@@ -604,9 +608,8 @@ mod tests {
         ] {
             assert_eq!(Type::by_name(name), Some(ty), "{name}");
         }
-        assert_eq!(Type::by_name("json"), None);
-        for name in
-            ["json", "jsonb", "inet", "bit varying", "_json", "json[]", "time with time zone", "point", "xml", "money"]
+        assert_eq!(Type::by_name("xml"), None);
+        for name in ["jsonpath", "inet", "bit varying", "_xml", "xml[]", "time with time zone", "point", "xml", "money"]
         {
             assert!(unsupported_name(name), "{name}");
         }
@@ -653,7 +656,7 @@ mod tests {
             assert_eq!(parse_type(text), Ok(TypeMod { ty, typmod }), "{text}");
         }
         assert_eq!(parse_type("nosuch").unwrap_err().state(), state::UNDEFINED_OBJECT);
-        assert_eq!(parse_type("json").unwrap_err().state(), state::FEATURE_NOT_SUPPORTED);
+        assert_eq!(parse_type("xml").unwrap_err().state(), state::FEATURE_NOT_SUPPORTED);
         assert_eq!(
             parse_type("numeric(1001)").unwrap_err().message(),
             "NUMERIC precision 1001 must be between 1 and 1000"

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::{Datum, Type, TypeMod, array, bytea, datetime, float, interval, reg, uuid};
+use super::{Datum, Jsonb, Type, TypeMod, array, bytea, datetime, float, interval, json, reg, uuid};
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::types::numeric::Numeric;
@@ -37,6 +37,11 @@ pub fn text_in(s: &str, ty: TypeMod, cx: &SessionCx) -> Result<Datum> {
         Type::FLOAT4 => Datum::Float4(float::parse_f32(s)?),
         Type::BYTEA => Datum::bytea(bytea::parse(s)?),
         Type::UUID => Datum::Uuid(Box::new(uuid::parse(s)?)),
+        Type::JSONB => Datum::Jsonb(Jsonb::parse(s)?),
+        Type::JSON => {
+            json::text::check(s)?;
+            Datum::text(s)
+        }
         Type::DATE => Datum::Date(datetime::date_in(s, &cx.into())?),
         Type::TIME => Datum::Time(datetime::time_in(s, ty.typmod, &cx.into())?),
         Type::TIMESTAMP => Datum::Timestamp(datetime::timestamp_in(s, ty.typmod, &cx.into())?),
@@ -103,6 +108,7 @@ pub fn text_out(d: &Datum, ty: Type, cx: &SessionCx, out: &mut String) {
         Datum::TimestampTz(t) => datetime::timestamptz_out(*t, &cx.time_zone, out),
         Datum::Interval(i) => out.push_str(&i.to_string()),
         Datum::Uuid(u) => uuid::write(u, out),
+        Datum::Jsonb(j) => j.item().write(out),
         Datum::Oid(o) => match ty {
             Type::REGCLASS => reg::class_out(*o, cx, out),
             Type::REGTYPE => reg::type_out(*o, out),
@@ -142,6 +148,18 @@ pub fn write_text(d: &Datum, ty: Type, cx: &SessionCx, out: &mut Vec<u8>) {
     }
 }
 
+/// What a jsonb's binary form begins with; its text follows.
+const JSONB_VERSION: u8 = 1;
+
+fn jsonb_recv(bytes: &[u8]) -> Result<Datum> {
+    let mut r = Reader(bytes);
+    let [version] = r.take()?;
+    if version != JSONB_VERSION {
+        return Err(SqlError::new(state::INTERNAL_ERROR, format!("unsupported jsonb version number {version}")));
+    }
+    Ok(Datum::Jsonb(Jsonb::parse(utf8(r.0)?)?))
+}
+
 /// The receive function: a value from its binary form, the modifier enforced.
 ///
 /// # Errors
@@ -155,6 +173,12 @@ pub fn binary_in(bytes: &[u8], ty: TypeMod) -> Result<Datum> {
         Type::BPCHAR => return Ok(Datum::Text(fit_bpchar(utf8(bytes)?, ty.typmod, false)?)),
         Type::NAME => return Ok(Datum::text(cut_bytes(utf8(bytes)?, NAME_BYTES_MAX))),
         Type::BYTEA => return Ok(Datum::bytea(bytes)),
+        Type::JSON => {
+            let text = utf8(bytes)?;
+            json::text::check(text)?;
+            return Ok(Datum::text(text));
+        }
+        Type::JSONB => return jsonb_recv(bytes),
         Type::BOOL => Datum::Bool(r.take::<1>()?[0] != 0),
         Type::CHAR => Datum::text(char_text(r.take::<1>()?[0])),
         Type::INT2 => Datum::Int2(i16::from_be_bytes(r.take()?)),
@@ -238,6 +262,12 @@ pub fn binary_out(d: &Datum, ty: Type, out: &mut Vec<u8>) -> Result<()> {
             out.extend_from_slice(&i.months.to_be_bytes());
         }
         Datum::Uuid(u) => out.extend_from_slice(&u[..]),
+        Datum::Jsonb(j) => {
+            let mut text = String::new();
+            j.item().write(&mut text);
+            out.push(JSONB_VERSION);
+            out.extend_from_slice(text.as_bytes());
+        }
         Datum::Oid(o) => out.extend_from_slice(&o.to_be_bytes()),
         Datum::Array(a) => array::binary_out(a, out)?,
         Datum::Record(r) => array::record_send(r, out)?,
@@ -548,6 +578,8 @@ mod tests {
         ("a  ", Type::BPCHAR, "612020"),
         ("(1,2)", Type::TID, "000000010002"),
         ("\\x01", Type::BYTEA, "01"),
+        ("{ \"a\":1}", Type::JSON, "7b202261223a317d"),
+        ("{\"a\": 1}", Type::JSONB, "017b2261223a20317d"),
         ("é", Type::TEXT, "c3a9"),
     ];
 

@@ -12,6 +12,7 @@ pub mod float;
 pub mod info;
 pub mod interval;
 pub mod io;
+pub mod json;
 pub mod numeric;
 pub mod reg;
 pub mod timezone;
@@ -20,6 +21,7 @@ pub mod uuid;
 pub use array::Array;
 pub use datum::{Datum, Row};
 pub use interval::Interval;
+pub use json::Jsonb;
 pub use numeric::Numeric;
 
 /// A type, by its PostgreSQL oid.
@@ -55,6 +57,8 @@ impl Type {
     pub const XID: Type = Type(28);
     pub const CID: Type = Type(29);
     pub const OIDVECTOR: Type = Type(30);
+    pub const JSON: Type = Type(114);
+    pub const JSON_ARRAY: Type = Type(199);
     pub const FLOAT4: Type = Type(700);
     pub const FLOAT8: Type = Type(701);
     pub const UNKNOWN: Type = Type(705);
@@ -84,6 +88,8 @@ impl Type {
     pub const ANYCOMPATIBLE: Type = Type(5077);
     pub const ANYCOMPATIBLEARRAY: Type = Type(5078);
     pub const UUID: Type = Type(2950);
+    pub const JSONB: Type = Type(3802);
+    pub const JSONB_ARRAY: Type = Type(3807);
     pub const BOOL_ARRAY: Type = Type(1000);
     pub const BYTEA_ARRAY: Type = Type(1001);
     pub const CHAR_ARRAY: Type = Type(1002);

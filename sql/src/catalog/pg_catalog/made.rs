@@ -191,7 +191,7 @@ pub(crate) fn fits(value: &Datum, ty: Type) -> bool {
         Datum::Float4(_) => ty == Type::FLOAT4,
         Datum::Float8(_) => ty == Type::FLOAT8,
         Datum::Numeric(_) => ty == Type::NUMERIC,
-        Datum::Text(_) => ty.is_string() || ty == Type::CHAR || ty == Type(194),
+        Datum::Text(_) => ty.is_string() || matches!(ty, Type::CHAR | Type::JSON | Type(194)),
         Datum::Bytea(_) => ty == Type::BYTEA,
         Datum::Date(_) => ty == Type::DATE,
         Datum::Time(_) => ty == Type::TIME,
@@ -200,6 +200,7 @@ pub(crate) fn fits(value: &Datum, ty: Type) -> bool {
         Datum::Interval(_) => ty == Type::INTERVAL,
         Datum::Uuid(_) => ty == Type::UUID,
         Datum::Oid(_) => ty.is_oid_like() || ty == Type::XID || ty == Type::CID,
+        Datum::Jsonb(_) => ty == Type::JSONB,
         Datum::Array(a) => ty.element() == Some(a.elem),
         Datum::Record(_) => ty == Type::RECORD,
     }
