@@ -139,6 +139,8 @@ impl Replica {
             }
         }
         assert_eq!(core.held_blocks(), self.held.len() as u64);
+        let bytes: usize = self.held.iter().map(|&i| history[i as usize].len()).sum();
+        assert_eq!(core.held_bytes().unwrap(), bytes as u64);
         let words = core.bitfield_words(BlockIndex(0), 8);
         assert!((0..256).all(|i| (words[i / 32] >> (i % 32) & 1 == 1) == self.held.contains(&(i as u64))));
         check_nodes(core);

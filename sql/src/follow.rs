@@ -102,7 +102,7 @@ pub struct CoreStatus {
     pub version: Option<u64>,
     /// Blocks that are here.
     pub held_blocks: u64,
-    /// Bytes in them; None where only some are here.
+    /// Bytes in them, as they are stored; None where the store could not be read.
     pub held_bytes: Option<u64>,
     /// What peers say; None while none is connected.
     pub remote: Option<Remote>,
@@ -127,7 +127,7 @@ impl CoreStatus {
             length,
             version: (length > 1).then_some(length),
             held_blocks,
-            held_bytes: (held_blocks == length).then_some(head.byte_length),
+            held_bytes: core.held_bytes().ok(),
             remote: remote.filter(|r| r.peers > 0 || r.verification_failures > 0),
             last_append_at: database.commit_record(Version(length)).ok().map(|r| r.time_micros),
             conflict,

@@ -136,6 +136,45 @@ impl Core {
     }
 }
 
+impl Core {
+    /// How many bytes the blocks that are stored here have. Costs nothing where all are; else some node reads, and one for each block behind the first hole.
+    ///
+    /// # Errors
+    ///
+    /// Those of storage.
+    pub fn held_bytes(&self) -> Result<u64> {
+        let (head, held) = {
+            let published = self.published.read();
+            (published.head.clone(), published.held.clone())
+        };
+        let Length(prefix) = held.contiguous();
+        if prefix >= head.length.0 {
+            return Ok(head.byte_length);
+        }
+        // What lies before a hole is covered by the full roots of that length, which the siblings on the way of its last block make up.
+        let size = |index| -> Result<u64> { Ok(self.known_node(index)?.map_or(0, |node| node.size)) };
+        let mut bytes = 0;
+        let mut at = 0;
+        for root in flat_tree::full_roots(Length(prefix)) {
+            match self.known_node(root)? {
+                Some(root) => bytes += root.size,
+                None => {
+                    for block in at..at + flat_tree::blocks(root) {
+                        bytes += size(BlockIndex(block).node())?;
+                    }
+                }
+            }
+            at += flat_tree::blocks(root);
+        }
+        let mut next = held.first_set(BlockIndex(prefix));
+        while let Some(block) = next.filter(|block| head.length.contains(*block)) {
+            bytes += size(block.node())?;
+            next = held.first_set(block.next());
+        }
+        Ok(bytes)
+    }
+}
+
 /// Whether a node is complete in a log of this length; `false` also for what cannot be in any.
 pub(super) fn is_below(index: NodeIndex, length: Length) -> bool {
     index.0 < super::verify::NODES_MAX && length.contains(flat_tree::last_block(index))
