@@ -345,6 +345,16 @@ impl Inner {
         notify.notify_one();
     }
 
+    /// Whether nobody needs a core any longer; then its task has to end, and whoever wakes it from now on begins another.
+    fn is_over(&self, slot: &Arc<Slot>) -> bool {
+        let mut tasks = self.core_tasks.lock();
+        let is_over = self.node.release(slot);
+        if is_over {
+            tasks.remove(&slot.id());
+        }
+        is_over
+    }
+
     // ---- connections
 
     fn accept(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
@@ -443,7 +453,8 @@ impl Inner {
             let may_read = !link.is_backed_up() && wire.asked.lock().len() < ASKED_MAX;
             let quiet =
                 if is_ready { heard + self.options.receive_timeout } else { begun + self.options.handshake_timeout };
-            let deadline = quiet.min(said + self.options.keep_alive);
+            let unused = if is_inbound { unused_since + self.options.unused_timeout } else { quiet };
+            let deadline = quiet.min(said + self.options.keep_alive).min(unused);
             tokio::select! {
                 read = reader.read(&mut buffer), if may_read => {
                     let read = read?;
@@ -475,7 +486,7 @@ impl Inner {
                     if now >= quiet && may_read {
                         return Err(Ended::Fault(if is_ready { Fault::Silent } else { Fault::HandshakeTimeout }));
                     }
-                    if is_inbound && now >= unused_since + self.options.unused_timeout {
+                    if is_inbound && now >= unused {
                         return Ok(());
                     }
                     if now >= said + self.options.keep_alive {
@@ -544,8 +555,8 @@ async fn core_task(inner: Arc<Inner>, slot: Arc<Slot>, notify: Arc<Notify>) {
         if again {
             continue;
         }
-        if inner.node.release(&slot) {
-            break;
+        if inner.is_over(&slot) {
+            return;
         }
         let core = slot.core();
         let durable = (core.durable_len() < core.len()).then(|| Instant::now() + DURABLE_POLL);

@@ -240,18 +240,13 @@ impl Node {
 
     /// Keep a core up to date, and fetch what is wanted of it.
     pub fn follow(&self, core: &Arc<Core>) -> Effects {
-        let slot = self.slot(core);
-        let mut effects = Effects::default();
-        if !slot.is_downloading.swap(true, Ordering::AcqRel) {
-            slot.inbox.lock().push_back(Input::Downloading(true));
-            for link in self.all_links() {
-                if link.is_ready() && self.open(&link, &slot) {
-                    effects.links.push(link);
-                }
+        // With what it has to do in its inbox it is not released.
+        let slot = self.slot(core, |slot| {
+            if !slot.is_downloading.swap(true, Ordering::AcqRel) {
+                slot.inbox.lock().push_back(Input::Downloading(true));
             }
-        }
-        effects.run.push(slot);
-        effects
+        });
+        Effects { run: vec![slot], ..Effects::default() }
     }
 
     /// Only serve it from now on.
@@ -275,7 +270,8 @@ impl Node {
         self.cores.lock().values().cloned().collect()
     }
 
-    fn slot(&self, core: &Arc<Core>) -> Arc<Slot> {
+    /// A core's slot, made if there is none. What is done with it in `with` is done before it can be released.
+    fn slot(&self, core: &Arc<Core>, with: impl FnOnce(&Slot)) -> Arc<Slot> {
         let mut cores = self.cores.lock();
         let slot = cores.entry(core.discovery_key()).or_insert_with(|| {
             let state = State {
@@ -294,6 +290,7 @@ impl Node {
                 status: Mutex::default(),
             })
         });
+        with(slot);
         slot.clone()
     }
 
@@ -452,10 +449,8 @@ impl Node {
             None
         });
         let mut effects = Effects::default();
-        let claimed = found.and_then(|core| {
-            self.slot(&core);
-            self.claim(discovery)
-        });
+        let claim = |slot: &Slot| _ = slot.channels.fetch_add(1, Ordering::AcqRel);
+        let claimed = found.map(|core| self.slot(&core, claim));
         let mut connection = link.connection.lock();
         match claimed {
             Some(slot) => {
@@ -499,6 +494,7 @@ impl Node {
         let mut state = slot.state.lock();
         let State { replicator, routes, reopened } = &mut *state;
         let mut effects = Effects::default();
+        let mut has_begun = false;
         for (&peer, (link, _)) in &*routes {
             let connection = link.connection.lock();
             let is_congested = connection.pending_bytes() > OUTPUT_HIGH;
@@ -536,7 +532,10 @@ impl Node {
                         push_link(&mut effects.links, &link);
                     }
                 }
-                Input::Downloading(is_downloading) => replicator.set_downloading(is_downloading),
+                Input::Downloading(is_downloading) => {
+                    has_begun = is_downloading;
+                    replicator.set_downloading(is_downloading);
+                }
             }
         }
         replicator.handle_core_changed();
@@ -549,6 +548,14 @@ impl Node {
             check_output(&link, &connection);
             drop(connection);
             push_link(&mut effects.links, &link);
+        }
+        if has_begun {
+            // After channels that had nothing to do were closed: those are opened anew.
+            for link in self.all_links() {
+                if link.is_ready() && self.open(&link, slot) {
+                    push_link(&mut effects.links, &link);
+                }
+            }
         }
         effects.timeout = replicator.poll_timeout();
         *slot.status.lock() = Status {
@@ -644,6 +651,7 @@ mod tests {
     use super::*;
     use crate::protocol::PROTOCOL;
     use crate::protocol::capability::Handshake;
+    use crate::protocol::messages::Sync;
     use crate::protomux::{Limits, Mux};
     use crate::secret_stream::SecretStream;
     use pgbee_engine::corestore::Options;
@@ -718,6 +726,29 @@ mod tests {
         }
         assert!(most < 100_000 && runs > 10, "{most} at a time, {runs} times");
         assert_eq!(meeting.link.fault(), None);
+    }
+
+    #[test]
+    fn a_core_that_is_followed_again_has_its_channels_again() {
+        let mut meeting = Meeting::new();
+        let core = meeting.node.store().get_by_name("log").unwrap();
+        let hash = *meeting.stream.handshake_hash().unwrap();
+        let handshake = Handshake::new(core.key(), true, &hash);
+        let channel = meeting.mux.open(PROTOCOL, &[], &core.discovery_key().0, handshake.encode()).unwrap();
+        let sync = Message::Sync(Sync { uploading: true, ..Sync::default() });
+        let slot = meeting.node.follow(&core).run.pop().unwrap();
+        meeting.node.run(&slot, Now::ZERO);
+        meeting.say();
+        meeting.mux.send(channel, sync.kind(), &sync.encode()).unwrap();
+        meeting.say();
+        meeting.node.run(&slot, Now::ZERO);
+        assert_eq!(slot.status().peers.len(), 1);
+        // The remote has nothing to do, so that is the end of the channel. By the time it is, the core is followed again.
+        meeting.node.unfollow(core.key());
+        meeting.node.follow(&core);
+        meeting.node.run(&slot, Now::ZERO);
+        assert_eq!((slot.status().peers.len(), slot.channels.load(Ordering::Acquire)), (0, 1), "another is opened");
+        assert!(!meeting.node.release(&slot) && meeting.node.unfollow(core.key()).run.len() == 1);
     }
 
     #[test]

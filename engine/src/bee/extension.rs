@@ -31,6 +31,7 @@ use super::{Bee, Cursor, Direction, KeyRange, Snapshot};
 use crate::encoding::compact::DecodeError;
 use crate::encoding::protobuf::{Reader, Value, varint_len, write_bytes, write_varint};
 use crate::hypercore::extensions::ExtensionHandler;
+use crate::hypercore::lineage::Lineage;
 use crate::hypercore::{BlockSource, Core};
 use crate::{BlockIndex, Error, Result, Version};
 
@@ -351,7 +352,10 @@ impl Responder {
             return None;
         }
         let stored = Stored { core: core.clone(), bytes_left: AtomicUsize::new(READ_BYTES_MAX) };
-        Some(Bee::new(Arc::new(stored), self.cache.clone(), core.source_id()).at(Version(version)))
+        // Readers share what is cached: nothing of the next history may get there under the name of this one.
+        let fork = core.watch().position().fork;
+        let lineage = Lineage::over(core.clone(), Arc::new(stored), fork);
+        Some(Bee::new(Arc::new(lineage), self.cache.clone(), core.source_id_at(fork)).at(Version(version)))
     }
 }
 

@@ -111,7 +111,7 @@ impl Database {
         let position = core.watch().position();
         let bee = Arc::new(CurrentBee::new(core.clone(), source.clone(), cache.clone(), position.fork));
         let log = Log::new(core, source);
-        let newest = Snapshot::new(bee.get().1.at(Version(position.length.0)), log.clone());
+        let newest = bee.at(position.fork).snapshot(Version(position.length.0));
         Arc::new(Database {
             scratch,
             is_reader,
@@ -142,14 +142,17 @@ impl Database {
 
     /// The newest version, to read.
     pub fn snapshot(&self) -> Snapshot {
-        let position = self.core().watch().position();
+        self.newest_at(self.core().watch().position())
+    }
+
+    fn newest_at(&self, position: Position) -> Snapshot {
         {
             let newest = self.newest.read();
             if newest.0 == position {
                 return newest.1.clone();
             }
         }
-        let snapshot = Snapshot::new(self.bee.at(position.fork).at(Version(position.length.0)), self.log.clone());
+        let snapshot = self.bee.at(position.fork).snapshot(Version(position.length.0));
         *self.newest.write() = (position, snapshot.clone());
         snapshot
     }
@@ -161,21 +164,25 @@ impl Database {
     /// [`Error::NotAVersion`] unless a commit ended there. In a bee without commit records only the newest
     /// version is known to be one.
     pub fn snapshot_at(&self, version: Version) -> Result<Snapshot> {
-        let head = self.head();
+        // Of one moment: a version of this history says nothing about the next one's.
+        let position = self.core().watch().position();
+        let head = Version(position.length.0);
         if version == head {
-            return Ok(self.snapshot());
+            return Ok(self.newest_at(position));
         }
-        let is_version = version.0 <= 1 || version < head && self.log.record(version)?.is_some();
+        let current = self.bee.at(position.fork);
+        let is_version = version.0 <= 1 || version < head && current.log.record(version)?.is_some();
         if !is_version {
             return Err(self.not_a_version(version));
         }
-        Ok(Snapshot::new(self.bee.get().1.at(version), self.log.clone()))
+        Ok(current.snapshot(version))
     }
 
     /// A length that was once the signed head, to read: a version also in a bee without commit records. That it
     /// was one is the caller's to know; inside a batch there is no version.
     pub fn snapshot_of_head(&self, version: Version) -> Snapshot {
-        Snapshot::new(self.bee.get().1.at(version.min(self.head())), self.log.clone())
+        let position = self.core().watch().position();
+        self.bee.at(position.fork).snapshot(version.min(Version(position.length.0)))
     }
 
     /// The newest version committed at or before a time, given in microseconds since 1970-01-01 UTC.
@@ -197,8 +204,9 @@ impl Database {
     /// [`Error::NotAVersion`] unless a commit ended there. Versions 0 and 1, the empty database, were
     /// made by no commit.
     pub fn commit_record(&self, version: Version) -> Result<CommitRecord> {
-        let inside = version <= self.head();
-        let record = if inside { self.log.record(version)? } else { None };
+        let position = self.core().watch().position();
+        let inside = version.length() <= position.length;
+        let record = if inside { self.bee.at(position.fork).log.record(version)? } else { None };
         record.ok_or_else(|| self.not_a_version(version))
     }
 
@@ -214,7 +222,8 @@ impl Database {
     /// All commits up to and with `newest`, which must be a version, from either end. Holds a few
     /// hundred at most.
     pub fn commits(&self, newest: Version, direction: Direction) -> Commits {
-        Commits::new(self.log.clone(), newest.min(self.head()), direction)
+        let position = self.core().watch().position();
+        Commits::new(self.bee.at(position.fork).log, newest.min(Version(position.length.0)), direction)
     }
 
     /// Begins a transaction on the newest version.
@@ -271,8 +280,10 @@ impl Database {
     }
 
     fn seek(&self, is_old_enough: impl Fn(&CommitRecord) -> bool) -> Result<Option<CommitRecord>> {
-        match self.log.record(self.head())? {
-            Some(newest) => self.log.seek(newest, is_old_enough),
+        let position = self.core().watch().position();
+        let log = self.bee.at(position.fork).log;
+        match log.record(Version(position.length.0))? {
+            Some(newest) => log.seek(newest, is_old_enough),
             None => Ok(None),
         }
     }
@@ -291,37 +302,51 @@ pub(crate) struct CurrentBee {
     core: Arc<Core>,
     source: Arc<dyn BlockSource>,
     cache: Arc<Cache>,
-    newest: RwLock<(Fork, Bee)>,
+    newest: RwLock<AtFork>,
+}
+
+/// A bee and its log on one fork. Who reads either when the core has gone on to another fork is told, instead of being shown blocks of another history.
+#[derive(Clone)]
+struct AtFork {
+    fork: Fork,
+    bee: Bee,
+    log: Log,
+}
+
+impl AtFork {
+    fn new(core: &Arc<Core>, source: &Arc<dyn BlockSource>, cache: &Arc<Cache>, fork: Fork) -> AtFork {
+        let lineage = Arc::new(Lineage::over(core.clone(), source.clone(), fork));
+        let log = Log::new(core.clone(), lineage.clone());
+        AtFork { fork, bee: Bee::new(lineage, cache.clone(), core.source_id_at(fork)), log }
+    }
+
+    fn snapshot(&self, version: Version) -> Snapshot {
+        Snapshot::new(self.bee.at(version), self.log.clone())
+    }
 }
 
 impl CurrentBee {
     fn new(core: Arc<Core>, source: Arc<dyn BlockSource>, cache: Arc<Cache>, fork: Fork) -> CurrentBee {
-        let bee = CurrentBee::bee_at(&core, &source, &cache, fork);
-        CurrentBee { core, source, cache, newest: RwLock::new((fork, bee)) }
-    }
-
-    /// Who holds a snapshot of it when the core goes on to another fork is told, instead of being shown blocks of another history.
-    fn bee_at(core: &Arc<Core>, source: &Arc<dyn BlockSource>, cache: &Arc<Cache>, fork: Fork) -> Bee {
-        let lineage = Lineage::over(core.clone(), source.clone(), fork);
-        Bee::new(Arc::new(lineage), cache.clone(), core.source_id_at(fork))
+        let newest = RwLock::new(AtFork::new(&core, &source, &cache, fork));
+        CurrentBee { core, source, cache, newest }
     }
 
     /// The bee, and its fork.
     pub fn get(&self) -> (Fork, Bee) {
         let fork = self.core.watch().position().fork;
-        (fork, self.at(fork))
+        (fork, self.at(fork).bee)
     }
 
-    fn at(&self, fork: Fork) -> Bee {
+    fn at(&self, fork: Fork) -> AtFork {
         {
             let newest = self.newest.read();
-            if newest.0 == fork {
-                return newest.1.clone();
+            if newest.fork == fork {
+                return newest.clone();
             }
         }
-        let bee = CurrentBee::bee_at(&self.core, &self.source, &self.cache, fork);
-        *self.newest.write() = (fork, bee.clone());
-        bee
+        let current = AtFork::new(&self.core, &self.source, &self.cache, fork);
+        *self.newest.write() = current.clone();
+        current
     }
 }
 
@@ -502,6 +527,17 @@ mod tests {
             }
         }
         assert!(refused > 0, "nothing was read of the core");
+        // The same holds for what was committed.
+        let mut history = old.history(KeyRange::all(), Version(1), old.version()).unwrap();
+        let mut told = None;
+        while told.is_none() {
+            match history.next() {
+                Ok(Some(item)) => assert_ne!(item.value.as_deref(), Some(&b"new"[..])),
+                Ok(None) => break,
+                Err(error) => told = Some(error),
+            }
+        }
+        assert!(matches!(told, Some(Error::Rewritten(_))), "{told:?}");
     }
 
     #[test]
