@@ -83,6 +83,15 @@ impl SqlError {
         self.0.context = self.0.context.or_else(|| Some(context()));
         self
     }
+    /// Says in what that was going on: a further line of CONTEXT.
+    #[must_use]
+    pub fn within(mut self, context: impl FnOnce() -> String) -> Self {
+        self.0.context = Some(match self.0.context.take() {
+            Some(inner) => format!("{inner}\n{}", context()),
+            None => context(),
+        });
+        self
+    }
     /// Names the table (and its schema) an integrity error is about.
     #[must_use]
     pub fn table(mut self, schema: impl Into<String>, table: impl Into<String>) -> Self {

@@ -9,7 +9,7 @@ use crate::error::{Result, SqlError, state};
 use crate::functions::registry::{CastContext, registry};
 use crate::ir::*;
 use crate::parse::ast::{self, KeywordValue, Pos};
-use crate::types::{Datum, Numeric, Type, TypeMod};
+use crate::types::{Array, Datum, Numeric, Type, TypeMod};
 
 impl Binder<'_> {
     /// Binds an expression in the innermost level.
@@ -233,6 +233,7 @@ impl Binder<'_> {
         for val in vals {
             // A parameter stays unknown here: in a row nothing says what it should be.
             let is_param = matches!(val.e.kind, ExprKind::Param(_));
+            let val = with_names(val);
             parts.push(if is_param { val.e } else { self.resolve_unknown(val)?.e });
         }
         let fields = parts.iter().enumerate().map(|(i, p)| (format!("f{}", i + 1).into(), p.ty)).collect();
@@ -342,7 +343,7 @@ impl Binder<'_> {
         for item in items {
             let ast::Subscript::Index(index) = item else {
                 let at = match item {
-                    ast::Subscript::Slice(Some(bound), _) | ast::Subscript::Slice(None, Some(bound)) => bound.pos,
+                    ast::Subscript::Slice(_, Some(bound)) | ast::Subscript::Slice(Some(bound), None) => bound.pos,
                     _ => input.pos,
                 };
                 return error(state::DATATYPE_MISMATCH, at, "jsonb subscript does not support slices");
@@ -559,6 +560,18 @@ fn number(text: &str, pos: Pos) -> Result<Val> {
 
 fn subquery(kind: SubqueryKind, plan: Rel, correlated: bool, ty: TypeMod, pos: Pos) -> Val {
     Val::new(ExprKind::Subquery(Box::new(Subquery { kind, plan, correlated })), ty, pos)
+}
+
+/// A row whose fields are named as the columns it was made of, for functions that show the names; other values as they are.
+pub(super) fn with_names(val: Val) -> Val {
+    let Some(fields) = val.fields.clone() else { return val };
+    if fields.iter().enumerate().all(|(i, (name, _))| **name == format!("f{}", i + 1)) {
+        return val;
+    }
+    let names = fields.iter().map(|(name, _)| Datum::Text(name.clone())).collect();
+    let names = Expr::constant(Array::from_values(Type::TEXT, names).datum(), Type::TEXT_ARRAY);
+    let e = call(crate::functions::json::naming(), vec![val.e, names], Type::RECORD.plain());
+    Val { e, pos: val.pos, fields: Some(fields) }
 }
 
 /// A field of a row value: of a row constructor, the very expression.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::binder::*;
 use super::coerce::{Path, call, pathway};
+use super::expr::with_names;
 use super::hypothetical::is_hypothetical;
 use super::operator::{check_equality, check_ordering};
 use super::overload::{Choice, choose, resolve_polymorphic};
@@ -144,6 +145,9 @@ impl Binder<'_> {
         let chosen = match choose(&types, &declared) {
             Choice::One(i) => &found[i],
             Choice::None => {
+                if found.is_empty() && crate::functions::json::is_lacking(name) {
+                    return unsupported(pos, format!("function {name}"));
+                }
                 return Err(no_function(shown, &args, names, pos));
             }
             Choice::Ambiguous => {
@@ -155,9 +159,11 @@ impl Binder<'_> {
                 .at(Some(pos + 1)));
             }
         };
-        let (wanted, ret) = resolve_polymorphic(&types, &chosen.types, chosen.ret).at_pos(pos)?;
+        let (wanted, ret) = resolve_polymorphic(&types, &chosen.types, chosen.ret)?;
         let mut converted = Vec::with_capacity(args.len());
+        let shows_names = crate::functions::json::shows_names(name);
         for (arg, ty) in args.into_iter().zip(wanted) {
+            let arg = if shows_names { with_names(arg) } else { arg };
             converted.push(self.convert(arg, ty, CastContext::Implicit)?);
         }
         Ok(Found::Function { what: chosen.what, args: converted, ret })

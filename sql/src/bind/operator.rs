@@ -53,6 +53,9 @@ fn find(name: &str, left: Type, right: Type, pos: Pos) -> Result<&'static Operat
     };
     match choose(&args, &candidates) {
         Choice::One(i) => Ok(all[i]),
+        Choice::None if left == Type::JSONB && matches!(name, "@?" | "@@") => {
+            unsupported(pos, format!("operator {name} of jsonb"))
+        }
         Choice::None => Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("operator does not exist: {shown}"))
             .hint(if left == Type::NONE {
                 "No operator matches the given name and argument type. You might need to add an explicit type cast."

@@ -36,7 +36,10 @@ pub(super) fn choose(args: &[Type], candidates: &[&[Type]]) -> Choice {
 fn fits(args: &[Type], declared: &[Type]) -> bool {
     args.len() == declared.len()
         && args.iter().zip(declared).all(|(a, d)| can_coerce(*a, *d, CastContext::Implicit))
-        && (!declared.iter().any(|d| d.is_polymorphic()) || resolve_polymorphic(args, declared, Type::NONE).is_ok())
+        && (!declared.iter().any(|d| d.is_polymorphic())
+            // Where nothing tells the type the candidate is still the one meant, and the call fails for that.
+            || args.iter().all(|a| *a == Type::UNKNOWN)
+            || resolve_polymorphic(args, declared, Type::NONE).is_ok())
 }
 
 /// Keeps the candidates with the highest count.

@@ -10,7 +10,7 @@ use super::key::{KeyColumn, key_is_lossless};
 use super::keyspace::{self, successor};
 use super::row::{Decoder, RowEncoder};
 use crate::catalog::schema::{Column, Index, IndexColumn, Key, Table};
-use crate::types::{Array, Datum, Interval, Numeric, Type};
+use crate::types::{Array, Datum, Interval, Jsonb, Numeric, Type};
 
 fn encode_row(table: &Table, row: &[Datum]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -63,6 +63,7 @@ fn compare(a: &Datum, b: &Datum) -> Ordering {
         (Datum::Text(a), Datum::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
         (Datum::Bytea(a), Datum::Bytea(b)) => a.cmp(b),
         (Datum::Uuid(a), Datum::Uuid(b)) => a.cmp(b),
+        (Datum::Jsonb(a), Datum::Jsonb(b)) => a.cmp(b),
         (Datum::Oid(a), Datum::Oid(b)) => a.cmp(b),
         (Datum::Interval(a), Datum::Interval(b)) => span(a).cmp(&span(b)),
         (Datum::Array(a), Datum::Array(b)) => {
@@ -87,6 +88,26 @@ fn int4_array() -> impl Strategy<Value = Datum> {
         let values = v.into_iter().map(|v| v.map_or(Datum::Null, Datum::Int4)).collect();
         Datum::Array(Array { elem: Type::INT4, dims, values }.into())
     })
+}
+
+fn jsonb() -> impl Strategy<Value = Datum> {
+    const TEXTS: &[&str] = &[
+        "null",
+        "[]",
+        "[[]]",
+        "[1, 1.0]",
+        "[1]",
+        "1.00",
+        "\"\"",
+        "\"a\"",
+        "\"ab\"",
+        "{}",
+        "{\"a\": 1}",
+        "{\"a\": 1.0}",
+        "{\"b\": []}",
+        "true",
+    ];
+    prop::sample::select(TEXTS).prop_map(|s| Datum::Jsonb(Jsonb::parse(s).expect(s)))
 }
 
 /// A type and two of its values, close together often enough to be equal or share prefixes.
@@ -124,6 +145,7 @@ fn pair() -> impl Strategy<Value = (Type, Datum, Datum)> {
         two(Type::BYTEA, bytes.prop_map(Datum::bytea).boxed()),
         two(Type::UUID, any::<[u8; 16]>().prop_map(|b| Datum::Uuid(Box::new(b)))),
         two(Type::OID, any::<u32>().prop_map(Datum::Oid)),
+        two(Type::JSONB, jsonb().boxed()),
         two(Type::INTERVAL, interval.boxed()),
         two(Type::INT4_ARRAY, int4_array().boxed()),
     ]

@@ -21,7 +21,7 @@ use super::Members;
 use crate::codec::keyspace::{prefix_range, successor};
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
-use crate::types::{Datum, Type, TypeMod, bytea, io};
+use crate::types::{Datum, Type, TypeMod, bytea, io, json};
 
 /// How keys or values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +34,6 @@ pub enum Encoding {
     Base64,
     Json,
 }
-
-/// Oids of json and jsonb.
-const JSON: Type = Type(114);
-const JSONB: Type = Type(3802);
 
 impl Encoding {
     /// By its name in JavaScript.
@@ -56,7 +52,7 @@ impl Encoding {
     pub fn usual(ty: Type) -> Encoding {
         match ty {
             Type::BYTEA => Encoding::Binary,
-            JSON | JSONB => Encoding::Json,
+            Type::JSON | Type::JSONB => Encoding::Json,
             _ => Encoding::Utf8,
         }
     }
@@ -87,6 +83,9 @@ impl Encoding {
             Encoding::Base64 => io::text_in(&base64(bytes), ty, cx),
             Encoding::Json => {
                 let text = io::utf8(bytes)?;
+                if matches!(ty.ty, Type::JSON | Type::JSONB) {
+                    return io::text_in(text, ty, cx);
+                }
                 let raw: &RawValue = serde_json::from_str(text).map_err(|e| bad_json(text, &e))?;
                 member_in(raw, ty, cx)
             }
@@ -215,6 +214,10 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 fn bad_json(text: &str, error: &serde_json::Error) -> SqlError {
+    // Said as the json type says it, where it refuses the text too.
+    if let Err(error) = json::text::check(text) {
+        return error;
+    }
     const SHOWN: usize = 100;
     let shown = io::cut_bytes(text, SHOWN);
     let more = if shown.len() < text.len() { "..." } else { "" };
@@ -226,7 +229,7 @@ fn bad_json(text: &str, error: &serde_json::Error) -> SqlError {
 pub fn member_in(raw: &RawValue, ty: TypeMod, cx: &SessionCx) -> Result<Datum> {
     let text = raw.get();
     match text.as_bytes().first() {
-        _ if matches!(ty.ty, JSON | JSONB) => io::text_in(text, ty, cx),
+        _ if matches!(ty.ty, Type::JSON | Type::JSONB) => io::text_in(text, ty, cx),
         Some(b'n') => Ok(Datum::Null),
         Some(b'"') => {
             let string: String = serde_json::from_str(text).map_err(|e| bad_json(text, &e))?;

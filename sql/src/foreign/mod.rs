@@ -242,7 +242,7 @@ impl BeeTable {
                 Ok(value) => value,
                 Err(e) if self.null_on_error && is_data_error(&e) => Datum::Null,
                 Err(e) => {
-                    return Err(e.context(|| {
+                    return Err(e.within(|| {
                         let key = show_key(&entry.key);
                         let (table, block) = (&self.name, entry.seq);
                         format!("column \"{}\" of foreign table \"{table}\", key {key}, block {block}", column.name)
@@ -277,7 +277,8 @@ fn no_members(column: &BeeColumn, table: &Table) -> SqlError {
 
 /// Whether an error is about a value, not about reading it.
 fn is_data_error(e: &SqlError) -> bool {
-    e.state().starts_with("22")
+    // What a value is (22), or that it is too large or too deep (54).
+    e.state().starts_with("22") || e.state().starts_with("54")
 }
 
 /// A key for messages: as text, or its bytes.

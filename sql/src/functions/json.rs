@@ -21,6 +21,7 @@ use super::args;
 use super::registry::CastContext::{Assignment, Explicit};
 use super::registry::{CastMethod, Registry, ScalarFn, ScalarImpl, Volatility};
 use crate::error::{Result, SqlError, state};
+use crate::types::datum::Record;
 use crate::types::json::text::{Found, Parts, kind, whole};
 use crate::types::json::{Item, View};
 use crate::types::{Array, Datum, Jsonb, Numeric, Type};
@@ -259,6 +260,50 @@ fn paths(r: &mut Registry) {
 pub(crate) fn subscripting() -> &'static ScalarFn {
     static FUNC: std::sync::OnceLock<&'static ScalarFn> = std::sync::OnceLock::new();
     FUNC.get_or_init(|| operator_only("jsonb_extract_path", &[B, TA], B, |a, _| Ok(item(jsonb_at(a)?))))
+}
+
+/// A row with its fields named anew: what the binder puts around a whole row of a table where a function shows the names.
+pub(crate) fn naming() -> &'static ScalarFn {
+    static FUNC: std::sync::OnceLock<&'static ScalarFn> = std::sync::OnceLock::new();
+    FUNC.get_or_init(|| {
+        operator_only("row", &[Type::RECORD, TA], Type::RECORD, |a, _| {
+            let (Datum::Record(record), names) = (&a[0], args::array(a, 1)?) else { return Ok(a[0].clone()) };
+            let named = record.fields.iter().zip(&names.values).map(|((old, ty), name)| match name {
+                Datum::Text(name) => (name.clone(), *ty),
+                _ => (old.clone(), *ty),
+            });
+            let record = Record { fields: named.collect(), values: record.values.clone() };
+            Ok(Datum::Record(std::sync::Arc::new(record)))
+        })
+    })
+}
+
+/// Whether PostgreSQL has a function of this name about JSON and we have not: paths of SQL/JSON, and rows by a type or a list of columns.
+pub(crate) fn is_lacking(function: &str) -> bool {
+    let about = function.strip_prefix("jsonb_").or_else(|| function.strip_prefix("json_"));
+    about.is_some_and(|rest| {
+        rest.starts_with("path_")
+            || matches!(rest, "to_record" | "to_recordset" | "populate_record" | "populate_recordset")
+    })
+}
+
+/// Whether a function shows, or keeps for one that does, the names of its arguments' fields.
+pub(crate) fn shows_names(function: &str) -> bool {
+    matches!(
+        function,
+        "to_json"
+            | "to_jsonb"
+            | "row_to_json"
+            | "json_agg"
+            | "jsonb_agg"
+            | "json_object_agg"
+            | "jsonb_object_agg"
+            | "json_build_array"
+            | "json_build_object"
+            | "jsonb_build_array"
+            | "jsonb_build_object"
+            | "array_agg"
+    )
 }
 
 fn same_scalar(a: Item<'_>, b: Item<'_>) -> bool {

@@ -164,3 +164,6 @@ fn take_varint(rest: &mut &[u8]) -> Option<usize> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,6 +95,7 @@ pub(super) fn register(r: &mut Registry) {
 fn build(r: &mut Registry, name: &'static str, ret: Type, imp: ScalarImpl) {
     let (args, variadic, strict, volatility) = (&[], Some(Type::ANY), false, Volatility::Stable);
     r.scalar(ScalarFn { name, args, variadic, optional: 0, ret, strict, volatility, imp });
+    r.scalar(ScalarFn { name, args, variadic: None, optional: 0, ret, strict, volatility, imp });
 }
 
 fn even(a: &[Datum], function: &str) -> Result<()> {

@@ -229,7 +229,7 @@ impl CopyIn {
             row[*position] = value.map_err(|e| {
                 let shown =
                     || format!("COPY {}, line {line}, column {name}: \"{}\"", self.target.table.name, clip(bytes));
-                e.context(shown)
+                e.within(shown)
             })?;
         }
         self.put(row).map_err(|e| in_line(self, e))
@@ -264,7 +264,7 @@ impl CopyIn {
                         if let Some(range) = field {
                             let value = io::binary_in(&rest[range.clone()], *ty);
                             row[*position] =
-                                value.map_err(|e| e.context(|| format!("COPY {table}, line {line}, column {name}")))?;
+                                value.map_err(|e| e.within(|| format!("COPY {table}, line {line}, column {name}")))?;
                         }
                     }
                     self.done += len;
