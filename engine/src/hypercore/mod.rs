@@ -42,6 +42,7 @@ pub mod truncate;
 pub mod verify;
 pub mod verify_held;
 pub mod verify_log;
+mod wakers;
 pub mod wants;
 pub mod watch;
 

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::wakers::{Wakers, wake};
 use crate::position::BlockIndex;
 
 /// How many blocks hints of peers may name at a time.
@@ -47,8 +48,7 @@ struct State {
     hints: usize,
     change: Change,
     generation: u64,
-    wakers: BTreeMap<u64, Waker>,
-    next_waiter: u64,
+    wakers: Wakers,
     peers: usize,
 }
 
@@ -296,9 +296,9 @@ impl State {
     }
 
     /// There is a change: those to be woken.
-    fn wake(&mut self) -> BTreeMap<u64, Waker> {
+    fn wake(&mut self) -> Vec<Waker> {
         self.generation += 1;
-        std::mem::take(&mut self.wakers)
+        self.wakers.take()
     }
 
     fn release(&mut self, blocks: &[BlockIndex], received: &Arc<Received>) {
@@ -351,11 +351,6 @@ impl Drop for Want {
     }
 }
 
-fn wake(wakers: BTreeMap<u64, Waker>) {
-    // Outside of the lock: a waker may run anything.
-    wakers.into_values().for_each(Waker::wake);
-}
-
 /// Ready once what is wanted has changed; see [`Wants::changed`]. Dropped before that, it leaves nothing behind.
 pub struct WantsChanged {
     wants: Arc<Wants>,
@@ -372,20 +367,16 @@ impl Future for WantsChanged {
         if state.generation != this.seen {
             return Poll::Ready(state.generation);
         }
-        let waiter = *this.waiter.get_or_insert_with(|| {
-            state.next_waiter += 1;
-            state.next_waiter
-        });
-        let before = state.wakers.insert(waiter, context.waker().clone());
+        let before = state.wakers.keep(&mut this.waiter, context.waker());
         drop(state);
-        drop(before); // a waker may own a task, and that anything
+        drop(before);
         Poll::Pending
     }
 }
 
 impl Drop for WantsChanged {
     fn drop(&mut self) {
-        let waker = self.waiter.and_then(|waiter| self.wants.state.lock().wakers.remove(&waiter));
+        let waker = self.waiter.and_then(|waiter| self.wants.state.lock().wakers.forget(waiter));
         drop(waker); // not under the lock, as above
     }
 }

@@ -1,15 +1,15 @@
 //! Waiting for a core to grow, without a runtime: a condition variable for threads, a plain `std` future
 //! for tasks. Replication and `bee_wait_for` wait here.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::wakers::{Wakers, wake};
 use crate::position::{Fork, Length};
 
 /// Where a core stands: what is waited for. A truncation shows as a new fork.
@@ -32,9 +32,7 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct State {
     position: Position,
-    /// Of those who wait, each under its number.
-    wakers: BTreeMap<u64, Waker>,
-    next_waiter: u64,
+    wakers: Wakers,
 }
 
 impl Watch {
@@ -57,11 +55,10 @@ impl Watch {
                 return;
             }
             state.position = position;
-            std::mem::take(&mut state.wakers)
+            state.wakers.take()
         };
         self.grown.notify_all();
-        // Outside of the lock: a waker may run anything, also code that asks for the position.
-        wakers.into_values().for_each(Waker::wake);
+        wake(wakers);
     }
 
     /// Block this thread until the core stands elsewhere than `seen`, or the time is over. Where it
@@ -103,20 +100,16 @@ impl Future for Changed {
         if state.position != this.seen {
             return Poll::Ready(state.position);
         }
-        let waiter = *this.waiter.get_or_insert_with(|| {
-            state.next_waiter += 1;
-            state.next_waiter
-        });
-        let before = state.wakers.insert(waiter, context.waker().clone());
+        let before = state.wakers.keep(&mut this.waiter, context.waker());
         drop(state);
-        drop(before); // a waker may own a task, and that anything
+        drop(before);
         Poll::Pending
     }
 }
 
 impl Drop for Changed {
     fn drop(&mut self) {
-        let waker = self.waiter.and_then(|waiter| self.watch.state.lock().wakers.remove(&waiter));
+        let waker = self.waiter.and_then(|waiter| self.watch.state.lock().wakers.forget(waiter));
         drop(waker); // not under the lock, as above
     }
 }
@@ -125,7 +118,7 @@ impl Drop for Changed {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use std::task::{Wake, Waker};
 
     fn at(length: u64) -> Position {
         Position { fork: Fork(0), length: Length(length) }
