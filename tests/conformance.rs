@@ -9,7 +9,7 @@ use pgbee_tests::{Answer, Client, Server, repository};
 use serde_json::Value;
 
 /// Exact answers of the last commit that changed their number; raise it when it grows.
-const OK_AT_LEAST: usize = 395;
+const OK_AT_LEAST: usize = 410;
 
 /// About a table whose creation is refused (it has columns of types we lack).
 const WITHOUT_THEIR_TABLE: [&str; 2] = ["SELECT * FROM sx.t", "DROP TABLE sx.t"];
