@@ -335,6 +335,11 @@ fn javascript_follows_our_server_live() {
         let changed = js.ask("diff", json!({"as": "db", "left": length, "right": before}));
         let changed = changed["entries"].as_array().expect("entries").len();
         assert!((1..20).contains(&changed), "{changed} differences");
+        let rows =
+            js.ask("entries", json!({"as": "db", "range": {"gte": "03", "lt": "04", "limit": 10, "reverse": true}}));
+        assert_eq!(rows["entries"].as_array().expect("entries").len(), 10);
+        let history = js.ask("history", json!({"as": "db"}));
+        assert_eq!(history["entries"].as_array().expect("entries").len() as u64, length - 1, "all but the header");
         told(&mut w, "INSERT INTO orders SELECT max(id) + 1, 'late', 1, now() FROM orders");
         let length: u64 = told(&mut w, "SELECT bee_version()").parse().expect("a number");
         js.ask("update", json!({"as": "db", "length": length}));

@@ -144,7 +144,7 @@ fn array(a: &[Datum]) -> Result<Ordering> {
 // json can be part of arrays and rows, which then cannot be compared.
 fn has_order(ty: Type) -> Result<()> {
     if matches!(ty, Type::JSON | Type::JSON_ARRAY) {
-        let message = format!("could not identify a comparison function for type {}", ty.sql_name());
+        let message = format!("could not identify an equality operator for type {}", ty.sql_name());
         return Err(SqlError::new(state::UNDEFINED_FUNCTION, message));
     }
     Ok(())

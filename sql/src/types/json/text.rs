@@ -452,7 +452,14 @@ pub fn add_to(text: &str, made: &mut Builder) -> Result<()> {
             Event::Null => made.null(),
             Event::Bool(b) => made.bool(b),
             Event::Number(n) if is_canonical(n) => made.digits(n),
-            Event::Number(n) => made.number(&Numeric::parse(n)?)?,
+            Event::Number(n) => match Numeric::parse(n) {
+                Ok(number) => made.number(&number)?,
+                Err(error) => {
+                    // PostgreSQL has read the next token by then, and tells first what is wrong with that.
+                    reader.token()?;
+                    return Err(error);
+                }
+            },
             Event::String(s) => made.string(&s)?,
             Event::Name(s) => made.name(&s)?,
             Event::BeginArray => made.begin_array()?,
