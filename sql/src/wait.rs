@@ -202,21 +202,27 @@ impl Waiting {
         Duration::from_micros(self.fetch_wait_micros.load(Ordering::Relaxed))
     }
 
-    /// Waits for a core's first verified head, on account of what the network knows of it.
+    /// Waits for a core's first verified head of at least this length, on account of what the network knows of it.
     ///
     /// # Errors
     /// 58030 when nobody shows one for as long as `bee.fetch_wait`; a cancel.
-    pub fn wait_for_first_head(&self, core: &Core, name: &str, remote: &dyn Fn() -> Remote) -> Result<(), SqlError> {
+    pub fn wait_for_first_head(
+        &self,
+        core: &Core,
+        least: Length,
+        name: &str,
+        remote: &dyn Fn() -> Remote,
+    ) -> Result<(), SqlError> {
         let (limit, start) = (self.fetch_wait(), Instant::now());
         let mut nobody_since: Option<Instant> = None;
         loop {
             self.cancel.check()?;
-            if core.watch().wait_for(Length(1), SLICE) {
+            if core.watch().wait_for(least, SLICE) {
                 return Ok(());
             }
             let remote = remote();
             let hopeful =
-                remote.peers > 0 && remote.length > 0 && start.elapsed() < limit.saturating_mul(CLAIMS_BELIEVED);
+                remote.peers > 0 && remote.length >= least.0 && start.elapsed() < limit.saturating_mul(CLAIMS_BELIEVED);
             if hopeful {
                 nobody_since = None;
             } else if nobody_since.get_or_insert_with(Instant::now).elapsed() >= limit {

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pgbee_engine::Version;
 use pgbee_engine::bee::{self, Cursor, Direction, Entry, KeyRange};
 use pgbee_engine::txn::{ReadView, Snapshot};
 
@@ -34,7 +33,7 @@ fn snapshot(foreign: &ForeignScan, at: Option<&AsOf>, env: &Env<'_>) -> Result<S
     let session = &env.cx.session;
     match (&foreign.source, at) {
         (Source::Own, None) => Ok(env.cx.view.snapshot().clone()),
-        (Source::Own, Some(at)) => Ok(env.cx.database.snapshot_at(Version(at.version))?),
+        (Source::Own, Some(at)) => session.services.snapshot_at(at.version),
         (Source::Key(key, peers), at) => {
             let open = || {
                 let bee = session.services.foreign_bee(*key, peers)?;

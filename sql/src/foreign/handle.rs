@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pgbee_engine::txn::{Database, Snapshot};
-use pgbee_engine::{Error, Version};
+use pgbee_engine::{Error, Length, Version};
 
 use crate::catalog::{Catalog, load};
 use crate::error::{Result, SqlError, state};
@@ -97,7 +97,7 @@ impl ForeignBee {
             return Ok(());
         }
         let remote = || self.network.as_ref().and_then(|n| n.remote(core.key())).unwrap_or_default();
-        let waited = self.waiting.wait_for_first_head(core, &format!("bee {}", core.key()), &remote);
+        let waited = self.waiting.wait_for_first_head(core, Length(1), &format!("bee {}", core.key()), &remote);
         waited.map_err(|e| match e.state() {
             state::IO_ERROR => e.hint("The option peer of the foreign table or its server names peers that have it."),
             _ => e,

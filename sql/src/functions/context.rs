@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pgbee_engine::CoreKey;
+use pgbee_engine::txn::Snapshot;
 
 use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
@@ -45,6 +46,10 @@ pub trait Services: Send + Sync {
     fn sleep(&self, seconds: f64) -> Result<()>;
     /// Number of this transaction: txid_current().
     fn transaction_id(&self) -> u64;
+    /// A past version of the session's own database.
+    fn snapshot_at(&self, _version: u64) -> Result<Snapshot> {
+        Err(SqlError::unsupported("reading the past here"))
+    }
     /// A bee by its key, for reading; open as long as the session uses it.
     fn foreign_bee(&self, _key: CoreKey, _peers: &[String]) -> Result<Arc<ForeignBee>> {
         Err(SqlError::unsupported("reading another bee here"))

@@ -4,6 +4,7 @@
 //! watcher   a thread that sleeps until the core has a new head, then
 //!             wants the tail (the blocks of small new commits), and tells who listens on bee_commit
 //! mirror    a claim on all blocks, as long as it is asked for
+//! heads     the lengths seen as heads since the start: the only versions known of a bee without commit records
 //! ```
 //!
 //! The tail is what keeps a follower able to answer offline: whatever a new version changed in the tree lies in its new blocks, so with those here everything that could be
@@ -12,6 +13,7 @@
 //!
 //! What must stay true: the thread never waits for a block, holds neither core nor database while it sleeps, and ends soon after the database is closed.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,7 +23,7 @@ use pgbee_engine::hypercore::Core;
 use pgbee_engine::hypercore::wants::Want;
 use pgbee_engine::hypercore::watch::Position;
 use pgbee_engine::txn::Database;
-use pgbee_engine::{BlockIndex, Length};
+use pgbee_engine::{BlockIndex, Fork, Length, Version};
 
 use crate::error::{Result, SqlError};
 
@@ -29,6 +31,8 @@ use crate::error::{Result, SqlError};
 const TAIL_BLOCKS: u64 = 256;
 /// How long a closed database's thread may sleep on.
 const SLICE: Duration = Duration::from_millis(250);
+/// Heads remembered.
+const HEADS_MAX: usize = 10_000;
 /// Stack of the thread, which does next to nothing.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -37,17 +41,39 @@ pub(super) struct Followed {
     core: Arc<Core>,
     is_over: Arc<AtomicBool>,
     mirror: Mutex<Option<Want>>,
+    heads: Arc<Mutex<Heads>>,
+}
+
+/// Heads of one fork.
+#[derive(Default)]
+struct Heads {
+    fork: Fork,
+    lengths: BTreeSet<u64>,
+}
+
+impl Heads {
+    fn note(&mut self, position: Position) {
+        if self.fork != position.fork {
+            *self = Heads { fork: position.fork, lengths: BTreeSet::new() };
+        }
+        if self.lengths.insert(position.length.0) && self.lengths.len() > HEADS_MAX {
+            self.lengths.pop_first();
+        }
+    }
 }
 
 impl Followed {
     /// Begins to watch a core for the database over it.
     pub fn start(name: &str, database: &Arc<Database>) -> Result<Followed> {
         let (core, is_over) = (database.core().clone(), Arc::new(AtomicBool::new(false)));
+        let (seen, heads) = (core.watch().position(), Arc::<Mutex<Heads>>::default());
+        heads.lock().note(seen);
         let watcher = Watcher {
             database: Arc::downgrade(database),
             is_over: is_over.clone(),
-            seen: core.watch().position(),
+            seen,
             tail: None,
+            heads: heads.clone(),
         };
         let watch = core.watch().clone();
         std::thread::Builder::new()
@@ -55,7 +81,12 @@ impl Followed {
             .stack_size(STACK_BYTES)
             .spawn(move || watcher.run(&watch))
             .map_err(|e| SqlError::internal(format!("could not start a thread: {e}")))?;
-        Ok(Followed { core, is_over, mirror: Mutex::default() })
+        Ok(Followed { core, is_over, mirror: Mutex::default(), heads })
+    }
+    /// Whether a length was seen as the head of the history there is now.
+    pub fn was_head(&self, version: Version) -> bool {
+        let heads = self.heads.lock();
+        heads.fork == self.core.watch().position().fork && heads.lengths.contains(&version.0)
     }
     /// From now on every block is wanted, those to come too; or no longer.
     pub fn set_mirror(&self, on: bool) {
@@ -76,6 +107,7 @@ struct Watcher {
     is_over: Arc<AtomicBool>,
     seen: Position,
     tail: Option<(Vec<BlockIndex>, Want)>,
+    heads: Arc<Mutex<Heads>>,
 }
 
 impl Watcher {
@@ -91,6 +123,7 @@ impl Watcher {
                 self.tail = None;
             }
             if now != self.seen {
+                self.heads.lock().note(now);
                 // Those of the version before are let go only when the new ones are claimed, so that hints live on.
                 let tail = tail(core, self.seen.length, now.length);
                 self.tail = match (tail, self.tail.take()) {

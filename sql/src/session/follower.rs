@@ -1,7 +1,7 @@
 //! What only a session that reads what others write does: waiting for a first head, refusing what only a writer may, fetching ahead of need.
 
 use pgbee_engine::bee::{Direction, KeyRange};
-use pgbee_engine::{BlockIndex, Version};
+use pgbee_engine::{BlockIndex, Length, Version};
 
 use super::instance::Progress;
 use super::query::Ran;
@@ -11,6 +11,7 @@ use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::follow::{CoreKey, ReadKey, parse_key, parse_read_key};
+use crate::foreign::OWN_SERVER;
 use crate::parse::ast::DefValue;
 use crate::wait::{FetchSource, What};
 use pgbee_engine::hypercore::BlockSource;
@@ -21,7 +22,7 @@ const ENTRIES: usize = 64;
 impl Session {
     /// Whether it is a follower that has heard of no version yet.
     pub(super) fn awaits_first_head(&self) -> bool {
-        self.shared.is_follower() && self.shared.database.head() == Version(0)
+        self.shared.is_follower() && self.shared.awaits_first_head()
     }
 
     /// Runs what needs definitions. On a follower that has heard of no version yet, what fails for want of them waits for the first one and is run again; `SELECT 1` does not.
@@ -82,18 +83,38 @@ fn is_unknown(error: &SqlError) -> bool {
     )
 }
 
+/// The first length with a root: a JavaScript bee shows its header alone, on the way to its first entry.
+pub(super) const FIRST_VERSION: Version = Version(2);
+
 impl Shared {
+    fn awaits_first_head(&self) -> bool {
+        self.database.head() < FIRST_VERSION
+    }
     /// Waits for the first verified head.
     fn wait_for_first_head(&self) -> Result<()> {
         let core = self.database.core();
         let remote = || self.instance.remote(core.key());
-        self.waiting.wait_for_first_head(core, &self.db.title(), &remote)
+        self.waiting.wait_for_first_head(core, Length(FIRST_VERSION.0), &self.db.title(), &remote)
     }
 
     /// bee_download(): fetches a table with its indexes, an index, or everything; how many blocks came.
     pub(super) fn download(&self, relation: Option<u32>) -> Result<u64> {
+        let catalog = self.current.lock().catalog.clone();
+        let foreign = match relation.and_then(|oid| catalog.by_oid(oid)) {
+            Some(Relation::Table(table)) => table.foreign.as_ref().map(|foreign| (table, foreign.server)),
+            _ => None,
+        };
+        // The one table of a bee that pgbee did not write is all of it.
+        let relation = relation.filter(|_| foreign.is_none_or(|(_, server)| server != OWN_SERVER));
+        if let Some((table, _)) = foreign.filter(|_| relation.is_some()) {
+            return Err(SqlError::unsupported(format!("bee_download() of foreign table \"{}\"", table.name))
+                .hint("Follow its bee as a database: CREATE DATABASE ... WITH bee_key = '...'."));
+        }
         if !self.is_follower() {
             return Ok(0);
+        }
+        if self.awaits_first_head() {
+            self.wait_for_first_head()?;
         }
         let before = self.waiting.fetched();
         let progress = |what: String, total| Progress {

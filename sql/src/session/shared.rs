@@ -133,7 +133,17 @@ impl Shared {
         if version <= 1 && database.first_commit()?.is_some() {
             return Err(not_a_version(database, &self.db.name, &asked, database.snapshot().version()));
         }
-        database.snapshot_at(Version(version)).map_err(|e| self.not_a_version(e, &asked))
+        match database.snapshot_at(Version(version)) {
+            // Where there are no commit records, a length seen as a head is a version.
+            Err(EngineError::NotAVersion { newest, .. })
+                if Version(version) < newest
+                    && database.first_commit()?.is_none()
+                    && self.db.followed.as_ref().is_some_and(|f| f.was_head(Version(version))) =>
+            {
+                Ok(database.snapshot_of_head(Version(version)))
+            }
+            other => other.map_err(|e| self.not_a_version(e, &asked)),
+        }
     }
     /// 22023 with the valid range of versions and times.
     fn not_a_version(&self, error: EngineError, asked: &str) -> SqlError {
@@ -311,6 +321,9 @@ impl Services for Shared {
     }
     fn transaction_id(&self) -> u64 {
         self.transaction_id.load(Ordering::Relaxed)
+    }
+    fn snapshot_at(&self, version: u64) -> Result<Snapshot> {
+        Shared::snapshot_at(self, version)
     }
     fn foreign_bee(&self, key: CoreKey, peers: &[String]) -> Result<Arc<ForeignBee>> {
         self.foreign.get(key, peers, self)

@@ -378,7 +378,9 @@ impl Session {
     }
     /// A snapshot of nothing, taken before the first version came, is not kept.
     pub(super) fn forget_empty_snapshot(&mut self) {
-        if !self.block.queried && self.block.fixed.as_ref().is_some_and(|s| s.version().0 == 0) {
+        if !self.block.queried
+            && self.block.fixed.as_ref().is_some_and(|s| s.version() < super::follower::FIRST_VERSION)
+        {
             self.block.fixed = None;
         }
     }

@@ -35,7 +35,10 @@ pub(crate) fn not_a_version(database: &Database, name: &str, asked: &str, newest
         }
         // Who waited for a peer to tell was told why it stopped.
         Err(e @ Error::GaveUp(_)) => return e.into(),
-        _ => "The database has no version yet.".to_owned(),
+        _ if newest < Version(2) => "The database has no version yet.".to_owned(),
+        _ => format!(
+            "Its writer keeps no commit records: what was seen as the newest version here can be read, now {newest}."
+        ),
     };
     SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of database \"{name}\""))
         .detail(range)

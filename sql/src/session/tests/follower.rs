@@ -45,7 +45,7 @@ impl Nearby {
             asked: AtomicUsize::new(0),
         })
     }
-    fn set_online(&self, online: bool) {
+    pub(super) fn set_online(&self, online: bool) {
         self.online.store(online, Ordering::SeqCst);
     }
     pub(super) fn follows(&self, key: CoreKey) -> bool {
@@ -372,6 +372,10 @@ fn a_database_nobody_was_met_for_yet() {
     assert_eq!(
         told.lines().next().unwrap(),
         "ERROR:  58030: no version of database \"shop\" is here and no peer is connected"
+    );
+    assert!(
+        show(&mut f, "select bee_download()").starts_with("ERROR:  58030: no version of"),
+        "nothing is not everything"
     );
     assert_eq!(show(&mut f, "select length, held_blocks, version from bee_cores where database = 'shop'"), "0|0|NULL");
     // It waits, and goes on when somebody comes.

@@ -281,12 +281,20 @@ fn a_followed_bee_is_a_table() {
     );
     assert_eq!(show(&mut session, "SELECT count(*) FROM bee AS OF VERSION 4"), "3");
     assert!(show(&mut session, "SELECT count(*) FROM bee AS OF VERSION 3").starts_with("ERROR:  22023"));
-    // It moves on.
+    assert_eq!(show(&mut session, "SELECT bee_download('bee')"), "0", "all of it was read");
+    // It moves on; what was its head once can still be read.
     write(&core, &[(b"e", Some(b"2"))]);
     let start = std::time::Instant::now();
     while show(&mut session, "SELECT count(*) FROM bee") != "4" {
         assert!(start.elapsed().as_secs() < 10, "the new head never came");
     }
+    assert_eq!(show(&mut session, "SELECT count(*), (SELECT count(*) FROM bee) FROM bee AS OF VERSION 4"), "3|4");
+    let refused = show(&mut session, "SELECT count(*) FROM bee AS OF VERSION 3");
+    assert!(refused.contains("3 is not a version") && refused.contains("no commit records"), "{refused}");
+    write(&core, &[(b"f", Some(b"3")), (b"g", Some(b"4"))]);
+    assert_eq!(show(&mut session, "SELECT bee_wait_for(7, '10 s'), bee_download('bee') > 0"), "t|t");
+    network.set_online(false);
+    assert_eq!(show(&mut session, "SELECT count(*) FROM bee"), "6");
 }
 
 /// A stranger's definitions do not enter our catalog unless they could be our own.
