@@ -12,7 +12,9 @@ use crate::config::Config;
 /// A filter that cannot be read.
 pub fn start(config: &Config) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.log).map_err(|e| format!("--log: {e}"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written, because its disk is full, is no reason to stop: complaints about it would go to the same place, and panic there.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = if config.log_json {
         lines.json().try_init()
     } else {

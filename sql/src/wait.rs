@@ -40,6 +40,8 @@ const CLAIMED_MAX: usize = 8192;
 /// How a session waits, and what its statement has fetched. One a session.
 pub struct Waiting {
     cancel: Arc<CancelFlag>,
+    /// The network is gone for good: the server stops, and no block will come.
+    is_over: Arc<AtomicBool>,
     /// A statement runs: it may wait.
     running: AtomicBool,
     /// There is something for [`Waiting::end`] to clear.
@@ -133,10 +135,11 @@ impl fmt::Display for Fetched {
 }
 
 impl Waiting {
-    /// Of a session whose statements this flag stops. No statement runs yet.
-    pub fn new(cancel: Arc<CancelFlag>) -> Arc<Waiting> {
+    /// Of a session whose statements this flag stops, in a server that says when its network is gone for good. No statement runs yet.
+    pub fn new(cancel: Arc<CancelFlag>, is_over: Arc<AtomicBool>) -> Arc<Waiting> {
         Arc::new(Waiting {
             cancel,
+            is_over,
             running: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             fetch_wait_micros: AtomicU64::new(0),
@@ -202,6 +205,16 @@ impl Waiting {
         Duration::from_micros(self.fetch_wait_micros.load(Ordering::Relaxed))
     }
 
+    /// Fails when the statement is cancelled, or when nothing will come any more.
+    fn check(&self) -> Result<(), SqlError> {
+        self.cancel.check()?;
+        if self.is_over.load(Ordering::Acquire) {
+            let message = "terminating connection due to administrator command";
+            return Err(SqlError::new(state::ADMIN_SHUTDOWN, message));
+        }
+        Ok(())
+    }
+
     /// Waits for a core's first verified head of at least this length, on account of what the network knows of it.
     ///
     /// # Errors
@@ -216,7 +229,7 @@ impl Waiting {
         let (limit, start) = (self.fetch_wait(), Instant::now());
         let mut nobody_since: Option<Instant> = None;
         loop {
-            self.cancel.check()?;
+            self.check()?;
             if core.watch().wait_for(least, SLICE) {
                 return Ok(());
             }
@@ -327,8 +340,14 @@ impl FetchSource {
     fn wait(&self, block: BlockIndex) -> Result<(), SqlError> {
         let waiting = &*self.waiting;
         let mut nobody_since: Option<Instant> = None;
+        let (failures, _) = self.core.wants().failures();
         loop {
-            waiting.cancel.check()?;
+            waiting.check()?;
+            if let (now, Some(error)) = self.core.wants().failures()
+                && now > failures
+            {
+                return Err(EngineError::Storage(error).into());
+            }
             if self.core.has(block) {
                 return Ok(());
             }

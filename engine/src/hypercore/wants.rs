@@ -24,6 +24,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::wakers::{Wakers, wake};
+use crate::error::StorageError;
 use crate::position::BlockIndex;
 
 /// How many blocks hints of peers may name at a time.
@@ -50,6 +51,8 @@ struct State {
     generation: u64,
     wakers: Wakers,
     peers: usize,
+    /// How often what came could not be stored, and why the last time.
+    failures: (u64, Option<StorageError>),
 }
 
 #[derive(Default)]
@@ -258,6 +261,19 @@ impl Wants {
     pub fn note_peers(&self, peers: usize) {
         self.state.lock().peers = peers;
         self.arrived.notify_all();
+    }
+
+    /// What came could not be stored: those who wait may want to know.
+    pub fn note_failure(&self, error: &StorageError) {
+        let mut state = self.state.lock();
+        state.failures = (state.failures.0 + 1, Some(error.clone()));
+        drop(state);
+        self.arrived.notify_all();
+    }
+
+    /// How often what came could not be stored so far, and why the last time.
+    pub fn failures(&self) -> (u64, Option<StorageError>) {
+        self.state.lock().failures.clone()
     }
 
     /// How many peers are connected for this core.

@@ -21,11 +21,13 @@
 //!
 //! **After a failed write** RocksDB refuses further writes until it has recovered by itself (a full disk
 //! that has room again) or is reopened (anything worse, a failed fsync above all). Each refusal is an
-//! error to the caller; none is retried or ignored here.
+//! error to the caller; none is retried or ignored here. To sync its log meanwhile would turn a full disk
+//! into the worse kind: after a failed write a sync is a write of nothing, until one succeeds.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rocksdb::{
@@ -60,6 +62,8 @@ impl Default for RocksOptions {
 pub struct Rocks {
     db: DB,
     cache: Cache,
+    /// The last logged write failed.
+    has_failed: AtomicBool,
     // Dropped after the database, as fields are in order: the lock outlives what it guards.
     _process: File,
 }
@@ -85,7 +89,7 @@ impl Rocks {
         // Dropping and making the family anew is a matter of two files, whatever it held.
         db.drop_cf(Space::Scratch.name()).map_err(failure)?;
         db.create_cf(Space::Scratch.name(), &family(Space::Scratch, &cache, options)).map_err(failure)?;
-        Ok(Rocks { db, cache, _process: process })
+        Ok(Rocks { db, cache, has_failed: AtomicBool::new(false), _process: process })
     }
 
     fn family(&self, space: Space) -> &ColumnFamily {
@@ -227,10 +231,17 @@ impl Backend for Rocks {
                 }
             }
         }
-        self.db.write_opt(changes, &options).map_err(failure)
+        let written = self.db.write_opt(changes, &options);
+        if !batch.is_scratch() {
+            self.has_failed.store(written.is_err(), Ordering::Release);
+        }
+        written.map_err(failure)
     }
 
     fn sync(&self) -> Result<()> {
+        if self.has_failed.load(Ordering::Acquire) {
+            return self.write(WriteBatch::default(), Durability::Sync);
+        }
         self.db.flush_wal(true).map_err(failure)
     }
 

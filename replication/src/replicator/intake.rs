@@ -275,7 +275,13 @@ impl Replicator {
     }
 
     fn store_failed(&mut self, error: &Error, now: Now) {
-        tracing::error!(core = %self.core.key(), %error, "what peers sent could not be stored");
+        // Answers that were on their way fail alike: one line for all of them.
+        if self.store_failed_until.is_none() {
+            tracing::error!(core = %self.core.key(), %error, "what peers sent could not be stored");
+        }
+        if let Error::Storage(error) = error {
+            self.core.wants().note_failure(error);
+        }
         self.store_failed_until = Some(now + STORE_PAUSE);
         self.reset_cursors();
     }

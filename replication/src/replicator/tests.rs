@@ -764,6 +764,7 @@ fn a_failing_store_costs_no_peer_anything() {
     let mut play = Play::new(Replicator::new(copy, true)).enter(ONE, honest(&core));
     play.run();
     assert!(!is_whole(&play.core(), 40), "a write failed");
+    assert!(play.core().wants().failures().1.is_some(), "who waits for blocks hears of it");
     play.wait(Duration::from_secs(5));
     assert!(is_whole(&play.core(), 40) && play.ended.is_empty(), "{}", play.replicator.describe());
     assert_eq!(play.replicator.verification_failures(), 0);

@@ -168,7 +168,13 @@ impl Db {
         {
             return Ok(catalog.clone());
         }
-        let catalog = self.catalogs.get(snapshot, fork)?;
+        let found = self.catalogs.get(snapshot, fork);
+        let catalog = found.map_err(|e| match e.state() {
+            state::DATA_CORRUPTED if self.followed.is_some() => e.hint(
+                "A core that is no bee looks like this, and one that is encrypted without its read key: give it by pgbee follow --read-key, or CREATE DATABASE ... WITH read_key.",
+            ),
+            _ => e,
+        })?;
         *self.newest.lock() = Some((fork, version, catalog.clone()));
         Ok(catalog)
     }
@@ -225,6 +231,7 @@ pub struct Instance {
     sessions: Mutex<Vec<Weak<CancelFlag>>>,
     memory: Arc<Account>,
     closing: AtomicBool,
+    network_is_over: Arc<AtomicBool>,
     transactions: AtomicU64,
     network: RwLock<Option<Arc<dyn Network>>>,
     progress: Mutex<Vec<Weak<Progress>>>,
@@ -306,6 +313,7 @@ impl Instance {
             open: Mutex::default(),
             sessions: Mutex::default(),
             closing: AtomicBool::new(false),
+            network_is_over: Arc::default(),
             transactions: AtomicU64::new(1),
             network: RwLock::default(),
             progress: Mutex::default(),
@@ -380,8 +388,13 @@ impl Instance {
     }
     /// Peers are asked nothing any more.
     pub fn clear_network(&self) {
+        self.network_is_over.store(true, Ordering::Release);
         let network = self.network.write().take();
         drop(network); // it may end tasks: not under the lock
+    }
+    /// Set when there will be no network any more.
+    pub(super) fn network_is_over(&self) -> &Arc<AtomicBool> {
+        &self.network_is_over
     }
     /// Memory for decoded nodes.
     pub(super) fn cache(&self) -> &Arc<Cache> {

@@ -137,7 +137,7 @@ impl Session {
         }
         let cancel = Arc::new(CancelFlag::default());
         let presence = instance.enter(&db, &cancel);
-        let waiting = Waiting::new(cancel.clone());
+        let waiting = Waiting::new(cancel.clone(), instance.network_is_over().clone());
         // Who connects to a follower waits for no peer: its first statement loads the definitions.
         let is_follower = db.followed.is_some();
         let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };

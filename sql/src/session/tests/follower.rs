@@ -356,6 +356,15 @@ fn a_wait_ends_with_its_statement() {
     });
     assert!(show(&mut f, "select count(*) from t").starts_with("ERROR:  57P01"));
     closer.join().unwrap();
+    // A server that stops has no network any more: nobody waits for what cannot come.
+    let stops = follower.clone();
+    let stopping = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        stops.clear_network();
+    });
+    let told = show(&mut f, "select count(*) from t");
+    assert_eq!(told, "ERROR:  57P01: terminating connection due to administrator command");
+    stopping.join().unwrap();
 }
 
 #[test]
