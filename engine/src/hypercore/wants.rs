@@ -41,7 +41,7 @@ pub struct Wants {
 struct State {
     blocks: HashMap<BlockIndex, Wanted>,
     /// With who counts what comes of each.
-    ranges: BTreeMap<u64, (Range<BlockIndex>, Arc<Received>)>,
+    ranges: Ranges,
     next_claim: u64,
     claims: usize,
     /// Who claims no block of its own: it has asked peers for hints, and is told what came of them.
@@ -54,6 +54,9 @@ struct State {
     /// How often what came could not be stored, and why the last time.
     failures: (u64, Option<StorageError>),
 }
+
+/// By number.
+type Ranges = BTreeMap<u64, (Range<BlockIndex>, Arc<Received>)>;
 
 #[derive(Default)]
 struct Wanted {
@@ -231,18 +234,11 @@ impl Wants {
     /// These blocks, with so many bytes, are about to be seen in the store: counts them for those who claim them. Who finds a block there may let go of its claim
     /// at once, and would never hear of it in [`arrived`](Wants::arrived).
     pub fn count(&self, blocks: impl IntoIterator<Item = (BlockIndex, usize)>) {
-        let state = &mut *self.state.lock();
+        let State { blocks: wanted, ranges, askers, .. } = &mut *self.state.lock();
         for (block, bytes) in blocks {
-            let wanted = state.blocks.get_mut(&block);
-            let claims = wanted.as_ref().map_or(&[][..], |wanted| &wanted.claims);
-            let of_range = |(range, received): &&(Range<BlockIndex>, Arc<Received>)| {
-                range.contains(&block) && !claims.iter().any(|claim| Arc::ptr_eq(claim, received))
-            };
-            for (_, received) in state.ranges.values().filter(of_range) {
-                received.add(bytes);
-            }
-            if let Some(wanted) = wanted {
-                wanted.count(&state.askers, bytes);
+            ranges.values().filter(|(range, _)| range.contains(&block)).for_each(|(_, received)| received.add(bytes));
+            if let Some(wanted) = wanted.get_mut(&block) {
+                wanted.count(block, ranges, askers, bytes);
             }
         }
     }
@@ -252,7 +248,7 @@ impl Wants {
         let mut state = self.state.lock();
         let Some(mut wanted) = state.blocks.remove(&block) else { return };
         state.hints -= usize::from(wanted.is_hint);
-        wanted.count(&state.askers, bytes);
+        wanted.count(block, &state.ranges, &state.askers, bytes);
         drop(state);
         self.arrived.notify_all();
     }
@@ -290,14 +286,16 @@ impl Wants {
 }
 
 impl Wanted {
-    /// Tells whoever claims it, or else whoever asked for hints, that it came; once.
-    fn count(&mut self, askers: &[Arc<Received>], bytes: usize) {
+    /// Tells whoever claims it, or else whoever asked for hints, that it came; once, and not those to whom it counts as part of a range.
+    fn count(&mut self, block: BlockIndex, ranges: &Ranges, askers: &[Arc<Received>], bytes: usize) {
         if std::mem::replace(&mut self.is_counted, true) {
             return;
         }
-        for received in if self.claims.is_empty() { askers } else { &self.claims } {
-            received.add(bytes);
-        }
+        let counts_in_range = |one: &Arc<Received>| {
+            ranges.values().any(|(range, received)| range.contains(&block) && Arc::ptr_eq(one, received))
+        };
+        let claims = if self.claims.is_empty() { askers } else { &self.claims };
+        claims.iter().filter(|claim| !counts_in_range(claim)).for_each(|received| received.add(bytes));
     }
 }
 
