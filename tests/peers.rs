@@ -120,7 +120,8 @@ fn javascript_follows_us_through_a_fork() {
     core.truncate(Length(100), Durability::Sync).unwrap();
     append(100, 200, "new");
     until("the new history", || {
-        let info = js.ask("info", json!({"as": "log"}));
+        // In the middle of a fork its tree may be neither the old one nor the new one.
+        let info = js.try_ask("info", json!({"as": "log"}));
         info["length"] == json!(200) && info["fork"] == json!(1)
     });
     assert_eq!(block(&mut js, 150), json!(hex(b"new 150")));
