@@ -328,6 +328,23 @@ impl Table {
 }
 
 impl Column {
+    /// One that may be null and has nothing else to it.
+    pub fn new(attnum: i16, name: impl Into<String>, of: TypeMod) -> Column {
+        Column {
+            attnum,
+            name: name.into(),
+            ty: of.ty.0,
+            typmod: of.typmod,
+            not_null: false,
+            default: None,
+            identity: None,
+            sequence: None,
+            missing: None,
+            dropped: false,
+            options: Vec::new(),
+            comment: None,
+        }
+    }
     /// Its type with modifier.
     pub fn type_mod(&self) -> TypeMod {
         TypeMod { ty: Type(self.ty), typmod: self.typmod }

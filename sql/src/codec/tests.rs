@@ -19,20 +19,7 @@ fn encode_row(table: &Table, row: &[Datum]) -> Vec<u8> {
 }
 
 fn column(attnum: i16, ty: Type) -> Column {
-    Column {
-        attnum,
-        name: format!("c{attnum}"),
-        ty: ty.0,
-        typmod: -1,
-        not_null: false,
-        default: None,
-        identity: None,
-        sequence: None,
-        missing: None,
-        dropped: false,
-        options: Vec::new(),
-        comment: None,
-    }
+    Column::new(attnum, format!("c{attnum}"), ty.plain())
 }
 
 fn table(types: &[Type]) -> Table {

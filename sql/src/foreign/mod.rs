@@ -298,20 +298,8 @@ fn show_key(key: &[u8]) -> String {
 
 /// What a followed bee shows that pgbee did not write: one table, and the server it belongs to.
 pub fn own_table() -> (Server, Table) {
-    let column = |attnum: i16, name: &str, ty: Type| Column {
-        attnum,
-        name: name.to_owned(),
-        ty: ty.0,
-        typmod: -1,
-        not_null: attnum != 2,
-        default: None,
-        identity: None,
-        sequence: None,
-        missing: None,
-        dropped: false,
-        options: Vec::new(),
-        comment: None,
-    };
+    let column =
+        |attnum: i16, name: &str, ty: Type| Column { not_null: attnum != 2, ..Column::new(attnum, name, ty.plain()) };
     let server = Server {
         oid: OWN_SERVER,
         name: "bee".into(),

@@ -17,20 +17,7 @@ use crate::functions::testing;
 use crate::types::io;
 
 fn column(attnum: i16, name: &str, ty: Type) -> Column {
-    Column {
-        attnum,
-        name: name.into(),
-        ty: ty.0,
-        typmod: -1,
-        not_null: attnum == 1,
-        default: None,
-        identity: None,
-        sequence: None,
-        missing: None,
-        dropped: false,
-        options: Vec::new(),
-        comment: None,
-    }
+    Column { not_null: attnum == 1, ..Column::new(attnum, name, ty.plain()) }
 }
 
 fn table() -> Table {

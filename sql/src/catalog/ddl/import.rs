@@ -164,20 +164,7 @@ impl Guess {
             _ if self.text_values => (Type::TEXT, "utf-8"),
             _ => (Type::BYTEA, "binary"),
         };
-        let column = |attnum: i16, name: &str, ty: Type| Column {
-            attnum,
-            name: name.to_owned(),
-            ty: ty.0,
-            typmod: -1,
-            not_null: false,
-            default: None,
-            identity: None,
-            sequence: None,
-            missing: None,
-            dropped: false,
-            options: Vec::new(),
-            comment: None,
-        };
+        let column = |attnum: i16, name: &str, ty: Type| Column::new(attnum, name, ty.plain());
         let mut table = blank(0, 0, name);
         table.slots = vec![column(1, "key", key), column(2, "value", value), column(3, "seq", Type::INT8)];
         let mut options: FdwOptions =

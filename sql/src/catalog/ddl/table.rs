@@ -324,20 +324,7 @@ pub(super) fn create_as(create: &CreateTableAs, cx: &mut DdlCx<'_>) -> Result<St
         let name = create.columns.get(i).map_or_else(|| field.name.to_string(), |n| n.text.clone());
         let ty = if field.ty.ty == Type::UNKNOWN { Type::TEXT.plain() } else { field.ty };
         check_type(&name, ty.ty)?;
-        table.slots.push(Column {
-            attnum: i as i16 + 1,
-            name,
-            ty: ty.ty.0,
-            typmod: ty.typmod,
-            not_null: false,
-            default: None,
-            identity: None,
-            sequence: None,
-            missing: None,
-            dropped: false,
-            options: Vec::new(),
-            comment: None,
-        });
+        table.slots.push(Column::new(i as i16 + 1, name, ty));
     }
     check_columns(table.slots.iter().map(|c| c.name.as_str()))?;
     let table = cx.change.put_table(table)?;

@@ -91,20 +91,7 @@ fn columns_of(rel: &Rel, create: &CreateView) -> Result<Vec<Column>> {
             return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once")));
         }
         let ty = if field.ty.ty == Type::UNKNOWN { Type::TEXT.plain() } else { field.ty };
-        columns.push(Column {
-            attnum: i as i16 + 1,
-            name,
-            ty: ty.ty.0,
-            typmod: ty.typmod,
-            not_null: false,
-            default: None,
-            identity: None,
-            sequence: None,
-            missing: None,
-            dropped: false,
-            options: Vec::new(),
-            comment: None,
-        });
+        columns.push(Column::new(i as i16 + 1, name, ty));
     }
     Ok(columns)
 }

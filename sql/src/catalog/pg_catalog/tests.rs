@@ -10,20 +10,7 @@ use crate::functions::testing;
 use crate::types::{Datum, Row, Type, io};
 
 fn column(attnum: i16, name: &str, ty: Type) -> Column {
-    Column {
-        attnum,
-        name: name.into(),
-        ty: ty.0,
-        typmod: -1,
-        not_null: attnum == 1,
-        default: None,
-        identity: None,
-        sequence: None,
-        missing: None,
-        dropped: false,
-        options: Vec::new(),
-        comment: None,
-    }
+    Column { not_null: attnum == 1, ..Column::new(attnum, name, ty.plain()) }
 }
 
 /// public.t (id int primary key, gone, name varchar unique, price numeric check) with a view and a sequence.
