@@ -292,7 +292,9 @@ fn a_followed_bee_is_a_table() {
     let refused = show(&mut session, "SELECT count(*) FROM bee AS OF VERSION 3");
     assert!(refused.contains("3 is not a version") && refused.contains("no commit records"), "{refused}");
     write(&core, &[(b"f", Some(b"3")), (b"g", Some(b"4"))]);
-    assert_eq!(show(&mut session, "SELECT bee_wait_for(7, '10 s'), bee_download('bee') > 0"), "t|t");
+    // How much it still has to bring depends on how far the prefetch of the new head's keys has come.
+    assert_eq!(show(&mut session, "SELECT bee_wait_for(7, '10 s')"), "t");
+    assert!(show(&mut session, "SELECT bee_download('bee')").parse::<u64>().is_ok());
     network.set_online(false);
     assert_eq!(show(&mut session, "SELECT count(*) FROM bee"), "6");
 }
