@@ -1,0 +1,1 @@
+//! What both sides tell each other inside of the Noise handshake.

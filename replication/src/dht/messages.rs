@@ -1,0 +1,1 @@
+//! The HyperDHT's messages and what they sign.

@@ -1,0 +1,1 @@
+//! Lookups, announcements, stored values.

@@ -1,0 +1,5 @@
+//! Hole punching.
+
+pub mod nat;
+pub mod payload;
+pub mod puncher;

@@ -1,0 +1,1 @@
+//! Which kind of NAT a socket is behind.

@@ -1,0 +1,1 @@
+//! What two punching peers tell each other, sealed.

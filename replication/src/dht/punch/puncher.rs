@@ -1,0 +1,1 @@
+//! Opening a way through two NATs.

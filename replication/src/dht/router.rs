@@ -1,0 +1,1 @@
+//! Handshakes and hole punches passed on between peers.

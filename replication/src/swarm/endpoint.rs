@@ -1,0 +1,1 @@
+//! Streams, DHT and swarm as one machine.

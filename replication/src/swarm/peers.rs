@@ -1,0 +1,1 @@
+//! Who is known, who is tried next, and when again.

@@ -1,0 +1,1 @@
+//! Connections through a relay that both sides can reach.

@@ -1,0 +1,1 @@
+//! A made-up UDP network with NATs.

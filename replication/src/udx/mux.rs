@@ -1,0 +1,1 @@
+//! All streams over all sockets.

@@ -1,0 +1,1 @@
+//! A UDX packet's bytes.

@@ -1,0 +1,1 @@
+//! One UDX stream.
