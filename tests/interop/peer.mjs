@@ -10,6 +10,17 @@
 // {"do": "get", "as", "index"} {"do": "has", ...} {"do": "download", "as", "start", "end"} {"do": "truncate", "as", "length"} {"do": "clear", "as", "start", "end"}
 // {"do": "entries", "as", "range", "version"?} {"do": "bee-get", "as", "key", "version"?} {"do": "history", "as"} {"do": "diff", "as", "left", "right"}   byte strings as hex
 // {"do": "info", "as"} {"do": "disconnect"} {"do": "close"}
+//
+// The DHT, on loopback only; addresses are "127.0.0.1:PORT":
+// {"do": "testnet", "size", "bootstrap"?}    persistent nodes. Gives {bootstrap: [the first one's], nodes}
+// {"do": "dht", "bootstrap"}                 a node for the following commands
+// {"do": "announce" | "lookup" | "unannounce", "topic", "seed"?}   Gives {keys: those that announced the topic}
+// {"do": "mutable-put", "seed", "value", "seq"} {"do": "mutable-get", "key", "seq"?} {"do": "immutable-put", "value"} {"do": "immutable-get", "hash"}
+// {"do": "serve-echo", "seed"} {"do": "echo", "key", "text", "relayThrough"?}   a server by public key that sends back what it gets, and its client
+// {"do": "relay", "seed"}                    a blind relay. Gives {key}
+// {"do": "swarm", "bootstrap", "seed"?}      a Hyperswarm that replicates the whole store on each connection. Gives {key}
+// {"do": "join", "as" | "topic", "server"?, "client"?} {"do": "leave", ...}   waits until announced and looked up once
+// {"do": "connections"}                      Gives {keys}
 import fs from 'node:fs'
 import net from 'node:net'
 import os from 'node:os'
@@ -137,6 +148,89 @@ const commands = {
   async close () { return {} }
 }
 
+let dht = null
+let swarm = null
+const nodes = []
+const echoes = []
+const keyPair = (seed) => crypto.keyPair(seed ? buffer(seed) : undefined)
+const node = async (options) => {
+  const { default: DHT } = await import('hyperdht')
+  const made = new DHT({ host: '127.0.0.1', ...options })
+  nodes.push(made)
+  await made.fullyBootstrapped()
+  return made
+}
+const topic = ({ as, topic }) => (as ? cores.get(as).discoveryKey : buffer(topic))
+
+Object.assign(commands, {
+  async testnet ({ size, bootstrap }) {
+    const found = []
+    let known = bootstrap ?? []
+    for (let i = 0; i < size; i++) {
+      const made = await node({ ephemeral: false, firewalled: false, bootstrap: known })
+      found.push(`127.0.0.1:${made.address().port}`)
+      if (known.length === 0) known = [found[0]]
+    }
+    return { bootstrap: known, nodes: found }
+  },
+  async dht ({ bootstrap }) { dht = await node({ ephemeral: true, bootstrap }); return { nodes: dht.nodes.length } },
+  async announce (command) { await dht.announce(topic(command), keyPair(command.seed)).finished(); return {} },
+  async unannounce (command) { await dht.unannounce(topic(command), keyPair(command.seed)); return {} },
+  async lookup (command) {
+    const keys = new Set()
+    for await (const reply of dht.lookup(topic(command))) for (const peer of reply.peers) keys.add(hex(peer.publicKey))
+    return { keys: [...keys] }
+  },
+  async 'mutable-put' ({ seed, value, seq }) {
+    const put = await dht.mutablePut(keyPair(seed), buffer(value), { seq })
+    return { key: hex(put.publicKey), seq: put.seq, nodes: put.closestNodes.length }
+  },
+  async 'mutable-get' ({ key, seq }) {
+    const got = await dht.mutableGet(buffer(key), { seq: seq ?? 0 })
+    return got ? { value: hex(got.value), seq: got.seq } : { value: null }
+  },
+  async 'immutable-put' ({ value }) { return { hash: hex((await dht.immutablePut(buffer(value))).hash) } },
+  async 'immutable-get' ({ hash }) { const got = await dht.immutableGet(buffer(hash)); return { value: got ? hex(got.value) : null } },
+  async 'serve-echo' ({ seed }) {
+    const pair = keyPair(seed)
+    const server = dht.createServer((stream) => { stream.on('error', () => {}); stream.pipe(stream) })
+    await server.listen(pair)
+    echoes.push(server)
+    return { key: hex(pair.publicKey) }
+  },
+  async echo ({ key, text, relayThrough }) {
+    const stream = dht.connect(buffer(key), relayThrough ? { relayThrough: buffer(relayThrough) } : {})
+    const told = new Promise((resolve, reject) => stream.once('data', resolve).once('error', reject))
+    stream.write(Buffer.from(text))
+    const answer = (await told).toString()
+    const { remotePort } = stream.rawStream
+    stream.end()
+    return { text: answer, port: remotePort }
+  },
+  async relay ({ seed }) {
+    const { Server } = await import('blind-relay').then((module) => module.default)
+    const relay = new Server({ createStream: (options) => dht.createRawStream({ ...options, framed: true }) })
+    const server = dht.createServer((socket) => { socket.on('error', () => {}); relay.accept(socket, { id: socket.remotePublicKey }).on('error', () => {}) })
+    const pair = keyPair(seed)
+    await server.listen(pair)
+    echoes.push(server)
+    return { key: hex(pair.publicKey) }
+  },
+  async swarm ({ bootstrap, seed }) {
+    const { default: Hyperswarm } = await import('hyperswarm')
+    swarm = new Hyperswarm({ dht: await node({ ephemeral: true, bootstrap }), keyPair: keyPair(seed) })
+    swarm.on('connection', (connection) => { connection.on('error', () => {}); store.replicate(connection) })
+    return { key: hex(swarm.keyPair.publicKey) }
+  },
+  async join (command) {
+    const joined = swarm.join(topic(command), { server: command.server ?? true, client: command.client ?? true })
+    await joined.flushed()
+    return {}
+  },
+  async leave (command) { await swarm.leave(topic(command)); return {} },
+  async connections () { return { keys: [...swarm.connections].map((connection) => hex(connection.remotePublicKey)) } }
+})
+
 process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }))
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const command = JSON.parse(line)
@@ -147,4 +241,6 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
 }
 for (const socket of sockets) socket.destroy()
 for (const server of servers) server.close()
+if (swarm) await swarm.destroy({ force: true })
+for (const made of nodes.reverse()) await made.destroy({ force: true })
 process.exit(0)
