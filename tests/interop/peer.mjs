@@ -21,6 +21,7 @@
 // {"do": "swarm", "bootstrap", "seed"?}      a Hyperswarm that replicates the whole store on each connection. Gives {key}
 // {"do": "join", "as" | "topic", "server"?, "client"?} {"do": "leave", ...}   waits until announced and looked up once
 // {"do": "connections"}                      Gives {keys}
+// {"do": "first-read", "bootstrap", "key", "entry"}   an empty reader that finds a bee by its key. Gives {version, milliseconds}: until it knew a version, until it had the entry
 import fs from 'node:fs'
 import net from 'node:net'
 import os from 'node:os'
@@ -228,6 +229,28 @@ Object.assign(commands, {
     return {}
   },
   async leave (command) { await swarm.leave(topic(command)); return {} },
+  async 'first-read' ({ bootstrap, key, entry }) {
+    const { default: Hyperswarm } = await import('hyperswarm')
+    const { default: DHT } = await import('hyperdht')
+    const began = process.hrtime.bigint()
+    const since = () => Number(process.hrtime.bigint() - began) / 1e6
+    const empty = new Corestore(path.join(folder, 'empty'))
+    const core = empty.get({ key: buffer(key) })
+    await core.ready()
+    const found = core.findingPeers()
+    const own = new DHT({ host: '127.0.0.1', ephemeral: true, bootstrap })
+    const reader = new Hyperswarm({ dht: own })
+    reader.on('connection', (connection) => { connection.on('error', () => {}); empty.replicate(connection) })
+    reader.join(core.discoveryKey, { server: false, client: true })
+    reader.flush().then(found, found)
+    await core.update()
+    const version = since()
+    const read = await new Hyperbee(core, { keyEncoding: 'binary', valueEncoding: 'binary' }).get(buffer(entry))
+    const milliseconds = since()
+    await reader.destroy({ force: true })
+    await empty.close()
+    return { version, milliseconds, found: read !== null }
+  },
   async connections () { return { keys: [...swarm.connections].map((connection) => hex(connection.remotePublicKey)) } }
 })
 
