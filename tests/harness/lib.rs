@@ -10,5 +10,5 @@ mod wire;
 
 pub use javascript::{JavaScript, install_packages};
 pub use link::Link;
-pub use server::{Server, binary, repository};
+pub use server::{Server, binary, repository, swarm_of};
 pub use wire::{Answer, Client, WireError};
