@@ -47,6 +47,7 @@ use crate::udp::SocketId;
 pub use payload::RelayInfo;
 
 /// How to connect.
+#[derive(Clone, Debug)]
 pub struct ConnectOptions {
     /// Who we are.
     pub identity: Identity,
@@ -95,7 +96,7 @@ pub enum Verdict {
 }
 
 /// Why a peer is not reached, for a person to read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// The walk ended without a record.
     #[error("no node of the DHT knows the peer: it is offline, or does not announce itself there")]

@@ -1,1 +1,5 @@
 //! Opening a way through two NATs.
+
+/// What an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {}
