@@ -159,7 +159,8 @@ impl Drop for Session {
     }
 }
 
-/// One side of a handshake.
+/// One side of a handshake. A copy goes its own way: whoever may get several answers to one message tries each on a copy.
+#[derive(Clone)]
 pub struct Handshake {
     role: Role,
     messages: &'static [&'static [Token]],
@@ -229,6 +230,11 @@ impl Handshake {
     /// Whether all messages are said.
     pub fn is_complete(&self) -> bool {
         !self.failed && self.said == self.messages.len()
+    }
+
+    /// Who the other side says it is: known from the beginning, or read from a message; proved only once all is said.
+    pub fn remote_public_key(&self) -> Option<[u8; KEY_BYTES]> {
+        self.remote_static
     }
 
     /// The keys, once all messages are said.
@@ -328,6 +334,7 @@ impl Handshake {
 }
 
 /// What both sides keep in step: a hash of everything said, a chain of secrets, and the key these gave last.
+#[derive(Clone)]
 struct Symmetric {
     hash: Hash,
     chaining_key: Zeroizing<Hash>,
