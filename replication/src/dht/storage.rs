@@ -1,1 +1,1 @@
-//! What a node keeps for others.
+//! What other peers keep at this node.
