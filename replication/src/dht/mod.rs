@@ -34,6 +34,7 @@ use std::net::SocketAddrV4;
 
 use self::connect::{client, server};
 use self::punch::{Punching, puncher};
+use self::router::Router;
 use self::rpc::{Outgoing, Query, QueryId, RequestId, Rpc};
 use crate::secret_stream::handshake::Session;
 use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
@@ -241,6 +242,8 @@ pub struct Context<'a> {
     pub firewall: &'a dyn Fn(&[u8; 32]) -> bool,
     /// What to do afterwards.
     pub effects: &'a mut Vec<Effect>,
+    /// The way of handshakes through this node.
+    pub router: &'a mut Router,
     /// Whose queries they are.
     queries: &'a mut BTreeMap<QueryId, Asker>,
     next_connection: &'a mut u64,
