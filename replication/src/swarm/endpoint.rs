@@ -468,6 +468,11 @@ impl Endpoint {
         self.pump(now);
     }
 
+    /// Numbers since the beginning.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
     /// What a person wants to know.
     pub fn status(&mut self) -> SwarmStatus {
         let mut connections = Vec::with_capacity(self.by_key.len());
