@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
 
 use self::connect::{client, server};
-use self::punch::{SocketPool, puncher};
+use self::punch::{Punching, puncher};
 use self::router::Router;
 use self::rpc::{Outgoing, Query, QueryId, RequestId, Rpc};
 use crate::secret_stream::handshake::Session;
@@ -234,8 +234,8 @@ pub struct Context<'a> {
     pub random: &'a mut Random,
     /// The server socket's addresses in the local networks.
     pub local_addresses: &'a [SocketAddrV4],
-    /// The sockets that holes are punched from.
-    pub sockets: &'a mut SocketPool,
+    /// What hole punches share: their sockets, and when the next random one may run.
+    pub punching: &'a mut Punching,
     /// Ids of streams that nobody uses yet; who takes one and does not use it says [`DhtEvent::UnusedStream`].
     pub stream_ids: &'a mut VecDeque<u32>,
     /// Whether a peer, by its key, may connect to us.

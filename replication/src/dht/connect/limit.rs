@@ -53,6 +53,13 @@ impl Limit {
         }
     }
 
+    /// Takes a token for a host that has no share of its own.
+    pub fn take_of_all(&mut self, now: Now) -> bool {
+        let has = self.total.has(now, self.all);
+        self.total.spent += f64::from(u8::from(has));
+        has
+    }
+
     /// Forgets hosts whose buckets are full again. Only when so many hosts are busy at once that none is, a new one is refused.
     fn make_room(&mut self, now: Now) -> bool {
         if self.hosts.len() >= HOSTS_MAX && self.total.has(now, self.all) {

@@ -23,12 +23,6 @@
 pub mod nat;
 pub mod payload;
 pub mod puncher;
-<<<<<<< HEAD
-
-/// The sockets that holes are punched from.
-#[derive(Debug, Default)]
-pub struct SocketPool {}
-=======
 pub mod sockets;
 
 use std::collections::VecDeque;
@@ -168,4 +162,3 @@ pub struct Context<'a> {
     /// What the puncher wants done.
     pub effects: &'a mut Vec<Effect>,
 }
->>>>>>> n
