@@ -160,6 +160,8 @@ pub enum DhtEvent {
     NeedsRelay {
         /// Which.
         connection: ConnectionId,
+        /// Its stream, by our number: what the relay sends to.
+        stream: u32,
         /// The relay's key.
         relay: [u8; 32],
         /// What both sides show the relay.

@@ -20,14 +20,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use pgbee_engine::encoding::compact::{self, Decoder};
+
 use super::peers::Key;
 use crate::dht::{ConnectionId, Note, Opened};
 use crate::protomux::{ChannelId, Event, Limits, Mux as Channels, MuxError};
 use crate::secret_stream::{Identity, Role, SecretStream, StreamError};
 use crate::udp::{Now, Random, SocketId};
 use crate::udx::{Mux, Path, StreamEvent};
-
-use super::relay::{PAIR, Pair, UNPAIR, Unpair};
 
 /// The protocol's name.
 const PROTOCOL: &str = "blind-relay";
@@ -87,7 +87,12 @@ impl Channel {
         let role = if opened.is_initiator { Role::Initiator } else { Role::Responder };
         let mut secret = SecretStream::established(role, &opened.session, header);
         secret.set_message_bytes_max(64 << 10);
-        let limits = Limits { channels_max: 8, pending_opens_max: 8, open_bytes_max: MESSAGE_BYTES_MAX, message_bytes_max: MESSAGE_BYTES_MAX };
+        let limits = Limits {
+            channels_max: 8,
+            pending_opens_max: 8,
+            open_bytes_max: MESSAGE_BYTES_MAX,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+        };
         Channel { secret, mux: Channels::new(limits), channel: None }
     }
 
@@ -215,7 +220,15 @@ impl Relaying {
     }
 
     /// A connection needs a relay for its stream.
-    pub fn need(&mut self, connection: ConnectionId, stream: u32, relay: Key, token: Token, is_initiator: bool, mux: &mut Mux) {
+    pub fn need(
+        &mut self,
+        connection: ConnectionId,
+        stream: u32,
+        relay: Key,
+        token: Token,
+        is_initiator: bool,
+        mux: &mut Mux,
+    ) {
         let is_new = !self.links.contains_key(&relay);
         let is_refused = is_new && self.links.len() >= LINKS_MAX || relay == self.own_key;
         if is_refused || self.links.get(&relay).is_some_and(|link| link.wanted.len() >= WANTED_MAX) {
@@ -228,17 +241,19 @@ impl Relaying {
         if is_new {
             self.wishes.push_back(Wish::Connect(relay));
         } else if let Some((_, channel)) = &mut link.open {
-            channel.send(PAIR, &Pair { is_initiator, token, id: stream, seq: 0 }.encode());
+            channel.send(PAIR, &Pair { is_initiator, token, id: stream }.encode());
         }
         self.flush_link(&relay, mux);
     }
 
     /// It does not need it any longer.
     pub fn unneeded(&mut self, now: Now, connection: ConnectionId, mux: &mut Mux) {
-        let Some((relay, link)) = self.links.iter_mut().find(|(_, link)| link.wanted.contains_key(&connection)) else { return };
+        let Some((relay, link)) = self.links.iter_mut().find(|(_, link)| link.wanted.contains_key(&connection)) else {
+            return;
+        };
         let relay = *relay;
         if let (Some(wanted), Some((_, channel))) = (link.wanted.remove(&connection), &mut link.open) {
-            channel.send(UNPAIR, &Unpair { token: wanted.token }.encode());
+            channel.send(UNPAIR, &encode_unpair(&wanted.token));
         }
         if link.wanted.is_empty() {
             link.idle_since = Some(now);
@@ -255,7 +270,10 @@ impl Relaying {
         };
         channel.channel = channel.mux.open(PROTOCOL, &[], &self.own_key, Vec::new()).ok();
         for wanted in link.wanted.values() {
-            channel.send(PAIR, &Pair { is_initiator: wanted.is_initiator, token: wanted.token, id: wanted.stream, seq: 0 }.encode());
+            channel.send(
+                PAIR,
+                &Pair { is_initiator: wanted.is_initiator, token: wanted.token, id: wanted.stream }.encode(),
+            );
         }
         link.keep_alive_at = now + KEEP_ALIVE;
         link.open = Some((opened.stream, channel));
@@ -299,7 +317,11 @@ impl Relaying {
 
     /// Something happened to a stream to a relay, or to one of who uses us as one.
     pub fn stream_event(&mut self, now: Now, id: u32, event: StreamEvent, mux: &mut Mux) {
-        let relay = self.links.iter().find(|(_, link)| link.open.as_ref().is_some_and(|(stream, _)| *stream == id)).map(|(key, _)| *key);
+        let relay = self
+            .links
+            .iter()
+            .find(|(_, link)| link.open.as_ref().is_some_and(|(stream, _)| *stream == id))
+            .map(|(key, _)| *key);
         let result = match relay {
             Some(relay) => self.read_link(&relay, mux),
             None => self.read_session(now, id, mux),
@@ -323,7 +345,11 @@ impl Relaying {
 
     /// Such a stream is over.
     pub fn stream_closed(&mut self, id: u32, mux: &mut Mux) {
-        let relay = self.links.iter().find(|(_, link)| link.open.as_ref().is_some_and(|(stream, _)| *stream == id)).map(|(key, _)| *key);
+        let relay = self
+            .links
+            .iter()
+            .find(|(_, link)| link.open.as_ref().is_some_and(|(stream, _)| *stream == id))
+            .map(|(key, _)| *key);
         if let Some(relay) = relay {
             self.failed(&relay);
         }
@@ -349,9 +375,14 @@ impl Relaying {
     /// When [`Relaying::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Now> {
         let links = self.links.values().filter(|link| link.open.is_some());
-        let links = links.flat_map(|link| [Some(link.keep_alive_at), link.idle_since.map(|since| since + IDLE)]).flatten();
+        let links =
+            links.flat_map(|link| [Some(link.keep_alive_at), link.idle_since.map(|since| since + IDLE)]).flatten();
         let sessions = self.sessions.values().map(|session| session.keep_alive_at);
-        let halves = self.pairs.values().filter(|pair| pair.halves.iter().any(Option::is_none)).map(|pair| pair.since + HALF_PAIR_AGE);
+        let halves = self
+            .pairs
+            .values()
+            .filter(|pair| pair.halves.iter().any(Option::is_none))
+            .map(|pair| pair.since + HALF_PAIR_AGE);
         links.chain(sessions).chain(halves).min()
     }
 
@@ -370,7 +401,13 @@ impl Relaying {
                 self.flush_link(&key, mux);
             }
         }
-        for id in self.sessions.iter().filter(|(_, session)| now >= session.keep_alive_at).map(|(id, _)| *id).collect::<Vec<_>>() {
+        for id in self
+            .sessions
+            .iter()
+            .filter(|(_, session)| now >= session.keep_alive_at)
+            .map(|(id, _)| *id)
+            .collect::<Vec<_>>()
+        {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.keep_alive_at = now + KEEP_ALIVE;
                 let _ = session.channel.secret.keep_alive();
@@ -392,7 +429,8 @@ impl Relaying {
             match event {
                 Event::Message { kind: PAIR, body, .. } => {
                     let Some(pair) = Pair::decode(&body) else { continue };
-                    let of_pair = |wanted: &Wanted| wanted.token == pair.token && wanted.is_initiator == pair.is_initiator;
+                    let of_pair =
+                        |wanted: &Wanted| wanted.token == pair.token && wanted.is_initiator == pair.is_initiator;
                     if let Some((connection, _)) = link.wanted.iter().find(|(_, wanted)| of_pair(wanted)) {
                         let path = Path { remote_id: pair.id, ..path };
                         self.wishes.push_back(Wish::Paired(*connection, path));
@@ -417,10 +455,10 @@ impl Relaying {
                     }
                 }
                 Event::Message { kind: UNPAIR, body, .. } => {
-                    if let Some(unpair) = Unpair::decode(&body)
-                        && self.sessions.get(&id).is_some_and(|session| session.pairs.contains(&unpair.token))
+                    if let Some(token) = decode_unpair(&body)
+                        && self.sessions.get(&id).is_some_and(|session| session.pairs.contains(&token))
                     {
-                        self.end_pair(&unpair.token, mux);
+                        self.end_pair(&token, mux);
                     }
                 }
                 Event::OpenRequested { protocol, id: channel } => {
@@ -454,7 +492,7 @@ impl Relaying {
         for (is_initiator, half, leg) in halves {
             self.legs.insert(leg, Leg { token: asked.token, remote_id: half.remote_id });
             if let Some(session) = self.sessions.get_mut(&half.session) {
-                session.channel.send(PAIR, &Pair { is_initiator, token: asked.token, id: leg, seq: 0 }.encode());
+                session.channel.send(PAIR, &Pair { is_initiator, token: asked.token, id: leg }.encode());
             }
             self.flush_session(half.session, mux);
         }
@@ -498,6 +536,47 @@ impl Relaying {
             stream.destroy();
         }
     }
+}
+
+/// Message kinds of the channel.
+const PAIR: u64 = 0;
+const UNPAIR: u64 = 1;
+/// Flag of a pair: from the side that named the relay.
+const INITIATOR: u8 = 1;
+
+/// Asks for a pair, or says that it is there: then the id is the relay's.
+struct Pair {
+    is_initiator: bool,
+    token: Token,
+    id: u32,
+}
+
+impl Pair {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![if self.is_initiator { INITIATOR } else { 0 }];
+        out.extend_from_slice(&self.token);
+        compact::uint(&mut out, u64::from(self.id));
+        compact::uint(&mut out, 0);
+        out
+    }
+
+    fn decode(body: &[u8]) -> Option<Pair> {
+        let (flags, rest) = body.split_first()?;
+        let (token, rest) = rest.split_first_chunk::<32>()?;
+        let mut rest = Decoder::new(rest);
+        let id = u32::try_from(rest.uint().ok()?).ok()?;
+        // The first packet's number is 0 from all that there are; another one would be no reason to refuse.
+        rest.uint().ok()?;
+        Some(Pair { is_initiator: flags & INITIATOR != 0, token: *token, id })
+    }
+}
+
+fn encode_unpair(token: &Token) -> Vec<u8> {
+    [&[0], &token[..]].concat()
+}
+
+fn decode_unpair(body: &[u8]) -> Option<Token> {
+    body.get(1..33)?.try_into().ok()
 }
 
 fn destroy(mux: &mut Mux, id: u32) {
