@@ -160,6 +160,8 @@ pub enum DhtEvent {
     NeedsRelay {
         /// Which.
         connection: ConnectionId,
+        /// Its stream: the id to pair.
+        stream: u32,
         /// The relay's key.
         relay: [u8; 32],
         /// What both sides show the relay.

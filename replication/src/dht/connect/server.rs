@@ -32,7 +32,8 @@ use super::payload::{Holepunch as HolepunchInfo, Payload, RelayInfo, RelayThroug
 use super::{Answered, ConnectError, ServerOptions, Verdict, address, destroy, drive, seen};
 use crate::dht::messages::{self, Handshake, Holepunch, Mode};
 use crate::dht::punch::{self, Firewall, Puncher, RemoteState, Sealer};
-use crate::dht::rpc::{Answer, Incoming};
+use crate::dht::router;
+use crate::dht::rpc::Incoming;
 use crate::dht::{ConnectionId, Context, DhtEvent, Path, PuncherId, ServerId, Tag, Via};
 use crate::secret_stream::Identity;
 use crate::udp::{Now, SocketId};
@@ -153,7 +154,13 @@ impl Server {
     }
 
     /// Somebody shakes hands with this server's key, straight or by nodes.
-    pub fn handle_handshake(&mut self, cx: &mut Context<'_>, announced: &Announced, request: Incoming, message: Handshake) {
+    pub fn handle_handshake(
+        &mut self,
+        cx: &mut Context<'_>,
+        announced: &Announced,
+        request: Incoming,
+        message: Handshake,
+    ) {
         let client = match message.mode {
             Mode::FromClient => request.from,
             Mode::FromRelay => match message.peer_address {
@@ -180,11 +187,17 @@ impl Server {
         };
         let Some(asked) = self.slots.get(slot).and_then(Option::as_ref) else { return };
         let from_puncher = asked.puncher.as_ref().filter(|_| asked.replies_from_puncher);
-        answer_handshake(cx, &request, &message, asked.noise.clone(), from_puncher.map(Puncher::socket));
+        router::answer_handshake(cx, &request, &message, asked.noise.clone(), from_puncher.map(Puncher::socket));
     }
 
     /// A round of hole punching of one of our clients.
-    pub fn handle_holepunch(&mut self, cx: &mut Context<'_>, announced: &Announced, request: Incoming, message: Holepunch) {
+    pub fn handle_holepunch(
+        &mut self,
+        cx: &mut Context<'_>,
+        announced: &Announced,
+        request: Incoming,
+        message: Holepunch,
+    ) {
         let (Mode::FromRelay, Some(peer)) = (message.mode, message.peer_address) else { return };
         let Ok(slot) = usize::try_from(message.id) else { return };
         let Some(asked) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
@@ -214,7 +227,13 @@ impl Server {
     }
 
     /// A ping of a puncher's came to its end.
-    pub fn handle_punch_answer(&mut self, cx: &mut Context<'_>, connection: ConnectionId, step: punch::Step, result: Answered) {
+    pub fn handle_punch_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: ConnectionId,
+        step: punch::Step,
+        result: Answered,
+    ) {
         if let Some(slot) = self.slot_of(|asked| asked.connection == Some(connection)) {
             self.with_puncher(cx, slot, |puncher, cx| puncher.handle_sample(cx, step, seen(result)));
         }
@@ -232,7 +251,13 @@ impl Server {
     }
 
     /// A packet came in for a stream over a socket that it is not connected with. None: the stream is not of this server.
-    pub fn handle_stream_packet(&mut self, cx: &mut Context<'_>, stream: u32, socket: SocketId, from: SocketAddrV4) -> Option<Verdict> {
+    pub fn handle_stream_packet(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: u32,
+        socket: SocketId,
+        from: SocketAddrV4,
+    ) -> Option<Verdict> {
         if self.open.contains_key(&stream) {
             return Some(Verdict::Refuse);
         }
@@ -254,7 +279,8 @@ impl Server {
 
     /// Whether a connection is, or is to be, one of this server's.
     pub fn has_connection(&self, id: ConnectionId) -> bool {
-        self.slots.iter().flatten().any(|asked| asked.connection == Some(id)) || self.open.values().any(|link| link.id == id)
+        self.slots.iter().flatten().any(|asked| asked.connection == Some(id))
+            || self.open.values().any(|link| link.id == id)
     }
 
     /// Both sides are at the relay.
@@ -413,7 +439,9 @@ impl Server {
             return self.forwarders.take_of_all(now);
         }
         let half_open = self.slots.iter().flatten().filter(|asked| asked.host == host && asked.is_half_open()).count();
-        half_open < HALF_OPEN_PER_HOST_MAX && self.hosts.take(now, host) && (is_direct || self.forwarders.take(now, *request.from.ip()))
+        half_open < HALF_OPEN_PER_HOST_MAX
+            && self.hosts.take(now, host)
+            && (is_direct || self.forwarders.take(now, *request.from.ip()))
     }
 
     fn free_slot(&mut self) -> Option<usize> {
@@ -461,8 +489,15 @@ impl Server {
         }
     }
 
-    fn start_relay(&self, cx: &mut Context<'_>, asked: &mut Asked, ours: Option<RelayThrough>, theirs: Option<RelayThrough>) {
-        let pending = self.slots.iter().flatten().filter(|asked| asked.link.as_ref().is_some_and(Link::is_relay_pending)).count();
+    fn start_relay(
+        &self,
+        cx: &mut Context<'_>,
+        asked: &mut Asked,
+        ours: Option<RelayThrough>,
+        theirs: Option<RelayThrough>,
+    ) {
+        let pending =
+            self.slots.iter().flatten().filter(|asked| asked.link.as_ref().is_some_and(Link::is_relay_pending)).count();
         let Some(link) = &mut asked.link else { return };
         if pending >= RELAYS_PENDING_MAX {
             return;
@@ -543,7 +578,10 @@ impl Server {
         let Some(puncher) = &asked.puncher else { return };
         let nat = puncher.nat();
         // The client has opened its NAT for what comes from the address that we turn out to have: one packet may be enough.
-        let is_expected = round.payload.remote_address.is_some_and(|address| nat.addresses().is_some_and(|ours| ours.contains(&address)));
+        let is_expected = round
+            .payload
+            .remote_address
+            .is_some_and(|address| nat.addresses().is_some_and(|ours| ours.contains(&address)));
         if nat.firewall().is_predictable() && is_expected {
             let peer = round.peer;
             self.with_puncher(cx, slot, |puncher, cx| puncher.ping(cx, peer));
@@ -553,7 +591,8 @@ impl Server {
         let mut error = fault::NONE;
         if puncher.is_remote_punching() {
             asked.prepunch_until = None;
-            let is_random = puncher.remote_firewall() == Firewall::Random || puncher.nat().firewall() == Firewall::Random;
+            let is_random =
+                puncher.remote_firewall() == Firewall::Random || puncher.nat().firewall() == Firewall::Random;
             if is_random && !puncher.is_punching() && !cx.punching.is_random_punch_allowed(cx.now) {
                 asked.error = ConnectError::TryLater;
                 if !asked.link.as_ref().is_some_and(Link::has_relay) {
@@ -589,7 +628,7 @@ impl Server {
             remote_token: round.payload.token,
         };
         let sealed = sealer.seal(&payload);
-        answer_holepunch(cx, round, sealed, Some(puncher.socket()));
+        router::answer_holepunch(cx, &round.request, &round.message, sealed, Some(puncher.socket()));
     }
 
     /// Answer a round with an error, and give up punching for this client.
@@ -598,7 +637,7 @@ impl Server {
         if let Some(sealer) = &mut asked.sealer {
             let sealed = sealer.seal(&punch::Payload { error, round: asked.round, ..punch::Payload::default() });
             let socket = cx.rpc.socket();
-            answer_holepunch(cx, round, sealed, Some(socket));
+            router::answer_holepunch(cx, &round.request, &round.message, sealed, Some(socket));
         }
         let why = asked.error;
         asked.give_up(cx, why);
@@ -774,23 +813,4 @@ impl Asked {
 
 fn sample_tag(server: ServerId, connection: ConnectionId) -> impl Fn(punch::Step) -> Tag {
     move |step| Tag::Puncher(PuncherId::Server(server, connection), step)
-}
-
-/// Back the way that the handshake came.
-fn answer_handshake(cx: &mut Context<'_>, request: &Incoming, message: &Handshake, noise: Vec<u8>, socket: Option<SocketId>) {
-    let reply = |mode, peer_address| Handshake { mode, noise, peer_address, relay_address: None }.encode();
-    match (message.mode, message.relay_address) {
-        (Mode::FromClient, _) => {
-            cx.rpc.answer(cx.now, request, Answer { socket, value: Some(reply(Mode::Reply, None)), ..Answer::default() });
-        }
-        (Mode::FromRelay, _) => cx.rpc.relay(cx.now, request, reply(Mode::FromServer, message.peer_address), request.from, socket),
-        (Mode::FromSecondRelay, Some(relay)) => cx.rpc.relay(cx.now, request, reply(Mode::FromServer, message.peer_address), relay, socket),
-        _ => {}
-    }
-}
-
-/// Back to the node that the round came by.
-fn answer_holepunch(cx: &mut Context<'_>, round: &Round, payload: Vec<u8>, socket: Option<SocketId>) {
-    let value = Holepunch { mode: Mode::FromServer, id: 0, payload, peer_address: round.message.peer_address }.encode();
-    cx.rpc.relay(cx.now, &round.request, value, round.request.from, socket);
 }
