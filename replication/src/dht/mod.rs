@@ -160,7 +160,7 @@ pub enum DhtEvent {
     NeedsRelay {
         /// Which.
         connection: ConnectionId,
-        /// Its stream, by our number: what the relay sends to.
+        /// Its stream: the id to pair.
         stream: u32,
         /// The relay's key.
         relay: [u8; 32],
