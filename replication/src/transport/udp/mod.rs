@@ -112,13 +112,6 @@ struct Shared<M: Machine> {
     alarm: Now,
 }
 
-/// Who has to be told of what happened under the lock, once it is released.
-#[derive(Default)]
-struct Woken {
-    wakers: Vec<Waker>,
-    is_driver_late: bool,
-}
-
 struct Open {
     socket: Arc<Socket>,
     receiver: AbortHandle,
@@ -219,7 +212,7 @@ impl<M: Machine> Udp<M> {
             let result = f(&mut shared.machine, now);
             (result, shared.collect())
         };
-        self.wake(woken);
+        wake(woken);
         self.want_flush();
         result
     }
@@ -271,7 +264,7 @@ impl<M: Machine> Udp<M> {
             shared.held.clear();
             shared.waiting.values_mut().flat_map(Waiting::take_all).collect()
         };
-        self.wake(Woken { wakers, is_driver_late: false });
+        wake(wakers);
     }
 
     /// Open a socket under a number, and receive on it.
@@ -299,13 +292,6 @@ impl<M: Machine> Udp<M> {
                     }
                 }
             }
-        }
-    }
-
-    fn wake(&self, woken: Woken) {
-        woken.wakers.into_iter().for_each(Waker::wake);
-        if woken.is_driver_late {
-            self.driver.notify_one();
         }
     }
 
@@ -344,13 +330,16 @@ impl<M: Machine> Udp<M> {
         }
         let mut is_last = false;
         if outbox.queue.is_empty() {
-            let (changes, woken) = {
+            let (changes, woken, is_driver_late) = {
                 let mut shared = self.shared.lock();
                 is_last = shared.fill(&mut outbox.queue, self.now());
                 let woken = shared.collect();
-                (std::mem::take(&mut shared.changes), woken)
+                (std::mem::take(&mut shared.changes), woken, is_last && shared.is_driver_late())
             };
-            self.wake(woken);
+            wake(woken);
+            if is_driver_late {
+                self.driver.notify_one();
+            }
             self.change(outbox, changes);
         }
         outbox.send();
@@ -373,7 +362,7 @@ impl<M: Machine> Udp<M> {
                     datagrams.for_each(|datagram| shared.machine.handle_datagram(now, id, from, datagram));
                     shared.collect()
                 };
-                self.wake(woken);
+                wake(woken);
             }
             self.flush();
         }
@@ -394,7 +383,7 @@ impl<M: Machine> Udp<M> {
             }
             shared.collect()
         };
-        self.wake(woken);
+        wake(woken);
         self.flush();
         let blocked = self.outbox.lock().blocked_socket();
         if let Some((socket, since)) = blocked {
@@ -441,16 +430,16 @@ impl<M: Machine> Shared<M> {
         false
     }
 
-    /// Take out what happened; whom to tell.
-    fn collect(&mut self) -> Woken {
-        let mut woken = Woken::default();
+    /// Take out what happened; who has to be told once the lock is released.
+    fn collect(&mut self) -> Vec<Waker> {
+        let mut woken = Vec::new();
         while let Some(event) = self.machine.poll_event() {
             if let Some(change) = M::as_socket_change(&event) {
                 self.changes.push(change);
             } else if let Some((id, happened)) = M::as_stream_event(&event) {
                 let is_closed = matches!(happened, StreamEvent::Closed(_));
                 if let Some(waiting) = self.waiting.get_mut(&id) {
-                    waiting.wake(happened, &mut woken.wakers);
+                    waiting.wake(happened, &mut woken);
                     if is_closed && waiting.is_dropped {
                         self.waiting.remove(&id);
                         self.machine.mux().remove(id);
@@ -464,12 +453,15 @@ impl<M: Machine> Shared<M> {
             }
         }
         self.hand_out();
-        let due = self.machine.poll_timeout().unwrap_or(Now::MAX);
-        if due < self.alarm {
-            self.alarm = due;
-            woken.is_driver_late = true;
-        }
         woken
+    }
+
+    /// Whether the driver task means to wake later than the machine wants; it is told then. Asked when nothing is left to send: else the machine is always due.
+    fn is_driver_late(&mut self) -> bool {
+        let due = self.machine.poll_timeout().unwrap_or(Now::MAX);
+        let is_late = due < self.alarm;
+        self.alarm = self.alarm.min(due);
+        is_late
     }
 
     /// Events to the owner, as far as there is room.
@@ -515,6 +507,10 @@ impl Outbox {
         }
         socket
     }
+}
+
+fn wake(woken: Vec<Waker>) {
+    woken.into_iter().for_each(Waker::wake);
 }
 
 enum Wait {

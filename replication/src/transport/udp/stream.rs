@@ -13,12 +13,13 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Machine, Shared, Udp};
-use crate::udx::{Stats, StreamEvent};
+use crate::udx::{CloseReason, Stats, StreamEvent};
 
 /// Bytes of one stream, both ways. [`poll_shutdown`](AsyncWrite::poll_shutdown) ends our direction and waits until the peer has all of it, or the stream is over.
 pub struct UdxStream<M: Machine> {
     udp: Arc<Udp<M>>,
     id: u32,
+    is_ended: bool,
 }
 
 /// Who waits for what of a stream.
@@ -53,8 +54,13 @@ impl Waiting {
     }
 }
 
-fn over() -> io::Error {
-    io::Error::from(io::ErrorKind::ConnectionReset)
+/// Why nothing more can be read.
+fn over(reason: Option<CloseReason>) -> io::Error {
+    io::Error::from(match reason {
+        Some(CloseReason::TimedOut) => io::ErrorKind::TimedOut,
+        Some(CloseReason::Reset) => io::ErrorKind::ConnectionReset,
+        None => io::ErrorKind::ConnectionAborted,
+    })
 }
 
 fn is_shut_down<M: Machine>(shared: &Shared<M>) -> bool {
@@ -64,7 +70,7 @@ fn is_shut_down<M: Machine>(shared: &Shared<M>) -> bool {
 impl<M: Machine> UdxStream<M> {
     pub(super) fn new(udp: Arc<Udp<M>>, id: u32) -> UdxStream<M> {
         udp.shared.lock().waiting.insert(id, Waiting::default());
-        UdxStream { udp, id }
+        UdxStream { udp, id, is_ended: false }
     }
 
     /// Its number here.
@@ -123,7 +129,7 @@ impl<M: Machine> AsyncRead for UdxStream<M> {
             return Poll::Ready(Ok(()));
         }
         let mut shared = self.udp.shared.lock();
-        let Some(stream) = shared.machine.mux().stream(self.id) else { return Poll::Ready(Err(over())) };
+        let Some(stream) = shared.machine.mux().stream(self.id) else { return Poll::Ready(Err(over(None))) };
         let before = into.filled().len();
         while into.remaining() > 0
             && let Some(bytes) = stream.read(into.remaining())
@@ -139,8 +145,9 @@ impl<M: Machine> AsyncRead for UdxStream<M> {
         if stream.is_read_to_end() {
             return Poll::Ready(Ok(()));
         }
-        if stream.is_closed() || is_shut_down(&shared) {
-            return Poll::Ready(Err(over()));
+        let (is_closed, reason) = (stream.is_closed(), stream.close_reason());
+        if is_closed || is_shut_down(&shared) {
+            return Poll::Ready(Err(over(reason)));
         }
         self.wait(&mut shared, |waiting| &mut waiting.read, cx)
     }
@@ -153,7 +160,8 @@ impl<M: Machine> AsyncWrite for UdxStream<M> {
         }
         let mut shared = self.udp.shared.lock();
         let is_shut_down = is_shut_down(&shared);
-        let stream = shared.machine.mux().stream(self.id).filter(|stream| !stream.is_closed() && !is_shut_down);
+        let is_over = self.is_ended || is_shut_down;
+        let stream = shared.machine.mux().stream(self.id).filter(|stream| !stream.is_closed() && !is_over);
         let Some(stream) = stream else { return Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe))) };
         match stream.write(bytes) {
             0 => self.wait(&mut shared, |waiting| &mut waiting.write, cx),
@@ -170,13 +178,14 @@ impl<M: Machine> AsyncWrite for UdxStream<M> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_ended = true;
         let mut shared = self.udp.shared.lock();
         let is_shut_down = is_shut_down(&shared);
         let stream = shared.machine.mux().stream(self.id).filter(|_| !is_shut_down);
         let Some(stream) = stream else { return Poll::Ready(Ok(())) };
         stream.end();
-        if stream.is_closed() || stream.unacked_bytes() == 0 {
+        if stream.is_closed() || stream.is_end_acked() {
             return Poll::Ready(Ok(()));
         }
         let pending = self.wait(&mut shared, |waiting| &mut waiting.shutdown, cx);
@@ -196,14 +205,16 @@ impl<M: Machine> Drop for UdxStream<M> {
         if stream.is_closed() {
             shared.machine.mux().remove(self.id);
             shared.waiting.remove(&self.id);
-            return;
+            drop(shared);
+            // Its last ack may be owed.
+            return self.udp.want_flush();
         }
         stream.destroy();
         *shared.waiting.entry(self.id).or_default() = Waiting { is_dropped: true, ..Waiting::default() };
         // Its close may be told at once.
         let woken = shared.collect();
         drop(shared);
-        self.udp.wake(woken);
+        super::wake(woken);
         self.udp.want_flush();
     }
 }
