@@ -32,6 +32,7 @@ use crate::dht::{
 };
 use crate::secret_stream::Identity;
 use crate::secret_stream::handshake::Session;
+use crate::transport::udp::Machine;
 use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
 use crate::udx::{self, Handled, Mux, Path, StreamEvent};
 
@@ -1002,6 +1003,41 @@ impl Endpoint {
         }
         self.notes.push_back(NoteAt { at: now, note: note.clone() });
         self.events.push_back(EndpointEvent::Note(note));
+    }
+}
+
+impl Machine for Endpoint {
+    type Event = EndpointEvent;
+
+    fn handle_datagram(&mut self, now: Now, socket: SocketId, from: SocketAddrV4, datagram: &[u8]) {
+        self.handle_datagram(now, socket, from, datagram);
+    }
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        self.poll_transmit(now)
+    }
+    fn poll_timeout(&mut self) -> Option<Now> {
+        self.poll_timeout()
+    }
+    fn handle_timeout(&mut self, now: Now) {
+        self.handle_timeout(now);
+    }
+    fn poll_event(&mut self) -> Option<EndpointEvent> {
+        self.poll_event()
+    }
+    fn mux(&mut self) -> &mut Mux {
+        self.mux()
+    }
+    fn as_socket_change(event: &EndpointEvent) -> Option<SocketChange> {
+        if let EndpointEvent::Socket(change) = event { Some(*change) } else { None }
+    }
+    fn as_stream_event(event: &EndpointEvent) -> Option<(u32, &StreamEvent)> {
+        if let EndpointEvent::Stream(id, event) = event { Some((*id, event)) } else { None }
+    }
+    fn network_changed(&mut self, now: Now, addresses: &[SocketAddrV4]) {
+        self.network_changed(now, addresses);
+    }
+    fn shutdown(&mut self, now: Now) {
+        self.suspend(now);
     }
 }
 
