@@ -94,7 +94,9 @@ impl Wish {
             }
             Wish::MutablePut { public_key, value } => Some((command::MUTABLE_PUT, value.encode_put(public_key))),
             Wish::ImmutablePut { value } => Some((command::IMMUTABLE_PUT, value.clone())),
-            Wish::FindPeer | Wish::Lookup | Wish::Unannounce { .. } | Wish::MutableGet { .. } | Wish::ImmutableGet => None,
+            Wish::FindPeer | Wish::Lookup | Wish::Unannounce { .. } | Wish::MutableGet { .. } | Wish::ImmutableGet => {
+                None
+            }
         }
     }
 }
@@ -126,7 +128,13 @@ pub(super) struct Operation {
 
 impl Operation {
     /// Begin the walk; nodes found by an earlier one are asked first.
-    pub(super) fn start(cx: &mut Context<'_>, id: OperationId, target: [u8; 32], wish: Wish, nodes: Vec<SocketAddrV4>) -> Operation {
+    pub(super) fn start(
+        cx: &mut Context<'_>,
+        id: OperationId,
+        target: [u8; 32],
+        wish: Wish,
+        nodes: Vec<SocketAddrV4>,
+    ) -> Operation {
         let (command, value) = wish.walk();
         let query = cx.query(Asker::Operation(id), Query { target, command, value, nodes, ..Query::default() });
         Operation {
@@ -149,6 +157,11 @@ impl Operation {
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>) {
         self.query.take().into_iter().for_each(|query| cx.cancel_query(query));
         self.requests.drain(..).for_each(|request| cx.rpc.cancel(request));
+    }
+
+    /// Where to.
+    pub(super) fn target(&self) -> [u8; 32] {
+        self.target
     }
 
     /// How it ended, once it did.
@@ -218,7 +231,15 @@ impl Operation {
         self.request(cx, reply.from, token, command::UNANNOUNCE, value, Step::Clear);
     }
 
-    fn request(&mut self, cx: &mut Context<'_>, to: SocketAddrV4, token: [u8; 32], command: u64, value: Vec<u8>, step: Step) {
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: SocketAddrV4,
+        token: [u8; 32],
+        command: u64,
+        value: Vec<u8>,
+        step: Step,
+    ) {
         let (target, token, value) = (Some(self.target), Some(token), Some(value));
         let outgoing = Outgoing { target, token, value, ..Outgoing::new(to, command) };
         self.requests.push(cx.request(outgoing, Tag::Operation(self.id, step)));

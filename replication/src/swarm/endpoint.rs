@@ -27,7 +27,8 @@ use super::peers::Key;
 use super::relaying::{Relaying, Wish};
 use super::{Action, Judgement, Role, Swarm, SwarmOptions};
 use crate::dht::{
-    ConnectError, ConnectOptions, ConnectionId, Dht, DhtEvent, DhtOptions, Note, OperationId, Opened, Outcome, ServerId, ServerOptions, Verdict, Via,
+    ConnectError, ConnectOptions, ConnectionId, Dht, DhtEvent, DhtOptions, Note, Opened, OperationId, Outcome,
+    ServerId, ServerOptions, Verdict, Via,
 };
 use crate::secret_stream::Identity;
 use crate::secret_stream::handshake::Session;
@@ -277,7 +278,10 @@ impl Endpoint {
         let seen = gate.clone();
         dht.set_firewall(Box::new(move |peer: &Key| {
             let gate = seen.lock();
-            *peer != key && !gate.is_closed && !gate.banned.contains(peer) && (!gate.is_full || gate.connected.contains(peer))
+            *peer != key
+                && !gate.is_closed
+                && !gate.banned.contains(peer)
+                && (!gate.is_full || gate.connected.contains(peer))
         }));
         let mut endpoint = Endpoint {
             now,
@@ -299,7 +303,11 @@ impl Endpoint {
             notes: VecDeque::new(),
             notes_lately: (now, 0),
             totals: Totals::default(),
-            options: Options { identity: options.identity, relay_through: options.relay_through, is_relay: options.is_relay },
+            options: Options {
+                identity: options.identity,
+                relay_through: options.relay_through,
+                is_relay: options.is_relay,
+            },
         };
         if endpoint.options.is_relay {
             endpoint.listen(now);
@@ -337,7 +345,11 @@ impl Endpoint {
     pub fn ban(&mut self, now: Now, key: Key, is_banned: bool) {
         {
             let mut gate = self.gate.lock();
-            if is_banned { gate.banned.insert(key) } else { gate.banned.remove(&key) };
+            if is_banned {
+                gate.banned.insert(key)
+            } else {
+                gate.banned.remove(&key)
+            };
         }
         self.swarm.ban(now, key, is_banned);
         self.pump(now);
@@ -444,7 +456,13 @@ impl Endpoint {
             Use::Contender { knock_at, .. } => Some(*knock_at),
             _ => None,
         });
-        let others = [self.mux.poll_timeout(), self.dht.poll_timeout(), self.swarm.poll_timeout(), self.relaying.poll_timeout(), self.listen_poll_at];
+        let others = [
+            self.mux.poll_timeout(),
+            self.dht.poll_timeout(),
+            self.swarm.poll_timeout(),
+            self.relaying.poll_timeout(),
+            self.listen_poll_at,
+        ];
         others.into_iter().flatten().chain(knocks).min()
     }
 
@@ -480,10 +498,22 @@ impl Endpoint {
             let Some(live) = self.streams.get(stream) else { continue };
             let remote = self.mux.stream(*stream).and_then(|stream| stream.path()).map(|path| path.remote);
             let Some(remote) = remote else { continue };
-            connections.push(ConnectionStatus { key: *key, stream: *stream, remote, via: live.via, is_initiator: live.is_initiator, since: live.since });
+            connections.push(ConnectionStatus {
+                key: *key,
+                stream: *stream,
+                remote,
+                via: live.via,
+                is_initiator: live.is_initiator,
+                since: live.since,
+            });
         }
         connections.sort_by_key(|connection| (connection.since, connection.stream));
-        let mut topics: Vec<TopicStatus> = self.swarm.topics().filter(|(_, topic)| !topic.is_left()).map(|(name, topic)| self.topic_status(name, topic)).collect();
+        let mut topics: Vec<TopicStatus> = self
+            .swarm
+            .topics()
+            .filter(|(_, topic)| !topic.is_left())
+            .map(|(name, topic)| self.topic_status(name, topic))
+            .collect();
         topics.sort_by_key(|topic| topic.topic);
         SwarmStatus {
             key: self.public_key(),
@@ -504,7 +534,14 @@ impl Endpoint {
     fn topic_status(&self, name: &[u8; 32], topic: &super::discovery::Discovery) -> TopicStatus {
         let (found, looked_up_at) = topic.last();
         let connected = self.by_key.keys().filter(|key| self.swarm.topics_of(key).contains(name)).count();
-        TopicStatus { topic: *name, role: topic.role(), is_announced: topic.is_announced(), found, looked_up_at, connected }
+        TopicStatus {
+            topic: *name,
+            role: topic.role(),
+            is_announced: topic.is_announced(),
+            found,
+            looked_up_at,
+            connected,
+        }
     }
 
     /// Passes on what the parts have to say to each other until none has anything to say.
@@ -595,9 +632,17 @@ impl Endpoint {
         }
     }
 
-    fn connect(&mut self, now: Now, key: Key, relay_addresses: Vec<SocketAddrV4>, relay_through: Option<Key>, purpose: Purpose) -> ConnectionId {
+    fn connect(
+        &mut self,
+        now: Now,
+        key: Key,
+        relay_addresses: Vec<SocketAddrV4>,
+        relay_through: Option<Key>,
+        purpose: Purpose,
+    ) -> ConnectionId {
         let stream = self.mux.open();
-        let options = ConnectOptions { relay_addresses, relay_through, ..ConnectOptions::new(self.options.identity.clone()) };
+        let options =
+            ConnectOptions { relay_addresses, relay_through, ..ConnectOptions::new(self.options.identity.clone()) };
         let connection = self.dht.connect(now, key, options, stream);
         self.connects.insert(connection, Connect { key, stream, purpose });
         if purpose == Purpose::Peer {
@@ -686,7 +731,8 @@ impl Endpoint {
                 let old = self.by_key.get(&key).copied();
                 let is_old_alive = old.is_some_and(|old| self.streams.get(&old).is_some_and(|live| live.is_heard));
                 let is_calling = old.is_none() && self.connects_by_key.contains_key(&key);
-                let judgement = if old.is_none() && !is_calling { Judgement::Accept } else { self.swarm.judge(&key, is_old_alive) };
+                let judgement =
+                    if old.is_none() && !is_calling { Judgement::Accept } else { self.swarm.judge(&key, is_old_alive) };
                 match (judgement, old) {
                     (Judgement::Refuse, _) => {
                         self.totals.duplicates += 1;
@@ -696,7 +742,10 @@ impl Endpoint {
                     (Judgement::Replace, Some(_)) => {
                         let (connection, via, is_initiator) = (opened.connection, opened.via, opened.is_initiator);
                         let is_for = Use::Contender { opened: Box::new(opened), knock_at: now, knocks: 0 };
-                        self.streams.insert(id, Live { connection, key, via, is_initiator, since: now, is_heard: false, is_for });
+                        self.streams.insert(
+                            id,
+                            Live { connection, key, via, is_initiator, since: now, is_heard: false, is_for },
+                        );
                         if let Some(earlier) = self.contenders.insert(key, id) {
                             self.drop_contender(earlier);
                         }
@@ -733,7 +782,15 @@ impl Endpoint {
         }
         self.update_gate();
         let topics = self.swarm.topics_of(&remote_key);
-        self.events.push_back(EndpointEvent::Connected { stream, session, is_initiator, remote_key, remote: path.remote, via, topics });
+        self.events.push_back(EndpointEvent::Connected {
+            stream,
+            session,
+            is_initiator,
+            remote_key,
+            remote: path.remote,
+            via,
+            topics,
+        });
     }
 
     fn moved(&mut self, now: Now, id: u32, path: Path) {
@@ -849,7 +906,9 @@ impl Endpoint {
     fn knock(&mut self, now: Now) {
         let mut given_up = Vec::new();
         for (key, id) in &self.contenders {
-            let Some(Live { is_for: Use::Contender { knock_at, knocks, .. }, .. }) = self.streams.get_mut(id) else { continue };
+            let Some(Live { is_for: Use::Contender { knock_at, knocks, .. }, .. }) = self.streams.get_mut(id) else {
+                continue;
+            };
             if *knock_at > now {
                 continue;
             }
@@ -956,4 +1015,3 @@ fn stream_path(path: crate::dht::Path) -> Path {
 fn dht_path(path: Path) -> crate::dht::Path {
     crate::dht::Path { socket: path.socket, remote: path.remote, remote_id: path.remote_id }
 }
-

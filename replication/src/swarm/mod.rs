@@ -372,7 +372,8 @@ impl Swarm {
         }
         let is_wanted = !self.is_suspended
             && self.peers.get(key).is_some_and(|peer| {
-                peer.is_explicit || peer.topics.iter().any(|topic| self.topics.get(topic).is_some_and(|topic| topic.role().client))
+                peer.is_explicit
+                    || peer.topics.iter().any(|topic| self.topics.get(topic).is_some_and(|topic| topic.role().client))
             });
         self.peers.disconnected(key, now, connection.is_initiator, is_wanted);
         self.tried(key);
@@ -418,7 +419,11 @@ impl Swarm {
             return;
         }
         self.peers.handle_timeout(now);
-        let due = self.topics.iter().filter(|(_, topic)| topic.poll_timeout().is_some_and(|at| at <= now)).map(|(topic, _)| *topic);
+        let due = self
+            .topics
+            .iter()
+            .filter(|(_, topic)| topic.poll_timeout().is_some_and(|at| at <= now))
+            .map(|(topic, _)| *topic);
         self.restless = due.collect();
         self.work(now);
     }
@@ -451,7 +456,9 @@ impl Swarm {
             return None; // the next to end wakes the others
         }
         let at = |topic: &Discovery| match self.listening {
-            Listening::Since(since) if topic.role().server => topic.poll_timeout().map(|at| at.max(since + LISTEN_WAIT)),
+            Listening::Since(since) if topic.role().server => {
+                topic.poll_timeout().map(|at| at.max(since + LISTEN_WAIT))
+            }
             _ => topic.poll_timeout(),
         };
         self.topics.values().filter_map(at).min()
@@ -504,7 +511,8 @@ impl Swarm {
             self.tried(&key);
             return;
         }
-        let action = Action::Connect { key, relay_addresses: peer.relay_addresses.clone(), needs_relay: peer.needs_relay };
+        let action =
+            Action::Connect { key, relay_addresses: peer.relay_addresses.clone(), needs_relay: peer.needs_relay };
         self.peers.connecting(key);
         self.connections.insert(key, Connection { is_open: false, is_initiator: true });
         self.actions.push_back(action);

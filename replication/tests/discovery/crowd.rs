@@ -57,10 +57,12 @@ impl Crowd {
         let mut running: BTreeMap<HostId, (Key, Duration)> = BTreeMap::new();
         let (mut lookups, mut found) = (0, 0);
         let hour = secs(3600);
-        let churn_every = (self.nodes * self.churn_percent > 0).then(|| hour.mul_f64(100.0 / (self.nodes * self.churn_percent) as f64));
+        let churn_every = (self.nodes * self.churn_percent > 0)
+            .then(|| hour.mul_f64(100.0 / (self.nodes * self.churn_percent) as f64));
         let lookup_every = hour.div_f64(self.lookups_an_hour as f64);
         let began = world.net.now();
-        let (mut churn_at, mut lookup_at, mut announce_at) = (began + churn_every.unwrap_or(hour), began + secs(60), began);
+        let (mut churn_at, mut lookup_at, mut announce_at) =
+            (began + churn_every.unwrap_or(hour), began + secs(60), began);
         let mut sent_before = 0;
         let mut measured_from = began;
         while world.net.now() < began + hour * self.hours as u32 {
@@ -96,7 +98,8 @@ impl Crowd {
                 }
                 lookup_at += lookup_every;
             }
-            let due: Vec<HostId> = running.iter().filter(|(_, (_, until))| *until <= now).map(|(host, _)| *host).collect();
+            let due: Vec<HostId> =
+                running.iter().filter(|(_, (_, until))| *until <= now).map(|(host, _)| *host).collect();
             for host in due {
                 let Some((topic, _)) = running.remove(&host) else { continue };
                 let wanted = announcers.iter().find(|(_, other, _)| *other == topic).map(|(_, _, key)| *key);
@@ -111,12 +114,18 @@ impl Crowd {
             if now >= began + hour && measured_from == began {
                 (measured_from, sent_before) = (now, world.net.counts().sent);
             }
-            let next = [Some(announce_at), churn_every.map(|_| churn_at), Some(lookup_at), running.values().map(|(_, until)| *until).min()];
+            let next = [
+                Some(announce_at),
+                churn_every.map(|_| churn_at),
+                Some(lookup_at),
+                running.values().map(|(_, until)| *until).min(),
+            ];
             let next = next.into_iter().flatten().min().unwrap_or(now + secs(1));
             world.net.run_for(next.saturating_sub(now).max(Duration::from_millis(1)));
         }
         let hours = (world.net.now() - measured_from).as_secs_f64() / 3600.0;
-        let tables: Vec<usize> = world.nodes.clone().into_iter().map(|host| world.node(host, |node, _| node.dht.nodes_len())).collect();
+        let tables: Vec<usize> =
+            world.nodes.clone().into_iter().map(|host| world.node(host, |node, _| node.dht.nodes_len())).collect();
         Report {
             nodes: self.nodes,
             messages_a_node_an_hour: (world.net.counts().sent - sent_before) as f64 / self.nodes as f64 / hours,
@@ -159,7 +168,10 @@ fn assert_logarithmic(reports: &[Report]) {
 }
 
 fn sizes(sizes: &[usize]) -> Vec<Report> {
-    sizes.iter().map(|nodes| Crowd { nodes: *nodes, hours: 2, churn_percent: 20, topics: 3, lookups_an_hour: 100 }.run(82)).collect()
+    sizes
+        .iter()
+        .map(|nodes| Crowd { nodes: *nodes, hours: 2, churn_percent: 20, topics: 3, lookups_an_hour: 100 }.run(82))
+        .collect()
 }
 
 #[test]

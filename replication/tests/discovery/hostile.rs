@@ -54,7 +54,10 @@ fn mutated_datagrams_between_all() {
 #[test]
 fn mutated_packets_of_streams_end_streams_at_worst() {
     let mut world = World::new(91, Conditions::default(), 12);
-    let parties = [world.add_party(Realm::INTERNET, PartyOptions::default()), world.add_party(Realm::INTERNET, PartyOptions::default())];
+    let parties = [
+        world.add_party(Realm::INTERNET, PartyOptions::default()),
+        world.add_party(Realm::INTERNET, PartyOptions::default()),
+    ];
     world.net.set_tap(Some(Box::new(|random, _, _, bytes| {
         if random.below(10) == 0 {
             mutate(random, bytes);
@@ -78,7 +81,10 @@ fn mutated_packets_of_streams_end_streams_at_worst() {
 fn flood(world: &mut World, to: SocketAddrV4, count: u32) {
     let mut random = simulated::Random::new(7);
     for n in 0..count {
-        let from = SocketAddrV4::new(Ipv4Addr::from(0x0600_0000 + random.below(1 << 20) as u32), 1024 + random.below(60_000) as u16);
+        let from = SocketAddrV4::new(
+            Ipv4Addr::from(0x0600_0000 + random.below(1 << 20) as u32),
+            1024 + random.below(60_000) as u16,
+        );
         let mut bytes = random.bytes::<64>().to_vec();
         match n % 4 {
             0 => bytes[0] = 0x03,
@@ -132,29 +138,46 @@ impl simulated_udp::Machine for Liar {
     fn handle_datagram(&mut self, _: Now, socket: SocketId, from: SocketAddrV4, datagram: &[u8]) {
         let Ok(Message::Request(request)) = Message::decode(datagram) else { return };
         let id = Some(node_id(request.to));
-        let made_up = |n: u8| PeerRecord { public_key: Identity::from_seed([n; 32]).public_key(), relays: vec![request.to] };
+        let made_up =
+            |n: u8| PeerRecord { public_key: Identity::from_seed([n; 32]).public_key(), relays: vec![request.to] };
         let value = match (request.internal, request.command) {
             (false, command::LOOKUP) => {
                 let mut records: Vec<Vec<u8>> = (0..10).map(|n| made_up(n).encode()).collect();
                 records.push(PeerRecord { public_key: self.victim, relays: vec![request.to] }.encode());
                 Some(LookupReply::encode(&records, 0))
             }
-            (false, command::FIND_PEER) => Some(PeerRecord { public_key: self.victim, relays: vec![request.to] }.encode()),
+            (false, command::FIND_PEER) => {
+                Some(PeerRecord { public_key: self.victim, relays: vec![request.to] }.encode())
+            }
             (false, command::PEER_HANDSHAKE) => {
                 // An answer that looks like the victim's, and is not: the same bytes back, or noise.
                 self.handshakes += 1;
-                let noise = request.value.as_deref().and_then(|value| Handshake::decode(value).ok()).map(|handshake| handshake.noise).unwrap_or_default();
+                let noise = request
+                    .value
+                    .as_deref()
+                    .and_then(|value| Handshake::decode(value).ok())
+                    .map(|handshake| handshake.noise)
+                    .unwrap_or_default();
                 let mut answer = noise;
                 answer.truncate(200);
                 if let Some(byte) = answer.first_mut() {
                     *byte ^= (self.handshakes % 2) as u8;
                 }
-                let reply = Handshake { mode: Mode::Reply, noise: answer, peer_address: Some(from), relay_address: None };
+                let reply =
+                    Handshake { mode: Mode::Reply, noise: answer, peer_address: Some(from), relay_address: None };
                 Some(reply.encode())
             }
             _ => None,
         };
-        let reply = Reply { tid: request.tid, to: from, id, token: Some([1; 32]), closer: self.friends.clone(), error: 0, value };
+        let reply = Reply {
+            tid: request.tid,
+            to: from,
+            id,
+            token: Some([1; 32]),
+            closer: self.friends.clone(),
+            error: 0,
+            value,
+        };
         self.out.push(Transmit::new(socket, from, reply.encode()));
     }
     fn poll_transmit(&mut self, _: Now) -> Option<Transmit> {
@@ -172,7 +195,8 @@ fn liars_near_a_topic_cost_time_and_nothing_else() {
     let lan = world.net.add_nat(Realm::INTERNET, Nat::PORT_RESTRICTED);
     let server = world.add_party(lan, PartyOptions::default());
     // Ids follow from addresses, so who wants to be near a topic must take the addresses that are. These few were so lucky: of 400 addresses the 12 nearest lie.
-    let mut near: Vec<_> = (0..400).map(|_| world.net.add_host(Realm::INTERNET, |_, _| Machine::Other(Box::new(Idle)))).collect();
+    let mut near: Vec<_> =
+        (0..400).map(|_| world.net.add_host(Realm::INTERNET, |_, _| Machine::Other(Box::new(Idle)))).collect();
     let distance = |world: &World, host| {
         let id = node_id(world.net.server_address(host));
         let mut apart = [0; 32];
@@ -234,7 +258,10 @@ impl simulated_udp::Machine for Idle {
 #[test]
 fn a_spoofed_source_moves_no_stream() {
     let mut world = World::new(94, Conditions::default(), 12);
-    let [server, client] = [world.add_party(Realm::INTERNET, PartyOptions::default()), world.add_party(Realm::INTERNET, PartyOptions::default())];
+    let [server, client] = [
+        world.add_party(Realm::INTERNET, PartyOptions::default()),
+        world.add_party(Realm::INTERNET, PartyOptions::default()),
+    ];
     world.join(server.0, Role::SERVER);
     world.net.run_for(secs(20));
     world.join(client.0, Role::CLIENT);
@@ -258,7 +285,13 @@ fn a_spoofed_source_moves_no_stream() {
     world.net.run_for(secs(30));
     for (host, other) in [(server, client), (client, server)] {
         let status = world.party(host.0, |party, _| party.endpoint.status());
-        assert!(status.connections.iter().all(|connection| connection.key == other.1 && connection.remote.ip() != thief.ip()), "{status:?}");
+        assert!(
+            status
+                .connections
+                .iter()
+                .all(|connection| connection.key == other.1 && connection.remote.ip() != thief.ip()),
+            "{status:?}"
+        );
         assert_eq!(status.connections.len(), 1);
     }
     world.assert_sound();

@@ -33,7 +33,13 @@ fn realm(world: &mut World, before: Before) -> Realm {
 }
 
 /// A server behind one NAT, a client behind another; whether they talked within the time, and how.
-fn meet(world: &mut World, server: Before, client: Before, options: &PartyOptions, time: u64) -> (bool, Option<Via>, [HostId; 2]) {
+fn meet(
+    world: &mut World,
+    server: Before,
+    client: Before,
+    options: &PartyOptions,
+    time: u64,
+) -> (bool, Option<Via>, [HostId; 2]) {
     let (at_server, at_client) = (realm(world, server), realm(world, client));
     let server = world.add_party(at_server, options.clone());
     let client = world.add_party(at_client, options.clone());
@@ -51,7 +57,10 @@ fn meets(seed: u8, server: Before, client: Before) {
     let (has_met, via, hosts) = meet(&mut world, server, client, &PartyOptions::default(), 90);
     assert!(has_met, "{server:?} and {client:?}: {:?}", world.notes(&hosts));
     let is_open = server == OPEN || client == OPEN;
-    assert!(if is_open { via == Some(Via::Direct) } else { matches!(via, Some(Via::Punched | Via::Direct)) }, "{server:?} and {client:?}: {via:?}");
+    assert!(
+        if is_open { via == Some(Via::Direct) } else { matches!(via, Some(Via::Punched | Via::Direct)) },
+        "{server:?} and {client:?}: {via:?}"
+    );
 }
 
 #[test]
@@ -113,7 +122,9 @@ fn a_relayed_stream_moves_to_the_direct_way() {
     let (has_met, via, hosts) = meet(&mut world, PORT_RESTRICTED, SYMMETRIC, &options, 120);
     assert!(has_met, "{:?}", world.notes(&hosts));
     let is_moved = world.net.run_until(secs(90), |net| {
-        hosts.iter().all(|host| matches!(net.machine(*host), Some(crate::world::Machine::Party(party)) if party.totals().moved == 1))
+        hosts.iter().all(
+            |host| matches!(net.machine(*host), Some(crate::world::Machine::Party(party)) if party.totals().moved == 1),
+        )
     });
     assert!(is_moved, "{via:?} {:?}", world.notes(&hosts));
     world.assert_sound();
@@ -125,7 +136,8 @@ fn a_relayed_stream_moves_to_the_direct_way() {
 fn peers_in_one_lan_meet_there() {
     let mut world = world(62);
     let lan = world.net.add_nat(Realm::INTERNET, Nat::SYMMETRIC);
-    let (server, client) = (world.add_party(lan, PartyOptions::default()), world.add_party(lan, PartyOptions::default()));
+    let (server, client) =
+        (world.add_party(lan, PartyOptions::default()), world.add_party(lan, PartyOptions::default()));
     world.join(server.0, Role::SERVER);
     world.net.run_for(secs(15));
     world.join(client.0, Role::CLIENT);
@@ -141,7 +153,8 @@ fn lans_with_the_same_private_addresses_are_not_mixed_up() {
         let mut world = world(63);
         let relay = relay(&mut world);
         let carrier = world.net.add_nat(Realm::INTERNET, Nat { hairpin, ..Nat::PORT_RESTRICTED });
-        let homes = [world.net.add_nat(carrier, Nat::PORT_RESTRICTED), world.net.add_nat(carrier, Nat::PORT_RESTRICTED)];
+        let homes =
+            [world.net.add_nat(carrier, Nat::PORT_RESTRICTED), world.net.add_nat(carrier, Nat::PORT_RESTRICTED)];
         let options = PartyOptions { relay_through: Some(relay), ..PartyOptions::default() };
         let (server, client) = (world.add_party(homes[0], options.clone()), world.add_party(homes[1], options));
         world.join(server.0, Role::SERVER);

@@ -109,6 +109,8 @@ fn sleeping_and_waking_and_leaving() {
         party.endpoint.flush(now)
     });
     world.net.run_for(secs(60));
-    world.look(late.0, |party| assert!(party.met.is_empty() && party.flushed == [flush], "{:?} {:?}", party.met, party.notes));
+    world.look(late.0, |party| {
+        assert!(party.met.is_empty() && party.flushed == [flush], "{:?} {:?}", party.met, party.notes)
+    });
     world.assert_sound();
 }

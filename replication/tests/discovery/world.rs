@@ -165,7 +165,12 @@ impl Party {
 
     /// How it is connected now.
     pub fn via(&mut self, key: &Key) -> Option<Via> {
-        self.endpoint.status().connections.iter().find(|connection| connection.key == *key).map(|connection| connection.via)
+        self.endpoint
+            .status()
+            .connections
+            .iter()
+            .find(|connection| connection.key == *key)
+            .map(|connection| connection.via)
     }
 
     fn handle(&mut self, now: Now, event: EndpointEvent) {
@@ -195,7 +200,8 @@ impl Party {
     }
 
     fn live(&mut self, key: &Key) -> bool {
-        let streams: Vec<u32> = self.talks.iter().filter(|(_, talk)| talk.key == *key).map(|(stream, _)| *stream).collect();
+        let streams: Vec<u32> =
+            self.talks.iter().filter(|(_, talk)| talk.key == *key).map(|(stream, _)| *stream).collect();
         streams.into_iter().any(|stream| self.endpoint.mux().stream(stream).is_some_and(|stream| !stream.is_closed()))
     }
 
@@ -283,7 +289,13 @@ pub struct World {
 impl World {
     /// So many nodes of the DHT, which know each other already.
     pub fn new(seed: u8, conditions: Conditions, nodes: usize) -> World {
-        let mut world = World { net: SimulatedUdp::new(u64::from(seed), conditions), nodes: Vec::new(), bootstrap: Vec::new(), seed, made: 0 };
+        let mut world = World {
+            net: SimulatedUdp::new(u64::from(seed), conditions),
+            nodes: Vec::new(),
+            bootstrap: Vec::new(),
+            seed,
+            made: 0,
+        };
         for _ in 0..nodes {
             world.add_node();
             world.net.run_for(Duration::from_millis(200));
@@ -394,11 +406,21 @@ fn node(now: Now, addresses: Addresses, bootstrap: Vec<SocketAddrV4>, seed: [u8;
         public_address: Some(addresses.server),
         ..RpcOptions::default()
     };
-    let dht = Dht::new(now, DhtOptions { rpc, local_addresses: vec![addresses.server], ..DhtOptions::default() }, Random::new(seed));
+    let dht = Dht::new(
+        now,
+        DhtOptions { rpc, local_addresses: vec![addresses.server], ..DhtOptions::default() },
+        Random::new(seed),
+    );
     Machine::Node(Box::new(Node { dht, events: Vec::new() }))
 }
 
-fn party(now: Now, addresses: Addresses, bootstrap: Vec<SocketAddrV4>, seed: [u8; 32], options: &PartyOptions) -> Machine {
+fn party(
+    now: Now,
+    addresses: Addresses,
+    bootstrap: Vec<SocketAddrV4>,
+    seed: [u8; 32],
+    options: &PartyOptions,
+) -> Machine {
     let rpc = RpcOptions { bootstrap, server_port: addresses.server.port(), ..RpcOptions::default() };
     let options_of_endpoint = EndpointOptions {
         dht: DhtOptions { rpc, local_addresses: vec![addresses.server], ..DhtOptions::default() },

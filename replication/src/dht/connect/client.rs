@@ -131,14 +131,26 @@ struct Punch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// A probe is under way.
-    Probe { may_retry: bool },
+    Probe {
+        may_retry: bool,
+    },
     /// Its answer is here; the server did not know its NAT.
-    Pause { may_retry: bool, until: Now, peer_address: SocketAddrV4 },
+    Pause {
+        may_retry: bool,
+        until: Now,
+        peer_address: SocketAddrV4,
+    },
     /// Waiting for the verdict on our NAT.
-    Analyze { may_retry: bool, may_reopen: bool, peer_address: SocketAddrV4 },
+    Analyze {
+        may_retry: bool,
+        may_reopen: bool,
+        peer_address: SocketAddrV4,
+    },
     /// The message that we shall punch later is under way.
     Later,
-    Sleep { until: Now },
+    Sleep {
+        until: Now,
+    },
     /// The message that we punch now is under way.
     Commit,
     Punching,
@@ -159,7 +171,13 @@ struct Way {
 
 impl Client {
     /// Begins to search. `stream`: an id that no path is known for yet.
-    pub fn new(cx: &mut Context<'_>, id: ConnectionId, remote_key: [u8; 32], options: ConnectOptions, stream: u32) -> Client {
+    pub fn new(
+        cx: &mut Context<'_>,
+        id: ConnectionId,
+        remote_key: [u8; 32],
+        options: ConnectOptions,
+        stream: u32,
+    ) -> Client {
         let relay_through = options.relay_through.map(|relay| RelayThrough { relay, token: cx.random.bytes() });
         let searching = Searching {
             search: Search::new(options.relay_addresses),
@@ -367,7 +385,13 @@ impl Client {
                 }
                 Next::Walk(nodes) => {
                     let target = messages::target_of(&self.remote_key);
-                    let query = Query { target, command: command::FIND_PEER, nodes, retries: Some(SEARCH_RETRIES), ..Query::default() };
+                    let query = Query {
+                        target,
+                        command: command::FIND_PEER,
+                        nodes,
+                        retries: Some(SEARCH_RETRIES),
+                        ..Query::default()
+                    };
                     searching.query = Some(cx.query(Asker::Client(self.id), query));
                 }
                 Next::Wait => return,
@@ -428,7 +452,9 @@ impl Client {
             }
         });
         match fitting {
-            Some((reply, peer_address, payload, secrets)) => self.choose(cx, node, &reply, peer_address, payload, secrets),
+            Some((reply, peer_address, payload, secrets)) => {
+                self.choose(cx, node, &reply, peer_address, payload, secrets)
+            }
             None => {
                 searching.search.failed(node);
                 self.search_on(cx);
@@ -448,7 +474,9 @@ impl Client {
         secrets: Secrets,
     ) {
         let remote_id = match (&payload.udx, payload.version, payload.error) {
-            (_, version, _) if version != super::payload::VERSION => return self.fail(cx, ConnectError::Incompatible { version }),
+            (_, version, _) if version != super::payload::VERSION => {
+                return self.fail(cx, ConnectError::Incompatible { version });
+            }
             (_, _, code) if code != fault::NONE => return self.fail(cx, ConnectError::Refused { code }),
             (None, ..) => return self.fail(cx, ConnectError::NoStream),
             (Some(udx), ..) => udx.id,
@@ -480,13 +508,23 @@ impl Client {
     }
 
     /// The server is elsewhere than the node that forwarded to it.
-    fn take_a_way(&mut self, cx: &mut Context<'_>, client_address: SocketAddrV4, claims_open: bool, punch_secret: [u8; 32]) {
+    fn take_a_way(
+        &mut self,
+        cx: &mut Context<'_>,
+        client_address: SocketAddrV4,
+        claims_open: bool,
+        punch_secret: [u8; 32],
+    ) {
         let (is_lan_allowed, ours) = (self.is_lan_allowed, self.relay_through);
         let Phase::Chosen(chosen) = &mut self.phase else { return };
         let holepunch = chosen.payload.holepunch.take().filter(|holepunch| !holepunch.relays.is_empty());
         let relay = chosen.payload.relay_through.map(|theirs| (theirs, false)).or(ours.map(|ours| (ours, true)));
         if chosen.payload.firewall == Firewall::Open || (holepunch.is_none() && relay.is_none()) {
-            let public = chosen.payload.addresses.iter().find(|address| !address::is_bogon(*address.ip()) && address::is_reachable(**address));
+            let public = chosen
+                .payload
+                .addresses
+                .iter()
+                .find(|address| !address::is_bogon(*address.ip()) && address::is_reachable(**address));
             let to = public.copied().unwrap_or(chosen.server_address);
             let socket = cx.rpc.socket();
             if !address::is_reachable(to) {
@@ -546,7 +584,8 @@ impl Client {
     /// Some way has failed: fail if it was the last.
     fn settle(&mut self, cx: &mut Context<'_>) {
         let Phase::Chosen(chosen) = &self.phase else { return };
-        let is_hopeful = chosen.link.is_open() || chosen.link.is_relay_pending() || chosen.lan.is_some() || chosen.punch.is_some();
+        let is_hopeful =
+            chosen.link.is_open() || chosen.link.is_relay_pending() || chosen.lan.is_some() || chosen.punch.is_some();
         if !is_hopeful && chosen.passive_until.is_none() {
             let error = self.error.unwrap_or(ConnectError::CannotHolepunch);
             self.fail(cx, error);
@@ -588,7 +627,11 @@ impl Client {
     }
 
     /// Calls the puncher, and does what it says.
-    fn with_puncher<R>(&mut self, cx: &mut Context<'_>, call: impl FnOnce(&mut Puncher, &mut punch::Context<'_>) -> R) -> Option<R> {
+    fn with_puncher<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: impl FnOnce(&mut Puncher, &mut punch::Context<'_>) -> R,
+    ) -> Option<R> {
         let id = self.id;
         let punch = self.punch_mut()?;
         let (result, heard) = drive(cx, sample_tag(id), |cx| call(&mut punch.puncher, cx));
@@ -607,7 +650,9 @@ impl Client {
     fn start_punching(&mut self, cx: &mut Context<'_>, remote_id: u64, relays: &[RelayInfo], punch_secret: [u8; 32]) {
         let id = self.id;
         let Phase::Chosen(chosen) = &mut self.phase else { return };
-        let Some(relay) = relays.iter().find(|info| info.relay == chosen.node).or(relays.first()).copied() else { return };
+        let Some(relay) = relays.iter().find(|info| info.relay == chosen.node).or(relays.first()).copied() else {
+            return;
+        };
         let firewall = chosen.payload.firewall;
         let (puncher, _) = drive(cx, sample_tag(id), |cx| Puncher::new(cx, true, firewall));
         let Some(puncher) = puncher else {
@@ -654,7 +699,9 @@ impl Client {
         let probes = punch.probes;
         match stable {
             None => {}
-            Some(false) if !may_reopen => self.analyze(cx, Stage::Analyze { may_retry, may_reopen: true, peer_address }),
+            Some(false) if !may_reopen => {
+                self.analyze(cx, Stage::Analyze { may_retry, may_reopen: true, peer_address })
+            }
             Some(true) if may_reopen && probes < PROBES_MAX => self.probe(cx, false),
             Some(_) => self.probed(cx, may_retry, peer_address),
         }
@@ -675,7 +722,10 @@ impl Client {
             return self.say_goodbye(cx, ConnectError::DoubleRandomNat);
         }
         // The node of the server's that we used is ours as well: then what it sees of the server now is where the server punches from.
-        if punch.relay.relay == chosen.node && punch.server_address != peer_address && address::is_reachable(peer_address) {
+        if punch.relay.relay == chosen.node
+            && punch.server_address != peer_address
+            && address::is_reachable(peer_address)
+        {
             punch.server_address = peer_address;
             self.with_puncher(cx, |puncher, cx| puncher.open_session(cx, peer_address));
         }
@@ -693,7 +743,8 @@ impl Client {
         let by_theirs = Way { node: punch.relay.relay, peer: punch.relay.server };
         let host = *punch.server_address.ip();
         let (our_token, their_token) = (punch.sealer.token(host), punch.token);
-        let is_random = punch.puncher.remote_firewall() == Firewall::Random || punch.puncher.nat().firewall() == Firewall::Random;
+        let is_random =
+            punch.puncher.remote_firewall() == Firewall::Random || punch.puncher.nat().firewall() == Firewall::Random;
         if is_random && !cx.punching.is_random_punch_allowed(cx.now) {
             if !has_relay {
                 return self.stop_punching(cx, ConnectError::TryLater);
@@ -749,7 +800,11 @@ impl Client {
     fn handle_round(&mut self, cx: &mut Context<'_>, round: u64, result: Answered) {
         let Phase::Chosen(chosen) = &mut self.phase else { return };
         let (has_relay, node) = (chosen.link.has_relay(), chosen.node);
-        let Some(punch) = chosen.punch.as_deref_mut().filter(|punch| punch.round == round + 1 && punch.request.is_some()) else { return };
+        let Some(punch) =
+            chosen.punch.as_deref_mut().filter(|punch| punch.round == round + 1 && punch.request.is_some())
+        else {
+            return;
+        };
         punch.request = None;
         punch.unreserve(cx);
         let heard = match result {
@@ -767,7 +822,9 @@ impl Client {
         let Some(stage) = self.punch().map(|punch| punch.stage) else { return };
         match (heard, stage) {
             (Err(error), _) => self.stop_punching(cx, error),
-            (Ok(Heard::Reply { peer_address, payload }), Stage::Probe { may_retry }) => self.probe_answered(cx, may_retry, peer_address, &payload),
+            (Ok(Heard::Reply { peer_address, payload }), Stage::Probe { may_retry }) => {
+                self.probe_answered(cx, may_retry, peer_address, &payload)
+            }
             (Ok(Heard::Reply { .. }), Stage::Commit) => self.punch_now(cx),
             (Ok(_), Stage::Later) => self.sleep(cx),
             (Ok(Heard::TryLater), Stage::Commit) => {
@@ -780,7 +837,13 @@ impl Client {
         }
     }
 
-    fn probe_answered(&mut self, cx: &mut Context<'_>, may_retry: bool, peer_address: SocketAddrV4, payload: &punch::Payload) {
+    fn probe_answered(
+        &mut self,
+        cx: &mut Context<'_>,
+        may_retry: bool,
+        peer_address: SocketAddrV4,
+        payload: &punch::Payload,
+    ) {
         let now = cx.now;
         let Some(punch) = self.punch_mut() else { return };
         punch.token = payload.token;
@@ -809,7 +872,11 @@ impl Client {
             let payload = punch::Payload { error: fault::ABORTED, round: punch.round, ..punch::Payload::default() };
             let way = Way { node: punch.relay.relay, peer: punch.relay.server };
             let value = punch.message(&payload, way);
-            let outgoing = Outgoing { target: Some(target), value: Some(value), ..Outgoing::new(way.node, command::PEER_HOLEPUNCH) };
+            let outgoing = Outgoing {
+                target: Some(target),
+                value: Some(value),
+                ..Outgoing::new(way.node, command::PEER_HOLEPUNCH)
+            };
             cx.request(outgoing, Tag::Client(id, Step::Farewell));
         }
         self.stop_punching(cx, error);
@@ -841,7 +908,8 @@ fn stop_searching(cx: &mut Context<'_>, searching: Searching) {
 
 impl Chosen {
     fn ping_in_lan(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let is_usable = |address: &SocketAddrV4| !address::is_reserved(*address.ip()) && address::is_reachable(*address);
+        let is_usable =
+            |address: &SocketAddrV4| !address::is_reserved(*address.ip()) && address::is_reachable(*address);
         let theirs: Vec<_> = self.payload.addresses.iter().copied().filter(is_usable).collect();
         let Some(to) = address::nearest(cx.local_addresses, &theirs).or(theirs.first().copied()) else { return };
         let outgoing = Outgoing { socket: Some(SocketId::SERVER), ..Outgoing::ping(to) };
@@ -892,7 +960,8 @@ impl Punch {
     /// What the server says in a reply, and keep what it tells of itself.
     fn read(&mut self, reply: &Reply, our_node: SocketAddrV4, has_relay: bool) -> Result<Heard, ConnectError> {
         let holepunch = reply.value.as_deref().and_then(|value| Holepunch::decode(value).ok());
-        let holepunch = holepunch.filter(|holepunch| holepunch.mode == Mode::Reply).ok_or(ConnectError::RoundInvalid)?;
+        let holepunch =
+            holepunch.filter(|holepunch| holepunch.mode == Mode::Reply).ok_or(ConnectError::RoundInvalid)?;
         let payload = self.sealer.open(&holepunch.payload).ok_or(ConnectError::RoundInvalid)?;
         if payload.error == fault::TRY_LATER && has_relay && self.stage == Stage::Commit {
             return Ok(Heard::TryLater);

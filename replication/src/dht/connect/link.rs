@@ -138,7 +138,7 @@ impl Link {
     pub fn start_relay(&mut self, cx: &mut Context<'_>, through: RelayThrough, is_initiator: bool) {
         self.relay = Relay::Pending { until: cx.now + RELAY_WAIT };
         let RelayThrough { relay, token } = through;
-        cx.event(DhtEvent::NeedsRelay { connection: self.id, relay, token, is_initiator });
+        cx.event(DhtEvent::NeedsRelay { connection: self.id, stream: self.stream, relay, token, is_initiator });
     }
 
     /// Both sides are at the relay.

@@ -240,7 +240,10 @@ fn read_relay_through(from: &mut Decoder<'_>) -> Result<RelayThrough, DecodeErro
 }
 
 /// A list of a stranger: every item must be there, the first [`ADDRESSES_MAX`] are kept.
-fn read_list<T>(from: &mut Decoder<'_>, mut item: impl FnMut(&mut Decoder<'_>) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
+fn read_list<T>(
+    from: &mut Decoder<'_>,
+    mut item: impl FnMut(&mut Decoder<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
     let count = from.size()?;
     let mut kept = Vec::new();
     for at in 0..count {
@@ -276,7 +279,8 @@ pub struct Initiation(Handshake);
 impl Initiation {
     /// For the server with this key. The seed must be fresh and random.
     pub fn new(identity: &Identity, remote_key: [u8; 32], ephemeral_seed: [u8; 32]) -> Initiation {
-        let handshake = Handshake::new(Pattern::Ik, Role::Initiator, identity, ephemeral_seed, &prologue(), Some(remote_key));
+        let handshake =
+            Handshake::new(Pattern::Ik, Role::Initiator, identity, ephemeral_seed, &prologue(), Some(remote_key));
         Initiation(handshake.expect("an initiator that knows the remote key"))
     }
 
@@ -389,7 +393,10 @@ mod tests {
                     .as_array()
                     .expect("relays")
                     .iter()
-                    .map(|info| RelayInfo { relay: address(&info["relayAddress"]), server: address(&info["peerAddress"]) })
+                    .map(|info| RelayInfo {
+                        relay: address(&info["relayAddress"]),
+                        server: address(&info["peerAddress"]),
+                    })
                     .collect(),
             }),
             addresses: addresses(&value["addresses4"]),
@@ -400,9 +407,13 @@ mod tests {
                 seq: field["seq"].as_u64().expect("a seq"),
             }),
             secret_stream: present("secretStream").map(|_| 1),
-            relay_through: present("relayThrough").map(|field| RelayThrough { relay: key(field, "publicKey"), token: key(field, "token") }),
+            relay_through: present("relayThrough")
+                .map(|field| RelayThrough { relay: key(field, "publicKey"), token: key(field, "token") }),
             relay_addresses: present("relayAddresses").map(addresses),
-            ..Payload::new(value["error"].as_u64().expect("an error"), Firewall::from_wire(value["firewall"].as_u64().expect("a firewall")))
+            ..Payload::new(
+                value["error"].as_u64().expect("an error"),
+                Firewall::from_wire(value["firewall"].as_u64().expect("a firewall")),
+            )
         }
     }
 
@@ -422,15 +433,27 @@ mod tests {
     #[test]
     fn handshakes_are_those_of_javascript() {
         let vectors = read("swarm/noise");
-        let case = vectors["cases"].as_array().expect("cases").iter().find(|case| case["pattern"] == "IK").expect("an IK case");
+        let case = vectors["cases"]
+            .as_array()
+            .expect("cases")
+            .iter()
+            .find(|case| case["pattern"] == "IK")
+            .expect("an IK case");
         assert_eq!(prologue().to_vec(), bytes(case, "prologue"));
-        let (client, server) = (Identity::from_seed(key(case, "initiator_seed")), Identity::from_seed(key(case, "responder_seed")));
+        let (client, server) =
+            (Identity::from_seed(key(case, "initiator_seed")), Identity::from_seed(key(case, "responder_seed")));
         let mut initiation = Initiation::new(&client, server.public_key(), key(case, "initiator_ephemeral_seed"));
-        let said = |at: usize| (Payload::decode(&bytes(&case["messages"][at], "payload")).expect("a payload"), bytes(&case["messages"][at], "bytes"));
+        let said = |at: usize| {
+            (
+                Payload::decode(&bytes(&case["messages"][at], "payload")).expect("a payload"),
+                bytes(&case["messages"][at], "bytes"),
+            )
+        };
         let ((request, request_noise), (reply, reply_noise)) = (said(0), said(1));
 
         assert_eq!(initiation.send(&request).expect("the first"), request_noise);
-        let (response, received) = Response::new(&server, &request_noise, key(case, "responder_ephemeral_seed")).expect("a message");
+        let (response, received) =
+            Response::new(&server, &request_noise, key(case, "responder_ephemeral_seed")).expect("a message");
         assert_eq!((received, response.remote_key()), (request, client.public_key()));
         let (noise, at_server) = response.send(&reply).expect("in turn");
         assert_eq!(noise, reply_noise);
@@ -495,7 +518,11 @@ mod tests {
         assert_eq!(read.addresses, many.addresses[..ADDRESSES_MAX]);
         assert_eq!((read.addresses6, read.error, read.firewall), (many.addresses6, fault::TRY_LATER, Firewall::Random));
         assert_eq!(Payload::decode(&[2, 0xff]).expect("only the version").version, 2);
-        assert_eq!(Payload::decode(&[1, 2, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0xff]), Err(DecodeError::OutOfBounds), "a count with nothing behind");
+        assert_eq!(
+            Payload::decode(&[1, 2, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0xff]),
+            Err(DecodeError::OutOfBounds),
+            "a count with nothing behind"
+        );
     }
 
     proptest! {

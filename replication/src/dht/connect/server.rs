@@ -153,7 +153,13 @@ impl Server {
     }
 
     /// Somebody shakes hands with this server's key, straight or by nodes.
-    pub fn handle_handshake(&mut self, cx: &mut Context<'_>, announced: &Announced, request: Incoming, message: Handshake) {
+    pub fn handle_handshake(
+        &mut self,
+        cx: &mut Context<'_>,
+        announced: &Announced,
+        request: Incoming,
+        message: Handshake,
+    ) {
         let client = match message.mode {
             Mode::FromClient => request.from,
             Mode::FromRelay => match message.peer_address {
@@ -184,7 +190,13 @@ impl Server {
     }
 
     /// A round of hole punching of one of our clients.
-    pub fn handle_holepunch(&mut self, cx: &mut Context<'_>, announced: &Announced, request: Incoming, message: Holepunch) {
+    pub fn handle_holepunch(
+        &mut self,
+        cx: &mut Context<'_>,
+        announced: &Announced,
+        request: Incoming,
+        message: Holepunch,
+    ) {
         let (Mode::FromRelay, Some(peer)) = (message.mode, message.peer_address) else { return };
         let Ok(slot) = usize::try_from(message.id) else { return };
         let Some(asked) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
@@ -214,7 +226,13 @@ impl Server {
     }
 
     /// A ping of a puncher's came to its end.
-    pub fn handle_punch_answer(&mut self, cx: &mut Context<'_>, connection: ConnectionId, step: punch::Step, result: Answered) {
+    pub fn handle_punch_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: ConnectionId,
+        step: punch::Step,
+        result: Answered,
+    ) {
         if let Some(slot) = self.slot_of(|asked| asked.connection == Some(connection)) {
             self.with_puncher(cx, slot, |puncher, cx| puncher.handle_sample(cx, step, seen(result)));
         }
@@ -232,7 +250,13 @@ impl Server {
     }
 
     /// A packet came in for a stream over a socket that it is not connected with. None: the stream is not of this server.
-    pub fn handle_stream_packet(&mut self, cx: &mut Context<'_>, stream: u32, socket: SocketId, from: SocketAddrV4) -> Option<Verdict> {
+    pub fn handle_stream_packet(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: u32,
+        socket: SocketId,
+        from: SocketAddrV4,
+    ) -> Option<Verdict> {
         if self.open.contains_key(&stream) {
             return Some(Verdict::Refuse);
         }
@@ -254,7 +278,8 @@ impl Server {
 
     /// Whether a connection is, or is to be, one of this server's.
     pub fn has_connection(&self, id: ConnectionId) -> bool {
-        self.slots.iter().flatten().any(|asked| asked.connection == Some(id)) || self.open.values().any(|link| link.id == id)
+        self.slots.iter().flatten().any(|asked| asked.connection == Some(id))
+            || self.open.values().any(|link| link.id == id)
     }
 
     /// Both sides are at the relay.
@@ -413,7 +438,9 @@ impl Server {
             return self.forwarders.take_of_all(now);
         }
         let half_open = self.slots.iter().flatten().filter(|asked| asked.host == host && asked.is_half_open()).count();
-        half_open < HALF_OPEN_PER_HOST_MAX && self.hosts.take(now, host) && (is_direct || self.forwarders.take(now, *request.from.ip()))
+        half_open < HALF_OPEN_PER_HOST_MAX
+            && self.hosts.take(now, host)
+            && (is_direct || self.forwarders.take(now, *request.from.ip()))
     }
 
     fn free_slot(&mut self) -> Option<usize> {
@@ -461,8 +488,15 @@ impl Server {
         }
     }
 
-    fn start_relay(&self, cx: &mut Context<'_>, asked: &mut Asked, ours: Option<RelayThrough>, theirs: Option<RelayThrough>) {
-        let pending = self.slots.iter().flatten().filter(|asked| asked.link.as_ref().is_some_and(Link::is_relay_pending)).count();
+    fn start_relay(
+        &self,
+        cx: &mut Context<'_>,
+        asked: &mut Asked,
+        ours: Option<RelayThrough>,
+        theirs: Option<RelayThrough>,
+    ) {
+        let pending =
+            self.slots.iter().flatten().filter(|asked| asked.link.as_ref().is_some_and(Link::is_relay_pending)).count();
         let Some(link) = &mut asked.link else { return };
         if pending >= RELAYS_PENDING_MAX {
             return;
@@ -543,7 +577,10 @@ impl Server {
         let Some(puncher) = &asked.puncher else { return };
         let nat = puncher.nat();
         // The client has opened its NAT for what comes from the address that we turn out to have: one packet may be enough.
-        let is_expected = round.payload.remote_address.is_some_and(|address| nat.addresses().is_some_and(|ours| ours.contains(&address)));
+        let is_expected = round
+            .payload
+            .remote_address
+            .is_some_and(|address| nat.addresses().is_some_and(|ours| ours.contains(&address)));
         if nat.firewall().is_predictable() && is_expected {
             let peer = round.peer;
             self.with_puncher(cx, slot, |puncher, cx| puncher.ping(cx, peer));
@@ -553,7 +590,8 @@ impl Server {
         let mut error = fault::NONE;
         if puncher.is_remote_punching() {
             asked.prepunch_until = None;
-            let is_random = puncher.remote_firewall() == Firewall::Random || puncher.nat().firewall() == Firewall::Random;
+            let is_random =
+                puncher.remote_firewall() == Firewall::Random || puncher.nat().firewall() == Firewall::Random;
             if is_random && !puncher.is_punching() && !cx.punching.is_random_punch_allowed(cx.now) {
                 asked.error = ConnectError::TryLater;
                 if !asked.link.as_ref().is_some_and(Link::has_relay) {
@@ -777,14 +815,28 @@ fn sample_tag(server: ServerId, connection: ConnectionId) -> impl Fn(punch::Step
 }
 
 /// Back the way that the handshake came.
-fn answer_handshake(cx: &mut Context<'_>, request: &Incoming, message: &Handshake, noise: Vec<u8>, socket: Option<SocketId>) {
+fn answer_handshake(
+    cx: &mut Context<'_>,
+    request: &Incoming,
+    message: &Handshake,
+    noise: Vec<u8>,
+    socket: Option<SocketId>,
+) {
     let reply = |mode, peer_address| Handshake { mode, noise, peer_address, relay_address: None }.encode();
     match (message.mode, message.relay_address) {
         (Mode::FromClient, _) => {
-            cx.rpc.answer(cx.now, request, Answer { socket, value: Some(reply(Mode::Reply, None)), ..Answer::default() });
+            cx.rpc.answer(
+                cx.now,
+                request,
+                Answer { socket, value: Some(reply(Mode::Reply, None)), ..Answer::default() },
+            );
         }
-        (Mode::FromRelay, _) => cx.rpc.relay(cx.now, request, reply(Mode::FromServer, message.peer_address), request.from, socket),
-        (Mode::FromSecondRelay, Some(relay)) => cx.rpc.relay(cx.now, request, reply(Mode::FromServer, message.peer_address), relay, socket),
+        (Mode::FromRelay, _) => {
+            cx.rpc.relay(cx.now, request, reply(Mode::FromServer, message.peer_address), request.from, socket)
+        }
+        (Mode::FromSecondRelay, Some(relay)) => {
+            cx.rpc.relay(cx.now, request, reply(Mode::FromServer, message.peer_address), relay, socket)
+        }
         _ => {}
     }
 }
