@@ -154,7 +154,7 @@ pub enum DhtEvent {
     NeedsRelay {
         /// Which.
         connection: ConnectionId,
-        /// Its stream.
+        /// Its stream: the id to pair.
         stream: u32,
         /// The relay's key.
         relay: [u8; 32],

@@ -32,6 +32,7 @@ use crate::dht::{
 };
 use crate::secret_stream::Identity;
 use crate::secret_stream::handshake::Session;
+use crate::transport::udp::Machine;
 use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
 use crate::udx::{self, Handled, Mux, Path, StreamEvent};
 
@@ -288,7 +289,7 @@ impl Endpoint {
             mux: Mux::new(options.udx, random.fork()),
             dht,
             swarm: Swarm::new(key, options.swarm, random.fork()),
-            relaying: Relaying::new(random.fork(), options.identity.clone()),
+            relaying: Relaying::new(random.fork(), &options.identity),
             server: None,
             listen_poll_at: None,
             connects: HashMap::new(),
@@ -422,20 +423,31 @@ impl Endpoint {
         match self.mux.handle_datagram(now, socket, from, datagram) {
             Handled::Stream(_) => {}
             Handled::Unconnected(id) => {
-                let verdict = self.dht.handle_stream_packet(now, id, socket, from);
-                match verdict {
-                    Verdict::Connect(path) => self.mux.connect(now, id, stream_path(path)),
-                    Verdict::Move(path) => self.mux.change_path(now, id, stream_path(path)),
-                    Verdict::Refuse => {}
-                }
-                if verdict != Verdict::Refuse {
-                    // Whoever it was for by now, it was looked at once more: a second refusal drops it.
+                if self.is_let_in(now, id, socket, from) {
+                    // A second refusal drops it.
                     self.mux.handle_datagram(now, socket, from, datagram);
                 }
             }
             Handled::NotOurs => self.dht.handle_datagram(now, socket, from, datagram),
         }
         self.pump(now);
+    }
+
+    /// Connects or moves the stream of a packet that came by another way than its own, if it may.
+    fn is_let_in(&mut self, now: Now, id: u32, socket: SocketId, from: SocketAddrV4) -> bool {
+        if let Some(path) = self.relaying.leg_path(id, socket, from) {
+            let is_new = self.mux.stream(id).is_some_and(|stream| stream.path().is_none());
+            if is_new {
+                self.mux.connect(now, id, path);
+            }
+            return is_new;
+        }
+        match self.dht.handle_stream_packet(now, id, socket, from) {
+            Verdict::Connect(path) => self.mux.connect(now, id, stream_path(path)),
+            Verdict::Move(path) => self.mux.change_path(now, id, stream_path(path)),
+            Verdict::Refuse => return false,
+        }
+        true
     }
 
     /// The next datagrams to send.
@@ -478,7 +490,7 @@ impl Endpoint {
         if is_due(self.swarm.poll_timeout()) {
             self.swarm.handle_timeout(now);
         }
-        self.relaying.handle_timeout(now);
+        self.relaying.handle_timeout(now, &mut self.mux);
         if is_due(self.listen_poll_at) {
             self.look_for_relays(now);
         }
@@ -582,7 +594,7 @@ impl Endpoint {
             DhtEvent::Moved { stream, path, .. } => self.moved(now, stream, stream_path(path)),
             DhtEvent::Failed { connection, stream, error } => self.failed(now, connection, stream, error),
             DhtEvent::NeedsRelay { connection, stream, relay, token, is_initiator } => {
-                self.relaying.need(now, connection, stream, relay, token, is_initiator);
+                self.relaying.need(connection, stream, relay, token, is_initiator, &mut self.mux);
             }
             DhtEvent::RelayUnneeded { connection } => self.relaying.unneeded(now, connection, &mut self.mux),
             DhtEvent::Peers { operation, peers, from } => match self.operations.get(&operation) {
@@ -710,7 +722,7 @@ impl Endpoint {
         match connect {
             Some(Connect { purpose: Purpose::Relay, .. }) => {
                 self.streams.insert(id, live(Use::Relaying));
-                self.relaying.opened(now, opened, &mut self.mux);
+                self.relaying.opened(now, &opened, &mut self.mux);
             }
             Some(Connect { key: asked, .. }) => {
                 debug_assert_eq!(asked, key, "the DHT opens only what the key asked for has answered");
@@ -725,7 +737,7 @@ impl Endpoint {
             }
             None if self.options.is_relay => {
                 self.streams.insert(id, live(Use::Relaying));
-                self.relaying.accepted(now, opened, &mut self.mux);
+                self.relaying.accepted(now, &opened, &mut self.mux);
             }
             None => {
                 let old = self.by_key.get(&key).copied();
@@ -814,7 +826,7 @@ impl Endpoint {
         match connect.purpose {
             Purpose::Relay => {
                 self.note(now, Note { peer: Some(connect.key), text: format!("relay not reached: {error}") });
-                self.relaying.failed(now, connect.key);
+                self.relaying.failed(&connect.key);
             }
             Purpose::Peer => {
                 self.totals.failed += 1;
@@ -836,7 +848,7 @@ impl Endpoint {
             return self.stream_closed(now, id, event);
         }
         let Some(live) = self.streams.get_mut(&id) else {
-            self.relaying.leg_event(id, event);
+            self.relaying.leg_event(id, event, &mut self.mux);
             return;
         };
         live.is_heard |= !matches!(event, StreamEvent::Writable);
@@ -853,7 +865,9 @@ impl Endpoint {
 
     fn stream_closed(&mut self, now: Now, id: u32, event: StreamEvent) {
         let Some(live) = self.streams.remove(&id) else {
-            self.relaying.leg_event(id, event);
+            if self.relaying.leg_event(id, event, &mut self.mux) | self.relaying.take_closed_leg(id) {
+                self.mux.remove(id);
+            }
             return;
         };
         self.dht.stream_closed(now, id);
@@ -874,7 +888,7 @@ impl Endpoint {
                 self.mux.remove(id);
             }
             Use::Relaying => {
-                self.relaying.stream_closed(now, id, &mut self.mux);
+                self.relaying.stream_closed(id, &mut self.mux);
                 self.mux.remove(id);
             }
             Use::Unwanted => self.mux.remove(id),
@@ -989,6 +1003,41 @@ impl Endpoint {
         }
         self.notes.push_back(NoteAt { at: now, note: note.clone() });
         self.events.push_back(EndpointEvent::Note(note));
+    }
+}
+
+impl Machine for Endpoint {
+    type Event = EndpointEvent;
+
+    fn handle_datagram(&mut self, now: Now, socket: SocketId, from: SocketAddrV4, datagram: &[u8]) {
+        self.handle_datagram(now, socket, from, datagram);
+    }
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        self.poll_transmit(now)
+    }
+    fn poll_timeout(&mut self) -> Option<Now> {
+        self.poll_timeout()
+    }
+    fn handle_timeout(&mut self, now: Now) {
+        self.handle_timeout(now);
+    }
+    fn poll_event(&mut self) -> Option<EndpointEvent> {
+        self.poll_event()
+    }
+    fn mux(&mut self) -> &mut Mux {
+        self.mux()
+    }
+    fn as_socket_change(event: &EndpointEvent) -> Option<SocketChange> {
+        if let EndpointEvent::Socket(change) = event { Some(*change) } else { None }
+    }
+    fn as_stream_event(event: &EndpointEvent) -> Option<(u32, &StreamEvent)> {
+        if let EndpointEvent::Stream(id, event) = event { Some((*id, event)) } else { None }
+    }
+    fn network_changed(&mut self, now: Now, addresses: &[SocketAddrV4]) {
+        self.network_changed(now, addresses);
+    }
+    fn shutdown(&mut self, now: Now) {
+        self.suspend(now);
     }
 }
 

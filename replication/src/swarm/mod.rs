@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod peers;
 pub mod relay;
+pub mod relaying;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddrV4;
@@ -172,12 +173,12 @@ impl Swarm {
         if role == Role::default() {
             return false;
         }
-        match self.topics.get_mut(&topic) {
-            Some(discovery) => discovery.join(now, role),
-            None if self.topics.len() >= TOPICS_MAX => return false,
-            None => {
-                self.topics.insert(topic, Discovery::new(now, role));
-            }
+        if let Some(discovery) = self.topics.get_mut(&topic) {
+            discovery.join(now, role);
+        } else if self.topics.len() < TOPICS_MAX {
+            self.topics.insert(topic, Discovery::new(now, role));
+        } else {
+            return false;
         }
         if role.server && self.listening == Listening::No && !self.is_suspended {
             self.listening = Listening::Since(now);

@@ -36,7 +36,7 @@ pub struct Limit {
 impl Limit {
     /// Full buckets.
     pub fn new(a_host: Pace, all: Pace) -> Limit {
-        Limit { a_host, all, total: Bucket::full(all), hosts: HashMap::new() }
+        Limit { a_host, all, total: Bucket { spent: 0.0, at: Duration::ZERO }, hosts: HashMap::new() }
     }
 
     /// Takes a token for this host, if it and all hosts together have one left.
@@ -77,10 +77,6 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn full(_: Pace) -> Bucket {
-        Bucket { spent: 0.0, at: Duration::ZERO }
-    }
-
     fn refill(&mut self, now: Now, pace: Pace) -> f64 {
         let passed = now.saturating_sub(self.at).as_secs_f64();
         self.spent = (self.spent - passed * f64::from(pace.per_second)).max(0.0);

@@ -32,7 +32,8 @@ use super::payload::{Holepunch as HolepunchInfo, Payload, RelayInfo, RelayThroug
 use super::{Answered, ConnectError, ServerOptions, Verdict, address, destroy, drive, seen};
 use crate::dht::messages::{self, Handshake, Holepunch, Mode};
 use crate::dht::punch::{self, Firewall, Puncher, RemoteState, Sealer};
-use crate::dht::rpc::{Answer, Incoming};
+use crate::dht::router;
+use crate::dht::rpc::Incoming;
 use crate::dht::{ConnectionId, Context, DhtEvent, Path, PuncherId, ServerId, Tag, Via};
 use crate::secret_stream::Identity;
 use crate::udp::{Now, SocketId};
@@ -186,7 +187,7 @@ impl Server {
         };
         let Some(asked) = self.slots.get(slot).and_then(Option::as_ref) else { return };
         let from_puncher = asked.puncher.as_ref().filter(|_| asked.replies_from_puncher);
-        answer_handshake(cx, &request, &message, asked.noise.clone(), from_puncher.map(Puncher::socket));
+        router::answer_handshake(cx, &request, &message, asked.noise.clone(), from_puncher.map(Puncher::socket));
     }
 
     /// A round of hole punching of one of our clients.
@@ -627,7 +628,7 @@ impl Server {
             remote_token: round.payload.token,
         };
         let sealed = sealer.seal(&payload);
-        answer_holepunch(cx, round, sealed, Some(puncher.socket()));
+        router::answer_holepunch(cx, &round.request, &round.message, sealed, Some(puncher.socket()));
     }
 
     /// Answer a round with an error, and give up punching for this client.
@@ -636,7 +637,7 @@ impl Server {
         if let Some(sealer) = &mut asked.sealer {
             let sealed = sealer.seal(&punch::Payload { error, round: asked.round, ..punch::Payload::default() });
             let socket = cx.rpc.socket();
-            answer_holepunch(cx, round, sealed, Some(socket));
+            router::answer_holepunch(cx, &round.request, &round.message, sealed, Some(socket));
         }
         let why = asked.error;
         asked.give_up(cx, why);
@@ -812,37 +813,4 @@ impl Asked {
 
 fn sample_tag(server: ServerId, connection: ConnectionId) -> impl Fn(punch::Step) -> Tag {
     move |step| Tag::Puncher(PuncherId::Server(server, connection), step)
-}
-
-/// Back the way that the handshake came.
-fn answer_handshake(
-    cx: &mut Context<'_>,
-    request: &Incoming,
-    message: &Handshake,
-    noise: Vec<u8>,
-    socket: Option<SocketId>,
-) {
-    let reply = |mode, peer_address| Handshake { mode, noise, peer_address, relay_address: None }.encode();
-    match (message.mode, message.relay_address) {
-        (Mode::FromClient, _) => {
-            cx.rpc.answer(
-                cx.now,
-                request,
-                Answer { socket, value: Some(reply(Mode::Reply, None)), ..Answer::default() },
-            );
-        }
-        (Mode::FromRelay, _) => {
-            cx.rpc.relay(cx.now, request, reply(Mode::FromServer, message.peer_address), request.from, socket)
-        }
-        (Mode::FromSecondRelay, Some(relay)) => {
-            cx.rpc.relay(cx.now, request, reply(Mode::FromServer, message.peer_address), relay, socket)
-        }
-        _ => {}
-    }
-}
-
-/// Back to the node that the round came by.
-fn answer_holepunch(cx: &mut Context<'_>, round: &Round, payload: Vec<u8>, socket: Option<SocketId>) {
-    let value = Holepunch { mode: Mode::FromServer, id: 0, payload, peer_address: round.message.peer_address }.encode();
-    cx.rpc.relay(cx.now, &round.request, value, round.request.from, socket);
 }
