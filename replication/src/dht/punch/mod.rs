@@ -23,13 +23,9 @@
 pub mod nat;
 pub mod payload;
 pub mod puncher;
-<<<<<<< HEAD
-
-/// The sockets that holes are punched from.
-#[derive(Debug, Default)]
-pub struct SocketPool {}
-=======
 pub mod sockets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -168,4 +164,3 @@ pub struct Context<'a> {
     /// What the puncher wants done.
     pub effects: &'a mut Vec<Effect>,
 }
->>>>>>> n
