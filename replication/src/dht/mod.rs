@@ -33,7 +33,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
 
 use self::connect::{client, server};
-use self::punch::{SocketPool, puncher};
+use self::punch::{Punching, puncher};
+use self::router::Router;
 use self::rpc::{Outgoing, Query, QueryId, RequestId, Rpc};
 use crate::secret_stream::handshake::Session;
 use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
@@ -159,6 +160,8 @@ pub enum DhtEvent {
     NeedsRelay {
         /// Which.
         connection: ConnectionId,
+        /// Its stream: the id to pair.
+        stream: u32,
         /// The relay's key.
         relay: [u8; 32],
         /// What both sides show the relay.
@@ -233,14 +236,16 @@ pub struct Context<'a> {
     pub random: &'a mut Random,
     /// The server socket's addresses in the local networks.
     pub local_addresses: &'a [SocketAddrV4],
-    /// The sockets that holes are punched from.
-    pub sockets: &'a mut SocketPool,
+    /// What hole punches share: their sockets, and when the next random one may run.
+    pub punching: &'a mut Punching,
     /// Ids of streams that nobody uses yet; who takes one and does not use it says [`DhtEvent::UnusedStream`].
     pub stream_ids: &'a mut VecDeque<u32>,
     /// Whether a peer, by its key, may connect to us.
     pub firewall: &'a dyn Fn(&[u8; 32]) -> bool,
     /// What to do afterwards.
     pub effects: &'a mut Vec<Effect>,
+    /// The way of handshakes through this node.
+    pub router: &'a mut Router,
     /// Whose queries they are.
     queries: &'a mut BTreeMap<QueryId, Asker>,
     next_connection: &'a mut u64,

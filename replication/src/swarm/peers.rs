@@ -149,7 +149,7 @@ pub struct Peers {
     /// By priority; the last one's turn is next.
     queues: [Vec<Key>; 5],
     waiting: BTreeSet<(Now, Key)>,
-    /// Backoffs are divided by this: 1, or more in tests of impatient people.
+    /// Those with a connection, open or on its way.
     connected: HashSet<Key>,
 }
 
@@ -320,7 +320,7 @@ impl Peers {
         false
     }
 
-    /// A topic is not ours any more: peers nobody needs otherwise are forgotten. `is_wanted` tells of the topics that stay.
+    /// A topic is not ours any more: peers nobody needs otherwise are forgotten.
     pub fn forget_topic(&mut self, topic: &[u8; 32]) {
         let mut unneeded = Vec::new();
         for (key, peer) in &mut self.table {

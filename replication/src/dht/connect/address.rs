@@ -18,7 +18,10 @@ pub fn is_private(ip: Ipv4Addr) -> bool {
 
 /// Addresses that no host has: documentation, benchmarks, multicast, the future.
 pub fn is_reserved(ip: Ipv4Addr) -> bool {
-    matches!(ip.octets(), [0, ..] | [192, 0, 0 | 2, _] | [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] | [224.., ..])
+    matches!(
+        ip.octets(),
+        [0, ..] | [192, 0, 0 | 2, _] | [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] | [224..=255, ..]
+    )
 }
 
 /// Addresses that nobody on the internet has.
@@ -28,7 +31,10 @@ pub fn is_bogon(ip: Ipv4Addr) -> bool {
 
 /// A datagram can be sent there at all: an address of a stranger may have port 0.
 pub fn is_reachable(address: SocketAddrV4) -> bool {
-    address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast() && !address.ip().is_broadcast()
+    address.port() != 0
+        && !address.ip().is_unspecified()
+        && !address.ip().is_multicast()
+        && !address.ip().is_broadcast()
 }
 
 /// The address of the other side that shares most leading bytes, at least one and at most three, with one of ours; the first of those that share as many.
@@ -67,7 +73,8 @@ mod tests {
         let vectors = read("swarm/lan-match");
         let cases = vectors["cases"].as_array().expect("cases");
         for case in cases {
-            let found = nearest(&hosts(&case["local"]), &hosts(&case["remote"])).map(|address| address.ip().to_string());
+            let found =
+                nearest(&hosts(&case["local"]), &hosts(&case["remote"])).map(|address| address.ip().to_string());
             assert_eq!(found.as_deref(), case["match"].as_str(), "{case}");
         }
         assert_eq!(cases.len(), 4);
@@ -107,7 +114,13 @@ mod tests {
 
     #[test]
     fn nothing_is_sent_where_nothing_can_be() {
-        for (address, reachable) in [("1.2.3.4:5", true), ("127.0.0.1:5", true), ("1.2.3.4:0", false), ("0.0.0.0:5", false), ("224.0.0.1:5", false)] {
+        for (address, reachable) in [
+            ("1.2.3.4:5", true),
+            ("127.0.0.1:5", true),
+            ("1.2.3.4:0", false),
+            ("0.0.0.0:5", false),
+            ("224.0.0.1:5", false),
+        ] {
             assert_eq!(is_reachable(address.parse().expect("an address")), reachable, "{address}");
         }
     }

@@ -36,7 +36,7 @@ pub struct Limit {
 impl Limit {
     /// Full buckets.
     pub fn new(a_host: Pace, all: Pace) -> Limit {
-        Limit { a_host, all, total: Bucket::full(all), hosts: HashMap::new() }
+        Limit { a_host, all, total: Bucket { spent: 0.0, at: Duration::ZERO }, hosts: HashMap::new() }
     }
 
     /// Takes a token for this host, if it and all hosts together have one left.
@@ -51,6 +51,13 @@ impl Limit {
             self.total.spent += 1.0;
             true
         }
+    }
+
+    /// Takes a token for a host that has no share of its own.
+    pub fn take_of_all(&mut self, now: Now) -> bool {
+        let has = self.total.has(now, self.all);
+        self.total.spent += f64::from(u8::from(has));
+        has
     }
 
     /// Forgets hosts whose buckets are full again. Only when so many hosts are busy at once that none is, a new one is refused.
@@ -70,10 +77,6 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn full(_: Pace) -> Bucket {
-        Bucket { spent: 0.0, at: Duration::ZERO }
-    }
-
     fn refill(&mut self, now: Now, pace: Pace) -> f64 {
         let passed = now.saturating_sub(self.at).as_secs_f64();
         self.spent = (self.spent - passed * f64::from(pace.per_second)).max(0.0);

@@ -105,7 +105,9 @@ pub enum ConnectError {
     #[error("no node of the DHT answers: this machine may be offline, or the bootstrap nodes are wrong")]
     NoNodeReachable,
     /// Nodes forwarded the handshake, and nothing came back.
-    #[error("{attempts} nodes know the peer, but it does not answer through them: it has just gone, or refuses this key")]
+    #[error(
+        "{attempts} nodes know the peer, but it does not answer through them: it has just gone, or refuses this key"
+    )]
     NoAnswer {
         /// Nodes tried.
         attempts: usize,
@@ -199,7 +201,11 @@ struct Heard {
 }
 
 /// Calls a puncher, and sends the pings it asks for; their answers come back under `tag`.
-fn drive<R>(cx: &mut Context<'_>, tag: impl Fn(punch::Step) -> Tag, call: impl FnOnce(&mut punch::Context<'_>) -> R) -> (R, Heard) {
+fn drive<R>(
+    cx: &mut Context<'_>,
+    tag: impl Fn(punch::Step) -> Tag,
+    call: impl FnOnce(&mut punch::Context<'_>) -> R,
+) -> (R, Heard) {
     let nodes: Vec<_> = cx.rpc.recent_nodes().take(NODES_FOR_SAMPLING).collect();
     let mut effects = Vec::new();
     let is_firewalled = cx.rpc.is_firewalled();

@@ -20,12 +20,13 @@
 //!
 //! Sources: hyperdht `lib/noise-wrap.js`, `lib/messages.js`. Vectors: `tests/vectors/swarm/noise.json`, `hyperdht-messages.json`.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use pgbee_engine::crypto::hash;
 use pgbee_engine::encoding::compact::{self, DecodeError, Decoder};
 
-use crate::dht::punch::nat::Firewall;
+use crate::dht::messages::{namespace, put_address, take_address};
+use crate::dht::punch::Firewall;
 use crate::secret_stream::Role;
 use crate::secret_stream::handshake::{Handshake, HandshakeError, Identity, Pattern, Session};
 
@@ -56,9 +57,6 @@ const HAS_RELAY_THROUGH: u64 = 32;
 const HAS_RELAY_ADDRESSES: u64 = 64;
 
 const FEATURE_REUSABLE_SOCKET: u64 = 1;
-
-const PEER_HANDSHAKE: u8 = 0;
-const PEER_HOLEPUNCH: u8 = 1;
 
 /// What one side tells the other about how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,13 +149,13 @@ impl Payload {
             flags |= HAS_HOLEPUNCH;
             compact::uint(out, holepunch.id);
             compact::array(out, &holepunch.relays, |out, info| {
-                write_address(out, info.relay);
-                write_address(out, info.server);
+                put_address(out, info.relay);
+                put_address(out, info.server);
             });
         }
         if !self.addresses.is_empty() {
             flags |= HAS_ADDRESSES;
-            compact::array(out, &self.addresses, |out, address| write_address(out, *address));
+            compact::array(out, &self.addresses, |out, address| put_address(out, *address));
         }
         if !self.addresses6.is_empty() {
             flags |= HAS_ADDRESSES6;
@@ -183,7 +181,7 @@ impl Payload {
         }
         if let Some(addresses) = &self.relay_addresses {
             flags |= HAS_RELAY_ADDRESSES;
-            compact::array(out, addresses, |out, address| write_address(out, *address));
+            compact::array(out, addresses, |out, address| put_address(out, *address));
         }
         let mut bytes = Vec::with_capacity(fields.len() + 4);
         compact::uint(&mut bytes, self.version);
@@ -210,19 +208,19 @@ impl Payload {
             error,
             firewall,
             holepunch: has(HAS_HOLEPUNCH).then(|| read_holepunch(&mut from)).transpose()?,
-            addresses: if has(HAS_ADDRESSES) { read_list(&mut from, read_address)? } else { Vec::new() },
+            addresses: if has(HAS_ADDRESSES) { read_list(&mut from, take_address)? } else { Vec::new() },
             addresses6: if has(HAS_ADDRESSES6) { read_list(&mut from, read_address6)? } else { Vec::new() },
             udx: has(HAS_UDX).then(|| read_udx(&mut from)).transpose()?,
             secret_stream: has(HAS_SECRET_STREAM).then(|| from.uint()).transpose()?,
             relay_through: has(HAS_RELAY_THROUGH).then(|| read_relay_through(&mut from)).transpose()?,
-            relay_addresses: has(HAS_RELAY_ADDRESSES).then(|| read_list(&mut from, read_address)).transpose()?,
+            relay_addresses: has(HAS_RELAY_ADDRESSES).then(|| read_list(&mut from, take_address)).transpose()?,
         })
     }
 }
 
 fn read_holepunch(from: &mut Decoder<'_>) -> Result<Holepunch, DecodeError> {
     let id = from.uint()?;
-    let relays = read_list(from, |from| Ok(RelayInfo { relay: read_address(from)?, server: read_address(from)? }))?;
+    let relays = read_list(from, |from| Ok(RelayInfo { relay: take_address(from)?, server: take_address(from)? }))?;
     Ok(Holepunch { id, relays })
 }
 
@@ -240,7 +238,10 @@ fn read_relay_through(from: &mut Decoder<'_>) -> Result<RelayThrough, DecodeErro
 }
 
 /// A list of a stranger: every item must be there, the first [`ADDRESSES_MAX`] are kept.
-fn read_list<T>(from: &mut Decoder<'_>, mut item: impl FnMut(&mut Decoder<'_>) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
+fn read_list<T>(
+    from: &mut Decoder<'_>,
+    mut item: impl FnMut(&mut Decoder<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
     let count = from.size()?;
     let mut kept = Vec::new();
     for at in 0..count {
@@ -250,15 +251,6 @@ fn read_list<T>(from: &mut Decoder<'_>, mut item: impl FnMut(&mut Decoder<'_>) -
         }
     }
     Ok(kept)
-}
-
-fn write_address(out: &mut Vec<u8>, address: SocketAddrV4) {
-    out.extend_from_slice(&address.ip().octets());
-    out.extend_from_slice(&address.port().to_le_bytes());
-}
-
-fn read_address(from: &mut Decoder<'_>) -> Result<SocketAddrV4, DecodeError> {
-    Ok(SocketAddrV4::new(Ipv4Addr::from(from.fixed::<4>()?), u16::from_le_bytes(from.fixed()?)))
 }
 
 fn write_address6(out: &mut Vec<u8>, address: SocketAddrV6) {
@@ -276,7 +268,8 @@ pub struct Initiation(Handshake);
 impl Initiation {
     /// For the server with this key. The seed must be fresh and random.
     pub fn new(identity: &Identity, remote_key: [u8; 32], ephemeral_seed: [u8; 32]) -> Initiation {
-        let handshake = Handshake::new(Pattern::Ik, Role::Initiator, identity, ephemeral_seed, &prologue(), Some(remote_key));
+        let handshake =
+            Handshake::new(Pattern::Ik, Role::Initiator, identity, ephemeral_seed, &prologue(), Some(remote_key));
         Initiation(handshake.expect("an initiator that knows the remote key"))
     }
 
@@ -351,13 +344,13 @@ pub struct Secrets {
 impl Secrets {
     fn of(handshake: Handshake) -> Option<Secrets> {
         let session = handshake.finish()?;
-        let holepunch = hash::keyed(&session.hash, &[&hash::namespace("hyperswarm/dht", PEER_HOLEPUNCH)]);
+        let holepunch = hash::keyed(&session.hash, &[&*namespace::PEER_HOLEPUNCH]);
         Some(Secrets { session, holepunch })
     }
 }
 
 fn prologue() -> [u8; 32] {
-    hash::namespace("hyperswarm/dht", PEER_HANDSHAKE)
+    *namespace::PEER_HANDSHAKE
 }
 
 #[cfg(test)]
@@ -389,7 +382,10 @@ mod tests {
                     .as_array()
                     .expect("relays")
                     .iter()
-                    .map(|info| RelayInfo { relay: address(&info["relayAddress"]), server: address(&info["peerAddress"]) })
+                    .map(|info| RelayInfo {
+                        relay: address(&info["relayAddress"]),
+                        server: address(&info["peerAddress"]),
+                    })
                     .collect(),
             }),
             addresses: addresses(&value["addresses4"]),
@@ -400,9 +396,13 @@ mod tests {
                 seq: field["seq"].as_u64().expect("a seq"),
             }),
             secret_stream: present("secretStream").map(|_| 1),
-            relay_through: present("relayThrough").map(|field| RelayThrough { relay: key(field, "publicKey"), token: key(field, "token") }),
+            relay_through: present("relayThrough")
+                .map(|field| RelayThrough { relay: key(field, "publicKey"), token: key(field, "token") }),
             relay_addresses: present("relayAddresses").map(addresses),
-            ..Payload::new(value["error"].as_u64().expect("an error"), Firewall::from_wire(value["firewall"].as_u64().expect("a firewall")))
+            ..Payload::new(
+                value["error"].as_u64().expect("an error"),
+                Firewall::from_wire(value["firewall"].as_u64().expect("a firewall")),
+            )
         }
     }
 
@@ -422,15 +422,27 @@ mod tests {
     #[test]
     fn handshakes_are_those_of_javascript() {
         let vectors = read("swarm/noise");
-        let case = vectors["cases"].as_array().expect("cases").iter().find(|case| case["pattern"] == "IK").expect("an IK case");
+        let case = vectors["cases"]
+            .as_array()
+            .expect("cases")
+            .iter()
+            .find(|case| case["pattern"] == "IK")
+            .expect("an IK case");
         assert_eq!(prologue().to_vec(), bytes(case, "prologue"));
-        let (client, server) = (Identity::from_seed(key(case, "initiator_seed")), Identity::from_seed(key(case, "responder_seed")));
+        let (client, server) =
+            (Identity::from_seed(key(case, "initiator_seed")), Identity::from_seed(key(case, "responder_seed")));
         let mut initiation = Initiation::new(&client, server.public_key(), key(case, "initiator_ephemeral_seed"));
-        let said = |at: usize| (Payload::decode(&bytes(&case["messages"][at], "payload")).expect("a payload"), bytes(&case["messages"][at], "bytes"));
+        let said = |at: usize| {
+            (
+                Payload::decode(&bytes(&case["messages"][at], "payload")).expect("a payload"),
+                bytes(&case["messages"][at], "bytes"),
+            )
+        };
         let ((request, request_noise), (reply, reply_noise)) = (said(0), said(1));
 
         assert_eq!(initiation.send(&request).expect("the first"), request_noise);
-        let (response, received) = Response::new(&server, &request_noise, key(case, "responder_ephemeral_seed")).expect("a message");
+        let (response, received) =
+            Response::new(&server, &request_noise, key(case, "responder_ephemeral_seed")).expect("a message");
         assert_eq!((received, response.remote_key()), (request, client.public_key()));
         let (noise, at_server) = response.send(&reply).expect("in turn");
         assert_eq!(noise, reply_noise);
@@ -495,7 +507,11 @@ mod tests {
         assert_eq!(read.addresses, many.addresses[..ADDRESSES_MAX]);
         assert_eq!((read.addresses6, read.error, read.firewall), (many.addresses6, fault::TRY_LATER, Firewall::Random));
         assert_eq!(Payload::decode(&[2, 0xff]).expect("only the version").version, 2);
-        assert_eq!(Payload::decode(&[1, 2, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0xff]), Err(DecodeError::OutOfBounds), "a count with nothing behind");
+        assert_eq!(
+            Payload::decode(&[1, 2, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0xff]),
+            Err(DecodeError::OutOfBounds),
+            "a count with nothing behind"
+        );
     }
 
     proptest! {

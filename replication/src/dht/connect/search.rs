@@ -86,7 +86,8 @@ impl Search {
             self.tried.push(node);
             return Next::Try(node);
         }
-        let is_idle = self.active == 0 && self.found.is_empty() && self.known.is_empty() || self.tried.len() >= ATTEMPTS_MAX;
+        let is_idle =
+            self.active == 0 && self.found.is_empty() && self.known.is_empty() || self.tried.len() >= ATTEMPTS_MAX;
         if !self.is_walking && self.walks_left > 0 && (self.walks == 0 || is_idle) {
             return Next::Walk(self.walk());
         }
