@@ -174,8 +174,7 @@ impl Announcer {
             State::Announces { relays, .. } => self.announced.relays.extend(relays),
             State::Waits(_) | State::Pings { .. } => {}
         }
-        let relays: BTreeSet<_> =
-            std::mem::take(&mut self.announced).relays.iter().map(|relay| relay.relay_address).collect();
+        let relays: BTreeSet<_> = std::mem::take(&mut self.announced).relays.iter().map(|relay| relay.relay).collect();
         relays.into_iter().for_each(|relay| self.leave(cx, relay));
     }
 
@@ -223,12 +222,11 @@ impl Announcer {
     /// So many nodes keep it: ping them from now on.
     fn settle(&mut self, cx: &mut Context<'_>, relays: Vec<RelayInfo>) {
         let own = cx.rpc.remote_address().filter(|_| !cx.rpc.is_firewalled());
-        let relay_addresses =
-            own.into_iter().chain(relays.iter().map(|relay| relay.relay_address)).take(RELAYS).collect();
+        let relay_addresses = own.into_iter().chain(relays.iter().map(|relay| relay.relay)).take(RELAYS).collect();
         let before = std::mem::replace(&mut self.announced, Announced { relays, relay_addresses });
         for relay in before.relays {
-            if !self.announced.relays.iter().any(|now| now.relay_address == relay.relay_address) {
-                self.leave(cx, relay.relay_address);
+            if !self.announced.relays.iter().any(|now| now.relay == relay.relay) {
+                self.leave(cx, relay.relay);
             }
         }
         if self.announced.relays.is_empty() {
@@ -268,7 +266,7 @@ impl Announcer {
         let Some(at) = pending.iter().position(|reply| reply.from == node) else { return };
         let reply = pending.swap_remove(at);
         if is_kept {
-            relays.push(RelayInfo { relay_address: reply.from, peer_address: reply.to });
+            relays.push(RelayInfo { relay: reply.from, server: reply.to });
         }
         self.announce(cx);
     }
@@ -329,7 +327,7 @@ impl Announcer {
             State::Pings { times, pending, at } if *times < PINGS => {
                 *times += 1;
                 *at = None;
-                pending.extend(self.announced.relays.iter().map(|relay| relay.relay_address));
+                pending.extend(self.announced.relays.iter().map(|relay| relay.relay));
                 for &relay in pending.iter() {
                     cx.request(Outgoing::ping(relay), Tag::Announcer(self.server, Step::Ping(relay)));
                 }

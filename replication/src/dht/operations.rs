@@ -159,6 +159,11 @@ impl Operation {
         self.requests.drain(..).for_each(|request| cx.rpc.cancel(request));
     }
 
+    /// Where to.
+    pub(super) fn target(&self) -> [u8; 32] {
+        self.target
+    }
+
     /// How it ended, once it did.
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
