@@ -45,8 +45,10 @@ impl Host {
         let mut puncher = self.puncher.take()?;
         let mut effects = Vec::new();
         let shared = &mut self.punching;
-        let result =
-            run(&mut puncher, &mut Context { now, shared, nodes: &self.nodes, is_firewalled: true, effects: &mut effects });
+        let result = run(
+            &mut puncher,
+            &mut Context { now, shared, nodes: &self.nodes, is_firewalled: true, effects: &mut effects },
+        );
         self.puncher = Some(puncher);
         self.carry_out(now, effects);
         Some(result)
@@ -174,7 +176,8 @@ impl Pair {
 
     /// The server begins, as it does when it answers the client's second round.
     fn punch(&mut self) -> (bool, bool) {
-        let server = self.net.with(self.server, |host, now| host.call(now, |puncher, cx| puncher.punch(cx))).expect("there");
+        let server =
+            self.net.with(self.server, |host, now| host.call(now, |puncher, cx| puncher.punch(cx))).expect("there");
         self.net.run_for(Duration::from_millis(100));
         let client = self.net.with(self.client, |host, now| host.call(now, |puncher, cx| puncher.punch(cx)));
         (client.unwrap_or(true), server)
@@ -213,7 +216,9 @@ const KNOWN: [Option<Nat>; 4] = [None, Some(Nat::FULL_CONE), Some(Nat::RESTRICTE
 
 #[test]
 fn nats_are_told_apart_through_pings() {
-    for (nat, firewall) in KNOWN.map(|nat| (nat, Firewall::Consistent)).into_iter().chain([(Some(Nat::SYMMETRIC), Firewall::Random)]) {
+    for (nat, firewall) in
+        KNOWN.map(|nat| (nat, Firewall::Consistent)).into_iter().chain([(Some(Nat::SYMMETRIC), Firewall::Random)])
+    {
         let pair = Pair::new(1, nat, None);
         let (found, addresses) = pair.net.machine(pair.client).unwrap().nat();
         assert_eq!(found, firewall, "{nat:?}");
@@ -228,7 +233,10 @@ fn known_addresses_meet() {
             let mut pair = Pair::new(2, client, server);
             pair.introduce(true);
             assert_eq!(pair.punch(), (true, true));
-            assert!(pair.net.run_until(Duration::from_secs(3), |_| false) || pair.is_connected(), "{client:?} {server:?}");
+            assert!(
+                pair.net.run_until(Duration::from_secs(3), |_| false) || pair.is_connected(),
+                "{client:?} {server:?}"
+            );
             pair.assert_cleaned_up();
         }
     }
@@ -398,7 +406,12 @@ fn addresses_that_are_nobodys_are_sent_nothing() {
         SocketAddrV4::new(Ipv4Addr::new(7, 7, 7, 7), 0),
     ];
     addresses.extend((1..100).map(|port| SocketAddrV4::new(Ipv4Addr::new(7, 7, 7, 8), port)));
-    let state = RemoteState { is_punching: true, firewall: Firewall::Consistent, addresses, verified: Some(Ipv4Addr::new(7, 7, 7, 8)) };
+    let state = RemoteState {
+        is_punching: true,
+        firewall: Firewall::Consistent,
+        addresses,
+        verified: Some(Ipv4Addr::new(7, 7, 7, 8)),
+    };
     pair.net.with(pair.client, |host, now| {
         host.call(now, |puncher, cx| {
             puncher.update_remote(&state);
@@ -424,7 +437,8 @@ fn rounds_in_any_order_end_in_a_verdict() {
         for _ in 0..40 {
             let id = if random.below(2) == 0 { pair.client } else { pair.server };
             let what = random.below(9);
-            let address = SocketAddrV4::new(Ipv4Addr::new(5, 0, 0, random.below(12) as u8), random.below(3) as u16 * 5000);
+            let address =
+                SocketAddrV4::new(Ipv4Addr::new(5, 0, 0, random.below(12) as u8), random.below(3) as u16 * 5000);
             let state = RemoteState {
                 is_punching: random.below(2) == 0,
                 firewall: Firewall::from_wire(random.below(5)),
