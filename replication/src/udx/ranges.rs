@@ -57,10 +57,13 @@ impl RangeSet {
     pub fn as_slice(&self) -> &[Range] {
         &self.0
     }
+<<<<<<< HEAD
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+=======
+>>>>>>> u
     /// How many ranges.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -70,3 +73,41 @@ impl RangeSet {
         self.0.last().map(|range| Seq(range.1.0 - 1))
     }
 }
+<<<<<<< HEAD
+=======
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// It is a set of numbers, kept as few ranges, and says what was new.
+        #[test]
+        fn a_set_of_numbers(steps in proptest::collection::vec((0u64..200, 0u64..20, 0u8..8), 1..100)) {
+            let (mut ranges, mut model, mut fresh) = (RangeSet::default(), BTreeSet::new(), vec![]);
+            for (start, len, kind) in steps {
+                if kind == 0 {
+                    ranges.remove_before(Seq(start / 2));
+                    model.retain(|number| *number >= start / 2);
+                } else {
+                    let grows = ranges.would_grow(Seq(start));
+                    let before = ranges.len();
+                    fresh.clear();
+                    ranges.insert((Seq(start), Seq(start + len)), &mut fresh);
+                    let new: Vec<u64> = (start..start + len).filter(|number| model.insert(*number)).collect();
+                    let told: Vec<u64> = fresh.iter().flat_map(|range| range.0.0..range.1.0).collect();
+                    prop_assert_eq!(new, told);
+                    prop_assert!(len != 1 || grows == (ranges.len() > before));
+                }
+                let numbers: Vec<u64> = ranges.as_slice().iter().flat_map(|range| range.0.0..range.1.0).collect();
+                prop_assert!(numbers.iter().eq(&model));
+                prop_assert!(ranges.as_slice().windows(2).all(|pair| pair[0].1 < pair[1].0));
+            }
+        }
+    }
+}
+>>>>>>> u
