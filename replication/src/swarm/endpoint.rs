@@ -860,9 +860,7 @@ impl Endpoint {
 
     fn stream_closed(&mut self, now: Now, id: u32, event: StreamEvent) {
         let Some(live) = self.streams.remove(&id) else {
-            if self.relaying.leg_event(id, event, &mut self.mux) | self.relaying.take_closed_leg(id) {
-                self.mux.remove(id);
-            }
+            self.relaying.leg_event(id, event, &mut self.mux);
             return;
         };
         self.dht.stream_closed(now, id);
