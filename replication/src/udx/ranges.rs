@@ -57,6 +57,13 @@ impl RangeSet {
     pub fn as_slice(&self) -> &[Range] {
         &self.0
     }
+<<<<<<< HEAD
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+=======
+>>>>>>> u
     /// How many ranges.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -66,6 +73,8 @@ impl RangeSet {
         self.0.last().map(|range| Seq(range.1.0 - 1))
     }
 }
+<<<<<<< HEAD
+=======
 
 #[cfg(test)]
 mod tests {
@@ -101,3 +110,4 @@ mod tests {
         }
     }
 }
+>>>>>>> u

@@ -1,3 +1,6 @@
+<<<<<<< HEAD
+//! Tests.
+=======
 //! UDX against what native streams sent, and against itself over links that lose, delay, reorder, duplicate and cut.
 
 use std::cmp::Reverse;
@@ -787,3 +790,4 @@ proptest! {
         }
     }
 }
+>>>>>>> u
