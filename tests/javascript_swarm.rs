@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgbee_tests::{Client, JavaScript, Server};
+use pgbee_tests::{Client, JavaScript, Server, swarm_of};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -35,14 +35,13 @@ fn javascript_network() -> (JavaScript, String) {
     (network, first)
 }
 
-/// Three `pgbee dht` nodes, and the address of the first.
+/// A private network of `pgbee dht` nodes, and the address of the first.
 fn our_network() -> (Vec<Server>, String) {
-    let first = Server::dht(&[]);
-    let bootstrap = first.address();
-    let mut nodes = vec![first];
+    let mut nodes = vec![Server::dht_node(&[])];
     for _ in 0..3 {
-        nodes.push(Server::dht(&["--bootstrap", &bootstrap]));
+        nodes.push(Server::dht_node(&[&nodes[0]]));
     }
+    let bootstrap = swarm_of(&[&nodes[0]]);
     (nodes, bootstrap)
 }
 

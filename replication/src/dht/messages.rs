@@ -1,1 +1,558 @@
-//! The HyperDHT's messages and what they sign.
+//! What HyperDHT nodes say to each other inside of dht-rpc's requests and replies, byte for byte; and what is signed.
+//!
+//! ```text
+//! nr command         target            value                              token  reply's value
+//!  0 PEER_HANDSHAKE  hash(server key)  handshake                            -    handshake
+//!  1 PEER_HOLEPUNCH  hash(server key)  hole punch                           -    hole punch
+//!  2 FIND_PEER       hash(key)         -                                    -    peer record
+//!  3 LOOKUP          topic             -                                    -    uint count, peer records, uint bump (may be missing)
+//!  4 ANNOUNCE        topic, hash(key)  announcement                        yes   -
+//!  5 UNANNOUNCE      same              announcement without relays         yes   -
+//!  6 MUTABLE_PUT     hash(key)         key[32], uint seq, buffer, sig[64]  yes   -
+//!  7 MUTABLE_GET     hash(key)         uint lowest seq wanted               -    uint seq, buffer value, signature[64]
+//!  8 IMMUTABLE_PUT   hash(value)       the value                           yes   -
+//!  9 IMMUTABLE_GET   hash(value)       -                                    -    the value
+//! 10 PLUGIN          any               plugin request                       ?    the plugin's
+//!
+//! addr4           four bytes, port u16le
+//! peer record     key[32], uint count, addr4 of each relay
+//! announcement    uint flags, then by flag  1 peer record  2 refresh[32]  4 signature[64]  8 uint bump
+//! handshake       uint flags, uint mode, buffer noise, then by flag  1 peer address  2 relay address
+//! hole punch      uint flags, uint mode, uint id, buffer payload, then by flag  1 peer address
+//! plugin request  string plugin, uint version, uint command, uint flags (1 value), then buffer value
+//! address         key[32], uint flags (1), uint count, addr4 of nodes that may know the way
+//!
+//! signed: namespace[32] || H( target || storing node's id || token || peer record || refresh, if any )       announcements
+//!         MUTABLE_PUT[32] || H( uint seq || buffer value )                                                   mutable values
+//! ```
+//!
+//! What must stay true: bytes of strangers are held against limits before anything is allocated for them; what lies behind a message is ignored, for a newer
+//! version may have put it there; a signature is over the bytes that we would write, not over those that came, so there is one way to say a thing.
+//!
+//! Sources: hyperdht `lib/messages.js`, `lib/constants.js`, `lib/persistent.js`. Vectors: `tests/vectors/swarm/{announce,mutable,immutable,hyperdht-messages,
+//! addresses,namespaces,targets}.json`.
+
+use std::net::SocketAddrV4;
+use std::sync::LazyLock;
+
+use pgbee_engine::crypto::hash;
+use pgbee_engine::crypto::key::PublicKey;
+use pgbee_engine::encoding::compact::{self, DecodeError, Decoder};
+
+use crate::secret_stream::handshake::Identity;
+
+/// The numbers of the commands.
+pub mod command {
+    /// A Noise handshake on its way to a server, or back.
+    pub const PEER_HANDSHAKE: u64 = 0;
+    /// A round of hole punching on its way to a server, or back.
+    pub const PEER_HOLEPUNCH: u64 = 1;
+    /// Who has this key?
+    pub const FIND_PEER: u64 = 2;
+    /// Who announced this topic?
+    pub const LOOKUP: u64 = 3;
+    /// I am to be found under this topic, or I am this key's owner.
+    pub const ANNOUNCE: u64 = 4;
+    /// I am not, any longer.
+    pub const UNANNOUNCE: u64 = 5;
+    /// Keep this signed value, which may be replaced.
+    pub const MUTABLE_PUT: u64 = 6;
+    /// Which value did this key's owner sign last?
+    pub const MUTABLE_GET: u64 = 7;
+    /// Keep this value under its hash.
+    pub const IMMUTABLE_PUT: u64 = 8;
+    /// Which value has this hash?
+    pub const IMMUTABLE_GET: u64 = 9;
+    /// Something that only some nodes understand.
+    pub const PLUGIN: u64 = 10;
+}
+
+/// Errors in replies, beside those of dht-rpc.
+pub mod error {
+    /// Another value has this sequence number already.
+    pub const SEQ_REUSED: u64 = 16;
+    /// A later value is known.
+    pub const SEQ_TOO_LOW: u64 = 17;
+}
+
+/// How many relays a record may name and be kept with.
+pub const RELAYS_MAX: usize = 3;
+/// How many relays of a record we read; an honest one has at most three.
+const RELAYS_READ_MAX: usize = 16;
+/// How many records a lookup's reply has at most.
+pub const RECORDS_MAX: usize = 20;
+/// How many nodes an address may name.
+pub const ADDRESS_NODES_MAX: usize = 16;
+/// How long a value put on the DHT may be: with everything around it, one datagram.
+pub const VALUE_BYTES_MAX: usize = 1000;
+
+/// The prefixes of what is signed and keyed, one a purpose.
+pub mod namespace {
+    use super::{LazyLock, command, hash};
+
+    fn of(command: u64) -> hash::Hash {
+        hash::namespace("hyperswarm/dht", command as u8)
+    }
+    /// Of announcements.
+    pub static ANNOUNCE: LazyLock<hash::Hash> = LazyLock::new(|| of(command::ANNOUNCE));
+    /// Of unannouncements.
+    pub static UNANNOUNCE: LazyLock<hash::Hash> = LazyLock::new(|| of(command::UNANNOUNCE));
+    /// Of mutable values.
+    pub static MUTABLE_PUT: LazyLock<hash::Hash> = LazyLock::new(|| of(command::MUTABLE_PUT));
+    /// Of Noise handshakes that go through the DHT: their prologue.
+    pub static PEER_HANDSHAKE: LazyLock<hash::Hash> = LazyLock::new(|| of(command::PEER_HANDSHAKE));
+    /// Of the secret that rounds of hole punching are sealed with.
+    pub static PEER_HOLEPUNCH: LazyLock<hash::Hash> = LazyLock::new(|| of(command::PEER_HOLEPUNCH));
+    /// Of plugins.
+    pub static PLUGIN: LazyLock<hash::Hash> = LazyLock::new(|| of(command::PLUGIN));
+}
+
+type Decoded<T> = Result<T, DecodeError>;
+
+/// Where on the DHT a key, or a value, belongs.
+pub fn target_of(bytes: &[u8]) -> [u8; 32] {
+    hash::hash(&[bytes])
+}
+
+/// Write an address.
+pub fn put_address(out: &mut Vec<u8>, address: SocketAddrV4) {
+    out.extend_from_slice(&address.ip().octets());
+    out.extend_from_slice(&address.port().to_le_bytes());
+}
+
+/// Read an address.
+pub fn take_address(from: &mut Decoder<'_>) -> Decoded<SocketAddrV4> {
+    let host: [u8; 4] = from.fixed()?;
+    Ok(SocketAddrV4::new(host.into(), u16::from_le_bytes(from.fixed()?)))
+}
+
+/// Write a list of addresses.
+pub fn put_addresses(out: &mut Vec<u8>, addresses: &[SocketAddrV4]) {
+    compact::uint(out, addresses.len() as u64);
+    addresses.iter().for_each(|&address| put_address(out, address));
+}
+
+/// Read a list of addresses; a longer one than `most` is refused.
+pub fn take_addresses(from: &mut Decoder<'_>, most: usize) -> Decoded<Vec<SocketAddrV4>> {
+    let count = from.size()?;
+    if count > most {
+        return Err(DecodeError::TooLarge);
+    }
+    (0..count).map(|_| take_address(from)).collect()
+}
+
+/// Who says it is there, and which nodes forward to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerRecord {
+    /// The peer's key.
+    pub public_key: [u8; 32],
+    /// Nodes that forward handshakes to it.
+    pub relays: Vec<SocketAddrV4>,
+}
+
+impl PeerRecord {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(33 + 6 * self.relays.len());
+        self.encode_to(&mut out);
+        out
+    }
+    fn encode_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.public_key);
+        put_addresses(out, &self.relays);
+    }
+    fn decode_from(from: &mut Decoder<'_>) -> Decoded<PeerRecord> {
+        Ok(PeerRecord { public_key: from.fixed()?, relays: take_addresses(from, RELAYS_READ_MAX)? })
+    }
+    /// From bytes.
+    ///
+    /// # Errors
+    /// If they end too early or name more relays than any peer has.
+    pub fn decode(bytes: &[u8]) -> Decoded<PeerRecord> {
+        PeerRecord::decode_from(&mut Decoder::new(bytes))
+    }
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LookupReply {
+    /// Who announced the topic there.
+    pub peers: Vec<PeerRecord>,
+    /// A time that announcers gave, in milliseconds; nobody signed it.
+    pub bump: u64,
+}
+
+impl LookupReply {
+    /// Its bytes, from records that are encoded already.
+    pub fn encode<R: AsRef<[u8]>>(records: &[R], bump: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        compact::uint(&mut out, records.len() as u64);
+        records.iter().for_each(|record| out.extend_from_slice(record.as_ref()));
+        compact::uint(&mut out, bump);
+        out
+    }
+    /// From bytes. More records than a reply may have are refused: whoever sends them is not honest.
+    ///
+    /// # Errors
+    /// If they end too early, or there are too many.
+    pub fn decode(bytes: &[u8]) -> Decoded<LookupReply> {
+        let mut from = Decoder::new(bytes);
+        let count = from.size()?;
+        // JavaScript adds the route of a key to the twenty of a topic.
+        if count > RECORDS_MAX + 1 {
+            return Err(DecodeError::TooLarge);
+        }
+        let peers = (0..count).map(|_| PeerRecord::decode_from(&mut from)).collect::<Decoded<_>>()?;
+        let bump = if from.is_empty() { 0 } else { from.uint()? };
+        Ok(LookupReply { peers, bump })
+    }
+}
+
+/// What is announced or unannounced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// Who; None in a renewal, which shows a secret only.
+    pub peer: Option<PeerRecord>,
+    /// In an announcement the hash of a secret; in a renewal the secret itself.
+    pub refresh: Option<[u8; 32]>,
+    /// The peer's signature.
+    pub signature: Option<[u8; 64]>,
+    /// When the topic last had news, in milliseconds; nobody signs it.
+    pub bump: u64,
+}
+
+impl Announcement {
+    /// A signed announcement of a peer.
+    pub fn signed(kind: Signed, place: &Place<'_>, identity: &Identity, relays: &[SocketAddrV4]) -> Announcement {
+        let peer = PeerRecord { public_key: identity.public_key(), relays: relays.to_vec() };
+        let signature = identity.sign(&announce_signable(kind, place, &peer, None));
+        Announcement { peer: Some(peer), refresh: None, signature: Some(signature), bump: 0 }
+    }
+
+    /// The record, if the one it is about signed it for this very place.
+    pub fn verify(&self, kind: Signed, place: &Place<'_>) -> Option<&PeerRecord> {
+        let (peer, signature) = (self.peer.as_ref()?, self.signature.as_ref()?);
+        let signable = announce_signable(kind, place, peer, self.refresh.as_ref());
+        PublicKey::from(peer.public_key).verify(&signable, signature).then_some(peer)
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let flag = |is: bool, bit: u64| if is { bit } else { 0 };
+        let mut out = Vec::with_capacity(1 + 33 + 18 + 64);
+        let flags = flag(self.peer.is_some(), 1)
+            | flag(self.refresh.is_some(), 2)
+            | flag(self.signature.is_some(), 4)
+            | flag(self.bump != 0, 8);
+        compact::uint(&mut out, flags);
+        if let Some(peer) = &self.peer {
+            peer.encode_to(&mut out);
+        }
+        if let Some(refresh) = &self.refresh {
+            out.extend_from_slice(refresh);
+        }
+        if let Some(signature) = &self.signature {
+            out.extend_from_slice(signature);
+        }
+        if self.bump != 0 {
+            compact::uint(&mut out, self.bump);
+        }
+        out
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// If they end too early or name more relays than any peer has.
+    pub fn decode(bytes: &[u8]) -> Decoded<Announcement> {
+        let mut from = Decoder::new(bytes);
+        let flags = from.uint()?;
+        Ok(Announcement {
+            peer: if flags & 1 != 0 { Some(PeerRecord::decode_from(&mut from)?) } else { None },
+            refresh: if flags & 2 != 0 { Some(from.fixed()?) } else { None },
+            signature: if flags & 4 != 0 { Some(from.fixed()?) } else { None },
+            bump: if flags & 8 != 0 { from.uint()? } else { 0 },
+        })
+    }
+}
+
+/// Which of the two a signature is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signed {
+    /// I am there.
+    Announce,
+    /// I am not.
+    Unannounce,
+}
+
+/// Where an announcement is kept. It is signed for one node and for the token that this node gave, so nobody can say it elsewhere, or again later.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The topic, or the hash of the announcer's key.
+    pub target: &'a [u8; 32],
+    /// The node's id.
+    pub node: &'a [u8; 32],
+    /// The token it gave.
+    pub token: &'a [u8; 32],
+}
+
+fn announce_signable(kind: Signed, place: &Place<'_>, peer: &PeerRecord, refresh: Option<&[u8; 32]>) -> [u8; 64] {
+    let namespace = match kind {
+        Signed::Announce => &namespace::ANNOUNCE,
+        Signed::Unannounce => &namespace::UNANNOUNCE,
+    };
+    let refresh = refresh.map_or(&[] as &[u8], |refresh| refresh);
+    signable(namespace, &[place.target, place.node, place.token, &peer.encode(), refresh])
+}
+
+fn signable(namespace: &[u8; 32], parts: &[&[u8]]) -> [u8; 64] {
+    let mut signable = [0; 64];
+    signable[..32].copy_from_slice(namespace);
+    signable[32..].copy_from_slice(&hash::hash(parts));
+    signable
+}
+
+/// A value that its key's owner signed and may replace by one with a higher sequence number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MutableValue {
+    /// Which of the owner's values: the highest is the latest.
+    pub seq: u64,
+    /// The value.
+    pub value: Vec<u8>,
+    /// The owner's.
+    pub signature: [u8; 64],
+}
+
+impl MutableValue {
+    /// Sign a value.
+    pub fn sign(identity: &Identity, seq: u64, value: Vec<u8>) -> MutableValue {
+        let signature = identity.sign(&mutable_signable(seq, &value));
+        MutableValue { seq, value, signature }
+    }
+    /// Whether the owner of this key signed it.
+    pub fn is_signed_by(&self, public_key: &[u8; 32]) -> bool {
+        PublicKey::from(*public_key).verify(&mutable_signable(self.seq, &self.value), &self.signature)
+    }
+    /// As the answer to a get.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + 12 + self.value.len());
+        self.encode_to(&mut out);
+        out
+    }
+    fn encode_to(&self, out: &mut Vec<u8>) {
+        compact::uint(out, self.seq);
+        compact::buffer(out, &self.value);
+        out.extend_from_slice(&self.signature);
+    }
+    fn decode_from(from: &mut Decoder<'_>) -> Decoded<MutableValue> {
+        Ok(MutableValue { seq: from.uint()?, value: from.buffer()?.to_vec(), signature: from.fixed()? })
+    }
+    /// From the answer to a get.
+    ///
+    /// # Errors
+    /// If the bytes end too early.
+    pub fn decode(bytes: &[u8]) -> Decoded<MutableValue> {
+        MutableValue::decode_from(&mut Decoder::new(bytes))
+    }
+    /// As a put.
+    pub fn encode_put(&self, public_key: &[u8; 32]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(32 + 64 + 12 + self.value.len());
+        out.extend_from_slice(public_key);
+        self.encode_to(&mut out);
+        out
+    }
+    /// From a put: whose, and what.
+    ///
+    /// # Errors
+    /// If the bytes end too early.
+    pub fn decode_put(bytes: &[u8]) -> Decoded<([u8; 32], MutableValue)> {
+        let mut from = Decoder::new(bytes);
+        Ok((from.fixed()?, MutableValue::decode_from(&mut from)?))
+    }
+}
+
+fn mutable_signable(seq: u64, value: &[u8]) -> [u8; 64] {
+    let mut encoded = Vec::with_capacity(12 + value.len());
+    compact::uint(&mut encoded, seq);
+    compact::buffer(&mut encoded, value);
+    signable(&namespace::MUTABLE_PUT, &[&encoded])
+}
+
+/// Who passes a handshake or a hole punch on to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A client, to a node or to the server itself.
+    FromClient,
+    /// A server, to the node that asked it.
+    FromServer,
+    /// A node, to the server or to a node that knows it.
+    FromRelay,
+    /// A second node, to the server.
+    FromSecondRelay,
+    /// The last hop, back to the client.
+    Reply,
+}
+
+impl Mode {
+    fn decode(n: u64) -> Decoded<Mode> {
+        Ok(match n {
+            0 => Mode::FromClient,
+            1 => Mode::FromServer,
+            2 => Mode::FromRelay,
+            3 => Mode::FromSecondRelay,
+            4 => Mode::Reply,
+            _ => return Err(DecodeError::Unknown("mode")),
+        })
+    }
+}
+
+/// A Noise message on its way between a client and a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// Who sends it.
+    pub mode: Mode,
+    /// The Noise message.
+    pub noise: Vec<u8>,
+    /// The other end, as who sends this sees it.
+    pub peer_address: Option<SocketAddrV4>,
+    /// A node on the way.
+    pub relay_address: Option<SocketAddrV4>,
+}
+
+impl Handshake {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(18 + self.noise.len());
+        compact::uint(&mut out, u64::from(self.peer_address.is_some()) | u64::from(self.relay_address.is_some()) << 1);
+        compact::uint(&mut out, self.mode as u64);
+        compact::buffer(&mut out, &self.noise);
+        self.peer_address.iter().chain(&self.relay_address).for_each(|&address| put_address(&mut out, address));
+        out
+    }
+    /// From bytes.
+    ///
+    /// # Errors
+    /// If they end too early, or the mode is none we know.
+    pub fn decode(bytes: &[u8]) -> Decoded<Handshake> {
+        let mut from = Decoder::new(bytes);
+        let flags = from.uint()?;
+        Ok(Handshake {
+            mode: Mode::decode(from.uint()?)?,
+            noise: from.buffer()?.to_vec(),
+            peer_address: if flags & 1 != 0 { Some(take_address(&mut from)?) } else { None },
+            relay_address: if flags & 2 != 0 { Some(take_address(&mut from)?) } else { None },
+        })
+    }
+}
+
+/// A round of hole punching on its way between a client and a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holepunch {
+    /// Who sends it.
+    pub mode: Mode,
+    /// The server's number for the connection.
+    pub id: u64,
+    /// Sealed; nodes on the way cannot read it.
+    pub payload: Vec<u8>,
+    /// From a client: the node to pass it on to. Otherwise the other end, as who sends this sees it.
+    pub peer_address: Option<SocketAddrV4>,
+}
+
+impl Holepunch {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(20 + self.payload.len());
+        compact::uint(&mut out, u64::from(self.peer_address.is_some()));
+        compact::uint(&mut out, self.mode as u64);
+        compact::uint(&mut out, self.id);
+        compact::buffer(&mut out, &self.payload);
+        self.peer_address.iter().for_each(|&address| put_address(&mut out, address));
+        out
+    }
+    /// From bytes.
+    ///
+    /// # Errors
+    /// If they end too early, or the mode is none we know.
+    pub fn decode(bytes: &[u8]) -> Decoded<Holepunch> {
+        let mut from = Decoder::new(bytes);
+        let flags = from.uint()?;
+        Ok(Holepunch {
+            mode: Mode::decode(from.uint()?)?,
+            id: from.uint()?,
+            payload: from.buffer()?.to_vec(),
+            peer_address: if flags & 1 != 0 { Some(take_address(&mut from)?) } else { None },
+        })
+    }
+}
+
+/// A request to a plugin. We have none and answer none; it is read so that a log can name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginRequest {
+    /// Its name.
+    pub plugin: String,
+    /// Its version.
+    pub version: u64,
+    /// Its command.
+    pub command: u64,
+    /// What comes with it.
+    pub value: Option<Vec<u8>>,
+}
+
+impl PluginRequest {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        compact::string(&mut out, &self.plugin);
+        compact::uint(&mut out, self.version);
+        compact::uint(&mut out, self.command);
+        compact::uint(&mut out, u64::from(self.value.is_some()));
+        if let Some(value) = &self.value {
+            compact::buffer(&mut out, value);
+        }
+        out
+    }
+    /// From bytes.
+    ///
+    /// # Errors
+    /// If they end too early or the name is no text.
+    pub fn decode(bytes: &[u8]) -> Decoded<PluginRequest> {
+        let mut from = Decoder::new(bytes);
+        Ok(PluginRequest {
+            plugin: from.string()?.to_owned(),
+            version: from.uint()?,
+            command: from.uint()?,
+            value: if from.uint()? & 1 != 0 { Some(from.buffer()?.to_vec()) } else { None },
+        })
+    }
+}
+
+/// A peer's key, and nodes that may know the way to it: what people hand each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The peer's key.
+    pub public_key: [u8; 32],
+    /// Nodes to ask first.
+    pub nodes: Vec<SocketAddrV4>,
+}
+
+impl Address {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(34 + 6 * self.nodes.len());
+        out.extend_from_slice(&self.public_key);
+        compact::uint(&mut out, 1);
+        put_addresses(&mut out, &self.nodes);
+        out
+    }
+    /// From bytes; a key alone is an address too.
+    ///
+    /// # Errors
+    /// If they end too early or name too many nodes.
+    pub fn decode(bytes: &[u8]) -> Decoded<Address> {
+        let mut from = Decoder::new(bytes);
+        let public_key = from.fixed()?;
+        let has_nodes = !from.is_empty() && from.uint()? & 1 != 0;
+        let nodes = if has_nodes { take_addresses(&mut from, ADDRESS_NODES_MAX)? } else { Vec::new() };
+        Ok(Address { public_key, nodes })
+    }
+}

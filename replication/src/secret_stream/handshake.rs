@@ -25,7 +25,7 @@ use blake2::{Blake2b, Digest};
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use curve25519_dalek::edwards::CompressedEdwardsY;
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer, SigningKey};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Role;
@@ -44,6 +44,7 @@ type Hash = [u8; HASH_BYTES];
 /// A static Ed25519 key pair: who a peer is on every stream. Wiped from memory when dropped.
 #[derive(Clone)]
 pub struct Identity {
+    signing: SigningKey,
     /// Half of SHA-512 of the seed; clamped when used.
     scalar: Zeroizing<[u8; 32]>,
     public_key: [u8; 32],
@@ -54,7 +55,13 @@ impl Identity {
     pub fn from_seed(seed: [u8; 32]) -> Identity {
         let seed = Zeroizing::new(seed);
         let key = SigningKey::from_bytes(&seed);
-        Identity { scalar: Zeroizing::new(key.to_scalar_bytes()), public_key: key.verifying_key().to_bytes() }
+        let (scalar, public_key) = (Zeroizing::new(key.to_scalar_bytes()), key.verifying_key().to_bytes());
+        Identity { signing: key, scalar, public_key }
+    }
+
+    /// Sign a message, as libsodium does: what is announced on the DHT carries a signature of its announcer.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.signing.sign(message).to_bytes()
     }
 
     /// What the other side learns.
@@ -152,7 +159,8 @@ impl Drop for Session {
     }
 }
 
-/// One side of a handshake.
+/// One side of a handshake. A copy goes its own way: whoever may get several answers to one message tries each on a copy.
+#[derive(Clone)]
 pub struct Handshake {
     role: Role,
     messages: &'static [&'static [Token]],
@@ -222,6 +230,11 @@ impl Handshake {
     /// Whether all messages are said.
     pub fn is_complete(&self) -> bool {
         !self.failed && self.said == self.messages.len()
+    }
+
+    /// Who the other side says it is: known from the beginning, or read from a message; proved only once all is said.
+    pub fn remote_public_key(&self) -> Option<[u8; KEY_BYTES]> {
+        self.remote_static
     }
 
     /// The keys, once all messages are said.
@@ -321,6 +334,7 @@ impl Handshake {
 }
 
 /// What both sides keep in step: a hash of everything said, a chain of secrets, and the key these gave last.
+#[derive(Clone)]
 struct Symmetric {
     hash: Hash,
     chaining_key: Zeroizing<Hash>,

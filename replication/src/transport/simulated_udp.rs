@@ -1,1 +1,1013 @@
-//! A made-up UDP network with NATs.
+//! A made-up UDP network: hosts, NATs of every kind between them, loss, delay and churn, everything from one seed. [`SimulatedUdp`].
+//!
+//! ```text
+//!                        the internet (Realm::INTERNET)
+//!      host 5.0.0.1          |              |              |
+//!                        NAT 5.0.0.2    NAT 5.0.0.3    NAT 5.0.0.4           a NAT's inside is a realm of its own,
+//!                         |       |         |              |                 in which hosts and further NATs stand
+//!                       host    host      host         NAT 192.168.1.2
+//!                  192.168.1.2  .1.3   192.168.1.2         |
+//!                                                        host 192.168.1.2
+//! ```
+//!
+//! A datagram climbs out through NATs when it is sent, waits, and goes down through NATs when it arrives: what a NAT lets in is decided by what it has let out
+//! until then, as in a real one. Each NAT takes one hop, the internet takes [`Conditions::hops`]; what runs out of hops is gone, but the mappings it opened stay.
+//!
+//! Any machine of this crate's kind runs on a host ([`Machine`]); machines are moved by datagrams and by their own timeouts, in the order of made-up time.
+//!
+//! What must stay true: the same seed and the same calls give the same network to the last byte; nothing here keeps what a host sent after it was delivered; a
+//! machine whose timeout stays in the past is a bug and stops the test.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use super::simulated::Random;
+use crate::udp::{Now, SocketChange, SocketId, Transmit};
+
+/// IP and UDP headers.
+const HEADERS_BYTES: usize = 28;
+/// Time a datagram takes where it does not leave a LAN.
+const LAN_DELAY: Duration = Duration::from_micros(300);
+/// Hops of a datagram that says nothing of them.
+const TTL: u8 = 64;
+/// No chain of NATs is longer.
+const NATS_MAX: usize = 8;
+/// A machine that wants to be called so often without any time passing never ends.
+const SPINS_MAX: u32 = 10_000;
+/// Where servers listen, if the host has no other machine there.
+const SERVER_PORT: u16 = 49_737;
+/// Ports that sockets and mappings are given from here on.
+const FREE_PORTS: u16 = 10_000;
+
+/// What runs on a host.
+pub trait Machine {
+    /// A datagram came in.
+    fn handle_datagram(&mut self, now: Now, socket: SocketId, from: SocketAddrV4, datagram: &[u8]);
+    /// The next thing to send.
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit>;
+    /// When to call [`Machine::handle_timeout`].
+    fn poll_timeout(&mut self) -> Option<Now>;
+    /// Time came.
+    fn handle_timeout(&mut self, now: Now);
+    /// The next socket to open or close. Asked before each transmit: the place to look at the machine's other events too.
+    fn poll_socket_change(&mut self, now: Now) -> Option<SocketChange> {
+        let _ = now;
+        None
+    }
+}
+
+/// A place where addresses mean something: the internet, or the inside of a NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Realm(usize);
+
+impl Realm {
+    /// Where addresses are public.
+    pub const INTERNET: Realm = Realm(0);
+}
+
+/// One host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId(usize);
+
+/// What a port outside depends on, or what a sender must be to be let in: the words of RFC 4787.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dependence {
+    /// Not on the other side at all.
+    Endpoint,
+    /// On the other side's address.
+    Address,
+    /// On the other side's address and port.
+    AddressAndPort,
+}
+
+/// Which port a mapping gets outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ports {
+    /// The same as inside while that is free, else the next free one.
+    Preserved,
+    /// One after the other.
+    Sequential,
+    /// Any.
+    Random,
+}
+
+/// How a NAT behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nat {
+    /// What a mapping depends on.
+    pub mapping: Dependence,
+    /// Who is let in through it: those it was used towards.
+    pub filtering: Dependence,
+    /// Which port it gets.
+    pub ports: Ports,
+    /// How long it stays without being used from inside.
+    pub timeout: Duration,
+    /// Hosts inside reach each other by their outside addresses.
+    pub hairpin: bool,
+    /// Public addresses it has; each new mapping takes any of them.
+    pub addresses: u8,
+}
+
+impl Nat {
+    /// Anyone is let in where anything went out.
+    pub const FULL_CONE: Nat = Nat {
+        mapping: Dependence::Endpoint,
+        filtering: Dependence::Endpoint,
+        ports: Ports::Preserved,
+        timeout: Duration::from_secs(120),
+        hairpin: false,
+        addresses: 1,
+    };
+    /// Hosts that were sent to are let in.
+    pub const RESTRICTED: Nat = Nat { filtering: Dependence::Address, ..Nat::FULL_CONE };
+    /// Sockets that were sent to are let in.
+    pub const PORT_RESTRICTED: Nat = Nat { filtering: Dependence::AddressAndPort, ..Nat::FULL_CONE };
+    /// A port of its own for each other side, any port.
+    pub const SYMMETRIC: Nat =
+        Nat { mapping: Dependence::AddressAndPort, ports: Ports::Random, ..Nat::PORT_RESTRICTED };
+}
+
+/// How the network behaves; may be changed while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions {
+    /// One way, shortest and longest; each pair of addresses has its own time between.
+    pub delay: (Duration, Duration),
+    /// Up to so much more for each datagram.
+    pub jitter: Duration,
+    /// Of a million datagrams so many are lost.
+    pub losses_per_million: u32,
+    /// So many come twice.
+    pub duplicates_per_million: u32,
+    /// So many take three times their time.
+    pub reorders_per_million: u32,
+    /// The largest IP packet that gets through; larger ones vanish.
+    pub mtu: usize,
+    /// Hops through the internet.
+    pub hops: u8,
+}
+
+impl Default for Conditions {
+    fn default() -> Conditions {
+        Conditions {
+            delay: (Duration::from_millis(10), Duration::from_millis(60)),
+            jitter: Duration::from_millis(2),
+            losses_per_million: 0,
+            duplicates_per_million: 0,
+            reorders_per_million: 0,
+            mtu: 1500,
+            hops: 8,
+        }
+    }
+}
+
+/// What became of datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Left a host.
+    pub sent: u64,
+    /// Their payload.
+    pub sent_bytes: u64,
+    /// Came to a machine (duplicates too).
+    pub delivered: u64,
+    /// Lost by [`Conditions::losses_per_million`].
+    pub lost: u64,
+    /// Larger than [`Conditions::mtu`].
+    pub too_large: u64,
+    /// Out of hops.
+    pub expired: u64,
+    /// Not let in by a NAT.
+    pub filtered: u64,
+    /// To an address or port where nobody is, or over a partition.
+    pub unreachable: u64,
+}
+
+/// Where a machine on a host listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Of [`SocketId::SERVER`], as hosts in the same realm see it.
+    pub server: SocketAddrV4,
+    /// Of [`SocketId::CLIENT`].
+    pub client: SocketAddrV4,
+}
+
+/// What a tap makes of a datagram: it may change the payload; false lets it vanish.
+pub type Tap = Box<dyn FnMut(&mut Random, SocketAddrV4, SocketAddrV4, &mut Vec<u8>) -> bool + Send>;
+
+/// The whole network, and the machines on it.
+pub struct SimulatedUdp<M> {
+    now: Now,
+    random: Random,
+    seed: u64,
+    conditions: Conditions,
+    realms: Vec<RealmState>,
+    nats: Vec<NatState>,
+    hosts: Vec<Host<M>>,
+    queue: BinaryHeap<Reverse<Entry>>,
+    next_entry: u64,
+    counts: Counts,
+    tap: Option<Tap>,
+}
+
+impl<M: Machine> SimulatedUdp<M> {
+    /// A network without hosts.
+    pub fn new(seed: u64, conditions: Conditions) -> SimulatedUdp<M> {
+        SimulatedUdp {
+            now: Duration::ZERO,
+            random: Random::new(seed),
+            seed,
+            conditions,
+            realms: vec![RealmState {
+                nat: None,
+                holders: HashMap::new(),
+                next_address: u32::from(Ipv4Addr::new(5, 0, 0, 1)),
+            }],
+            nats: Vec::new(),
+            hosts: Vec::new(),
+            queue: BinaryHeap::new(),
+            next_entry: 0,
+            counts: Counts::default(),
+            tap: None,
+        }
+    }
+
+    /// A NAT that stands in `outside`; the answer is its inside.
+    pub fn add_nat(&mut self, outside: Realm, nat: Nat) -> Realm {
+        let id = self.nats.len();
+        let inside = Realm(self.realms.len());
+        let addresses = (0..nat.addresses.max(1)).map(|_| self.take_address(outside, Holder::Nat(id))).collect();
+        self.nats.push(NatState {
+            nat,
+            outside,
+            inside,
+            addresses,
+            mappings: HashMap::new(),
+            by_outside: HashMap::new(),
+            next_port: FREE_PORTS,
+            sweep_at: 1024,
+        });
+        // Every LAN has the same addresses inside, as LANs have: whoever takes a private address for a name meets the wrong host.
+        self.realms.push(RealmState {
+            nat: Some(id),
+            holders: HashMap::new(),
+            next_address: u32::from(Ipv4Addr::new(192, 168, 1, 2)),
+        });
+        inside
+    }
+
+    /// A host in `realm` with a machine made for its addresses.
+    pub fn add_host(&mut self, realm: Realm, make: impl FnOnce(Now, Addresses) -> M) -> HostId {
+        let id = HostId(self.hosts.len());
+        let ip = self.take_address(realm, Holder::Host(id));
+        self.hosts.push(Host {
+            realm,
+            ip,
+            machine: None,
+            ports: BTreeMap::new(),
+            sockets: HashMap::new(),
+            timer: None,
+            spins: (Duration::ZERO, 0),
+            group: 0,
+            counts: Counts::default(),
+        });
+        self.bring_up(id, make);
+        id
+    }
+
+    /// Lets a machine run on a host that has none, at the same address with fresh sockets; an old machine is dropped.
+    pub fn bring_up(&mut self, id: HostId, make: impl FnOnce(Now, Addresses) -> M) {
+        self.take_down(id);
+        let client_port = self.free_port(id);
+        let host = &mut self.hosts[id.0];
+        for (socket, port) in [(SocketId::SERVER, SERVER_PORT), (SocketId::CLIENT, client_port)] {
+            host.sockets.insert(socket, port);
+            host.ports.insert(port, socket);
+        }
+        let addresses = Addresses {
+            server: SocketAddrV4::new(host.ip, SERVER_PORT),
+            client: SocketAddrV4::new(host.ip, client_port),
+        };
+        self.hosts[id.0].machine = Some(make(self.now, addresses));
+        self.settle(id);
+    }
+
+    /// Pulls a host's plug: no word to anyone, and what comes for it is gone.
+    pub fn take_down(&mut self, id: HostId) -> Option<M> {
+        let host = &mut self.hosts[id.0];
+        host.ports.clear();
+        host.sockets.clear();
+        host.timer = None;
+        host.machine.take()
+    }
+
+    /// Moves a host to another realm, where it has another address; its machine and sockets stay.
+    pub fn move_host(&mut self, id: HostId, realm: Realm) -> Ipv4Addr {
+        let (old, ip) = (self.hosts[id.0].realm, self.hosts[id.0].ip);
+        self.realms[old.0].holders.remove(&ip);
+        let ip = self.take_address(realm, Holder::Host(id));
+        (self.hosts[id.0].realm, self.hosts[id.0].ip) = (realm, ip);
+        ip
+    }
+
+    /// Hosts of different groups do not hear each other; all begin in group 0.
+    pub fn set_group(&mut self, id: HostId, group: u32) {
+        self.hosts[id.0].group = group;
+    }
+
+    /// All that NATs remember is gone, as after a power cut.
+    pub fn reset_nats(&mut self) {
+        for nat in &mut self.nats {
+            nat.mappings.clear();
+            nat.by_outside.clear();
+        }
+    }
+
+    /// How the network behaves from here on.
+    pub fn set_conditions(&mut self, conditions: Conditions) {
+        self.conditions = conditions;
+    }
+
+    /// Looks at (and may change) every datagram on the internet from here on.
+    pub fn set_tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
+    }
+
+    /// Puts a datagram on the internet, from any address: nobody checks.
+    pub fn inject(&mut self, from: SocketAddrV4, to: SocketAddrV4, payload: Vec<u8>) {
+        let at = self.now + self.delay(from, to);
+        self.push(at, What::Datagram(Datagram { realm: Realm::INTERNET, from, to, ttl: TTL, group: None, payload }));
+    }
+
+    /// Time since the network began.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// What became of all datagrams until now.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// What one host sent and got.
+    pub fn host_counts(&self, id: HostId) -> Counts {
+        self.hosts[id.0].counts
+    }
+
+    /// Every host, up or not.
+    pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<M> {
+        (0..self.hosts.len()).map(HostId)
+    }
+
+    /// A host's address in its realm.
+    pub fn address(&self, id: HostId) -> Ipv4Addr {
+        self.hosts[id.0].ip
+    }
+
+    /// Where a host's server socket is, in its realm.
+    pub fn server_address(&self, id: HostId) -> SocketAddrV4 {
+        SocketAddrV4::new(self.hosts[id.0].ip, SERVER_PORT)
+    }
+
+    /// A host's machine, if it is up.
+    pub fn machine(&self, id: HostId) -> Option<&M> {
+        self.hosts[id.0].machine.as_ref()
+    }
+
+    /// Tells a machine something, then sends what it has to send.
+    ///
+    /// # Panics
+    ///
+    /// If the host is down.
+    pub fn with<R>(&mut self, id: HostId, run: impl FnOnce(&mut M, Now) -> R) -> R {
+        let now = self.now;
+        let result = run(self.hosts[id.0].machine.as_mut().expect("the host is up"), now);
+        self.settle(id);
+        result
+    }
+
+    /// The next thing that happens, if there is one before `until`.
+    pub fn step(&mut self, until: Now) -> bool {
+        if self.queue.peek().is_none_or(|next| next.0.at > until) {
+            return false;
+        }
+        let Some(Reverse(entry)) = self.queue.pop() else { return false };
+        self.now = entry.at;
+        match entry.what {
+            What::Datagram(datagram) => self.arrive(datagram),
+            What::Timeout(id) => self.time_out(id, entry.at),
+        }
+        true
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    /// Lets time pass until the condition holds, which is looked at after everything that happens; false if it did not within `time`.
+    pub fn run_until(&mut self, time: Duration, mut is_met: impl FnMut(&mut SimulatedUdp<M>) -> bool) -> bool {
+        let until = self.now + time;
+        loop {
+            if is_met(self) {
+                return true;
+            }
+            if !self.step(until) {
+                self.now = until;
+                return is_met(self);
+            }
+        }
+    }
+
+    fn time_out(&mut self, id: HostId, at: Now) {
+        let now = self.now;
+        let host = &mut self.hosts[id.0];
+        if host.timer != Some(at) {
+            return; // an earlier one took its place
+        }
+        host.timer = None;
+        let Some(machine) = host.machine.as_mut() else { return };
+        if machine.poll_timeout().is_some_and(|timeout| timeout <= now) {
+            host.spins = if host.spins.0 == now { (now, host.spins.1 + 1) } else { (now, 0) };
+            assert!(
+                host.spins.1 < SPINS_MAX,
+                "the machine on host {} wants its timeout at {now:?} again and again",
+                id.0
+            );
+            machine.handle_timeout(now);
+        }
+        self.settle(id);
+    }
+
+    /// Opens and closes sockets, sends, and sets the timer anew.
+    fn settle(&mut self, id: HostId) {
+        let now = self.now;
+        loop {
+            let Some(machine) = self.hosts[id.0].machine.as_mut() else { return };
+            if let Some(change) = machine.poll_socket_change(now) {
+                self.change_socket(id, change);
+            } else if let Some(transmit) = machine.poll_transmit(now) {
+                self.transmit(id, transmit);
+            } else {
+                break;
+            }
+        }
+        let host = &mut self.hosts[id.0];
+        let Some(timeout) = host.machine.as_mut().and_then(Machine::poll_timeout) else { return };
+        let at = timeout.max(now);
+        if host.timer.is_none_or(|timer| at < timer) {
+            host.timer = Some(at);
+            self.push(at, What::Timeout(id));
+        }
+    }
+
+    fn change_socket(&mut self, id: HostId, change: SocketChange) {
+        match change {
+            SocketChange::Open(socket) => {
+                let port = self.free_port(id);
+                let host = &mut self.hosts[id.0];
+                host.sockets.insert(socket, port);
+                host.ports.insert(port, socket);
+            }
+            SocketChange::Close(socket) => {
+                let host = &mut self.hosts[id.0];
+                if let Some(port) = host.sockets.remove(&socket) {
+                    host.ports.remove(&port);
+                }
+            }
+        }
+    }
+
+    fn transmit(&mut self, id: HostId, transmit: Transmit) {
+        let Some(&port) = self.hosts[id.0].sockets.get(&transmit.socket) else { return };
+        let from = SocketAddrV4::new(self.hosts[id.0].ip, port);
+        let ttl = transmit.ttl.unwrap_or(TTL);
+        match transmit.segment {
+            Some(size) if size > 0 && transmit.payload.len() > size => {
+                for piece in transmit.payload.chunks(size) {
+                    self.send(id, from, transmit.to, ttl, piece.to_vec());
+                }
+            }
+            _ => self.send(id, from, transmit.to, ttl, transmit.payload),
+        }
+    }
+
+    /// Out through the NATs above a host, then on its way.
+    fn send(&mut self, id: HostId, mut from: SocketAddrV4, to: SocketAddrV4, mut ttl: u8, mut payload: Vec<u8>) {
+        for counts in [&mut self.counts, &mut self.hosts[id.0].counts] {
+            counts.sent += 1;
+            counts.sent_bytes += payload.len() as u64;
+        }
+        if payload.len() + HEADERS_BYTES > self.conditions.mtu {
+            self.counts.too_large += 1;
+            return;
+        }
+        let (start, group) = (self.hosts[id.0].realm, self.hosts[id.0].group);
+        let mut realm = start;
+        // Each turn leaves one realm; the realm that knows the address is where the way down begins.
+        while !self.realms[realm.0].holders.contains_key(to.ip()) {
+            let Some(nat) = self.realms[realm.0].nat else {
+                self.counts.unreachable += 1;
+                return;
+            };
+            let own = self.nats[nat].addresses.contains(to.ip());
+            if own && !self.nats[nat].nat.hairpin {
+                self.counts.filtered += 1;
+                return;
+            }
+            let Some(mapped) = self.nats[nat].let_out(self.now, &mut self.random, from, to) else {
+                self.counts.filtered += 1;
+                return;
+            };
+            (from, realm) = (mapped, self.nats[nat].outside);
+            if ttl <= 1 {
+                self.counts.expired += 1;
+                return;
+            }
+            ttl -= 1;
+        }
+        let is_internet = realm == Realm::INTERNET && !(realm != start && self.is_hairpin(start, to));
+        if is_internet {
+            if ttl <= self.conditions.hops {
+                self.counts.expired += 1;
+                return;
+            }
+            ttl -= self.conditions.hops;
+            if let Some(tap) = &mut self.tap
+                && !tap(&mut self.random, from, to, &mut payload)
+            {
+                self.counts.lost += 1;
+                return;
+            }
+        }
+        if self.chance(self.conditions.losses_per_million) {
+            self.counts.lost += 1;
+            return;
+        }
+        let delay = if is_internet { self.delay(from, to) } else { LAN_DELAY };
+        let datagram = Datagram { realm, from, to, ttl, group: Some(group), payload };
+        if self.chance(self.conditions.duplicates_per_million) {
+            let again = if is_internet { self.delay(from, to) } else { LAN_DELAY };
+            self.push(self.now + again, What::Datagram(datagram.clone()));
+        }
+        self.push(self.now + delay, What::Datagram(datagram));
+    }
+
+    fn is_hairpin(&self, start: Realm, to: SocketAddrV4) -> bool {
+        self.realms[start.0].nat.is_some_and(|nat| self.nats[nat].addresses.contains(to.ip()))
+    }
+
+    /// Down through the NATs to a machine.
+    fn arrive(&mut self, mut datagram: Datagram) {
+        for _ in 0..NATS_MAX {
+            match self.realms[datagram.realm.0].holders.get(datagram.to.ip()) {
+                Some(&Holder::Host(id)) => return self.deliver(id, &datagram),
+                Some(&Holder::Nat(nat)) => {
+                    let Some(inside) = self.nats[nat].let_in(self.now, datagram.from, datagram.to) else {
+                        self.counts.filtered += 1;
+                        return;
+                    };
+                    if datagram.ttl <= 1 {
+                        self.counts.expired += 1;
+                        return;
+                    }
+                    datagram.ttl -= 1;
+                    (datagram.realm, datagram.to) = (self.nats[nat].inside, inside);
+                }
+                None => break,
+            }
+        }
+        self.counts.unreachable += 1;
+    }
+
+    fn deliver(&mut self, id: HostId, datagram: &Datagram) {
+        let now = self.now;
+        let host = &mut self.hosts[id.0];
+        let is_apart = datagram.group.is_some_and(|group| group != host.group);
+        let (Some(&socket), Some(machine), false) =
+            (host.ports.get(&datagram.to.port()), host.machine.as_mut(), is_apart)
+        else {
+            self.counts.unreachable += 1;
+            return;
+        };
+        self.counts.delivered += 1;
+        host.counts.delivered += 1;
+        machine.handle_datagram(now, socket, datagram.from, &datagram.payload);
+        self.settle(id);
+    }
+
+    fn take_address(&mut self, realm: Realm, holder: Holder) -> Ipv4Addr {
+        let state = &mut self.realms[realm.0];
+        let ip = Ipv4Addr::from(state.next_address);
+        state.next_address += 1;
+        if matches!(ip.octets()[3], 254) {
+            state.next_address += 3; // not .255, .0: some code holds those for no hosts
+        }
+        state.holders.insert(ip, holder);
+        ip
+    }
+
+    fn free_port(&mut self, id: HostId) -> u16 {
+        loop {
+            let port = FREE_PORTS + self.random.below(u64::from(u16::MAX - FREE_PORTS)) as u16;
+            if port != SERVER_PORT && !self.hosts[id.0].ports.contains_key(&port) {
+                return port;
+            }
+        }
+    }
+
+    fn chance(&mut self, per_million: u32) -> bool {
+        per_million > 0 && self.random.below(1_000_000) < u64::from(per_million)
+    }
+
+    /// What a pair of addresses always has, and this datagram's own share.
+    fn delay(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> Duration {
+        let (shortest, longest) = self.conditions.delay;
+        let (a, b) = (u64::from(from.ip().to_bits()), u64::from(to.ip().to_bits()));
+        let mut of_pair = Random::new(self.seed ^ (a.min(b) << 32 | a.max(b)));
+        let spread = longest.saturating_sub(shortest).as_micros() as u64;
+        let mut delay = shortest + Duration::from_micros(of_pair.below(spread + 1));
+        delay += Duration::from_micros(self.random.below(self.conditions.jitter.as_micros() as u64 + 1));
+        if self.chance(self.conditions.reorders_per_million) { delay * 3 } else { delay }
+    }
+
+    fn push(&mut self, at: Now, what: What) {
+        self.next_entry += 1;
+        self.queue.push(Reverse(Entry { at, number: self.next_entry, what }));
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Holder {
+    Host(HostId),
+    Nat(usize),
+}
+
+struct RealmState {
+    /// The way out.
+    nat: Option<usize>,
+    holders: HashMap<Ipv4Addr, Holder>,
+    next_address: u32,
+}
+
+struct Host<M> {
+    realm: Realm,
+    ip: Ipv4Addr,
+    machine: Option<M>,
+    ports: BTreeMap<u16, SocketId>,
+    sockets: HashMap<SocketId, u16>,
+    /// When the queue calls it next; entries for other times are void.
+    timer: Option<Now>,
+    /// How often it was called at one time.
+    spins: (Now, u32),
+    group: u32,
+    counts: Counts,
+}
+
+#[derive(Clone)]
+struct Datagram {
+    realm: Realm,
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    ttl: u8,
+    /// The sender's; None for what nobody sent.
+    group: Option<u32>,
+    payload: Vec<u8>,
+}
+
+enum What {
+    Datagram(Datagram),
+    Timeout(HostId),
+}
+
+struct Entry {
+    at: Now,
+    /// First pushed, first out, at one time.
+    number: u64,
+    what: What,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// An address as far as it counts: with 0 for a port that does not, with 0.0.0.0 for an address that does not.
+type Scope = SocketAddrV4;
+
+fn scope(dependence: Dependence, remote: SocketAddrV4) -> Scope {
+    match dependence {
+        Dependence::Endpoint => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+        Dependence::Address => SocketAddrV4::new(*remote.ip(), 0),
+        Dependence::AddressAndPort => remote,
+    }
+}
+
+struct NatState {
+    nat: Nat,
+    outside: Realm,
+    inside: Realm,
+    addresses: Vec<Ipv4Addr>,
+    mappings: HashMap<(SocketAddrV4, Scope), Mapping>,
+    by_outside: HashMap<SocketAddrV4, (SocketAddrV4, Scope)>,
+    next_port: u16,
+    /// Number of mappings at which those that ended are looked for.
+    sweep_at: usize,
+}
+
+struct Mapping {
+    outside: SocketAddrV4,
+    used_at: Now,
+    /// Whom it was used towards, and when.
+    remotes: HashMap<Scope, Now>,
+}
+
+impl NatState {
+    /// The address outside under which `from` is seen by `to`; None if no port is left.
+    fn let_out(&mut self, now: Now, random: &mut Random, from: SocketAddrV4, to: SocketAddrV4) -> Option<SocketAddrV4> {
+        if self.mappings.len() >= self.sweep_at {
+            self.sweep(now);
+        }
+        let key = (from, scope(self.nat.mapping, to));
+        let timeout = self.nat.timeout;
+        if self.mappings.get(&key).is_some_and(|mapping| now.saturating_sub(mapping.used_at) > timeout)
+            && let Some(old) = self.mappings.remove(&key)
+        {
+            self.by_outside.remove(&old.outside);
+        }
+        if !self.mappings.contains_key(&key) {
+            let outside = self.free_outside(now, random, from.port())?;
+            self.by_outside.insert(outside, key);
+            self.mappings.insert(key, Mapping { outside, used_at: now, remotes: HashMap::new() });
+        }
+        let mapping = self.mappings.get_mut(&key)?;
+        mapping.used_at = now;
+        if mapping.remotes.len() > 4096 {
+            mapping.remotes.retain(|_, at| now.saturating_sub(*at) <= timeout);
+        }
+        mapping.remotes.insert(scope(self.nat.filtering, to), now);
+        Some(mapping.outside)
+    }
+
+    /// The address inside that `from` may reach by `to`.
+    fn let_in(&mut self, now: Now, from: SocketAddrV4, to: SocketAddrV4) -> Option<SocketAddrV4> {
+        let key = self.by_outside.get(&to)?;
+        let mapping = self.mappings.get(key)?;
+        let is_live = |at: Now| now.saturating_sub(at) <= self.nat.timeout;
+        let is_let_in = is_live(mapping.used_at)
+            && mapping.remotes.get(&scope(self.nat.filtering, from)).is_some_and(|&at| is_live(at));
+        is_let_in.then_some(key.0)
+    }
+
+    fn free_outside(&mut self, now: Now, random: &mut Random, wanted: u16) -> Option<SocketAddrV4> {
+        let ip = self.addresses[random.below(self.addresses.len() as u64) as usize];
+        for turn in 0..u32::from(u16::MAX) {
+            let port = match self.nat.ports {
+                Ports::Preserved if turn == 0 => wanted,
+                Ports::Preserved | Ports::Sequential => {
+                    self.next_port = self.next_port.checked_add(1).unwrap_or(FREE_PORTS);
+                    self.next_port
+                }
+                Ports::Random => 1024 + random.below(u64::from(u16::MAX) - 1024) as u16,
+            };
+            let outside = SocketAddrV4::new(ip, port);
+            let ended = match self.by_outside.get(&outside) {
+                None => return Some(outside),
+                Some(key) => self
+                    .mappings
+                    .get(key)
+                    .is_none_or(|mapping| now.saturating_sub(mapping.used_at) > self.nat.timeout)
+                    .then_some(*key),
+            };
+            if let Some(key) = ended {
+                self.mappings.remove(&key);
+                self.by_outside.remove(&outside);
+                return Some(outside);
+            }
+        }
+        None
+    }
+
+    fn sweep(&mut self, now: Now) {
+        let timeout = self.nat.timeout;
+        let by_outside = &mut self.by_outside;
+        self.mappings.retain(|_, mapping| {
+            let is_live = now.saturating_sub(mapping.used_at) <= timeout;
+            if !is_live {
+                by_outside.remove(&mapping.outside);
+            }
+            is_live
+        });
+        self.sweep_at = (self.mappings.len() * 2).max(1024);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends what it is told, keeps what comes, and answers `ping` with `pong`.
+    #[derive(Default)]
+    struct Talker {
+        out: Vec<Transmit>,
+        changes: Vec<SocketChange>,
+        heard: Vec<(Now, SocketId, SocketAddrV4, Vec<u8>)>,
+        alarm: Option<Now>,
+    }
+
+    impl Machine for Talker {
+        fn handle_datagram(&mut self, now: Now, socket: SocketId, from: SocketAddrV4, datagram: &[u8]) {
+            self.heard.push((now, socket, from, datagram.to_vec()));
+            if datagram == b"ping" {
+                self.out.push(Transmit::new(socket, from, b"pong".to_vec()));
+            }
+        }
+        fn poll_transmit(&mut self, _: Now) -> Option<Transmit> {
+            self.out.pop()
+        }
+        fn poll_timeout(&mut self) -> Option<Now> {
+            self.alarm
+        }
+        fn handle_timeout(&mut self, now: Now) {
+            self.heard.push((now, SocketId::CLIENT, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), b"alarm".to_vec()));
+            self.alarm = None;
+        }
+        fn poll_socket_change(&mut self, _: Now) -> Option<SocketChange> {
+            self.changes.pop()
+        }
+    }
+
+    type Net = SimulatedUdp<Talker>;
+
+    fn net() -> Net {
+        SimulatedUdp::new(1, Conditions::default())
+    }
+    fn talker(net: &mut Net, realm: Realm) -> HostId {
+        net.add_host(realm, |_, _| Talker::default())
+    }
+    fn say(net: &mut Net, from: HostId, socket: SocketId, to: SocketAddrV4, ttl: Option<u8>, what: &[u8]) {
+        net.with(from, |talker, _| talker.out.push(Transmit { ttl, ..Transmit::new(socket, to, what.to_vec()) }));
+        net.run_for(Duration::from_secs(1));
+    }
+    fn heard(net: &mut Net, host: HostId) -> Vec<(SocketAddrV4, Vec<u8>)> {
+        net.with(host, |talker, _| std::mem::take(&mut talker.heard))
+            .into_iter()
+            .map(|(_, _, from, what)| (from, what))
+            .collect()
+    }
+
+    /// What a NAT of this kind shows of one socket to two servers and a second port, and whether each of three strangers gets in after the inside spoke to `a` only.
+    fn probe(nat: Nat) -> (Vec<SocketAddrV4>, [bool; 3]) {
+        let mut net = net();
+        let (a, b) = (talker(&mut net, Realm::INTERNET), talker(&mut net, Realm::INTERNET));
+        let lan = net.add_nat(Realm::INTERNET, nat);
+        let inside = talker(&mut net, lan);
+        let to_a = net.server_address(a);
+        say(&mut net, inside, SocketId::SERVER, to_a, None, b"hello");
+        let outside = heard(&mut net, a)[0].0;
+        let mut lets_in = [false; 3];
+        for (at, (host, socket)) in
+            [(a, SocketId::SERVER), (a, SocketId::CLIENT), (b, SocketId::SERVER)].into_iter().enumerate()
+        {
+            say(&mut net, host, socket, outside, None, b"knock");
+            lets_in[at] = !heard(&mut net, inside).is_empty();
+        }
+        let mut seen = vec![outside];
+        let to_b = net.server_address(b);
+        say(&mut net, inside, SocketId::SERVER, to_b, None, b"hello");
+        seen.push(heard(&mut net, b)[0].0);
+        (seen, lets_in)
+    }
+
+    #[test]
+    fn nats_of_every_kind() {
+        for (nat, is_same_everywhere, lets_in) in [
+            (Nat::FULL_CONE, true, [true, true, true]),
+            (Nat::RESTRICTED, true, [true, true, false]),
+            (Nat::PORT_RESTRICTED, true, [true, false, false]),
+            (Nat::SYMMETRIC, false, [true, false, false]),
+        ] {
+            let (seen, let_in) = probe(nat);
+            assert_eq!(seen[0] == seen[1], is_same_everywhere, "{nat:?}");
+            assert_eq!(let_in, lets_in, "{nat:?}");
+            assert_eq!(seen[0].port() == SERVER_PORT, nat.ports == Ports::Preserved, "{nat:?}");
+        }
+    }
+
+    #[test]
+    fn mappings_end_and_low_ttl_packets_open_them() {
+        let mut net = net();
+        let server = talker(&mut net, Realm::INTERNET);
+        let lan = net.add_nat(Realm::INTERNET, Nat { timeout: Duration::from_secs(30), ..Nat::PORT_RESTRICTED });
+        let inside = talker(&mut net, lan);
+        let to = net.server_address(server);
+        say(&mut net, inside, SocketId::SERVER, to, Some(5), b"x");
+        assert_eq!((heard(&mut net, server).len(), net.counts().expired), (0, 1));
+        let outside = SocketAddrV4::new(Ipv4Addr::new(5, 0, 0, 2), SERVER_PORT);
+        say(&mut net, server, SocketId::SERVER, outside, None, b"first");
+        assert_eq!(heard(&mut net, inside).len(), 1);
+        net.run_for(Duration::from_secs(40));
+        say(&mut net, server, SocketId::SERVER, outside, None, b"late");
+        assert_eq!((heard(&mut net, inside).len(), net.counts().filtered), (0, 1));
+    }
+
+    #[test]
+    fn hosts_of_one_lan_and_hairpins_and_chains() {
+        for hairpin in [false, true] {
+            let mut net = net();
+            let server = talker(&mut net, Realm::INTERNET);
+            let lan = net.add_nat(Realm::INTERNET, Nat { hairpin, ..Nat::FULL_CONE });
+            let (a, b) = (talker(&mut net, lan), talker(&mut net, lan));
+            let (to, to_b) = (net.server_address(server), net.server_address(b));
+            say(&mut net, a, SocketId::SERVER, to_b, None, b"ping");
+            assert_eq!(heard(&mut net, a), [(to_b, b"pong".to_vec())]);
+            heard(&mut net, b);
+            say(&mut net, b, SocketId::SERVER, to, None, b"hello");
+            let outside = heard(&mut net, server)[0].0;
+            say(&mut net, a, SocketId::SERVER, outside, None, b"around");
+            assert_eq!(heard(&mut net, b).len(), usize::from(hairpin));
+
+            let inner = net.add_nat(lan, Nat::SYMMETRIC);
+            let deep = talker(&mut net, inner);
+            say(&mut net, deep, SocketId::CLIENT, to, None, b"ping");
+            assert_eq!(heard(&mut net, server)[0].0.ip(), outside.ip());
+            assert_eq!(heard(&mut net, deep), [(to, b"pong".to_vec())]);
+        }
+    }
+
+    #[test]
+    fn loss_duplicates_and_mtu() {
+        let conditions = Conditions {
+            losses_per_million: 100_000,
+            duplicates_per_million: 100_000,
+            mtu: 1280,
+            ..Conditions::default()
+        };
+        let mut net: Net = SimulatedUdp::new(3, conditions);
+        let (a, b) = (talker(&mut net, Realm::INTERNET), talker(&mut net, Realm::INTERNET));
+        let to = net.server_address(b);
+        net.with(a, |talker, _| {
+            talker.out =
+                (0..1000).map(|n: u32| Transmit::new(SocketId::CLIENT, to, n.to_le_bytes().to_vec())).collect();
+            talker.out.push(Transmit { segment: Some(1253), ..Transmit::new(SocketId::CLIENT, to, vec![0; 2506]) });
+            talker.out.push(Transmit { segment: Some(1252), ..Transmit::new(SocketId::CLIENT, to, vec![0; 2504]) });
+        });
+        net.run_for(Duration::from_secs(1));
+        let came = heard(&mut net, b);
+        let counts = net.counts();
+        assert_eq!((counts.sent, counts.too_large), (1004, 2));
+        assert!((60..140).contains(&counts.lost), "{counts:?}");
+        assert!(came.len() as u64 > 1002 - counts.lost + 50);
+        let order: Vec<_> = came.iter().map(|(_, what)| what.clone()).collect();
+        assert!(!order.is_sorted(), "jitter reorders");
+    }
+
+    #[test]
+    fn hosts_go_and_come_and_networks_part() {
+        let mut net = net();
+        let (a, b) = (talker(&mut net, Realm::INTERNET), talker(&mut net, Realm::INTERNET));
+        let to = net.server_address(b);
+        net.take_down(b);
+        say(&mut net, a, SocketId::CLIENT, to, None, b"ping");
+        assert_eq!(net.counts().unreachable, 1);
+        net.bring_up(b, |now, _| Talker { alarm: Some(now + Duration::from_secs(2)), ..Talker::default() });
+        net.set_group(b, 1);
+        say(&mut net, a, SocketId::CLIENT, to, None, b"ping");
+        assert_eq!(net.counts().unreachable, 2);
+        net.set_group(b, 0);
+        say(&mut net, a, SocketId::CLIENT, to, None, b"ping");
+        assert_eq!(heard(&mut net, a).len(), 1);
+        assert_eq!(heard(&mut net, b).iter().filter(|(_, what)| what == b"alarm").count(), 1);
+    }
+
+    #[test]
+    fn sockets_open_and_close_and_a_seed_fixes_all() {
+        let run = || {
+            let mut net = net();
+            let (a, b) = (talker(&mut net, Realm::INTERNET), talker(&mut net, Realm::INTERNET));
+            let to = net.server_address(b);
+            net.with(a, |talker, _| talker.changes.push(SocketChange::Open(SocketId(9))));
+            say(&mut net, a, SocketId(9), to, None, b"ping");
+            net.with(a, |talker, _| talker.changes.push(SocketChange::Close(SocketId(9))));
+            say(&mut net, a, SocketId(9), to, None, b"ping");
+            (net.with(a, |talker, _| talker.heard.clone()), net.counts())
+        };
+        let (heard, counts) = run();
+        assert_eq!((heard.len(), heard[0].1, counts.sent), (1, SocketId(9), 2));
+        assert_eq!(run(), (heard, counts));
+    }
+}
