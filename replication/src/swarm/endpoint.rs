@@ -257,6 +257,8 @@ pub struct Endpoint {
     by_topic: HashMap<[u8; 32], (OperationId, usize)>,
     gate: Arc<Mutex<Gate>>,
     events: VecDeque<EndpointEvent>,
+    /// Sockets to close once all is sent.
+    closing: Vec<SocketChange>,
     notes: VecDeque<NoteAt>,
     notes_lately: (Now, u32),
     totals: Totals,
@@ -300,6 +302,7 @@ impl Endpoint {
             by_topic: HashMap::new(),
             gate,
             events: VecDeque::new(),
+            closing: Vec::new(),
             notes: VecDeque::new(),
             notes_lately: (now, 0),
             totals: Totals::default(),
@@ -452,7 +455,12 @@ impl Endpoint {
     /// The next datagrams to send.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
         self.pump(now);
-        self.dht.poll_transmit(now).or_else(|| self.mux.poll_transmit(now))
+        let transmit = self.dht.poll_transmit(now).or_else(|| self.mux.poll_transmit(now));
+        if transmit.is_none() {
+            // The last words of a stream leave by the socket that was its own.
+            self.events.extend(self.closing.drain(..).map(EndpointEvent::Socket));
+        }
+        transmit
     }
 
     /// What happened.
@@ -614,7 +622,8 @@ impl Endpoint {
                 }
                 None => self.events.push_back(EndpointEvent::Operation(DhtEvent::Done { operation, outcome })),
             },
-            DhtEvent::Socket(change) => self.events.push_back(EndpointEvent::Socket(change)),
+            DhtEvent::Socket(change @ SocketChange::Open(_)) => self.events.push_back(EndpointEvent::Socket(change)),
+            DhtEvent::Socket(change @ SocketChange::Close(_)) => self.closing.push(change),
             DhtEvent::UnusedStream(id) => self.mux.remove(id),
             DhtEvent::Ready => self.events.push_back(EndpointEvent::Ready),
             DhtEvent::AddressChanged => self.swarm.network_changed(now),

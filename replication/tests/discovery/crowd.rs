@@ -68,6 +68,7 @@ impl Crowd {
         let mut measured_from = began;
         while world.net.now() < began + hour * self.hours as u32 {
             let now = world.net.now();
+            eprintln!("{now:?} {:?}", world.net.counts());
             if now >= announce_at {
                 for (n, (host, topic, _)) in announcers.iter().enumerate() {
                     let identity = Identity::from_seed([n as u8 + 1; 32]);
