@@ -57,13 +57,6 @@ impl RangeSet {
     pub fn as_slice(&self) -> &[Range] {
         &self.0
     }
-<<<<<<< HEAD
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-=======
->>>>>>> u
     /// How many ranges.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -73,8 +66,6 @@ impl RangeSet {
         self.0.last().map(|range| Seq(range.1.0 - 1))
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests {
@@ -110,4 +101,3 @@ mod tests {
         }
     }
 }
->>>>>>> u

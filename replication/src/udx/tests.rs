@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-//! Tests.
-=======
 //! UDX against what native streams sent, and against itself over links that lose, delay, reorder, duplicate and cut.
 
 use std::cmp::Reverse;
@@ -790,4 +787,3 @@ proptest! {
         }
     }
 }
->>>>>>> u
