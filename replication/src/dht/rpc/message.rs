@@ -277,3 +277,108 @@ pub fn node_id(address: SocketAddrV4) -> [u8; 32] {
 pub fn checked_id(claimed: Option<[u8; 32]>, from: SocketAddrV4) -> Option<[u8; 32]> {
     claimed.filter(|id| *id == node_id(from))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::secret_stream::vectors::{bytes, read, text};
+
+    fn address(value: &Value) -> SocketAddrV4 {
+        SocketAddrV4::new(text(value, "host").parse().expect("a host"), value["port"].as_u64().expect("a port") as u16)
+    }
+
+    fn optional(value: &Value, name: &str) -> Option<Vec<u8>> {
+        value[name].as_str().map(|_| bytes(value, name))
+    }
+
+    fn fixed(value: &Value, name: &str) -> Option<[u8; 32]> {
+        optional(value, name).map(|bytes| bytes.try_into().expect("32 bytes"))
+    }
+
+    fn number(value: &Value, name: &str) -> u64 {
+        value[name].as_u64().expect("a number")
+    }
+
+    fn request(case: &Value) -> Request {
+        Request {
+            tid: number(case, "tid") as u16,
+            to: address(&case["to"]),
+            id: fixed(case, "id"),
+            token: fixed(case, "token"),
+            internal: case["internal"].as_bool().expect("a flag"),
+            command: number(case, "command"),
+            target: fixed(case, "target"),
+            value: optional(case, "value"),
+        }
+    }
+
+    fn reply(case: &Value) -> Reply {
+        Reply {
+            tid: number(case, "tid") as u16,
+            to: address(&case["to"]),
+            id: fixed(case, "id"),
+            token: fixed(case, "token"),
+            closer: case["closer"].as_array().expect("nodes").iter().map(address).collect(),
+            error: number(case, "error"),
+            value: optional(case, "value"),
+        }
+    }
+
+    #[test]
+    fn vectors() {
+        let file = read("swarm/dht-rpc-messages");
+        let (requests, replies) = (file["cases"]["requests"].as_array(), file["cases"]["replies"].as_array());
+        for case in requests.expect("requests") {
+            assert_eq!(request(case).encode(), bytes(case, "bytes"), "{}", case["name"]);
+            assert_eq!(Message::decode(&bytes(case, "bytes")), Ok(Message::Request(request(case))), "{}", case["name"]);
+        }
+        for case in replies.expect("replies") {
+            assert_eq!(reply(case).encode(), bytes(case, "bytes"), "{}", case["name"]);
+            assert_eq!(reply(case).encoded_len(), bytes(case, "bytes").len(), "{}", case["name"]);
+            assert_eq!(Message::decode(&bytes(case, "bytes")), Ok(Message::Reply(reply(case))), "{}", case["name"]);
+        }
+    }
+
+    #[test]
+    fn ids() {
+        for case in read("swarm/node-ids")["cases"].as_array().expect("cases") {
+            assert_eq!(address_bytes(address(case)).to_vec(), bytes(case, "address"));
+            assert_eq!(node_id(address(case)).to_vec(), bytes(case, "id"));
+            assert_eq!(checked_id(fixed(case, "id"), address(case)), fixed(case, "id"));
+        }
+        let here = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+        assert_eq!(checked_id(Some([0; 32]), here), None);
+    }
+
+    #[test]
+    fn a_count_is_no_promise() {
+        let head = [REPLY, CLOSER as u8, 0, 0, 1, 1, 1, 1, 1, 0];
+        for count in
+            [&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..], &[0xfe, 0, 0, 0, 0x80], &[1, 1, 2, 3, 4, 5]]
+        {
+            assert!(Message::decode(&[&head[..], count].concat()).is_err());
+        }
+        let many = [&head[..], &[30], &[9; 180]].concat();
+        assert!(matches!(Message::decode(&many), Ok(Message::Reply(reply)) if reply.closer.len() == K));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_decoded_is_what_was_said(datagram in prop::collection::vec(any::<u8>(), 0..200), is_reply: bool) {
+            let mut datagram = datagram;
+            if let Some(first) = datagram.first_mut() {
+                *first = if is_reply { REPLY } else { REQUEST };
+            }
+            if let Ok(message) = Message::decode(&datagram) {
+                let again = match &message {
+                    Message::Request(request) => request.encode(),
+                    Message::Reply(reply) => reply.encode(),
+                };
+                prop_assert_eq!(Message::decode(&again), Ok(message));
+            }
+        }
+    }
+}
