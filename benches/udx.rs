@@ -190,7 +190,7 @@ impl End {
             }
             End::Native { peer, .. } => {
                 let answer: Value = peer.ask("received", json!({"as": "s", "count": size}));
-                assert_eq!(answer["error"], Value::Null);
+                assert_eq!(answer["reason"], Value::Null);
                 answer["seconds"].as_f64().expect("a number")
             }
         }

@@ -114,9 +114,10 @@ async fn write_all_and_end(stream: &mut (impl AsyncWriteExt + Unpin), size: usiz
     timeout(LONG, stream.shutdown()).await.expect("in time").expect("ended");
 }
 
-/// Something that blocks, beside the runtime.
-async fn beside<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
-    timeout(LONG, tokio::task::spawn_blocking(f)).await.expect("in time").expect("no panic")
+/// Something that blocks, beside the runtime: it begins at once.
+fn beside<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> impl Future<Output = R> {
+    let task = tokio::task::spawn_blocking(f);
+    async { timeout(LONG, task).await.expect("in time").expect("no panic") }
 }
 
 /// Both ways at once, ended by both.
@@ -128,7 +129,7 @@ async fn exchange(stream: UdxStream<BareMux>, mut native: Native, native_id: u32
         assert_eq!(received["count"], json!(size));
         assert_eq!(received["wrong"], Value::Null);
         assert_eq!(received["ended"], json!(true));
-        assert_eq!(received["error"], Value::Null);
+        assert_eq!(received["reason"], Value::Null);
     });
     let (mut reader, mut writer) = tokio::io::split(stream);
     let writing = tokio::spawn(async move { write_all_and_end(&mut writer, size).await });
@@ -206,7 +207,7 @@ async fn a_destroyed_stream_is_an_error_on_the_other_side() {
     second.read_exact(&mut ten).await.expect("ten bytes");
     drop(first);
     let (closed, mut native) = beside(move || (native.ask("received", 1, json!({"close": true})), native)).await;
-    assert_eq!(closed["error"], json!("ECONNRESET"));
+    assert_eq!(closed["reason"], json!("ECONNRESET"));
     assert_eq!(closed["ended"], json!(false));
     native.ask("destroy", 2, json!({}));
     let error = timeout(LONG, second.read(&mut ten)).await.expect("in time").expect_err("it was destroyed");
@@ -231,7 +232,7 @@ async fn a_shutdown_tells_the_other_side() {
     let (_, mut native) = beside(move || (native.ask("received", 1, json!({"count": 10})), native)).await;
     udp.shutdown().await;
     let closed = beside(move || native.ask("received", 1, json!({"close": true}))).await;
-    assert_eq!(closed["error"], json!("ECONNRESET"));
+    assert_eq!(closed["reason"], json!("ECONNRESET"));
     assert!(stream.read(&mut [0; 10]).await.is_err());
 }
 
@@ -366,7 +367,7 @@ async fn native_streams_relayed_by_ours() {
         for side in [&mut one, &mut other] {
             let received = side.ask("received", 1, json!({"close": true}));
             assert_eq!((&received["count"], &received["wrong"]), (&json!(1_000_000), &Value::Null));
-            assert_eq!((&received["ended"], &received["error"]), (&json!(true), &Value::Null));
+            assert_eq!((&received["ended"], &received["reason"]), (&json!(true), &Value::Null));
         }
         (one, other)
     })
@@ -376,7 +377,7 @@ async fn native_streams_relayed_by_ours() {
     assert_eq!(messages["messages"], json!(["07"]));
     one.ask("destroy", 2, json!({}));
     let closed = beside(move || other.ask("received", 2, json!({"close": true}))).await;
-    assert_eq!(closed["error"], json!("ECONNRESET"));
+    assert_eq!(closed["reason"], json!("ECONNRESET"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -409,7 +410,7 @@ async fn a_live_stream_moves_to_another_socket() {
     writing.await.expect("no panic");
     let received = javascript.await;
     assert_eq!((&received["count"], &received["wrong"]), (&json!(2_000_000), &Value::Null));
-    assert_eq!(received["error"], Value::Null);
+    assert_eq!(received["reason"], Value::Null);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,6 @@ mod wire;
 
 pub use javascript::{JavaScript, install_packages};
 pub use link::Link;
-pub use server::{Server, binary, repository};
+pub use server::{Server, binary, repository, swarm_of};
 pub use udp_link::{UdpLink, Weather};
 pub use wire::{Answer, Client, WireError};

@@ -6,7 +6,7 @@
 // {"do": "write", "as", "count", "plain"?}      so many bytes made by the rule below (plain: zeros), as fast as the stream takes them; answers at once
 // {"do": "flush", "as"}                         when all that was written is acked
 // {"do": "end", "as"} {"do": "destroy", "as"} {"do": "pause", "as"} {"do": "resume", "as"} {"do": "keepalive", "as", "ms"}
-// {"do": "received", "as", "count"?, "end"?, "close"?}   waits for so many bytes, the end, the close. Gives {count, wrong, ended, closed, error, seconds}; wrong: the first
+// {"do": "received", "as", "count"?, "end"?, "close"?}   waits for so many bytes, the end, the close. Gives {count, wrong, ended, closed, reason, seconds}; wrong: the first
 //                                               byte that breaks the rule; seconds: between the first byte and the last
 // {"do": "plain", "as"}                         what is received is counted and not looked at
 // {"do": "send", "as", "message"} {"do": "messages", "as", "count"}    datagrams beside the stream, as hex
@@ -25,7 +25,7 @@ const rule = (i) => (i * 31 + (i >> 8) * 7 + (i >> 16) * 13) & 255
 class Carrier {
   constructor (id) {
     this.stream = udx.createStream(id)
-    Object.assign(this, { id, written: 0, count: 0, wrong: null, isPlain: false, ended: false, closed: false, error: null, messages: [], waiting: [], isFull: false })
+    Object.assign(this, { id, written: 0, count: 0, wrong: null, isPlain: false, ended: false, closed: false, reason: null, messages: [], waiting: [], isFull: false })
     const news = () => { this.waiting = this.waiting.filter((look) => !look()) }
     this.stream.on('data', (data) => {
       this.first ??= process.hrtime.bigint()
@@ -39,7 +39,7 @@ class Carrier {
     })
     this.stream.on('drain', () => { this.isFull = false; news() })
     this.stream.on('end', () => { this.ended = true; news() })
-    this.stream.on('error', (error) => { this.error = error.code ?? error.message })
+    this.stream.on('error', (error) => { this.reason = error.code ?? error.message })
     this.stream.on('close', () => { this.closed = true; news() })
     this.stream.on('message', (message) => { this.messages.push(Buffer.from(message).toString('hex')); news() })
   }
@@ -87,7 +87,7 @@ const commands = {
   async received (c) {
     const it = of(c)
     await it.until(() => it.closed || (it.count >= (c.count ?? 0) && (!c.end || it.ended) && !c.close))
-    return { count: it.count, wrong: it.wrong, ended: it.ended, closed: it.closed, error: it.error, seconds: it.first ? Number(it.last - it.first) / 1e9 : 0 }
+    return { count: it.count, wrong: it.wrong, ended: it.ended, closed: it.closed, reason: it.reason, seconds: it.first ? Number(it.last - it.first) / 1e9 : 0 }
   },
   async send (c) { return { sent: await of(c).stream.send(Buffer.from(c.message, 'hex')) } },
   async messages (c) {

@@ -158,9 +158,9 @@ pub struct Totals {
     pub relayed: u64,
     /// Of these, those that later found a direct way.
     pub moved: u64,
-    /// Hole punches tried: connections that opened through one, and those that failed for want of one.
+    /// Hole punches begun.
     pub punches_tried: u64,
-    /// Hole punches that worked.
+    /// Connections that opened, or moved, through one.
     pub punches_won: u64,
 }
 
@@ -500,7 +500,8 @@ impl Endpoint {
 
     /// Numbers since the beginning.
     pub fn totals(&self) -> Totals {
-        self.totals
+        let punches = self.dht.stats().punches;
+        Totals { punches_tried: punches.consistent + punches.random, ..self.totals }
     }
 
     /// What a person wants to know.
@@ -538,7 +539,7 @@ impl Endpoint {
             connecting: self.swarm.connecting(),
             peers: self.swarm.known().0,
             relays: self.relaying.counts(),
-            totals: self.totals,
+            totals: self.totals(),
             notes: self.notes.iter().cloned().collect(),
         }
     }
@@ -787,7 +788,6 @@ impl Endpoint {
         match via {
             Via::Relayed => self.totals.relayed += 1,
             Via::Punched => {
-                self.totals.punches_tried += 1;
                 self.totals.punches_won += 1;
             }
             Via::Direct | Via::Lan => {}
@@ -815,7 +815,7 @@ impl Endpoint {
         {
             live.via = Via::Punched;
             self.totals.moved += 1;
-            self.totals.punches_tried += 1;
+
             self.totals.punches_won += 1;
         }
     }
@@ -831,9 +831,6 @@ impl Endpoint {
             Purpose::Peer => {
                 self.totals.failed += 1;
                 let is_relay_needed = is_relay_needed(error);
-                if is_relay_needed {
-                    self.totals.punches_tried += 1;
-                }
                 if self.connects_by_key.get(&connect.key) == Some(&connection) {
                     self.connects_by_key.remove(&connect.key);
                     self.swarm.closed(now, &connect.key, is_relay_needed && self.options.relay_through.is_some());
@@ -852,6 +849,9 @@ impl Endpoint {
             return;
         };
         live.is_heard |= !matches!(event, StreamEvent::Writable);
+        if event == StreamEvent::PathConfirmed {
+            self.dht.path_confirmed(now, id);
+        }
         match live.is_for {
             Use::Contender { .. } if live.is_heard => {
                 self.swap(now, id);
@@ -865,9 +865,7 @@ impl Endpoint {
 
     fn stream_closed(&mut self, now: Now, id: u32, event: StreamEvent) {
         let Some(live) = self.streams.remove(&id) else {
-            if self.relaying.leg_event(id, event, &mut self.mux) | self.relaying.take_closed_leg(id) {
-                self.mux.remove(id);
-            }
+            self.relaying.leg_event(id, event, &mut self.mux);
             return;
         };
         self.dht.stream_closed(now, id);

@@ -6,13 +6,11 @@
 //! as a relay    two sessions ask for one token --> two streams of ours that relay to each other; each side is told the id of its own, and the first packet that
 //!               comes for it tells where that side is
 //!
-//! a channel     UDX stream -- SecretStream -- protomux channel `blind-relay`, its id the client's key
-//! kind 0, pair  flags (1: the side that named the relay), token 32, stream id uint, first packet's number uint
-//! kind 1, unpair  flags 0, token 32
+//! a channel     UDX stream -- SecretStream -- protomux channel, its messages and the relay's register of pairs in [`relay`](super::relay)
 //! ```
 //!
 //! What must stay true: a relay sees no byte that the two peers did not encrypt for each other; one stream to each relay, which ends a while after it was last
-//! needed; what a client of ours can make us hold is bounded; pairs end with either of their sessions.
+//! needed; what a client of ours can make us hold is bounded; pairs end with either of their sessions, and their legs without a word.
 //!
 //! Source: blind-relay index.js, hyperdht lib/connect.js.
 
@@ -20,17 +18,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use pgbee_engine::encoding::compact::{self, Decoder};
-
 use super::peers::Key;
+use super::relay::{PAIR, PROTOCOL, Pair, Register, Token, UNPAIR, Unpair};
 use crate::dht::{ConnectionId, Note, Opened};
 use crate::protomux::{ChannelId, Event, Limits, Mux as Channels, MuxError};
 use crate::secret_stream::{Identity, Role, SecretStream, StreamError};
 use crate::udp::{Now, Random, SocketId};
 use crate::udx::{Mux, Path, StreamEvent};
 
-/// The protocol's name.
-const PROTOCOL: &str = "blind-relay";
 /// How long a stream to a relay stays when no connection needs it.
 const IDLE: Duration = Duration::from_secs(30);
 /// A sign of life, for the NATs between.
@@ -41,16 +36,10 @@ const LINKS_MAX: usize = 16;
 const WANTED_MAX: usize = 256;
 /// Streams of those who use us as a relay.
 const SESSIONS_MAX: usize = 512;
-/// Pairs of one of them, whole or half.
-const PAIRS_A_SESSION_MAX: usize = 64;
-/// How long half a pair waits for its other half.
-const HALF_PAIR_AGE: Duration = Duration::from_secs(60);
 /// The longest message on a channel.
 const MESSAGE_BYTES_MAX: usize = 1024;
 /// Bytes that a slow reader may leave with us.
 const UNSENT_MAX: usize = 256 << 10;
-
-type Token = [u8; 32];
 
 /// What is to be done.
 pub enum Wish {
@@ -156,30 +145,7 @@ struct Wanted {
 /// A stream of someone who uses us as a relay.
 struct Session {
     channel: Channel,
-    pairs: Vec<Token>,
     keep_alive_at: Now,
-}
-
-/// One side of a pair.
-#[derive(Clone, Copy)]
-struct Half {
-    session: u32,
-    /// The side's own number for its stream.
-    remote_id: u32,
-    /// Our stream to it; None until both halves are there.
-    leg: Option<u32>,
-}
-
-struct PairState {
-    since: Now,
-    /// By whether it is the initiator.
-    halves: [Option<Half>; 2],
-}
-
-/// A stream of ours that relays.
-struct Leg {
-    token: Token,
-    remote_id: u32,
 }
 
 /// Both ends of blind relays. See the module.
@@ -188,9 +154,7 @@ pub struct Relaying {
     own_key: Key,
     links: BTreeMap<Key, Link>,
     sessions: HashMap<u32, Session>,
-    pairs: BTreeMap<Token, PairState>,
-    legs: HashMap<u32, Leg>,
-    closed_legs: Vec<u32>,
+    register: Register,
     wishes: VecDeque<Wish>,
 }
 
@@ -202,9 +166,7 @@ impl Relaying {
             own_key: identity.public_key(),
             links: BTreeMap::new(),
             sessions: HashMap::new(),
-            pairs: BTreeMap::new(),
-            legs: HashMap::new(),
-            closed_legs: Vec::new(),
+            register: Register::default(),
             wishes: VecDeque::new(),
         }
     }
@@ -216,7 +178,7 @@ impl Relaying {
 
     /// Relays that we are connected to, and pairs that we relay for.
     pub fn counts(&self) -> (usize, usize) {
-        (self.links.values().filter(|link| link.open.is_some()).count(), self.legs.len() / 2)
+        (self.links.values().filter(|link| link.open.is_some()).count(), self.register.len())
     }
 
     /// A connection needs a relay for its stream.
@@ -253,7 +215,7 @@ impl Relaying {
         };
         let relay = *relay;
         if let (Some(wanted), Some((_, channel))) = (link.wanted.remove(&connection), &mut link.open) {
-            channel.send(UNPAIR, &encode_unpair(&wanted.token));
+            channel.send(UNPAIR, &Unpair { token: wanted.token }.encode());
         }
         if link.wanted.is_empty() {
             link.idle_since = Some(now);
@@ -295,24 +257,22 @@ impl Relaying {
         }
         let mut channel = Channel::new(opened, self.random.bytes());
         channel.channel = channel.mux.open(PROTOCOL, &[], &opened.remote_key, Vec::new()).ok();
-        self.sessions.insert(opened.stream, Session { channel, pairs: Vec::new(), keep_alive_at: now + KEEP_ALIVE });
+        self.sessions.insert(opened.stream, Session { channel, keep_alive_at: now + KEEP_ALIVE });
         self.flush_session(opened.stream, mux);
     }
 
     /// Whether a stream of ours relays, and where its packets go from now on that one came from `from`.
     pub fn leg_path(&self, id: u32, socket: SocketId, from: SocketAddrV4) -> Option<Path> {
-        let leg = self.legs.get(&id)?;
-        Some(Path { socket, remote: from, remote_id: leg.remote_id })
+        Some(Path { socket, remote: from, remote_id: self.register.remote_id(id)? })
     }
 
     /// Something happened to a stream that relays. True if it is one.
     pub fn leg_event(&mut self, id: u32, event: StreamEvent, mux: &mut Mux) -> bool {
-        let Some(leg) = self.legs.get(&id) else { return false };
-        if let StreamEvent::Closed(_) = event {
-            let token = leg.token;
-            self.end_pair(&token, mux);
+        let is_leg = self.register.remote_id(id).is_some();
+        if is_leg && matches!(event, StreamEvent::Closed(_)) {
+            remove(mux, self.register.leg_closed(id));
         }
-        true
+        is_leg
     }
 
     /// Something happened to a stream to a relay, or to one of who uses us as one.
@@ -353,10 +313,8 @@ impl Relaying {
         if let Some(relay) = relay {
             self.failed(&relay);
         }
-        if let Some(session) = self.sessions.remove(&id) {
-            for token in session.pairs {
-                self.end_pair(&token, mux);
-            }
+        if self.sessions.remove(&id).is_some() {
+            remove(mux, self.register.session_closed(id));
         }
     }
 
@@ -378,12 +336,7 @@ impl Relaying {
         let links =
             links.flat_map(|link| [Some(link.keep_alive_at), link.idle_since.map(|since| since + IDLE)]).flatten();
         let sessions = self.sessions.values().map(|session| session.keep_alive_at);
-        let halves = self
-            .pairs
-            .values()
-            .filter(|pair| pair.halves.iter().any(Option::is_none))
-            .map(|pair| pair.since + HALF_PAIR_AGE);
-        links.chain(sessions).chain(halves).min()
+        links.chain(sessions).chain(self.register.poll_timeout()).min()
     }
 
     /// Time came.
@@ -414,10 +367,7 @@ impl Relaying {
             }
             self.flush_session(id, mux);
         }
-        let is_late = |pair: &PairState| pair.halves.iter().any(Option::is_none) && now >= pair.since + HALF_PAIR_AGE;
-        for token in self.pairs.iter().filter(|(_, pair)| is_late(pair)).map(|(token, _)| *token).collect::<Vec<_>>() {
-            self.end_pair(&token, mux);
-        }
+        self.register.handle_timeout(now);
     }
 
     fn read_link(&mut self, relay: &Key, mux: &mut Mux) -> Result<(), Broken> {
@@ -455,10 +405,8 @@ impl Relaying {
                     }
                 }
                 Event::Message { kind: UNPAIR, body, .. } => {
-                    if let Some(token) = decode_unpair(&body)
-                        && self.sessions.get(&id).is_some_and(|session| session.pairs.contains(&token))
-                    {
-                        self.end_pair(&token, mux);
+                    if let Some(unpair) = Unpair::decode(&body) {
+                        remove(mux, self.register.cancel(id, &unpair.token));
                     }
                 }
                 Event::OpenRequested { protocol, id: channel } => {
@@ -475,48 +423,14 @@ impl Relaying {
 
     /// A session asks for a pair.
     fn pair(&mut self, now: Now, id: u32, asked: Pair, mux: &mut Mux) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let pair = self.pairs.get(&asked.token);
-        let is_taken = pair.is_some_and(|pair| pair.halves[usize::from(asked.is_initiator)].is_some());
-        if is_taken || session.pairs.len() >= PAIRS_A_SESSION_MAX {
-            return;
-        }
-        session.pairs.push(asked.token);
-        let pair = self.pairs.entry(asked.token).or_insert(PairState { since: now, halves: [None, None] });
-        pair.halves[usize::from(asked.is_initiator)] = Some(Half { session: id, remote_id: asked.id, leg: None });
-        let [Some(one), Some(other)] = &mut pair.halves else { return };
-        let (one_leg, other_leg) = (mux.open(), mux.open());
-        (one.leg, other.leg) = (Some(one_leg), Some(other_leg));
-        mux.relay(one_leg, other_leg);
-        let halves = [(false, *one, one_leg), (true, *other, other_leg)];
-        for (is_initiator, half, leg) in halves {
-            self.legs.insert(leg, Leg { token: asked.token, remote_id: half.remote_id });
-            if let Some(session) = self.sessions.get_mut(&half.session) {
-                session.channel.send(PAIR, &Pair { is_initiator, token: asked.token, id: leg }.encode());
+        let Some(sides) = self.register.ask(now, id, asked, || mux.open()) else { return };
+        mux.relay(sides[0].leg, sides[1].leg);
+        for side in sides {
+            if let Some(session) = self.sessions.get_mut(&side.session) {
+                session.channel.send(PAIR, &side.answer.encode());
             }
-            self.flush_session(half.session, mux);
+            self.flush_session(side.session, mux);
         }
-    }
-
-    fn end_pair(&mut self, token: &Token, mux: &mut Mux) {
-        let Some(pair) = self.pairs.remove(token) else { return };
-        for half in pair.halves.into_iter().flatten() {
-            if let Some(session) = self.sessions.get_mut(&half.session) {
-                session.pairs.retain(|other| other != token);
-            }
-            if let Some(leg) = half.leg {
-                self.legs.remove(&leg);
-                destroy(mux, leg);
-                self.closed_legs.push(leg);
-            }
-        }
-    }
-
-    /// Streams that relayed and do not any more: to be removed once what they had to say has left.
-    pub fn take_closed_leg(&mut self, id: u32) -> bool {
-        let before = self.closed_legs.len();
-        self.closed_legs.retain(|leg| *leg != id);
-        self.closed_legs.len() < before
     }
 
     fn flush_link(&mut self, relay: &Key, mux: &mut Mux) {
@@ -538,45 +452,9 @@ impl Relaying {
     }
 }
 
-/// Message kinds of the channel.
-const PAIR: u64 = 0;
-const UNPAIR: u64 = 1;
-/// Flag of a pair: from the side that named the relay.
-const INITIATOR: u8 = 1;
-
-/// Asks for a pair, or says that it is there: then the id is the relay's.
-struct Pair {
-    is_initiator: bool,
-    token: Token,
-    id: u32,
-}
-
-impl Pair {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = vec![if self.is_initiator { INITIATOR } else { 0 }];
-        out.extend_from_slice(&self.token);
-        compact::uint(&mut out, u64::from(self.id));
-        compact::uint(&mut out, 0);
-        out
-    }
-
-    fn decode(body: &[u8]) -> Option<Pair> {
-        let (flags, rest) = body.split_first()?;
-        let (token, rest) = rest.split_first_chunk::<32>()?;
-        let mut rest = Decoder::new(rest);
-        let id = u32::try_from(rest.uint().ok()?).ok()?;
-        // The first packet's number is 0 from all that there are; another one would be no reason to refuse.
-        rest.uint().ok()?;
-        Some(Pair { is_initiator: flags & INITIATOR != 0, token: *token, id })
-    }
-}
-
-fn encode_unpair(token: &Token) -> Vec<u8> {
-    [&[0], &token[..]].concat()
-}
-
-fn decode_unpair(body: &[u8]) -> Option<Token> {
-    body.get(1..33)?.try_into().ok()
+/// Drops legs. They are not destroyed: the peers would take that for the end of a stream that may go on without us.
+fn remove(mux: &mut Mux, legs: Vec<u32>) {
+    legs.into_iter().for_each(|leg| mux.remove(leg));
 }
 
 fn destroy(mux: &mut Mux, id: u32) {

@@ -389,6 +389,10 @@ impl<M: Machine> Udp<M> {
         if let Some((socket, since)) = blocked {
             return Wait::Writable(socket, since + BLOCKED_MAX);
         }
+        // Whoever found the outbox taken by this look at it left the flag to us.
+        if self.is_flush_wanted.load(Ordering::SeqCst) {
+            return Wait::Until(Some(Instant::now()));
+        }
         let mut shared = self.shared.lock();
         shared.alarm = shared.machine.poll_timeout().unwrap_or(Now::MAX);
         Wait::Until(self.began.checked_add(shared.alarm))
