@@ -218,7 +218,6 @@ enum Use {
 }
 
 struct Live {
-    connection: ConnectionId,
     key: Key,
     via: Via,
     is_initiator: bool,
@@ -711,7 +710,6 @@ impl Endpoint {
             Some(_) => {}
         }
         let live = |is_for| Live {
-            connection: opened.connection,
             key: opened.remote_key,
             via: opened.via,
             is_initiator: opened.is_initiator,
@@ -753,12 +751,9 @@ impl Endpoint {
                         self.destroy(id);
                     }
                     (Judgement::Replace, Some(_)) => {
-                        let (connection, via, is_initiator) = (opened.connection, opened.via, opened.is_initiator);
+                        let (via, is_initiator) = (opened.via, opened.is_initiator);
                         let is_for = Use::Contender { opened: Box::new(opened), knock_at: now, knocks: 0 };
-                        self.streams.insert(
-                            id,
-                            Live { connection, key, via, is_initiator, since: now, is_heard: false, is_for },
-                        );
+                        self.streams.insert(id, Live { key, via, is_initiator, since: now, is_heard: false, is_for });
                         if let Some(earlier) = self.contenders.insert(key, id) {
                             self.drop_contender(earlier);
                         }

@@ -27,8 +27,9 @@ struct Crowd {
     lookups_an_hour: u64,
 }
 
-/// What it showed.
+/// What it showed; printed.
 #[derive(Debug)]
+#[expect(dead_code, reason = "some of it is only printed")]
 struct Report {
     nodes: usize,
     /// Datagrams that a node sent in an hour, after the first one.
