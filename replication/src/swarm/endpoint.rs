@@ -46,6 +46,8 @@ const NOTES_PER_SECOND: u32 = 20;
 const STREAMS_IN_STOCK: usize = 8;
 /// How often a contender is sent an empty message, and how often at most.
 const KNOCK: (Duration, u32) = (Duration::from_millis(500), 20);
+/// Peers remembered that are not where they said in our network; forgotten with the next network.
+const STRANGERS_MAX: usize = 1024;
 /// How often it is looked whether our server has its relays.
 const LISTEN_POLL: Duration = Duration::from_millis(50);
 
@@ -253,6 +255,8 @@ pub struct Endpoint {
     /// The swarm's, one a peer.
     by_key: HashMap<Key, u32>,
     contenders: HashMap<Key, u32>,
+    /// Peers at whose address in our network somebody else was.
+    strangers_in_lan: HashSet<Key>,
     operations: HashMap<OperationId, [u8; 32]>,
     by_topic: HashMap<[u8; 32], (OperationId, usize)>,
     gate: Arc<Mutex<Gate>>,
@@ -298,6 +302,7 @@ impl Endpoint {
             streams: HashMap::new(),
             by_key: HashMap::new(),
             contenders: HashMap::new(),
+            strangers_in_lan: HashSet::new(),
             operations: HashMap::new(),
             by_topic: HashMap::new(),
             gate,
@@ -405,6 +410,7 @@ impl Endpoint {
     /// This computer's addresses are others now.
     pub fn network_changed(&mut self, now: Now, local_addresses: &[SocketAddrV4]) {
         self.dht.set_local_addresses(local_addresses.to_vec());
+        self.strangers_in_lan.clear();
         self.dht.network_changed(now);
         self.swarm.network_changed(now);
         self.pump(now);
@@ -873,6 +879,9 @@ impl Endpoint {
             return;
         };
         self.dht.stream_closed(now, id);
+        if live.via == Via::Lan && live.is_initiator && !live.is_heard && self.strangers_in_lan.len() < STRANGERS_MAX {
+            self.strangers_in_lan.insert(live.key);
+        }
         match live.is_for {
             Use::Peer => {
                 if self.by_key.get(&live.key) == Some(&id) {

@@ -46,6 +46,7 @@ impl Crowd {
         let mut chance = simulated::Random::new(u64::from(seed));
         for n in 0..self.nodes {
             world.add_node();
+            eprintln!("{n} {:?} {:?}", world.net.now(), world.net.counts());
             // The first few one by one, the others in crowds.
             if n < 20 || n % 10 == 0 {
                 world.net.run_for(Duration::from_millis(200));
