@@ -46,7 +46,6 @@ impl Crowd {
         let mut chance = simulated::Random::new(u64::from(seed));
         for n in 0..self.nodes {
             world.add_node();
-            eprintln!("{n} {:?} {:?}", world.net.now(), world.net.counts());
             // The first few one by one, the others in crowds.
             if n < 20 || n % 10 == 0 {
                 world.net.run_for(Duration::from_millis(200));
@@ -69,7 +68,6 @@ impl Crowd {
         let mut measured_from = began;
         while world.net.now() < began + hour * self.hours as u32 {
             let now = world.net.now();
-            eprintln!("{now:?} {:?}", world.net.counts());
             if now >= announce_at {
                 for (n, (host, topic, _)) in announcers.iter().enumerate() {
                     let identity = Identity::from_seed([n as u8 + 1; 32]);
@@ -162,7 +160,7 @@ fn a_thousand_nodes_for_a_day() {
 /// Costs grow like the logarithm of the number of nodes: ten times as many nodes cost as much more each time, not ten times as much.
 fn assert_logarithmic(reports: &[Report]) {
     for report in reports {
-        println!("{report:?}");
+        report.assert_found(999);
     }
     for pair in reports.windows(2) {
         assert!(pair[1].messages_a_node_an_hour < pair[0].messages_a_node_an_hour * 3.0 + 2000.0, "{pair:?}");
@@ -173,7 +171,7 @@ fn assert_logarithmic(reports: &[Report]) {
 fn sizes(sizes: &[usize]) -> Vec<Report> {
     sizes
         .iter()
-        .map(|nodes| Crowd { nodes: *nodes, hours: 2, churn_percent: 20, topics: 3, lookups_an_hour: 100 }.run(82))
+        .map(|nodes| Crowd { nodes: *nodes, hours: 2, churn_percent: 20, topics: 3, lookups_an_hour: 500 }.run(82))
         .collect()
 }
 
