@@ -19,6 +19,7 @@ use crate::protocol::capability::Handshake;
 use crate::protocol::messages::Message;
 use crate::protocol::{PROTOCOL, PROTOCOL_ALIAS};
 use crate::protomux::{self, ChannelId, Limits, Mux};
+use crate::secret_stream::handshake::Session;
 use crate::secret_stream::{Identity, Randomness, Role, SecretStream};
 
 /// How many events wait to be polled at most: an event takes more memory than the three bytes a message may have.
@@ -58,8 +59,20 @@ struct Channel {
 impl Connection {
     /// A connection whose handshake begins.
     pub fn new(role: Role, identity: &Identity, random: Randomness) -> Connection {
+        Connection::over(SecretStream::new(role, identity, random))
+    }
+
+    /// A connection whose handshake is over, as those are that the DHT makes: it is ready at once. The random bytes must be fresh.
+    pub fn established(role: Role, session: &Session, stream_header: [u8; 24]) -> Connection {
+        let mut connection = Connection::over(SecretStream::established(role, session, stream_header));
+        connection.is_ready = true;
+        connection.events.push_back(Event::Ready);
+        connection
+    }
+
+    fn over(stream: SecretStream) -> Connection {
         Connection {
-            stream: SecretStream::new(role, identity, random),
+            stream,
             mux: Mux::new(Limits::default()),
             channels: BTreeMap::new(),
             by_core: BTreeMap::new(),
@@ -317,6 +330,43 @@ mod tests {
         other.reject(CoreKey([8; 32]).discovery_key());
         settle(&mut one, &mut other).unwrap();
         assert!(matches!(one.poll_event(), Some(Event::Closed(_))));
+    }
+
+    /// Both sides of a handshake that was made elsewhere.
+    fn sessions() -> (Session, Session) {
+        use crate::secret_stream::handshake::{Handshake, Pattern};
+        let (one, other) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
+        let key = Some(other.public_key());
+        let mut initiator = Handshake::new(Pattern::Ik, Role::Initiator, &one, [3; 32], &[], key).unwrap();
+        let mut responder = Handshake::new(Pattern::Ik, Role::Responder, &other, [4; 32], &[], None).unwrap();
+        responder.receive(&initiator.send(b"there").unwrap()).unwrap();
+        initiator.receive(&responder.send(b"back").unwrap()).unwrap();
+        (initiator.finish().unwrap(), responder.finish().unwrap())
+    }
+
+    #[test]
+    fn after_a_handshake_made_elsewhere_channels_open_at_once() {
+        let (initiators, responders) = sessions();
+        let mut one = Connection::established(Role::Initiator, &initiators, [5; 24]);
+        let mut other = Connection::established(Role::Responder, &responders, [6; 24]);
+        assert!(one.is_ready() && one.remote_public_key() == Some(Identity::from_seed([2; 32]).public_key()));
+        assert_eq!(events(&mut one), ["Ready"]);
+        other.open(KEY).unwrap();
+        one.open(KEY).unwrap();
+        settle(&mut one, &mut other).unwrap();
+        assert!(matches!(one.poll_event(), Some(Event::Opened(..))));
+        assert_eq!(events(&mut other).first().map(String::as_str), Some("Ready"), "once, and first");
+        assert!(!events(&mut one).iter().chain(&events(&mut other)).any(|event| event == "Ready"));
+    }
+
+    #[test]
+    fn who_has_another_session_is_not_listened_to() {
+        let (initiators, mut responders) = sessions();
+        responders.hash[0] ^= 1;
+        let mut one = Connection::established(Role::Initiator, &initiators, [5; 24]);
+        let mut other = Connection::established(Role::Responder, &responders, [6; 24]);
+        let refused = settle(&mut one, &mut other);
+        assert_eq!(refused, Err(Fault::Stream(crate::secret_stream::StreamError::Header)));
     }
 
     #[test]

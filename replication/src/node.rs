@@ -33,6 +33,7 @@ use crate::error::Fault;
 use crate::protocol::messages::Message;
 use crate::protomux::ChannelId;
 use crate::replicator::{Now, Output, PeerId, PeerStatus, Replicator};
+use crate::secret_stream::handshake::Session;
 use crate::secret_stream::{Identity, Randomness, Role};
 
 /// Answers stop while so many bytes of a connection wait to be written.
@@ -309,9 +310,18 @@ impl Node {
 
     /// A connection was made.
     pub fn connect(&self, role: Role, random: Randomness) -> Arc<Link> {
+        self.link(Connection::new(role, &self.identity, random))
+    }
+
+    /// A connection was made, and its handshake with it: [`handle_bytes`](Node::handle_bytes) it with none, so that channels are opened. The random bytes must be fresh.
+    pub fn connect_established(&self, role: Role, session: &Session, stream_header: [u8; 24]) -> Arc<Link> {
+        self.link(Connection::established(role, session, stream_header))
+    }
+
+    fn link(&self, connection: Connection) -> Arc<Link> {
         let link = Arc::new(Link {
             id: LinkId(self.number()),
-            connection: Mutex::new(Connection::new(role, &self.identity, random)),
+            connection: Mutex::new(connection),
             routes: Mutex::default(),
             waiting: AtomicUsize::new(0),
             fault: Mutex::default(),

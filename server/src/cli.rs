@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use pgbee_sql::session::Instance;
 
 use crate::config::{Config, OF_FOLLOW, Problem};
-use crate::{keys, logging, node, password};
+use crate::{dht, keys, logging, node, password};
 
 const HELP: &str = "\
 pgbee: a PostgreSQL server whose tables are Hyperbees, signed logs that anyone can copy and verify
@@ -15,6 +15,7 @@ usage: pgbee serve    [options]              run the server
        pgbee key      [DATABASE] [options]   print the key that replicas follow, and the read key of an encrypted one
        pgbee verify   [DATABASE] [options]   re-hash a database's log against its signed root, and walk its tree
        pgbee password [ROLE] [options]       set a role's password, read from standard input; an empty one removes it
+       pgbee dht      [options]              run a node of the DHT, for a private network to begin with
        pgbee help | version
 
 options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.toml, in that order:
@@ -25,6 +26,12 @@ options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.to
   --peer HOST:PORT           follow: a peer to fetch from; may be repeated, and replaces the peers of an earlier time
   --read-key HEX             follow: the read key of an encrypted database; better as PGBEE_READ_KEY, which others do not see
   --mirror                   follow: fetch everything, now and from now on, instead of what is asked for
+  --swarm WHERE              where peers are found by a key alone: off, public (the HyperDHT), or HOST:PORT,... of a private network's nodes
+                             (default: off; public for follow without --peer)
+  --bootstrap HOST:PORT,...  the same as --swarm HOST:PORT,...; may be repeated
+  --swarm-port N             UDP port of the swarm                (default: any)
+  --relay KEY                a relay for peers that cannot be reached directly; KEY is what pgbee dht --relay prints
+  --follow-on-connect        let all roles, not superusers alone, follow a database by connecting to its key (psql -d KEY)
   --max-connections N        more are refused with 53300          (default: 100)
   --cache-mb N               memory for decoded tree nodes        (default: 256)
   --block-cache-mb N         memory for stored blocks             (default: 128)
@@ -35,8 +42,16 @@ options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.to
   --log-format text|json     how log lines look                   (default: text)
   --log FILTER               what is logged: error, warn, info, debug, or per module (default: info)
 
+options of dht:
+  --listen HOST:PORT         where it is; others begin with it    (default: 127.0.0.1:49737)
+  --bootstrap HOST:PORT,...  nodes of the network it joins; none: it is the first one
+  --relay                    also carry connections of peers that cannot reach each other
+  --data DIR                 where its key is kept; none: a new one at each start
+  --log, --log-format        as above
+
 Connections from this machine are trusted until the role has a password; serving any other address needs one.
 KEY is what pgbee key prints. What was followed once is followed again at every start, also by pgbee serve; without a peer it answers what is here.
+A swarm is told of databases that are followed, and of own ones after ALTER DATABASE name SET bee.announce = on.
 Peers are told nothing but blocks of the databases whose key they know; what they send is verified against it.
 Ctrl-C or SIGTERM finishes open commits and stops; a second one stops at once.
 ";
@@ -79,6 +94,7 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
             print(&format!("pgbee {}\n", env!("CARGO_PKG_VERSION")));
             return Ok(());
         }
+        "dht" => return dht::run(rest),
         "serve" | "follow" | "key" | "verify" | "password" => {}
         other => return Err(Failure { message: format!("there is no command {other}; see pgbee help"), code: 2 }),
     }

@@ -3,7 +3,10 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use pgbee_sql::follow::parse_key;
 use pgbee_sql::session::InstanceOptions;
+
+use crate::swarm::SwarmChoice;
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -22,6 +25,14 @@ pub struct Config {
     pub read_key: Option<String>,
     /// follow: fetch everything.
     pub mirror: bool,
+    /// Where peers are looked for; None if nothing was said.
+    pub swarm: Option<SwarmChoice>,
+    /// UDP port of the swarm; 0 for any.
+    pub swarm_port: u16,
+    /// Public key of a relay for those who cannot be reached otherwise.
+    pub relay: Option<[u8; 32]>,
+    /// Whether all roles follow a database by connecting to its key.
+    pub follow_on_connect: bool,
     /// Connections served at once.
     pub max_connections: usize,
     /// Memory for decoded nodes, in MiB.
@@ -52,6 +63,10 @@ impl Default for Config {
             peers: Vec::new(),
             read_key: None,
             mirror: false,
+            swarm: None,
+            swarm_port: 0,
+            relay: None,
+            follow_on_connect: false,
             max_connections: 100,
             cache_mb: 256,
             block_cache_mb: 128,
@@ -72,7 +87,7 @@ pub const OF_FOLLOW: [&str; 4] = ["name", "peer", "read-key", "mirror"];
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem(pub String);
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 21] = [
     "data",
     "listen",
     "peer-listen",
@@ -80,6 +95,11 @@ const NAMES: [&str; 16] = [
     "peer",
     "read-key",
     "mirror",
+    "swarm",
+    "bootstrap",
+    "swarm-port",
+    "relay",
+    "follow-on-connect",
     "max-connections",
     "cache-mb",
     "block-cache-mb",
@@ -133,9 +153,9 @@ impl Config {
                 toml::Value::String(s) => s,
                 toml::Value::Integer(i) => i.to_string(),
                 toml::Value::Boolean(b) => b.to_string(),
-                toml::Value::Array(items) if name == "peer" => {
+                toml::Value::Array(items) if matches!(name.as_str(), "peer" | "swarm" | "bootstrap") => {
                     let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
-                    texts.ok_or_else(|| Problem("peer wants strings".into()))?.join(",")
+                    texts.ok_or_else(|| Problem(format!("{name} wants strings")))?.join(",")
                 }
                 _ => return Err(Problem(format!("{name} wants a string or a number"))),
             };
@@ -179,13 +199,21 @@ impl Config {
                 }
             }
             "read-key" => self.read_key = Some(value.to_owned()).filter(|key| !key.is_empty()),
-            "mirror" => {
-                self.mirror = match value {
-                    "on" | "true" | "yes" | "1" => true,
-                    "off" | "false" | "no" | "0" => false,
-                    _ => return Err(Problem(format!("--mirror wants on or off, not {value}"))),
-                }
+            "mirror" => self.mirror = truth(name, value)?,
+            "swarm" => self.swarm = Some(SwarmChoice::parse(name, value)?),
+            "bootstrap" => match SwarmChoice::parse(name, value)? {
+                private @ SwarmChoice::Private(_) => self.swarm = Some(private),
+                _ => return Err(Problem(format!("--bootstrap wants HOST:PORT, not {value}"))),
+            },
+            "swarm-port" => {
+                let wrong = || Problem(format!("--swarm-port wants a port, not {value}"));
+                self.swarm_port = value.parse().map_err(|_| wrong())?;
             }
+            "relay" => {
+                let wrong = || Problem(format!("--relay wants the key that pgbee dht --relay prints, not {value}"));
+                self.relay = if value.is_empty() { None } else { Some(parse_key(value).map_err(|_| wrong())?.0) };
+            }
+            "follow-on-connect" => self.follow_on_connect = truth(name, value)?,
             "max-connections" => self.max_connections = number()?,
             "cache-mb" => self.cache_mb = number()?,
             "block-cache-mb" => self.block_cache_mb = number()?,
@@ -221,16 +249,26 @@ impl Config {
             memory_bytes: self.memory_mb << 20,
             max_connections: self.max_connections,
             port: self.listen.port(),
+            follow_on_connect: self.follow_on_connect,
         }
     }
 }
 
+/// on or off.
+fn truth(name: &str, value: &str) -> Result<bool, Problem> {
+    match value {
+        "on" | "true" | "yes" | "1" => Ok(true),
+        "off" | "false" | "no" | "0" => Ok(false),
+        _ => Err(Problem(format!("--{name} wants on or off, not {value}"))),
+    }
+}
+
 /// Whether it can be `host:port`. The host is looked up when it is connected to, and again whenever the connection is lost.
-fn is_address(text: &str) -> bool {
+pub fn is_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
-/// Flags (`--name value`, `--name=value`) and other words. `--mirror` needs no value; several `--peer` are one list.
+/// Flags (`--name value`, `--name=value`) and other words. `--mirror` and `--follow-on-connect` need no value; several `--peer` are one list, and so are several `--bootstrap`.
 pub fn split_flags(arguments: &[String]) -> Result<(Vec<(String, String)>, Vec<String>), Problem> {
     let (mut flags, mut words): (Vec<(String, String)>, Vec<String>) = (Vec::new(), Vec::new());
     let mut rest = arguments.iter();
@@ -241,16 +279,16 @@ pub fn split_flags(arguments: &[String]) -> Result<(Vec<(String, String)>, Vec<S
         };
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, value.to_owned()),
-            None if flag == "mirror" => (flag, "on".to_owned()),
+            None if matches!(flag, "mirror" | "follow-on-connect") => (flag, "on".to_owned()),
             None => (flag, rest.next().ok_or_else(|| Problem(format!("--{flag} wants a value")))?.clone()),
         };
         if !NAMES.contains(&name) {
             return Err(Problem(format!("there is no option --{name}")));
         }
-        match flags.iter_mut().find(|(known, _)| known == "peer" && name == "peer") {
-            Some((_, peers)) => {
-                peers.push(',');
-                peers.push_str(&value);
+        match flags.iter_mut().find(|(known, _)| known == name && matches!(name, "peer" | "bootstrap")) {
+            Some((_, listed)) => {
+                listed.push(',');
+                listed.push_str(&value);
             }
             None => flags.push((name.to_owned(), value)),
         }

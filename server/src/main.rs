@@ -4,10 +4,13 @@
 //! cli      what was asked       config   flags over environment over pgbee.toml
 //! node     start and stop       pg/      PostgreSQL's wire protocol, one task a connection
 //! network  peers for SQL        follow   pgbee follow: the database, and its mirror
+//! swarm    where peers are found, and how far that reaches
+//! dht      pgbee dht: a node that others begin with
 //! ```
 
 mod cli;
 mod config;
+mod dht;
 mod follow;
 mod keys;
 mod logging;
@@ -15,6 +18,7 @@ mod network;
 mod node;
 mod password;
 mod pg;
+mod swarm;
 
 use std::process::ExitCode;
 

@@ -1,12 +1,13 @@
 //! A running server: what is started, in which order, and how it stops.
 //!
-//! Start: data directory (locked, recovered), then the peers, then the listener, then the line that says so. Stop, on SIGTERM or Ctrl-C: no peers any more, no new connections, idle ones are told
+//! Start: data directory (locked, recovered), then the peers (a swarm only where one was chosen), then the listener, then the line that says so. Stop, on SIGTERM or Ctrl-C: no peers any more, no new connections, idle ones are told
 //! 57P01, running statements are cancelled once [`DRAIN`] is over, commits under way finish, the store is flushed, exit code 0. A second signal exits at once.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgbee_replication::driver::endpoint::SwarmOptions;
 use pgbee_sql::SqlError;
 use pgbee_sql::follow::CoreKey;
 use pgbee_sql::session::Instance;
@@ -14,8 +15,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Failure, failed};
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::network::Peers;
+use crate::swarm::SwarmChoice;
 use crate::{follow, keys, pg};
 
 /// How long running statements may go on after a stop was asked for.
@@ -50,7 +52,10 @@ async fn run(config: Config, follow: Option<CoreKey>) -> Result<(), Failure> {
         )));
     }
     let followed = follow.map(|key| follow::begin(&instance, key, &config)).transpose()?;
+    let has_peers = |key| instance.followed().iter().any(|(_, known, peers)| *known == key && !peers.is_empty());
+    let choice = SwarmChoice::of(&config, follow.is_some(), follow.is_some_and(has_peers));
     let peers = Peers::start(&instance);
+    join_swarm(&choice, &config, &instance, &peers)?;
     if let Some(address) = config.peer_listen {
         let address = peers.listen(address).map_err(|e| failed(format!("cannot listen on {address}: {e}")))?;
         tell_keys(&instance, &address.to_string());
@@ -94,6 +99,34 @@ async fn run(config: Config, follow: Option<CoreKey>) -> Result<(), Failure> {
         .map_err(failed)?
         .map_err(|e| failed(describe(&e)))?;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes part in the swarm that was chosen, if any was, and says in which, and who can be found there.
+fn join_swarm(choice: &SwarmChoice, config: &Config, instance: &Instance, peers: &Peers) -> Result<(), Failure> {
+    let Some(reach) = tokio::task::block_in_place(|| choice.reach())? else {
+        if config.relay.is_some() {
+            return Err(Problem("--relay is for peers that a swarm finds: it wants --swarm".to_owned()).into());
+        }
+        return Ok(());
+    };
+    let (host, port) = (reach.host, config.swarm_port);
+    let asked = reach.bootstrap.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let options = SwarmOptions { bootstrap: reach.bootstrap, host, port, relay_through: config.relay };
+    let bound = peers
+        .join_swarm(choice.title(), options)
+        .map_err(|e| failed(format!("cannot take part in a swarm on {host}:{port}: {e}")))?;
+    match choice {
+        SwarmChoice::Public => tracing::info!("peers are looked for in the public HyperDHT, by asking {asked}"),
+        _ => tracing::info!("peers are looked for in the private network of {asked}"),
+    }
+    tracing::info!("in the swarm as {}, on UDP {bound}", keys::z_base_32(&peers.public_key()));
+    for name in instance.databases().iter().filter(|name| instance.is_announced(name)) {
+        match instance.key(name) {
+            Ok(key) => tracing::info!("database {name} is announced: pgbee follow {}", keys::z_base_32(&key)),
+            Err(error) => tracing::warn!("database {name}: {}", describe(&error)),
+        }
+    }
     Ok(())
 }
 

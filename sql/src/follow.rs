@@ -30,10 +30,64 @@ pub trait Network: Send + Sync {
     fn follow(&self, core: &Arc<Core>, addresses: &[String]) -> Result<()>;
     /// Ends following a core; connections kept only for it are closed.
     fn unfollow(&self, key: CoreKey);
+    /// Whether the swarm is told that we have a core. It is not until this says so, followed or not. Returns at once.
+    fn announce(&self, key: CoreKey, on: bool);
     /// All connections, once for each core they carry.
     fn peers(&self) -> Vec<Peer>;
     /// What is known of a core beyond what is stored; None for one that is not replicated.
     fn remote(&self, key: CoreKey) -> Option<Remote>;
+    /// The swarm that peers are found in; None without one.
+    fn swarm(&self) -> Option<Swarm>;
+    /// How the search for peers of a core goes, in a sentence for people; None without a swarm.
+    fn search(&self, key: CoreKey) -> Option<String>;
+}
+
+/// Our place in a swarm: the row of bee_swarm, with those of bee_swarm_topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swarm {
+    /// Who we are to peers.
+    pub public_key: [u8; 32],
+    /// Whom we asked first: `public`, or the nodes of a private network.
+    pub bootstrap: String,
+    /// The address that is bound.
+    pub address: String,
+    /// The address others see; None while that is not known, or not the same for all.
+    pub public_address: Option<String>,
+    /// What is between us and others: unknown, open, consistent, random.
+    pub nat: &'static str,
+    /// Whether others keep us among their nodes.
+    pub is_persistent: bool,
+    /// Nodes of the DHT we know.
+    pub nodes: u64,
+    /// Peers we are connected to.
+    pub connections: u64,
+    /// Of those, through a relay.
+    pub relayed: u64,
+    /// Times a hole was to be punched.
+    pub punches_tried: u64,
+    /// Times that worked.
+    pub punches_won: u64,
+    /// What happened last that a person may want to know.
+    pub last_note: Option<String>,
+    /// What peers are looked for by.
+    pub topics: Vec<SwarmTopic>,
+}
+
+/// One topic of the swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwarmTopic {
+    /// A core's.
+    pub discovery_key: [u8; 32],
+    /// Others find us by it.
+    pub is_announced: bool,
+    /// We look for others by it.
+    pub is_looked_up: bool,
+    /// Peers known to announce it.
+    pub peers: u64,
+    /// Those of them we are connected to.
+    pub connections: u64,
+    /// How the search goes.
+    pub state: String,
 }
 
 /// One peer of one core.
@@ -45,7 +99,7 @@ pub struct Peer {
     pub peer_key: [u8; 32],
     /// Its address.
     pub address: String,
-    /// How it is reached: "tcp".
+    /// How it is reached: "tcp", or "udx" for one that the swarm found.
     pub transport: &'static str,
     /// The length it says the core has.
     pub remote_length: u64,
@@ -72,6 +126,8 @@ pub struct Remote {
     pub peers: usize,
     /// Messages of peers that failed verification since the start.
     pub verification_failures: u64,
+    /// The swarm has not yet been asked for all it knows of peers, or some of those it named are about to be reached.
+    pub is_searching: bool,
 }
 
 /// A peer and the database it is a peer of, if that is one of ours.
@@ -83,6 +139,15 @@ pub struct PeerStatus {
     pub is_followed: bool,
     /// The peer.
     pub peer: Peer,
+}
+
+/// A topic of the swarm and the database it is of, if that is one of ours: a row of bee_swarm_topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicStatus {
+    /// Name of the database.
+    pub database: Option<String>,
+    /// The topic.
+    pub topic: SwarmTopic,
 }
 
 /// What is known of a database's core: a row of bee_cores.

@@ -218,13 +218,14 @@ impl Waiting {
     /// Waits for a core's first verified head of at least this length, on account of what the network knows of it.
     ///
     /// # Errors
-    /// 58030 when nobody shows one for as long as `bee.fetch_wait`; a cancel.
+    /// 58030 when nobody shows one for as long as `bee.fetch_wait`, with how the search for peers went; a cancel.
     pub fn wait_for_first_head(
         &self,
         core: &Core,
         least: Length,
         name: &str,
         remote: &dyn Fn() -> Remote,
+        search: &dyn Fn() -> Option<String>,
     ) -> Result<(), SqlError> {
         let (limit, start) = (self.fetch_wait(), Instant::now());
         let mut nobody_since: Option<Instant> = None;
@@ -234,9 +235,9 @@ impl Waiting {
                 return Ok(());
             }
             let remote = remote();
-            let hopeful =
-                remote.peers > 0 && remote.length >= least.0 && start.elapsed() < limit.saturating_mul(CLAIMS_BELIEVED);
-            if hopeful {
+            let is_claimed = remote.peers > 0 && remote.length >= least.0;
+            let is_early = start.elapsed() < limit.saturating_mul(CLAIMS_BELIEVED);
+            if is_early && (is_claimed || remote.is_searching) {
                 nobody_since = None;
             } else if nobody_since.get_or_insert_with(Instant::now).elapsed() >= limit {
                 let who = match remote.peers {
@@ -244,8 +245,13 @@ impl Waiting {
                     1 => "its 1 peer has shown none".to_owned(),
                     n => format!("its {n} peers have shown none"),
                 };
-                return Err(SqlError::new(state::IO_ERROR, format!("no version of {name} is here and {who}"))
-                    .hint("bee_peers and bee_cores tell who is connected and what they have."));
+                let error = SqlError::new(state::IO_ERROR, format!("no version of {name} is here and {who}"));
+                return Err(match search() {
+                    Some(search) => error.detail(search).hint(
+                        "bee_swarm and bee_swarm_topics tell how peers are looked for, bee_peers who is connected.",
+                    ),
+                    None => error.hint("bee_peers and bee_cores tell who is connected and what they have."),
+                });
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A JavaScript peer in a process of its own: `interop/peer.mjs`, one JSON command a line. Dropping it ends the process.
+//! A JavaScript peer in a process of its own: `interop/peer.mjs` or another script there, one JSON command a line. Dropping it ends the process.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -38,9 +38,14 @@ pub struct JavaScript {
 impl JavaScript {
     /// A peer with an empty store.
     pub fn start() -> JavaScript {
+        JavaScript::run("peer.mjs")
+    }
+
+    /// Another script of `interop/` that is driven line by line.
+    pub fn run(script: &str) -> JavaScript {
         install_packages();
         let mut child = Command::new("node")
-            .arg("peer.mjs")
+            .arg(script)
             .current_dir(repository().join("tests/interop"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

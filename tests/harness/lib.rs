@@ -6,9 +6,11 @@
 mod javascript;
 mod link;
 mod server;
+mod udp_link;
 mod wire;
 
 pub use javascript::{JavaScript, install_packages};
 pub use link::Link;
-pub use server::{Server, binary, repository};
+pub use server::{Server, binary, repository, swarm_of};
+pub use udp_link::{UdpLink, Weather};
 pub use wire::{Answer, Client, WireError};

@@ -11,7 +11,7 @@
 //!   queries      and put here   and punches     put, get        three nodes       +-- Puncher --+
 //! ```
 //!
-//! [`Dht`] owns everything and gives each part a [`Context`] while it is called: the requests it can make, randomness, what we know of ourselves, and a list
+//! [`Dht`] (in `node`) owns everything and gives each part a [`Context`] while it is called: the requests it can make, randomness, what we know of ourselves, and a list
 //! that [`Effect`]s are pushed to. Every request carries a [`Tag`], every query an [`Asker`], which say whose its answer is.
 //!
 //! What must stay true:
@@ -23,11 +23,14 @@
 pub mod announcer;
 pub mod connect;
 pub mod messages;
+mod node;
 pub mod operations;
 pub mod punch;
 pub mod router;
 pub mod rpc;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
@@ -37,11 +40,13 @@ use self::punch::{Punching, puncher};
 use self::router::Router;
 use self::rpc::{Outgoing, Query, QueryId, RequestId, Rpc};
 use crate::secret_stream::handshake::Session;
-use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
+use crate::udp::{Now, Random, SocketChange, Transmit};
 
 pub use self::connect::{ConnectError, ConnectOptions, ServerOptions, Verdict};
 pub use self::messages::PeerRecord;
+pub use self::node::{Dht, DhtOptions, DhtStats};
 pub use self::operations::Outcome;
+pub use crate::udx::Path;
 
 /// One of our connects, or one connection that a server of ours is asked for. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,7 +64,7 @@ pub struct OperationId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
     /// Of an operation.
-    Operation(OperationId),
+    Operation(OperationId, operations::Step),
     /// Of the announcer of a server.
     Announcer(ServerId, announcer::Step),
     /// Of one of our connects.
@@ -88,17 +93,6 @@ pub enum PuncherId {
     Client(ConnectionId),
     /// Of a connection to one of our servers.
     Server(ServerId, ConnectionId),
-}
-
-/// Where a stream's packets go: which socket of ours, which address, which stream id there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// Ours.
-    pub socket: SocketId,
-    /// Theirs.
-    pub remote: SocketAddrV4,
-    /// The receiver's number for the stream.
-    pub remote_id: u32,
 }
 
 /// How a connection came to be.

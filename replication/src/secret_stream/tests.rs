@@ -278,3 +278,84 @@ fn frames_a_second() {
         );
     }
 }
+
+/// Handshakes as the swarm's vectors have them, with payloads, as the DHT sends them: every message, the hash, both keys and what streams are told apart by.
+#[test]
+fn the_handshakes_of_a_swarm_are_those_of_javascript() {
+    let vectors = read("swarm/noise");
+    let cases = vectors["cases"].as_array().expect("cases");
+    assert_eq!(cases.len(), 2);
+    for case in cases {
+        let seed = |name: &str| -> [u8; 32] { bytes(case, name).try_into().expect("32 bytes") };
+        let pattern = if text(case, "pattern") == "IK" { Pattern::Ik } else { Pattern::Xx };
+        let prologue = bytes(case, "prologue");
+        let side = |role: Role, name: &str| {
+            let identity = Identity::from_seed(seed(&format!("{name}_seed")));
+            assert_eq!(identity.public_key(), seed(&format!("{name}_public_key")));
+            let ephemeral = seed(&format!("{name}_ephemeral_seed"));
+            let remote = (role == Role::Initiator && pattern == Pattern::Ik).then(|| seed("responder_public_key"));
+            Handshake::new(pattern, role, &identity, ephemeral, &prologue, remote).expect("the key is known")
+        };
+        let (mut initiator, mut responder) = (side(Role::Initiator, "initiator"), side(Role::Responder, "responder"));
+        for message in case["messages"].as_array().expect("messages") {
+            let (payload, wire) = (bytes(message, "payload"), bytes(message, "bytes"));
+            let (from, to) = match text(message, "from") {
+                "initiator" => (&mut initiator, &mut responder),
+                _ => (&mut responder, &mut initiator),
+            };
+            assert_eq!(from.send(&payload).expect("its turn"), wire);
+            assert_eq!(to.receive(&wire).expect("sound"), payload);
+        }
+        let (initiators, responders) = (initiator.finish().expect("over"), responder.finish().expect("over"));
+        assert_eq!(initiators.send_key, seed("initiator_tx"));
+        assert_eq!(initiators.receive_key, seed("initiator_rx"));
+        assert_eq!((responders.send_key, responders.receive_key), (initiators.receive_key, initiators.send_key));
+        assert_eq!(initiators.hash.to_vec(), bytes(case, "handshake_hash"));
+        assert_eq!(stream_id(&initiators.hash, Role::Initiator).to_vec(), bytes(case, "stream_id_initiator"));
+        assert_eq!(stream_id(&responders.hash, Role::Responder).to_vec(), bytes(case, "stream_id_responder"));
+    }
+}
+
+/// Streams whose handshake was made elsewhere: only headers are exchanged, then frames, byte for byte, whatever the size of the pieces.
+#[test]
+fn streams_over_a_finished_handshake_are_those_of_javascript() {
+    let vectors = read("swarm/secret-stream");
+    let noise = read("swarm/noise");
+    for (case, piece) in vectors["cases"].as_array().expect("cases").iter().flat_map(|case| [(case, 1), (case, 4096)]) {
+        let handshakes = noise["cases"].as_array().expect("cases");
+        let handshake = handshakes.iter().find(|noise| noise["pattern"] == case["handshake"]).expect("its handshake");
+        let array = |value: &Value, name: &str| -> [u8; 32] { bytes(value, name).try_into().expect("32 bytes") };
+        let sides = ["initiator", "responder"].map(|name| {
+            let other = if name == "initiator" { "responder" } else { "initiator" };
+            let session = Session {
+                send_key: array(&case[name], "key"),
+                receive_key: array(&case[other], "key"),
+                hash: bytes(handshake, "handshake_hash").try_into().expect("64 bytes"),
+                remote_public_key: array(handshake, &format!("{other}_public_key")),
+            };
+            let role = if name == "initiator" { Role::Initiator } else { Role::Responder };
+            let header = bytes(&case[name], "header").try_into().expect("24 bytes");
+            SecretStream::established(role, &session, header)
+        });
+        let [mut initiator, mut responder] = sides;
+        for name in ["initiator", "responder"] {
+            let (from, to) = match name {
+                "initiator" => (&mut initiator, &mut responder),
+                _ => (&mut responder, &mut initiator),
+            };
+            assert!(from.is_open(), "messages can be sent at once");
+            let (mut wire, mut said) = (bytes(&case[name], "head_frame"), Vec::new());
+            for frame in case[name]["frames"].as_array().expect("frames") {
+                let plain = bytes(frame, "plain");
+                from.send(&plain).expect("open");
+                wire.extend(bytes(frame, "frame"));
+                said.extend((!plain.is_empty()).then_some(plain));
+            }
+            let mut sent = Vec::new();
+            exchange(from, to, &mut sent, piece);
+            assert_eq!(sent, wire, "what the {name} sends");
+            let heard: Vec<_> = std::iter::from_fn(|| to.poll_message()).map(|m| m.to_vec()).collect();
+            assert_eq!(heard, said, "what is read of the {name}");
+        }
+    }
+}

@@ -27,10 +27,12 @@ use super::peers::Key;
 use super::relaying::{Relaying, Wish};
 use super::{Action, Judgement, Role, Swarm, SwarmOptions};
 use crate::dht::{
-    ConnectError, ConnectOptions, ConnectionId, Dht, DhtEvent, DhtOptions, Note, OperationId, Opened, Outcome, ServerId, ServerOptions, Verdict, Via,
+    ConnectError, ConnectOptions, ConnectionId, Dht, DhtEvent, DhtOptions, Note, Opened, OperationId, Outcome,
+    ServerId, ServerOptions, Verdict, Via,
 };
 use crate::secret_stream::Identity;
 use crate::secret_stream::handshake::Session;
+use crate::transport::udp::Machine;
 use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
 use crate::udx::{self, Handled, Mux, Path, StreamEvent};
 
@@ -156,9 +158,9 @@ pub struct Totals {
     pub relayed: u64,
     /// Of these, those that later found a direct way.
     pub moved: u64,
-    /// Hole punches tried: connections that opened through one, and those that failed for want of one.
+    /// Hole punches begun.
     pub punches_tried: u64,
-    /// Hole punches that worked.
+    /// Connections that opened, or moved, through one.
     pub punches_won: u64,
 }
 
@@ -216,7 +218,6 @@ enum Use {
 }
 
 struct Live {
-    connection: ConnectionId,
     key: Key,
     via: Via,
     is_initiator: bool,
@@ -277,14 +278,17 @@ impl Endpoint {
         let seen = gate.clone();
         dht.set_firewall(Box::new(move |peer: &Key| {
             let gate = seen.lock();
-            *peer != key && !gate.is_closed && !gate.banned.contains(peer) && (!gate.is_full || gate.connected.contains(peer))
+            *peer != key
+                && !gate.is_closed
+                && !gate.banned.contains(peer)
+                && (!gate.is_full || gate.connected.contains(peer))
         }));
         let mut endpoint = Endpoint {
             now,
             mux: Mux::new(options.udx, random.fork()),
             dht,
             swarm: Swarm::new(key, options.swarm, random.fork()),
-            relaying: Relaying::new(random.fork(), options.identity.clone()),
+            relaying: Relaying::new(random.fork(), &options.identity),
             server: None,
             listen_poll_at: None,
             connects: HashMap::new(),
@@ -299,7 +303,11 @@ impl Endpoint {
             notes: VecDeque::new(),
             notes_lately: (now, 0),
             totals: Totals::default(),
-            options: Options { identity: options.identity, relay_through: options.relay_through, is_relay: options.is_relay },
+            options: Options {
+                identity: options.identity,
+                relay_through: options.relay_through,
+                is_relay: options.is_relay,
+            },
         };
         if endpoint.options.is_relay {
             endpoint.listen(now);
@@ -337,7 +345,11 @@ impl Endpoint {
     pub fn ban(&mut self, now: Now, key: Key, is_banned: bool) {
         {
             let mut gate = self.gate.lock();
-            if is_banned { gate.banned.insert(key) } else { gate.banned.remove(&key) };
+            if is_banned {
+                gate.banned.insert(key)
+            } else {
+                gate.banned.remove(&key)
+            };
         }
         self.swarm.ban(now, key, is_banned);
         self.pump(now);
@@ -410,20 +422,31 @@ impl Endpoint {
         match self.mux.handle_datagram(now, socket, from, datagram) {
             Handled::Stream(_) => {}
             Handled::Unconnected(id) => {
-                let verdict = self.dht.handle_stream_packet(now, id, socket, from);
-                match verdict {
-                    Verdict::Connect(path) => self.mux.connect(now, id, stream_path(path)),
-                    Verdict::Move(path) => self.mux.change_path(now, id, stream_path(path)),
-                    Verdict::Refuse => {}
-                }
-                if verdict != Verdict::Refuse {
-                    // Whoever it was for by now, it was looked at once more: a second refusal drops it.
+                if self.is_let_in(now, id, socket, from) {
+                    // A second refusal drops it.
                     self.mux.handle_datagram(now, socket, from, datagram);
                 }
             }
             Handled::NotOurs => self.dht.handle_datagram(now, socket, from, datagram),
         }
         self.pump(now);
+    }
+
+    /// Connects or moves the stream of a packet that came by another way than its own, if it may.
+    fn is_let_in(&mut self, now: Now, id: u32, socket: SocketId, from: SocketAddrV4) -> bool {
+        if let Some(path) = self.relaying.leg_path(id, socket, from) {
+            let is_new = self.mux.stream(id).is_some_and(|stream| stream.path().is_none());
+            if is_new {
+                self.mux.connect(now, id, path);
+            }
+            return is_new;
+        }
+        match self.dht.handle_stream_packet(now, id, socket, from) {
+            Verdict::Connect(path) => self.mux.connect(now, id, stream_path(path)),
+            Verdict::Move(path) => self.mux.change_path(now, id, stream_path(path)),
+            Verdict::Refuse => return false,
+        }
+        true
     }
 
     /// The next datagrams to send.
@@ -444,7 +467,13 @@ impl Endpoint {
             Use::Contender { knock_at, .. } => Some(*knock_at),
             _ => None,
         });
-        let others = [self.mux.poll_timeout(), self.dht.poll_timeout(), self.swarm.poll_timeout(), self.relaying.poll_timeout(), self.listen_poll_at];
+        let others = [
+            self.mux.poll_timeout(),
+            self.dht.poll_timeout(),
+            self.swarm.poll_timeout(),
+            self.relaying.poll_timeout(),
+            self.listen_poll_at,
+        ];
         others.into_iter().flatten().chain(knocks).min()
     }
 
@@ -460,12 +489,18 @@ impl Endpoint {
         if is_due(self.swarm.poll_timeout()) {
             self.swarm.handle_timeout(now);
         }
-        self.relaying.handle_timeout(now);
+        self.relaying.handle_timeout(now, &mut self.mux);
         if is_due(self.listen_poll_at) {
             self.look_for_relays(now);
         }
         self.knock(now);
         self.pump(now);
+    }
+
+    /// Numbers since the beginning.
+    pub fn totals(&self) -> Totals {
+        let punches = self.dht.stats().punches;
+        Totals { punches_tried: punches.consistent + punches.random, ..self.totals }
     }
 
     /// What a person wants to know.
@@ -475,10 +510,22 @@ impl Endpoint {
             let Some(live) = self.streams.get(stream) else { continue };
             let remote = self.mux.stream(*stream).and_then(|stream| stream.path()).map(|path| path.remote);
             let Some(remote) = remote else { continue };
-            connections.push(ConnectionStatus { key: *key, stream: *stream, remote, via: live.via, is_initiator: live.is_initiator, since: live.since });
+            connections.push(ConnectionStatus {
+                key: *key,
+                stream: *stream,
+                remote,
+                via: live.via,
+                is_initiator: live.is_initiator,
+                since: live.since,
+            });
         }
         connections.sort_by_key(|connection| (connection.since, connection.stream));
-        let mut topics: Vec<TopicStatus> = self.swarm.topics().filter(|(_, topic)| !topic.is_left()).map(|(name, topic)| self.topic_status(name, topic)).collect();
+        let mut topics: Vec<TopicStatus> = self
+            .swarm
+            .topics()
+            .filter(|(_, topic)| !topic.is_left())
+            .map(|(name, topic)| self.topic_status(name, topic))
+            .collect();
         topics.sort_by_key(|topic| topic.topic);
         SwarmStatus {
             key: self.public_key(),
@@ -491,7 +538,7 @@ impl Endpoint {
             connecting: self.swarm.connecting(),
             peers: self.swarm.known().0,
             relays: self.relaying.counts(),
-            totals: self.totals,
+            totals: self.totals(),
             notes: self.notes.iter().cloned().collect(),
         }
     }
@@ -499,7 +546,14 @@ impl Endpoint {
     fn topic_status(&self, name: &[u8; 32], topic: &super::discovery::Discovery) -> TopicStatus {
         let (found, looked_up_at) = topic.last();
         let connected = self.by_key.keys().filter(|key| self.swarm.topics_of(key).contains(name)).count();
-        TopicStatus { topic: *name, role: topic.role(), is_announced: topic.is_announced(), found, looked_up_at, connected }
+        TopicStatus {
+            topic: *name,
+            role: topic.role(),
+            is_announced: topic.is_announced(),
+            found,
+            looked_up_at,
+            connected,
+        }
     }
 
     /// Passes on what the parts have to say to each other until none has anything to say.
@@ -540,7 +594,7 @@ impl Endpoint {
             DhtEvent::Moved { stream, path, .. } => self.moved(now, stream, stream_path(path)),
             DhtEvent::Failed { connection, stream, error } => self.failed(now, connection, stream, error),
             DhtEvent::NeedsRelay { connection, stream, relay, token, is_initiator } => {
-                self.relaying.need(now, connection, stream, relay, token, is_initiator);
+                self.relaying.need(connection, stream, relay, token, is_initiator, &mut self.mux);
             }
             DhtEvent::RelayUnneeded { connection } => self.relaying.unneeded(now, connection, &mut self.mux),
             DhtEvent::Peers { operation, peers, from } => match self.operations.get(&operation) {
@@ -590,9 +644,17 @@ impl Endpoint {
         }
     }
 
-    fn connect(&mut self, now: Now, key: Key, relay_addresses: Vec<SocketAddrV4>, relay_through: Option<Key>, purpose: Purpose) -> ConnectionId {
+    fn connect(
+        &mut self,
+        now: Now,
+        key: Key,
+        relay_addresses: Vec<SocketAddrV4>,
+        relay_through: Option<Key>,
+        purpose: Purpose,
+    ) -> ConnectionId {
         let stream = self.mux.open();
-        let options = ConnectOptions { relay_addresses, relay_through, ..ConnectOptions::new(self.options.identity.clone()) };
+        let options =
+            ConnectOptions { relay_addresses, relay_through, ..ConnectOptions::new(self.options.identity.clone()) };
         let connection = self.dht.connect(now, key, options, stream);
         self.connects.insert(connection, Connect { key, stream, purpose });
         if purpose == Purpose::Peer {
@@ -648,7 +710,6 @@ impl Endpoint {
             Some(_) => {}
         }
         let live = |is_for| Live {
-            connection: opened.connection,
             key: opened.remote_key,
             via: opened.via,
             is_initiator: opened.is_initiator,
@@ -660,7 +721,7 @@ impl Endpoint {
         match connect {
             Some(Connect { purpose: Purpose::Relay, .. }) => {
                 self.streams.insert(id, live(Use::Relaying));
-                self.relaying.opened(now, opened, &mut self.mux);
+                self.relaying.opened(now, &opened, &mut self.mux);
             }
             Some(Connect { key: asked, .. }) => {
                 debug_assert_eq!(asked, key, "the DHT opens only what the key asked for has answered");
@@ -675,13 +736,14 @@ impl Endpoint {
             }
             None if self.options.is_relay => {
                 self.streams.insert(id, live(Use::Relaying));
-                self.relaying.accepted(now, opened, &mut self.mux);
+                self.relaying.accepted(now, &opened, &mut self.mux);
             }
             None => {
                 let old = self.by_key.get(&key).copied();
                 let is_old_alive = old.is_some_and(|old| self.streams.get(&old).is_some_and(|live| live.is_heard));
                 let is_calling = old.is_none() && self.connects_by_key.contains_key(&key);
-                let judgement = if old.is_none() && !is_calling { Judgement::Accept } else { self.swarm.judge(&key, is_old_alive) };
+                let judgement =
+                    if old.is_none() && !is_calling { Judgement::Accept } else { self.swarm.judge(&key, is_old_alive) };
                 match (judgement, old) {
                     (Judgement::Refuse, _) => {
                         self.totals.duplicates += 1;
@@ -689,9 +751,9 @@ impl Endpoint {
                         self.destroy(id);
                     }
                     (Judgement::Replace, Some(_)) => {
-                        let (connection, via, is_initiator) = (opened.connection, opened.via, opened.is_initiator);
+                        let (via, is_initiator) = (opened.via, opened.is_initiator);
                         let is_for = Use::Contender { opened: Box::new(opened), knock_at: now, knocks: 0 };
-                        self.streams.insert(id, Live { connection, key, via, is_initiator, since: now, is_heard: false, is_for });
+                        self.streams.insert(id, Live { key, via, is_initiator, since: now, is_heard: false, is_for });
                         if let Some(earlier) = self.contenders.insert(key, id) {
                             self.drop_contender(earlier);
                         }
@@ -721,14 +783,21 @@ impl Endpoint {
         match via {
             Via::Relayed => self.totals.relayed += 1,
             Via::Punched => {
-                self.totals.punches_tried += 1;
                 self.totals.punches_won += 1;
             }
             Via::Direct | Via::Lan => {}
         }
         self.update_gate();
         let topics = self.swarm.topics_of(&remote_key);
-        self.events.push_back(EndpointEvent::Connected { stream, session, is_initiator, remote_key, remote: path.remote, via, topics });
+        self.events.push_back(EndpointEvent::Connected {
+            stream,
+            session,
+            is_initiator,
+            remote_key,
+            remote: path.remote,
+            via,
+            topics,
+        });
     }
 
     fn moved(&mut self, now: Now, id: u32, path: Path) {
@@ -741,7 +810,7 @@ impl Endpoint {
         {
             live.via = Via::Punched;
             self.totals.moved += 1;
-            self.totals.punches_tried += 1;
+
             self.totals.punches_won += 1;
         }
     }
@@ -752,14 +821,11 @@ impl Endpoint {
         match connect.purpose {
             Purpose::Relay => {
                 self.note(now, Note { peer: Some(connect.key), text: format!("relay not reached: {error}") });
-                self.relaying.failed(now, connect.key);
+                self.relaying.failed(&connect.key);
             }
             Purpose::Peer => {
                 self.totals.failed += 1;
                 let is_relay_needed = is_relay_needed(error);
-                if is_relay_needed {
-                    self.totals.punches_tried += 1;
-                }
                 if self.connects_by_key.get(&connect.key) == Some(&connection) {
                     self.connects_by_key.remove(&connect.key);
                     self.swarm.closed(now, &connect.key, is_relay_needed && self.options.relay_through.is_some());
@@ -774,10 +840,13 @@ impl Endpoint {
             return self.stream_closed(now, id, event);
         }
         let Some(live) = self.streams.get_mut(&id) else {
-            self.relaying.leg_event(id, event);
+            self.relaying.leg_event(id, event, &mut self.mux);
             return;
         };
         live.is_heard |= !matches!(event, StreamEvent::Writable);
+        if event == StreamEvent::PathConfirmed {
+            self.dht.path_confirmed(now, id);
+        }
         match live.is_for {
             Use::Contender { .. } if live.is_heard => {
                 self.swap(now, id);
@@ -791,7 +860,7 @@ impl Endpoint {
 
     fn stream_closed(&mut self, now: Now, id: u32, event: StreamEvent) {
         let Some(live) = self.streams.remove(&id) else {
-            self.relaying.leg_event(id, event);
+            self.relaying.leg_event(id, event, &mut self.mux);
             return;
         };
         self.dht.stream_closed(now, id);
@@ -812,7 +881,7 @@ impl Endpoint {
                 self.mux.remove(id);
             }
             Use::Relaying => {
-                self.relaying.stream_closed(now, id, &mut self.mux);
+                self.relaying.stream_closed(id, &mut self.mux);
                 self.mux.remove(id);
             }
             Use::Unwanted => self.mux.remove(id),
@@ -844,7 +913,9 @@ impl Endpoint {
     fn knock(&mut self, now: Now) {
         let mut given_up = Vec::new();
         for (key, id) in &self.contenders {
-            let Some(Live { is_for: Use::Contender { knock_at, knocks, .. }, .. }) = self.streams.get_mut(id) else { continue };
+            let Some(Live { is_for: Use::Contender { knock_at, knocks, .. }, .. }) = self.streams.get_mut(id) else {
+                continue;
+            };
             if *knock_at > now {
                 continue;
             }
@@ -928,6 +999,41 @@ impl Endpoint {
     }
 }
 
+impl Machine for Endpoint {
+    type Event = EndpointEvent;
+
+    fn handle_datagram(&mut self, now: Now, socket: SocketId, from: SocketAddrV4, datagram: &[u8]) {
+        self.handle_datagram(now, socket, from, datagram);
+    }
+    fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        self.poll_transmit(now)
+    }
+    fn poll_timeout(&mut self) -> Option<Now> {
+        self.poll_timeout()
+    }
+    fn handle_timeout(&mut self, now: Now) {
+        self.handle_timeout(now);
+    }
+    fn poll_event(&mut self) -> Option<EndpointEvent> {
+        self.poll_event()
+    }
+    fn mux(&mut self) -> &mut Mux {
+        self.mux()
+    }
+    fn as_socket_change(event: &EndpointEvent) -> Option<SocketChange> {
+        if let EndpointEvent::Socket(change) = event { Some(*change) } else { None }
+    }
+    fn as_stream_event(event: &EndpointEvent) -> Option<(u32, &StreamEvent)> {
+        if let EndpointEvent::Stream(id, event) = event { Some((*id, event)) } else { None }
+    }
+    fn network_changed(&mut self, now: Now, addresses: &[SocketAddrV4]) {
+        self.network_changed(now, addresses);
+    }
+    fn shutdown(&mut self, now: Now) {
+        self.suspend(now);
+    }
+}
+
 /// Errors that a relay helps against.
 fn is_relay_needed(error: ConnectError) -> bool {
     matches!(
@@ -951,4 +1057,3 @@ fn stream_path(path: crate::dht::Path) -> Path {
 fn dht_path(path: Path) -> crate::dht::Path {
     crate::dht::Path { socket: path.socket, remote: path.remote, remote_id: path.remote_id }
 }
-

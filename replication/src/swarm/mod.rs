@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod peers;
 pub mod relay;
+pub mod relaying;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddrV4;
@@ -172,12 +173,12 @@ impl Swarm {
         if role == Role::default() {
             return false;
         }
-        match self.topics.get_mut(&topic) {
-            Some(discovery) => discovery.join(now, role),
-            None if self.topics.len() >= TOPICS_MAX => return false,
-            None => {
-                self.topics.insert(topic, Discovery::new(now, role));
-            }
+        if let Some(discovery) = self.topics.get_mut(&topic) {
+            discovery.join(now, role);
+        } else if self.topics.len() < TOPICS_MAX {
+            self.topics.insert(topic, Discovery::new(now, role));
+        } else {
+            return false;
         }
         if role.server && self.listening == Listening::No && !self.is_suspended {
             self.listening = Listening::Since(now);
@@ -372,7 +373,8 @@ impl Swarm {
         }
         let is_wanted = !self.is_suspended
             && self.peers.get(key).is_some_and(|peer| {
-                peer.is_explicit || peer.topics.iter().any(|topic| self.topics.get(topic).is_some_and(|topic| topic.role().client))
+                peer.is_explicit
+                    || peer.topics.iter().any(|topic| self.topics.get(topic).is_some_and(|topic| topic.role().client))
             });
         self.peers.disconnected(key, now, connection.is_initiator, is_wanted);
         self.tried(key);
@@ -418,7 +420,11 @@ impl Swarm {
             return;
         }
         self.peers.handle_timeout(now);
-        let due = self.topics.iter().filter(|(_, topic)| topic.poll_timeout().is_some_and(|at| at <= now)).map(|(topic, _)| *topic);
+        let due = self
+            .topics
+            .iter()
+            .filter(|(_, topic)| topic.poll_timeout().is_some_and(|at| at <= now))
+            .map(|(topic, _)| *topic);
         self.restless = due.collect();
         self.work(now);
     }
@@ -451,7 +457,9 @@ impl Swarm {
             return None; // the next to end wakes the others
         }
         let at = |topic: &Discovery| match self.listening {
-            Listening::Since(since) if topic.role().server => topic.poll_timeout().map(|at| at.max(since + LISTEN_WAIT)),
+            Listening::Since(since) if topic.role().server => {
+                topic.poll_timeout().map(|at| at.max(since + LISTEN_WAIT))
+            }
             _ => topic.poll_timeout(),
         };
         self.topics.values().filter_map(at).min()
@@ -504,7 +512,8 @@ impl Swarm {
             self.tried(&key);
             return;
         }
-        let action = Action::Connect { key, relay_addresses: peer.relay_addresses.clone(), needs_relay: peer.needs_relay };
+        let action =
+            Action::Connect { key, relay_addresses: peer.relay_addresses.clone(), needs_relay: peer.needs_relay };
         self.peers.connecting(key);
         self.connections.insert(key, Connection { is_open: false, is_initiator: true });
         self.actions.push_back(action);

@@ -156,7 +156,13 @@ pub struct Peers {
 impl Peers {
     /// Nobody yet.
     pub fn new(random: Random) -> Peers {
-        Peers { random, table: HashMap::new(), queues: Default::default(), waiting: BTreeSet::new(), connected: HashSet::new() }
+        Peers {
+            random,
+            table: HashMap::new(),
+            queues: Default::default(),
+            waiting: BTreeSet::new(),
+            connected: HashSet::new(),
+        }
     }
 
     /// One of them.
@@ -368,7 +374,12 @@ impl Peers {
 
     /// Those put there by hand that have no turn and no connection get one.
     pub fn enqueue_explicit(&mut self) {
-        let keys: Vec<Key> = self.table.iter().filter(|(_, peer)| peer.is_explicit && peer.wakes_at.is_none()).map(|(key, _)| *key).collect();
+        let keys: Vec<Key> = self
+            .table
+            .iter()
+            .filter(|(_, peer)| peer.is_explicit && peer.wakes_at.is_none())
+            .map(|(key, _)| *key)
+            .collect();
         for key in keys {
             self.enqueue(key);
         }
@@ -399,7 +410,10 @@ impl Peers {
             .iter()
             .flatten()
             .chain(self.waiting.iter().map(|(_, key)| key))
-            .find(|key| !self.connected.contains(*key) && self.table.get(*key).is_some_and(|peer| !peer.is_explicit && !peer.is_banned))
+            .find(|key| {
+                !self.connected.contains(*key)
+                    && self.table.get(*key).is_some_and(|peer| !peer.is_explicit && !peer.is_banned)
+            })
             .copied()?;
         self.unqueue(&victim);
         self.table.remove(&victim);

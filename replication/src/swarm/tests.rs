@@ -98,7 +98,8 @@ fn a_peer_that_needs_a_relay_is_tried_with_one() {
     let at = swarm.poll_timeout().unwrap();
     assert!(at < Duration::from_secs(8), "{at:?}");
     swarm.handle_timeout(at);
-    let relayed = actions(&mut swarm).into_iter().any(|action| matches!(action, Action::Connect { needs_relay: true, .. }));
+    let relayed =
+        actions(&mut swarm).into_iter().any(|action| matches!(action, Action::Connect { needs_relay: true, .. }));
     assert!(relayed);
 }
 
@@ -132,7 +133,9 @@ fn a_server_listens_once_and_announces_when_it_can_be_reached() {
     swarm.set_listening(T0);
     let announces = actions(&mut swarm);
     assert_eq!(announces.len(), 2);
-    assert!(announces.iter().all(|action| matches!(action, Action::Start { task: Task::Announce { is_first: true }, .. })));
+    assert!(
+        announces.iter().all(|action| matches!(action, Action::Start { task: Task::Announce { is_first: true }, .. }))
+    );
     // Without relays it is announced all the same, later.
     let mut alone = self::swarm(1);
     alone.join(T0, TOPIC, Role::SERVER);
@@ -205,7 +208,10 @@ fn leaving_takes_back_and_suspending_stops_everything() {
     actions(&mut swarm);
     swarm.suspend();
     let stopped = actions(&mut swarm);
-    assert!(stopped.contains(&Action::Cancel { topic: TOPIC }) && stopped.contains(&Action::Close { key: key(2) }), "{stopped:?}");
+    assert!(
+        stopped.contains(&Action::Cancel { topic: TOPIC }) && stopped.contains(&Action::Close { key: key(2) }),
+        "{stopped:?}"
+    );
     assert_eq!(swarm.poll_timeout(), None);
     assert!(!swarm.is_welcome(&key(3)));
     swarm.resume(T0);

@@ -24,7 +24,15 @@ use crate::udp::SocketId;
 pub mod congestion;
 pub mod mux;
 pub mod packet;
+mod pmtu;
+mod ranges;
+mod receive;
+mod recovery;
+mod rtt;
+mod send;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use mux::{Handled, Mux};
 pub use stream::{CloseReason, Stats, Stream, StreamEvent};

@@ -6,6 +6,7 @@
 //! bee_history(table [, from [, to]]) every change of a row after version `from` up to `to`, oldest first: _version, _committed_at, _op, the row
 //! bee_diff(table, from [, to])       rows that are not the same in two versions: _op, old_..., new_...
 //! bee_cores, bee_peers, bee_progress what is here, who it is exchanged with, what is being fetched
+//! bee_swarm, bee_swarm_topics        our place in the swarm, and what peers are looked for by
 //! ```
 //!
 //! All of it is what is committed and not newer than what the statement reads; without `to` they go up to there. `_op` is insert, update or
@@ -40,6 +41,8 @@ const BEE_DIFF: u32 = 16_004;
 const BEE_CORES: u32 = 16_005;
 const BEE_PEERS: u32 = 16_006;
 const BEE_PROGRESS: u32 = 16_007;
+const BEE_SWARM: u32 = 16_008;
+const BEE_SWARM_TOPICS: u32 = 16_009;
 
 /// Rows as they are found.
 type Rows<'a> = Box<dyn Iterator<Item = Result<Row>> + Send + 'a>;
@@ -52,6 +55,8 @@ pub fn tables() -> Vec<Arc<dyn VirtualTable>> {
         Arc::new(peers::Live::cores(BEE_CORES)),
         Arc::new(peers::Live::peers(BEE_PEERS)),
         Arc::new(peers::Live::progress(BEE_PROGRESS)),
+        Arc::new(peers::Live::swarm(BEE_SWARM)),
+        Arc::new(peers::Live::swarm_topics(BEE_SWARM_TOPICS)),
     ]
 }
 

@@ -77,6 +77,7 @@ fn rows_of(name: &str) -> Rows {
         "pg_constraint" => Rows::Computed(constraints::constraints),
         "pg_indexes" => Rows::Computed(constraints::indexes_view),
         "pg_database" => Rows::Computed(cluster::databases),
+        "pg_db_role_setting" => Rows::Computed(cluster::database_settings),
         "pg_roles" => Rows::Computed(cluster::roles),
         "pg_authid" => Rows::Computed(cluster::authids),
         "pg_user" | "pg_shadow" => Rows::Computed(cluster::users),

@@ -97,7 +97,9 @@ impl ForeignBee {
             return Ok(());
         }
         let remote = || self.network.as_ref().and_then(|n| n.remote(core.key())).unwrap_or_default();
-        let waited = self.waiting.wait_for_first_head(core, Length(1), &format!("bee {}", core.key()), &remote);
+        let search = || self.network.as_ref().and_then(|n| n.search(core.key()));
+        let name = format!("bee {}", core.key());
+        let waited = self.waiting.wait_for_first_head(core, Length(1), &name, &remote, &search);
         waited.map_err(|e| match e.state() {
             state::IO_ERROR => e.hint("The option peer of the foreign table or its server names peers that have it."),
             _ => e,

@@ -10,7 +10,7 @@ use pgbee_engine::txn::Snapshot;
 
 use crate::catalog::Catalog;
 use crate::error::{Result, SqlError, state};
-use crate::follow::{CoreStatus, PeerStatus, ProgressStatus};
+use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
 use crate::memory::Account;
 use crate::types::Type;
@@ -77,6 +77,18 @@ pub trait Services: Send + Sync {
     /// Connections to peers: bee_peers.
     fn peers(&self) -> Result<Vec<PeerStatus>> {
         Ok(Vec::new())
+    }
+    /// Our place in the swarm: bee_swarm.
+    fn swarm(&self) -> Option<Swarm> {
+        None
+    }
+    /// What peers are looked for by: bee_swarm_topics.
+    fn swarm_topics(&self) -> Result<Vec<TopicStatus>> {
+        Ok(Vec::new())
+    }
+    /// Settings of databases, `name=value` each, by the database's name: pg_db_role_setting.
+    fn database_settings(&self) -> Vec<(String, Vec<String>)> {
+        Vec::new()
     }
     /// What fetches much just now: bee_progress.
     fn progress(&self) -> Vec<ProgressStatus> {

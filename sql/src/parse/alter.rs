@@ -21,6 +21,24 @@ impl Parser<'_> {
         Ok(StatementKind::SetPassword { role, password })
     }
 
+    /// ALTER DATABASE name SET | RESET: settings of a database.
+    fn alter_database(&mut self, name: QName) -> Result<StatementKind> {
+        let start = self.at;
+        let database = Name { text: name.last().to_owned(), pos: name.pos };
+        if self.eat_kw("reset") {
+            let setting = if self.eat_kw("all") { None } else { Some(self.setting_name()?) };
+            return Ok(StatementKind::AlterDatabase { database, setting, value: SetValue::Default });
+        }
+        if self.is_kw("set") && !self.is_kw_at(1, "tablespace") {
+            self.advance();
+            if let StatementKind::Set { name, local: false, value } = self.set()? {
+                return Ok(StatementKind::AlterDatabase { database, setting: Some(name), value });
+            }
+        }
+        self.at = start;
+        self.skip_unsupported("ALTER", "database")
+    }
+
     /// After ALTER.
     pub fn alter(&mut self) -> Result<StatementKind> {
         let word = match self.tok() {
@@ -76,7 +94,8 @@ impl Parser<'_> {
                 return Ok(StatementKind::AlterSequence { name, if_exists, options });
             }
             ObjectKind::Schema => return Err(self.unexpected()),
-            ObjectKind::Database => return self.skip_unsupported("ALTER", "database"),
+            ObjectKind::Database if !if_exists => return self.alter_database(name),
+            ObjectKind::Database => return Err(self.unexpected()),
             ObjectKind::Index if self.one_of(&["set", "reset", "attach", "depends", "no", "alter"]).is_some() => {
                 return self.skip_unsupported("ALTER", "index");
             }

@@ -43,6 +43,12 @@ pub enum StatementKind {
         name: Name,
         options: Vec<(String, DefValue)>,
     },
+    /// ALTER DATABASE .. SET setting = value | RESET setting; None: RESET ALL.
+    AlterDatabase {
+        database: Name,
+        setting: Option<String>,
+        value: SetValue,
+    },
     DropDatabase {
         name: Name,
         if_exists: bool,

@@ -256,7 +256,7 @@ impl Parser<'_> {
     }
 
     /// A setting's name as SHOW and RESET take it, the special spellings resolved.
-    fn setting_name(&mut self) -> Result<String> {
+    pub fn setting_name(&mut self) -> Result<String> {
         if self.eat_kws(&["time", "zone"]) {
             return Ok("timezone".into());
         }
@@ -274,7 +274,8 @@ impl Parser<'_> {
         Ok(name)
     }
 
-    fn set(&mut self) -> Result<StatementKind> {
+    /// After SET.
+    pub fn set(&mut self) -> Result<StatementKind> {
         if self.are_kws(&["session", "characteristics"]) {
             self.at += 2;
             self.expect_kws(&["as", "transaction"])?;

@@ -94,7 +94,8 @@ impl Shared {
     fn wait_for_first_head(&self) -> Result<()> {
         let core = self.database.core();
         let remote = || self.instance.remote(core.key());
-        self.waiting.wait_for_first_head(core, Length(FIRST_VERSION.0), &self.db.title(), &remote)
+        let search = || self.instance.network().and_then(|network| network.search(core.key()));
+        self.waiting.wait_for_first_head(core, Length(FIRST_VERSION.0), &self.db.title(), &remote, &search)
     }
 
     /// bee_download(): fetches a table with its indexes, an index, or everything; how many blocks came.

@@ -72,6 +72,8 @@ pub struct InstanceOptions {
     pub max_connections: usize,
     /// What `SHOW port` says.
     pub port: u16,
+    /// Whether all roles follow a database by connecting to its key; superusers do.
+    pub follow_on_connect: bool,
 }
 
 impl Default for InstanceOptions {
@@ -84,6 +86,7 @@ impl Default for InstanceOptions {
             memory_bytes: 1 << 30,
             max_connections: 100,
             port: 5432,
+            follow_on_connect: false,
         }
     }
 }
@@ -182,7 +185,7 @@ impl Db {
 
 /// What instance.json holds.
 #[derive(Clone, Default, Serialize, Deserialize)]
-struct Private {
+pub(super) struct Private {
     format: u32,
     /// Number of the next core.
     next_core: u64,
@@ -190,7 +193,10 @@ struct Private {
     databases: BTreeMap<String, String>,
     /// Whom a followed database is followed by, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    followed: BTreeMap<String, Source>,
+    pub(super) followed: BTreeMap<String, Source>,
+    /// bee.announce by the database's name, of those that have it set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) announce: BTreeMap<String, bool>,
     /// What its blocks are encrypted with by name of the core, in hex; of those that are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     read_keys: BTreeMap<String, String>,
@@ -200,16 +206,16 @@ struct Private {
 }
 
 impl Private {
-    fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.databases.contains_key(name) || self.followed.contains_key(name)
     }
 }
 
 /// Where a followed database comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Source {
+pub(super) struct Source {
     /// The core's key, in z-base-32.
-    key: String,
+    pub key: String,
     /// `host:port` of peers to connect to.
     #[serde(default)]
     peers: Vec<String>,
@@ -226,7 +232,7 @@ pub struct Instance {
     options: InstanceOptions,
     store: Arc<Store>,
     cache: Arc<Cache>,
-    private: Mutex<Private>,
+    pub(super) private: Mutex<Private>,
     open: Mutex<BTreeMap<String, Arc<Db>>>,
     sessions: Mutex<Vec<Weak<CancelFlag>>>,
     memory: Arc<Account>,
@@ -340,7 +346,7 @@ impl Instance {
     /// A session in a database.
     ///
     /// # Errors
-    /// 3D000 unknown database, 22023 a version that is none, and those of the settings.
+    /// 3D000 unknown database, 42501 a key that the role may not follow, 22023 a version that is none, and those of the settings.
     pub fn connect(self: &Arc<Self>, options: ConnectOptions) -> Result<Session> {
         self.check_open()?;
         let (name, version) = match options.database.rsplit_once('@') {
@@ -348,7 +354,13 @@ impl Instance {
             Some((name, version)) => (name, Some(version)),
             None => (options.database.as_str(), None),
         };
-        let db = self.db(name)?;
+        let db = match self.db(name) {
+            Err(unknown) if unknown.state() == state::INVALID_CATALOG_NAME => match name.parse() {
+                Ok(key) => self.database_by_key(key, &options.user)?,
+                Err(_) => return Err(unknown),
+            },
+            found => found?,
+        };
         let as_of = version.map(|v| if v.contains(':') { v.to_owned() } else { format!("version:{v}") });
         Session::new(self.clone(), db, &options, as_of)
     }
@@ -379,7 +391,7 @@ impl Instance {
         *self.network.write() = Some(network.clone());
         // Also those nobody has connected to yet: peers may ask for them.
         for name in self.databases() {
-            self.db(&name)?;
+            network.announce(self.db(&name)?.database.key(), self.is_announced(&name));
         }
         for (name, _, peers) in self.followed() {
             network.follow(self.db(&name)?.database.core(), &peers)?;
@@ -483,7 +495,10 @@ impl Instance {
             *private = next;
         }
         let begun = self.db(name).and_then(|db| match self.network() {
-            Some(network) => network.follow(db.database.core(), peers),
+            Some(network) => {
+                network.announce(key, self.is_announced(name));
+                network.follow(db.database.core(), peers)
+            }
             None => Ok(()),
         });
         if begun.is_err() {
@@ -564,10 +579,14 @@ impl Instance {
             next.read_keys.remove(&core);
         }
         let source = next.followed.remove(name);
+        next.announce.remove(name);
         self.save(&next)?;
         *private = next;
         let db = open.remove(name);
         drop((open, private));
+        if let (Some(db), Some(network)) = (&db, self.network()) {
+            network.announce(db.database.key(), false);
+        }
         drop(db); // a mirror's claim ends, which wakes the replicator
         if let (Some(key), Some(network)) = (source.and_then(|s| s.key.parse().ok()), self.network())
             && !self.is_open_bee(key)
@@ -705,7 +724,7 @@ impl Instance {
         self.transactions.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn db(&self, name: &str) -> Result<Arc<Db>> {
+    pub(super) fn db(&self, name: &str) -> Result<Arc<Db>> {
         let (core, read_key, source) = {
             let private = self.private.lock();
             let core = private.databases.get(name).cloned();
@@ -767,7 +786,7 @@ impl Instance {
         let options = Options { write_set_bytes_max: self.options.write_set_bytes, ..Options::default() };
         Ok(Database::open(core, self.cache.clone(), options)?)
     }
-    fn save(&self, private: &Private) -> Result<()> {
+    pub(super) fn save(&self, private: &Private) -> Result<()> {
         self.dir.as_ref().map_or(Ok(()), |dir| write_private(dir, private))
     }
 }
@@ -809,7 +828,7 @@ fn closing_error() -> SqlError {
     SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
 }
 
-fn unknown_database(name: &str) -> SqlError {
+pub(super) fn unknown_database(name: &str) -> SqlError {
     SqlError::new(state::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
 }
 

@@ -24,6 +24,7 @@
 //! utility       all other statements                copying      COPY
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
+//! swarm         databases that are found by their keys alone
 //! ```
 
 mod copying;
@@ -37,6 +38,7 @@ pub mod outcome;
 mod query;
 pub mod settings;
 mod shared;
+mod swarm;
 mod transaction;
 mod utility;
 
@@ -126,6 +128,7 @@ impl Session {
             ("work_mem", (of_instance.work_mem_bytes / 1024).to_string()),
             ("session_authorization", options.user.clone()),
             ("data_directory", instance.dir().map(|d| d.display().to_string()).unwrap_or_default()),
+            ("bee.follow_on_connect", if of_instance.follow_on_connect { "on" } else { "off" }.to_owned()),
             // Reported to the client: drivers that look for a server to write to find out by it.
             ("in_hot_standby", if db.followed.is_some() { "on" } else { "off" }.to_owned()),
         ])?;

@@ -77,6 +77,8 @@ pub enum Context {
     Start,
     /// When its configuration is read again.
     Reload,
+    /// For a database, by ALTER DATABASE.
+    Database,
     /// At any time.
     User,
 }
@@ -147,6 +149,14 @@ pub fn definition(name: &str) -> Option<&'static Definition> {
     let lower = name.to_ascii_lowercase();
     let lower = if lower == "timezone" || lower == "time zone" { "timezone" } else { &lower };
     DEFINITIONS.binary_search_by(|d| compare_folded(d.name, lower)).ok().map(|i| &DEFINITIONS[i])
+}
+
+/// What a Boolean setting is given, checked as SET does, whoever may change it.
+///
+/// # Errors
+/// 22023 for what is no truth.
+pub(super) fn truth(definition: &Definition, values: &[String]) -> Result<bool> {
+    Ok(value::check(definition, Given::Arguments(values))? == "on")
 }
 
 fn compare_folded(name: &str, lower: &str) -> std::cmp::Ordering {
@@ -423,8 +433,13 @@ fn check_context(definition: &Definition) -> Result<()> {
         Context::Internal => "cannot be changed",
         Context::Start => "cannot be changed without restarting the server",
         Context::Reload => "cannot be changed now",
+        Context::Database => "cannot be changed for a session",
     };
-    Err(SqlError::new(CANT_CHANGE_RUNTIME_PARAM, format!("parameter \"{}\" {why}", definition.name)))
+    let error = SqlError::new(CANT_CHANGE_RUNTIME_PARAM, format!("parameter \"{}\" {why}", definition.name));
+    if definition.context == Context::Database {
+        return Err(error.hint(format!("Use ALTER DATABASE ... SET {}.", definition.name)));
+    }
+    Err(error)
 }
 
 #[cfg(test)]

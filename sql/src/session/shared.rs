@@ -21,7 +21,7 @@ use crate::catalog::schema::Relation;
 use crate::catalog::{Catalog, Sequence};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
-use crate::follow::{CoreStatus, PeerStatus, ProgressStatus};
+use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
 use crate::functions::Services;
 use crate::functions::context::CancelFlag;
@@ -267,6 +267,7 @@ impl Services for Shared {
         match name.to_ascii_lowercase().as_str() {
             "transaction_isolation" => Some(current.isolation.name().to_owned()),
             "transaction_read_only" => Some(if current.read_only { "on" } else { "off" }.to_owned()),
+            "bee.announce" => Some(on_or_off(self.instance.is_announced(&self.db.name)).to_owned()),
             _ => self.settings.lock().show(name).ok(),
         }
     }
@@ -347,12 +348,26 @@ impl Services for Shared {
     fn peers(&self) -> Result<Vec<PeerStatus>> {
         self.instance.peers()
     }
+    fn swarm(&self) -> Option<Swarm> {
+        self.instance.network()?.swarm()
+    }
+    fn swarm_topics(&self) -> Result<Vec<TopicStatus>> {
+        self.instance.swarm_topics()
+    }
+    fn database_settings(&self) -> Vec<(String, Vec<String>)> {
+        self.instance.database_settings()
+    }
     fn progress(&self) -> Vec<ProgressStatus> {
         self.instance.progress()
     }
     fn download(&self, relation: Option<u32>) -> Result<u64> {
         Shared::download(self, relation)
     }
+}
+
+/// A truth as settings show it.
+pub(super) fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 /// How long a waiting statement goes without looking for a cancel.

@@ -9,6 +9,7 @@ mod memory;
 mod protocol;
 mod scripts;
 mod speed;
+mod swarm;
 
 use std::sync::Arc;
 

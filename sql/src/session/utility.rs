@@ -8,6 +8,8 @@ use super::instance::SUPERUSER_NAME;
 use super::listen::Pending;
 use super::query::{Ending, Rows, is_query};
 use super::settings::IsolationLevel;
+use super::shared::on_or_off;
+use super::swarm::ANNOUNCE;
 use super::transaction::{StatementCx, Status, resolver};
 use super::{Active, Outcome, Session};
 use crate::bind::{self, BindEnv, ParamTypes};
@@ -40,7 +42,7 @@ fn is_scram_verifier(text: &str) -> bool {
     })
 }
 
-fn command(tag: &str) -> Result<Outcome> {
+pub(super) fn command(tag: &str) -> Result<Outcome> {
     Ok(Outcome::Command { tag: tag.to_owned() })
 }
 
@@ -79,7 +81,11 @@ impl Session {
             StatementKind::Show { name } => self.show(name),
             StatementKind::ShowAll => {
                 let all = self.shared.settings.lock().all();
-                let row = |(n, v, d): (&str, String, &str)| vec![Datum::text(n), Datum::text(v), Datum::text(d)];
+                let announced = || on_or_off(self.instance.is_announced(&self.shared.db.name)).to_owned();
+                let row = |(n, v, d): (&str, String, &str)| {
+                    let v = if n == ANNOUNCE { announced() } else { v };
+                    vec![Datum::text(n), Datum::text(v), Datum::text(d)]
+                };
                 self.give_rows(&["name", "setting", "description"], all.into_iter().map(row).collect(), "SHOW")
             }
             StatementKind::Discard(kind) => self.discard(*kind),
@@ -110,6 +116,9 @@ impl Session {
                     }
                 }
                 command("CREATE DATABASE")
+            }
+            StatementKind::AlterDatabase { database, setting, value } => {
+                self.alter_database(&database.text, setting.as_deref(), value)
             }
             StatementKind::DropDatabase { name, if_exists, force } => {
                 self.drop_database(&name.text, *if_exists, *force)
@@ -194,7 +203,7 @@ impl Session {
         command(tag)
     }
 
-    fn refuse_in_block(&mut self, what: &str) -> Result<()> {
+    pub(super) fn refuse_in_block(&mut self, what: &str) -> Result<()> {
         let in_string = self.script.as_ref().is_some_and(|script| !script.single);
         if self.block.status == Status::Explicit || self.shared.txn.is_open() || in_string {
             return Err(SqlError::new(
@@ -419,6 +428,7 @@ impl Session {
                 let on = read_only || !derived.as_of.is_empty() || self.shared.is_follower();
                 if on { "on" } else { "off" }.to_owned()
             }
+            ANNOUNCE => on_or_off(self.instance.is_announced(&self.shared.db.name)).to_owned(),
             _ => self.shared.settings.lock().show(name)?,
         };
         self.give_rows(&[&shown_name(name)], vec![vec![Datum::text(value)]], "SHOW")

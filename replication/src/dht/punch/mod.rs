@@ -24,6 +24,8 @@ pub mod nat;
 pub mod payload;
 pub mod puncher;
 pub mod sockets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;

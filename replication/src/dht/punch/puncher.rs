@@ -414,9 +414,9 @@ impl Puncher {
         }
         let verified = self.remote_addresses.iter().find(|remote| remote.is_verified).map(|remote| remote.address);
         let (ours, theirs) = (self.nat.firewall(), self.remote_firewall);
-        self.is_punching = true;
         if ours.is_predictable() && theirs.is_predictable() {
             cx.shared.stats.consistent += 1;
+            self.is_punching = true;
             self.plan = Plan::Consistent { round: 0 };
             // The other side sends one at once when it hears of the first (`ping`).
             let pause = if self.is_initiator { Duration::ZERO } else { CONSISTENT_PAUSE };
@@ -433,6 +433,7 @@ impl Puncher {
         };
         cx.shared.stats.random += 1;
         cx.shared.random_punch_began();
+        self.is_punching = true;
         self.is_random = true;
         self.expect(*to.ip());
         self.next_at = Some(cx.now);

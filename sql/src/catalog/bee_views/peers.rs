@@ -1,7 +1,17 @@
-//! bee_cores, bee_peers and bee_progress: what is here of each database, who it is exchanged with, and what is being fetched. All of the process, whatever database asks.
+//! What a server knows of peers, all of the process, whatever database asks.
+//!
+//! ```text
+//! bee_cores         what is here of each database
+//! bee_peers         who it is exchanged with
+//! bee_progress      what is being fetched
+//! bee_swarm         our place in the swarm: one row, none without a swarm
+//! bee_swarm_topics  what peers are looked for by, a row each, and how that goes
+//! ```
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use pgbee_engine::DiscoveryKey;
 
 use super::commits::committed_at;
 use super::{Rows, field};
@@ -9,7 +19,7 @@ use crate::catalog::PG_CATALOG;
 use crate::catalog::schema::VirtualTable;
 use crate::error::Result;
 use crate::exec::ExecCx;
-use crate::follow::{CoreStatus, PeerStatus, ProgressStatus};
+use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::functions::context::Services;
 use crate::functions::system::z_base_32;
 use crate::ir::Field;
@@ -56,6 +66,32 @@ const PROGRESS: Columns = &[
     ("started_at", Type::TIMESTAMPTZ),
 ];
 
+const SWARM: Columns = &[
+    ("public_key", Type::TEXT),
+    ("bootstrap", Type::TEXT),
+    ("address", Type::TEXT),
+    ("public_address", Type::TEXT),
+    ("nat", Type::TEXT),
+    ("persistent", Type::BOOL),
+    ("nodes", Type::INT8),
+    ("topics", Type::INT8),
+    ("connections", Type::INT8),
+    ("relayed", Type::INT8),
+    ("punches_tried", Type::INT8),
+    ("punches_won", Type::INT8),
+    ("last_note", Type::TEXT),
+];
+
+const SWARM_TOPICS: Columns = &[
+    ("database", Type::NAME),
+    ("topic", Type::TEXT),
+    ("announced", Type::BOOL),
+    ("looked_up", Type::BOOL),
+    ("peers", Type::INT8),
+    ("connections", Type::INT8),
+    ("state", Type::TEXT),
+];
+
 /// A view whose rows the session knows.
 pub(super) struct Live {
     oid: u32,
@@ -76,6 +112,16 @@ impl Live {
     /// bee_peers.
     pub fn peers(oid: u32) -> Live {
         Live::new(oid, "bee_peers", PEERS, |services| Ok(services.peers()?.into_iter().map(peer_row).collect()))
+    }
+    /// bee_swarm.
+    pub fn swarm(oid: u32) -> Live {
+        Live::new(oid, "bee_swarm", SWARM, |services| Ok(services.swarm().into_iter().map(swarm_row).collect()))
+    }
+    /// bee_swarm_topics.
+    pub fn swarm_topics(oid: u32) -> Live {
+        Live::new(oid, "bee_swarm_topics", SWARM_TOPICS, |services| {
+            Ok(services.swarm_topics()?.into_iter().map(topic_row).collect())
+        })
     }
     /// bee_progress.
     pub fn progress(oid: u32) -> Live {
@@ -150,6 +196,41 @@ fn peer_row(status: PeerStatus) -> Row {
             Datum::Interval(Interval { months: 0, days: 0, micros: micros.cast_signed() })
         }),
         time(peer.connected_at),
+    ]
+}
+
+fn text_or_null(text: Option<String>) -> Datum {
+    text.map_or(Datum::Null, Datum::text)
+}
+
+fn swarm_row(swarm: Swarm) -> Row {
+    vec![
+        Datum::text(z_base_32(&swarm.public_key)),
+        Datum::text(swarm.bootstrap),
+        Datum::text(swarm.address),
+        text_or_null(swarm.public_address),
+        Datum::text(swarm.nat),
+        Datum::Bool(swarm.is_persistent),
+        count(swarm.nodes),
+        count(swarm.topics.len() as u64),
+        count(swarm.connections),
+        count(swarm.relayed),
+        count(swarm.punches_tried),
+        count(swarm.punches_won),
+        text_or_null(swarm.last_note),
+    ]
+}
+
+fn topic_row(status: TopicStatus) -> Row {
+    let topic = status.topic;
+    vec![
+        text_or_null(status.database),
+        Datum::text(DiscoveryKey(topic.discovery_key).to_hex()),
+        Datum::Bool(topic.is_announced),
+        Datum::Bool(topic.is_looked_up),
+        count(topic.peers),
+        count(topic.connections),
+        Datum::text(topic.state),
     ]
 }
 

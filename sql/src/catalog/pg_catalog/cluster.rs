@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::follow::PeerStatus;
 use crate::functions::system::z_base_32;
 use crate::types::reg::SUPERUSER;
-use crate::types::{Datum, Row};
+use crate::types::{Array, Datum, Row, Type};
 
 /// Oid of the session's database, the same for all: nothing refers to another one.
 pub(crate) const DATABASE_OID: u32 = 5;
@@ -49,6 +49,16 @@ fn database(number: u32, name: &str) -> Row {
 fn database_oid(name: &str) -> u32 {
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash | 0x8000_0000
+}
+
+/// pg_db_role_setting: what ALTER DATABASE set.
+pub(super) fn database_settings(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let row = |(name, settings): (String, Vec<String>)| {
+        let number = if name == ask.cx.database { DATABASE_OID } else { database_oid(&name) };
+        let settings = Array::from_values(Type::TEXT, settings.into_iter().map(Datum::text).collect());
+        vec![oid(number), oid(0), Datum::Array(settings.into())]
+    };
+    Ok(ask.cx.services.database_settings().into_iter().map(row).collect())
 }
 
 /// The session's user: roles are the server's, and no other is known here.

@@ -3,7 +3,7 @@
 //! Most say nothing of us (there is no vacuum, no planner with these costs), yet clients set and show them. Those are kept and shown and have
 //! no effect. What has one is listed in [`super::Derived`] or named where it is used. Sorted by name in lower case.
 
-use super::Context::{Internal, Reload, Start, User};
+use super::Context::{Database, Internal, Reload, Start, User};
 use super::Definition;
 use super::Kind::{Bool, Enum, Int, Real, Text};
 use super::Unit;
@@ -30,9 +30,11 @@ pub const DEFINITIONS: &[Definition] = &[
     d("autovacuum", Bool, "on", Reload, false, "Starts the autovacuum subprocess."),
     d("backend_flush_after", Int(0, 256, Unit::Blocks), "0", User, false, "Number of pages after which previously performed writes are flushed to disk."),
     d("backslash_quote", Enum(&["safe_encoding", "on", "off"]), "safe_encoding", User, false, "Sets whether \"\\'\" is allowed in string literals."),
+    d("bee.announce", Bool, "off", Database, false, "Whether the swarm is told that this server has the database; on for one that is followed."),
     d("bee.as_of", Text, "", User, false, "Reads the database as of a version, a time or a tag: version:1234, timestamp:..., tag:..."),
     d("bee.commit_message", Text, "", User, false, "Message of the transaction's commit, shown by bee_commits."),
     d("bee.fetch_wait", Int(0, 2147483647, Unit::Ms), "3000", User, false, "How long a statement waits for a block that no connected peer has."),
+    d("bee.follow_on_connect", Bool, "off", Start, false, "Whether all roles, and not superusers alone, follow a database by connecting to its key."),
     d("bgwriter_delay", Int(10, 10000, Unit::Ms), "200", Reload, false, "Background writer sleep time between rounds."),
     d("block_size", Int(8192, 8192, Unit::None), "8192", Internal, false, "Shows the size of a disk block."),
     d("bytea_output", Enum(&["escape", "hex"]), "hex", User, false, "Sets the output format for bytea."),

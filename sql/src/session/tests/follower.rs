@@ -1,5 +1,6 @@
 //! A follower: what it shows, what it fetches, what it refuses, what it answers without anybody.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +13,7 @@ use pgbee_engine::{BlockIndex, NodeIndex};
 
 use super::{connect, connect_to, instance, show};
 use crate::error::Result;
-use crate::follow::{Core, CoreKey, Network, Peer, Remote};
+use crate::follow::{Core, CoreKey, Network, Peer, Remote, Swarm, SwarmTopic};
 use crate::session::{Instance, InstanceOptions, Session};
 
 /// A network whose one peer is the writer in the same process: every request is a proof, made and verified.
@@ -24,10 +25,14 @@ pub(super) struct Nearby {
     pub(super) sent: AtomicU64,
     follows: Mutex<Vec<CoreKey>>,
     asked: AtomicUsize,
+    /// It is found in a swarm; otherwise there is none.
+    pub(super) has_swarm: AtomicBool,
+    /// What the swarm is told of.
+    pub(super) announced: Mutex<BTreeSet<CoreKey>>,
 }
 
 impl Nearby {
-    fn of(writer: &Arc<Instance>) -> Arc<Nearby> {
+    pub(super) fn of(writer: &Arc<Instance>) -> Arc<Nearby> {
         Nearby::of_database(writer, "postgres")
     }
     fn of_database(writer: &Arc<Instance>, name: &str) -> Arc<Nearby> {
@@ -43,10 +48,16 @@ impl Nearby {
             sent: AtomicU64::new(0),
             follows: Mutex::default(),
             asked: AtomicUsize::new(0),
+            has_swarm: AtomicBool::new(false),
+            announced: Mutex::default(),
         })
     }
     pub(super) fn set_online(&self, online: bool) {
         self.online.store(online, Ordering::SeqCst);
+    }
+    /// How often a core was begun to be followed.
+    pub(super) fn times_followed(&self, key: CoreKey) -> usize {
+        self.follows.lock().iter().filter(|followed| **followed == key).count()
     }
     pub(super) fn follows(&self, key: CoreKey) -> bool {
         self.follows.lock().contains(&key)
@@ -128,11 +139,12 @@ impl Network for Handle {
         if !self.network.online.load(Ordering::SeqCst) {
             return Vec::new();
         }
+        let has_swarm = self.network.has_swarm.load(Ordering::SeqCst);
         vec![Peer {
             core: self.network.writer.key(),
             peer_key: [7; 32],
             address: "127.0.0.1:4000".into(),
-            transport: "tcp",
+            transport: if has_swarm { "udx" } else { "tcp" },
             remote_length: self.network.writer.len().0,
             blocks_in: self.network.sent.load(Ordering::SeqCst),
             blocks_out: 0,
@@ -148,7 +160,39 @@ impl Network for Handle {
             length: self.network.writer.len().0,
             peers: usize::from(online),
             verification_failures: 0,
+            is_searching: false,
         })
+    }
+    fn announce(&self, key: CoreKey, on: bool) {
+        let mut announced = self.network.announced.lock();
+        _ = if on { announced.insert(key) } else { announced.remove(&key) };
+    }
+    fn swarm(&self) -> Option<Swarm> {
+        self.network.has_swarm.load(Ordering::SeqCst).then(|| Swarm {
+            public_key: [8; 32],
+            bootstrap: "127.0.0.1:4001".into(),
+            address: "127.0.0.1:4002".into(),
+            public_address: None,
+            nat: "unknown",
+            is_persistent: false,
+            nodes: 3,
+            connections: 1,
+            relayed: 0,
+            punches_tried: 5,
+            punches_won: 4,
+            last_note: Some("a peer was not reached".into()),
+            topics: vec![SwarmTopic {
+                discovery_key: self.network.writer.discovery_key().0,
+                is_announced: self.network.announced.lock().contains(&self.network.writer.key()),
+                is_looked_up: true,
+                peers: 2,
+                connections: 1,
+                state: "2 peers announce it".into(),
+            }],
+        })
+    }
+    fn search(&self, _: CoreKey) -> Option<String> {
+        self.network.has_swarm.load(Ordering::SeqCst).then(|| "Nobody announces it among the 3 nodes asked.".into())
     }
 }
 

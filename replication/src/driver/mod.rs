@@ -1,4 +1,4 @@
-//! Where the state machines meet sockets: [`Network`]. The one file with tasks in it.
+//! Where the state machines meet sockets: [`Network`].
 //!
 //! ```text
 //! listener task      accepts, up to a limit
@@ -9,10 +9,16 @@
 //!   socket -> connection task -> inbox of the core -> core task -> channel of a connection -> connection task -> socket
 //! ```
 //!
+//! Connections are of two kinds: those to and from known addresses, over TCP, are made here; those that a swarm found come with their handshake done ([`swarm`]).
+//! Both are served alike.
+//!
 //! A core's task is woken by messages, by the core itself (it grew), by its wants, and by its replicator's timeout.
 //!
 //! What must stay true: only `Node::run` and `Node::answer` touch the store, and they run on blocking threads; a connection whose core is behind is not read, one
 //! that does not read is not answered, so that neither fills memory; whatever goes wrong on a connection ends that connection only.
+
+pub mod endpoint;
+pub mod swarm;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
@@ -93,7 +99,7 @@ pub struct PeerInfo {
     pub peer_key: [u8; 32],
     /// Its address.
     pub address: String,
-    /// How it is reached.
+    /// How it is reached: "tcp", or "udx" for one that the swarm found.
     pub transport: &'static str,
     /// The length it claims.
     pub remote_length: u64,
@@ -120,6 +126,8 @@ pub struct RemoteInfo {
     pub peers: usize,
     /// Messages that failed verification since it is replicated.
     pub verification_failures: u64,
+    /// The swarm's search for its peers is still at its beginning, or some that it named are about to be reached.
+    pub is_searching: bool,
 }
 
 /// Peers of all cores of a store.
@@ -139,11 +147,13 @@ struct Inner {
     core_tasks: Mutex<HashMap<u64, Arc<Notify>>>,
     connections: Mutex<BTreeMap<LinkId, Arc<Wire>>>,
     dialers: Mutex<HashMap<String, Dialer>>,
+    swarm: Mutex<swarm::Topics>,
 }
 
 /// The driver's side of a connection.
 struct Wire {
     address: String,
+    transport: &'static str,
     wake: Notify,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -179,6 +189,7 @@ impl Network {
             core_tasks: Mutex::default(),
             connections: Mutex::default(),
             dialers: Mutex::default(),
+            swarm: Mutex::default(),
             options,
         };
         Arc::new(Network { inner: Arc::new(inner) })
@@ -232,6 +243,7 @@ impl Network {
         for address in addresses {
             self.inner.dial(address, core.key());
         }
+        self.inner.change_topic(core.discovery_key(), |purpose| purpose.is_followed = true);
         Ok(())
     }
 
@@ -239,6 +251,7 @@ impl Network {
     pub fn unfollow(&self, key: CoreKey) {
         let effects = self.inner.node.unfollow(key);
         self.inner.apply(effects);
+        self.inner.change_topic(key.discovery_key(), |purpose| purpose.is_followed = false);
         self.inner.dialers.lock().retain(|_, dialer| {
             let was_for_it = dialer.cores.remove(&key);
             let is_over = was_for_it && dialer.cores.is_empty();
@@ -261,7 +274,7 @@ impl Network {
                     core: slot.core().key(),
                     peer_key,
                     address: wire.address.clone(),
-                    transport: "tcp",
+                    transport: wire.transport,
                     remote_length: status.length.0,
                     blocks_in: status.blocks_in,
                     blocks_out: status.blocks_out,
@@ -279,17 +292,22 @@ impl Network {
     pub fn remote(&self, key: CoreKey) -> Option<RemoteInfo> {
         let status = self.inner.node.core(key)?.status();
         let (length, verification_failures) = (status.remote_length, status.verification_failures);
-        Some(RemoteInfo { length, peers: status.peers.len(), verification_failures })
+        let is_searching = self.inner.is_searching(key.discovery_key());
+        Some(RemoteInfo { length, peers: status.peers.len(), verification_failures, is_searching })
     }
 
-    /// End all connections and tasks.
+    /// End all connections and tasks. The swarm is told that we go.
     pub async fn shutdown(&self) {
         self.inner.closing.send_replace(true);
+        let finder = self.inner.swarm.lock().finder.take();
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         let all = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, all).await.is_err() {
             tracing::warn!("some peers' tasks did not end in time");
             tasks.abort_all();
+        }
+        if let Some(finder) = finder {
+            finder.stop().await;
         }
     }
 }
@@ -380,23 +398,32 @@ impl Inner {
         dialer.cores.insert(core);
     }
 
-    /// A connection, from its first byte to its last.
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    /// A connection over TCP, from its first byte to its last.
+    async fn serve(
         self: &Arc<Self>,
-        stream: S,
+        stream: TcpStream,
         role: Role,
         address: String,
         _permit: Option<OwnedSemaphorePermit>,
         stop: Option<watch::Receiver<bool>>,
     ) {
-        let mut random = [0; 56];
-        if let Err(error) = getrandom::fill(&mut random) {
-            tracing::error!(%error, "there is no randomness for a connection");
-            return;
-        }
+        let Some(random) = randomness() else { return };
         let link = self.node.connect(role, Randomness::new(random));
+        self.serve_link(stream, link, address, "tcp", stop).await;
+    }
+
+    /// A connection of any kind.
+    async fn serve_link<S: AsyncRead + AsyncWrite + Unpin>(
+        self: &Arc<Self>,
+        stream: S,
+        link: Arc<Link>,
+        address: String,
+        transport: &'static str,
+        stop: Option<watch::Receiver<bool>>,
+    ) {
         let wire = Arc::new(Wire {
             address,
+            transport,
             wake: Notify::new(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -433,6 +460,10 @@ impl Inner {
         let mut is_ready = false;
         let is_inbound = stop.is_none();
         let mut stop = stop.unwrap_or_else(|| self.closing.subscribe());
+        if link.is_ready() {
+            // Its handshake was made elsewhere.
+            self.received(link, wire, &[])?;
+        }
         loop {
             if let Some(fault) = link.fault() {
                 return Err(Ended::Fault(fault));
@@ -533,6 +564,18 @@ impl Inner {
                 }
             }
         });
+    }
+}
+
+/// Fresh random bytes; none where the operating system has none, which is told.
+fn randomness<const N: usize>() -> Option<[u8; N]> {
+    let mut random = [0; N];
+    match getrandom::fill(&mut random) {
+        Ok(()) => Some(random),
+        Err(error) => {
+            tracing::error!(%error, "there is no randomness for a connection");
+            None
+        }
     }
 }
 

@@ -1,0 +1,273 @@
+//! The swarm over UDP: an [`Endpoint`] on sockets of the operating system, as a [`Finder`] of a network; and alone, as a plain node of the DHT ([`DhtNode`]).
+//!
+//! ```text
+//!   Network --join, leave--> OverUdp --> Udp<Endpoint> --> sockets
+//!      ^                                      |
+//!      +------ serve_found <-- event task <---+   Connected: a stream and its handshake; Note: a log line for people
+//! ```
+//!
+//! What must stay true: what is bound to loopback reaches no further; nobody is asked but the nodes that were given, those they name, and peers; why a peer was
+//! not reached stands in the log and in bee_swarm.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgbee_engine::{CoreKey, DiscoveryKey};
+use tokio::sync::mpsc::Receiver;
+
+use super::swarm::{Finder, Found, Purpose, SwarmInfo, TopicInfo};
+use super::{Inner, Network};
+use crate::dht::rpc::{Persistence, RpcOptions};
+use crate::dht::{DhtOptions, Note};
+use crate::secret_stream::{Identity, Role};
+use crate::swarm::{self, Endpoint, EndpointEvent, EndpointOptions};
+use crate::transport::udp::{Udp, UdpOptions, local_addresses};
+
+/// After so long without a node that answers, a person is told.
+const NO_NODE: Duration = Duration::from_secs(10);
+
+/// How a network takes part in a swarm.
+#[derive(Clone, Debug)]
+pub struct SwarmOptions {
+    /// Nodes of the DHT to begin with.
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Where to bind: 127.0.0.1 reaches loopback only, 0.0.0.0 the world.
+    pub host: Ipv4Addr,
+    /// The port that is wished for; another one if it is taken. 0 for any.
+    pub port: u16,
+    /// Key of a relay for peers that cannot be reached otherwise.
+    pub relay_through: Option<[u8; 32]>,
+}
+
+/// How a plain node is.
+#[derive(Clone, Debug)]
+pub struct DhtNodeOptions {
+    /// Where it is. With a port that is not 0 exactly there.
+    pub address: SocketAddrV4,
+    /// Nodes to begin with; none for the first one of a network.
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Of its key pair.
+    pub seed: [u8; 32],
+    /// Whether it relays connections.
+    pub is_relay: bool,
+}
+
+/// A plain node of the DHT.
+pub struct DhtNode {
+    udp: Arc<Udp<Endpoint>>,
+}
+
+impl DhtNode {
+    /// Begin. Call it inside a runtime.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub fn start(options: DhtNodeOptions) -> io::Result<DhtNode> {
+        let host = *options.address.ip();
+        let is_known = !host.is_unspecified();
+        let rpc_of = |server: SocketAddrV4| RpcOptions {
+            bootstrap: options.bootstrap.clone(),
+            persistence: Persistence::Forced,
+            firewalled: false,
+            server_port: server.port(),
+            public_address: is_known.then_some(server),
+            ..RpcOptions::default()
+        };
+        let port = options.address.port();
+        let bind = UdpOptions { host, port, is_port_exact: port != 0 };
+        let identity = Identity::from_seed(options.seed);
+        let (udp, mut events) = start(bind, rpc_of, identity, None, options.is_relay)?;
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                match event {
+                    EndpointEvent::Ready => tracing::info!("nodes of the network have answered"),
+                    EndpointEvent::Note(note) => tell(&note),
+                    _ => {}
+                }
+            }
+        });
+        Ok(DhtNode { udp })
+    }
+
+    /// The address that is bound.
+    pub fn address(&self) -> SocketAddrV4 {
+        self.udp.server_address()
+    }
+
+    /// Who it is: what peers name that want to be relayed by it.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.udp.with(|endpoint, _| endpoint.public_key())
+    }
+
+    /// What it knows of the network.
+    pub fn info(&self) -> SwarmInfo {
+        info(&self.udp)
+    }
+
+    /// Ends it.
+    pub async fn shutdown(&self) {
+        self.udp.shutdown().await;
+    }
+}
+
+impl Network {
+    /// Look for peers in a swarm from now on, and be found there with what is announced. The address that is bound. Call it inside a runtime, and once.
+    ///
+    /// # Errors
+    /// If no socket can be bound.
+    pub fn join_swarm(&self, options: SwarmOptions) -> io::Result<SocketAddrV4> {
+        let _runtime = self.inner.runtime.enter();
+        let asked = options.bootstrap.clone();
+        let rpc_of = |server: SocketAddrV4| RpcOptions {
+            bootstrap: options.bootstrap,
+            server_port: server.port(),
+            ..RpcOptions::default()
+        };
+        let bind = UdpOptions { host: options.host, port: options.port, is_port_exact: false };
+        let identity = self.inner.node.identity().clone();
+        let (udp, events) = start(bind, rpc_of, identity, options.relay_through, false)?;
+        let address = udp.server_address();
+        self.inner.spawn(serve_events(self.inner.clone(), udp.clone(), events, asked));
+        self.set_finder(Arc::new(OverUdp(udp)));
+        Ok(address)
+    }
+}
+
+/// An endpoint on its sockets.
+fn start(
+    bind: UdpOptions,
+    rpc_of: impl FnOnce(SocketAddrV4) -> RpcOptions,
+    identity: Identity,
+    relay_through: Option<[u8; 32]>,
+    is_relay: bool,
+) -> io::Result<(Arc<Udp<Endpoint>>, Receiver<EndpointEvent>)> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+    let endpoint_of = |now, server: SocketAddrV4, _| {
+        let dht = DhtOptions {
+            rpc: rpc_of(server),
+            local_addresses: local_addresses(bind.host, server.port()),
+            ..DhtOptions::default()
+        };
+        let (swarm, udx) = (swarm::SwarmOptions::default(), crate::udx::Config::default());
+        Endpoint::new(now, EndpointOptions { dht, identity, swarm, udx, relay_through, is_relay }, seed)
+    };
+    Udp::start(endpoint_of, bind)
+}
+
+/// Serves who is found, and tells people what happens, until the network ends.
+async fn serve_events(
+    inner: Arc<Inner>,
+    udp: Arc<Udp<Endpoint>>,
+    mut events: Receiver<EndpointEvent>,
+    asked: Vec<SocketAddrV4>,
+) {
+    let mut closing = inner.closing.subscribe();
+    let no_node = tokio::time::sleep(NO_NODE);
+    tokio::pin!(no_node);
+    let mut is_looked_at = false;
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => handle(&inner, &udp, event),
+                None => return,
+            },
+            () = &mut no_node, if !is_looked_at => {
+                is_looked_at = true;
+                if udp.with(|endpoint, _| endpoint.status().nodes) == 0 {
+                    let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+                    tracing::warn!("no node of the swarm has answered yet; asked: {}", asked.join(", "));
+                }
+            }
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
+}
+
+fn handle(inner: &Arc<Inner>, udp: &Arc<Udp<Endpoint>>, event: EndpointEvent) {
+    match event {
+        EndpointEvent::Connected { stream, session, is_initiator, remote_key, remote, via, .. } => {
+            tracing::info!("connected to peer {} at {remote} ({})", CoreKey(remote_key).to_z32(), word(via));
+            let role = if is_initiator { Role::Initiator } else { Role::Responder };
+            let stream = udp.stream(stream);
+            inner.serve_found(Found { stream, session, role, address: remote.to_string() });
+        }
+        EndpointEvent::Ready => tracing::info!("nodes of the swarm have answered"),
+        EndpointEvent::Note(note) => tell(&note),
+        // The driver has dealt with streams and sockets; nobody here has asked for more.
+        EndpointEvent::Stream(..) | EndpointEvent::Socket(_) | EndpointEvent::Operation(_) | EndpointEvent::Flushed(_) => {}
+    }
+}
+
+fn tell(note: &Note) {
+    tracing::info!("swarm: {}", sentence(note));
+}
+
+fn sentence(note: &Note) -> String {
+    match note.peer {
+        Some(peer) => format!("peer {}: {}", CoreKey(peer).to_z32(), note.text),
+        None => note.text.clone(),
+    }
+}
+
+fn word(via: crate::dht::Via) -> &'static str {
+    match via {
+        crate::dht::Via::Direct => "direct",
+        crate::dht::Via::Lan => "in the local network",
+        crate::dht::Via::Punched => "by a punched hole",
+        crate::dht::Via::Relayed => "through a relay",
+    }
+}
+
+/// The endpoint as a network asks it.
+struct OverUdp(Arc<Udp<Endpoint>>);
+
+impl Finder for OverUdp {
+    fn join(&self, topic: DiscoveryKey, purpose: Purpose) {
+        let role = swarm::Role { client: purpose.is_client(), server: purpose.is_server() };
+        if !self.0.with(|endpoint, now| endpoint.join(now, topic.0, role)) {
+            tracing::warn!("peers of {} are not looked for: too many databases are", topic.to_hex());
+        }
+    }
+    fn leave(&self, topic: DiscoveryKey) {
+        self.0.with(|endpoint, now| endpoint.leave(now, topic.0));
+    }
+    fn info(&self) -> SwarmInfo {
+        info(&self.0)
+    }
+    fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.shutdown())
+    }
+}
+
+fn info(udp: &Udp<Endpoint>) -> SwarmInfo {
+    let status = udp.with(|endpoint, _| endpoint.status());
+    let last_failure = status.notes.iter().rev().find(|line| line.note.peer.is_some());
+    let topic = |topic: &swarm::endpoint::TopicStatus| TopicInfo {
+        topic: DiscoveryKey(topic.topic),
+        is_announced: topic.is_announced,
+        is_looked_up: topic.role.client,
+        was_looked_up: topic.looked_up_at.is_some(),
+        peers: topic.found,
+        connections: topic.connected,
+        connecting: if topic.connected == 0 { status.connecting.min(topic.found) } else { 0 },
+        last_failure: last_failure.map(|line| sentence(&line.note)),
+    };
+    SwarmInfo {
+        public_key: status.key,
+        address: udp.server_address(),
+        public_address: status.public_address,
+        nat: status.nat,
+        is_persistent: status.is_persistent,
+        nodes: status.nodes,
+        connections: status.connections.len(),
+        relayed: status.connections.iter().filter(|connection| connection.via == crate::dht::Via::Relayed).count(),
+        punches_tried: status.totals.punches_tried,
+        punches_won: status.totals.punches_won,
+        notes: status.notes.iter().map(|line| sentence(&line.note)).collect(),
+        topics: status.topics.iter().map(topic).collect(),
+    }
+}

@@ -1,1 +1,0 @@
-//! UDP sockets of the operating system.
