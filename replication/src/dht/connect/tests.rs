@@ -318,8 +318,8 @@ impl Net {
         }
     }
 
-    fn handle(&mut self, host: usize, socket: SocketId, from: SocketAddrV4, bytes: &[u8]) {
-        let (now, host) = (self.now, &mut self.hosts[host]);
+    fn handle(&mut self, n: usize, socket: SocketId, from: SocketAddrV4, bytes: &[u8]) {
+        let (now, host) = (self.now, &mut self.hosts[n]);
         if bytes.len() == 1 {
             if host.with_client(now, |client, cx| client.handle_punch_packet(cx, socket, from)) != Some(true) {
                 host.with_server(now, |server, _, cx| server.handle_punch_packet(cx, socket, from));
@@ -342,9 +342,15 @@ impl Net {
                     _ => return,
                 }
             }
-            *host.heard.entry(stream).or_default() += 1;
+            let heard = host.heard.entry(stream).or_default();
+            *heard += 1;
+            let is_first = *heard == 1;
             host.with_client(now, |client, cx| client.handle_path_confirmed(cx));
             host.with_server(now, |server, _, cx| server.handle_path_confirmed(cx, stream));
+            // As an ack.
+            if let Some(path) = host.paths.get(&stream).copied().filter(|_| is_first) {
+                self.send_stream_packet(n, path);
+            }
         } else {
             host.rpc.handle_datagram(now, socket, from, bytes);
         }
@@ -682,11 +688,10 @@ fn neighbours_meet_in_their_network() {
 fn a_second_node_may_be_in_between() {
     let mut net = Net::new(Nat::Restricted, Nat::Restricted, 8);
     let target = target_of(&server_key());
-    (1..NODES).for_each(|n| drop(net.hosts[n].routes.remove(&target)));
+    for node in &mut net.hosts[1..NODES] {
+        node.routes.remove(&target);
+    }
     net.hosts[3].routes.insert(target, (node_address(0), server_key()));
-    net.hosts[0].bend = Bend::Nothing;
-    let way = net.hosts[0].routes.remove(&target).expect("a way");
-    net.hosts[0].routes.insert(target, way);
     net.connect(server_key(), |options| options.relay_addresses = vec![node_address(3)]);
     assert_eq!(net.assert_open(Duration::from_secs(15)).0, Via::Punched);
     assert!(net.hosts[0].modes.contains(&(0, 2)), "a second node was asked to forward");
@@ -741,7 +746,9 @@ fn nobody_answers_for_another_key() {
     let mut net = Net::new(Nat::Restricted, Nat::Open, 18);
     let asked = Identity::from_seed([33; 32]).public_key();
     let server = net.hosts[0].routes[&target_of(&server_key())].0;
-    (0..NODES).for_each(|n| drop(net.hosts[n].routes.insert(target_of(&asked), (server, asked))));
+    for node in &mut net.hosts[..NODES] {
+        node.routes.insert(target_of(&asked), (server, asked));
+    }
     net.connect(asked, |_| {});
     net.assert_failed(Duration::from_secs(90), ConnectError::NoAnswer { attempts: 4 });
     assert!(net.hosts[B].opened.is_empty());
@@ -823,10 +830,9 @@ fn a_client_that_falls_silent_costs_ten_seconds() {
 }
 
 /// A handshake as a stranger at that host sends it.
-fn stranger(net: &mut Net, seed: u32, payload: &Payload) -> Vec<u8> {
+fn stranger(seed: u32, payload: &Payload) -> Vec<u8> {
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&seed.to_le_bytes());
-    let _ = net;
     Initiation::new(&Identity::from_seed([55; 32]), server_key(), bytes).send(payload).expect("the first")
 }
 
@@ -866,7 +872,7 @@ fn host(n: u32) -> SocketAddrV4 {
 #[test]
 fn one_handshake_is_one_connection_whichever_way_it_comes() {
     let mut net = Net::new(Nat::Restricted, Nat::Restricted, 24);
-    let noise = stranger(&mut net, 1, &asking(5));
+    let noise = stranger(1, &asking(5));
     for _ in 0..5 {
         knock(&mut net, noise.clone(), host(1), Mode::FromClient);
     }
@@ -914,7 +920,7 @@ fn a_flood_costs_bounded_memory_and_work() {
     let sockets = net.hosts[B].sockets.len();
     // One host alone.
     for n in 0..200 {
-        let noise = stranger(&mut net, n, &asking(n));
+        let noise = stranger(n, &asking(n));
         knock(&mut net, noise, host(1), Mode::FromRelay);
     }
     let held = net.hosts[B].next_connection - 100;
@@ -925,7 +931,7 @@ fn a_flood_costs_bounded_memory_and_work() {
         net.now += Duration::from_millis(90);
         net.time_passes();
         net.hosts[B].stream_ids.push_back(100_000 + n);
-        let noise = stranger(&mut net, 1000 + n, &asking(n));
+        let noise = stranger(1000 + n, &asking(n));
         knock(&mut net, noise, host(2 + n), Mode::FromRelay);
         most = most.max(net.hosts[B].sockets.len() - sockets);
         net.flying.clear();
@@ -962,7 +968,7 @@ proptest! {
     #[test]
     fn changed_bytes_open_nothing(at in 0_usize..400, mask in 1_u8..=255, mode in 0_usize..5) {
         let mut net = Net::new(Nat::Restricted, Nat::Restricted, 27);
-        let mut noise = stranger(&mut net, 9, &asking(9));
+        let mut noise = stranger(9, &asking(9));
         let len = noise.len();
         noise[at % len] ^= mask;
         let mode = [Mode::FromClient, Mode::FromServer, Mode::FromRelay, Mode::FromSecondRelay, Mode::Reply][mode];
