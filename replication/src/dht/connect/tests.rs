@@ -23,7 +23,9 @@ use crate::dht::messages::{Handshake, Holepunch, Mode, PeerRecord, command, targ
 use crate::dht::punch::{Firewall, Punching};
 use crate::dht::router::Router;
 use crate::dht::rpc::{Answer, Incoming, Outgoing, QueryId, Rpc, RpcEvent, RpcOptions};
-use crate::dht::{Asker, ConnectionId, Context, DhtEvent, Effect, OperationId, Opened, Path, PuncherId, ServerId, Tag, Via};
+use crate::dht::{
+    Asker, ConnectionId, Context, DhtEvent, Effect, Opened, OperationId, Path, PuncherId, ServerId, Tag, Via,
+};
 use crate::secret_stream::Identity;
 use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
 
@@ -78,7 +80,7 @@ struct Host {
     /// Of a node: where the way to a key goes on.
     routes: HashMap<[u8; 32], (SocketAddrV4, [u8; 32])>,
     bend: Bend,
-    modes: BTreeSet<(u64, Mode2)>,
+    modes: BTreeSet<(u64, u8)>,
     opened: Vec<Opened>,
     moved: Vec<Path>,
     failed: Vec<ConnectError>,
@@ -88,8 +90,6 @@ struct Host {
     paths: HashMap<u32, Path>,
     heard: HashMap<u32, usize>,
 }
-
-type Mode2 = u8;
 
 impl Host {
     fn new(public: Ipv4Addr, nat: Nat, options: RpcOptions, seed: u8) -> Host {
@@ -128,7 +128,11 @@ impl Host {
         }
     }
 
-    fn call<R>(&mut self, now: Now, f: impl FnOnce(&mut Option<Client>, &mut Option<Server>, &Announced, &mut Context<'_>) -> R) -> R {
+    fn call<R>(
+        &mut self,
+        now: Now,
+        f: impl FnOnce(&mut Option<Client>, &mut Option<Server>, &Announced, &mut Context<'_>) -> R,
+    ) -> R {
         let banned = &self.banned;
         let firewall = |key: &[u8; 32]| !banned.contains(key);
         let mut cx = Context {
@@ -151,7 +155,11 @@ impl Host {
         self.call(now, |client, _, _, cx| client.as_mut().map(|client| f(client, cx)))
     }
 
-    fn with_server<R>(&mut self, now: Now, f: impl FnOnce(&mut Server, &Announced, &mut Context<'_>) -> R) -> Option<R> {
+    fn with_server<R>(
+        &mut self,
+        now: Now,
+        f: impl FnOnce(&mut Server, &Announced, &mut Context<'_>) -> R,
+    ) -> Option<R> {
         self.call(now, |_, server, announced, cx| server.as_mut().map(|server| f(server, announced, cx)))
     }
 
@@ -176,7 +184,11 @@ impl Host {
     fn enter(&self, to: SocketAddrV4, from: SocketAddrV4) -> Option<SocketId> {
         let is_near = self.private == Some(*to.ip());
         let socket = match self.nat {
-            Nat::Symmetric if !is_near => self.ports.iter().find(|((_, peer), port)| **port == to.port() && *peer == from).map(|((socket, _), _)| *socket)?,
+            Nat::Symmetric if !is_near => self
+                .ports
+                .iter()
+                .find(|((_, peer), port)| **port == to.port() && *peer == from)
+                .map(|((socket, _), _)| *socket)?,
             _ => SocketId(u32::from(to.port().checked_sub(self.port_base)?)),
         };
         let is_let_in = is_near || self.nat == Nat::Open || self.let_in.contains(&(to.port(), from));
@@ -213,11 +225,17 @@ impl Net {
 
     fn with(a: Nat, b: Nat, seed: u8, options: ServerOptions, is_lan: bool) -> Net {
         let mut hosts: Vec<Host> = (0..NODES)
-            .map(|n| Host::new(*node_address(n).ip(), Nat::Open, RpcOptions::bootstrapper(node_address(n)), n as u8 + 1))
+            .map(|n| {
+                Host::new(*node_address(n).ip(), Nat::Open, RpcOptions::bootstrapper(node_address(n)), n as u8 + 1)
+            })
             .collect();
         for (n, nat) in [a, b].into_iter().enumerate() {
             let port_base = if is_lan && n == 1 { 30_000 } else { 1000 };
-            let rpc = RpcOptions { bootstrap: (0..NODES).map(node_address).collect(), server_port: port_base, ..RpcOptions::default() };
+            let rpc = RpcOptions {
+                bootstrap: (0..NODES).map(node_address).collect(),
+                server_port: port_base,
+                ..RpcOptions::default()
+            };
             let public = Ipv4Addr::new(8, 8, 0, if is_lan { 1 } else { n as u8 + 1 });
             let mut host = Host::new(public, nat, rpc, 40 + seed * 2 + n as u8);
             host.port_base = port_base;
@@ -241,7 +259,11 @@ impl Net {
             let now = self.now;
             let b = &mut self.hosts[B];
             let socket = b.rpc.socket();
-            b.rpc.request(now, Outgoing { socket: Some(socket), ..Outgoing::ping(node_address(n)) }, Tag::Operation(OperationId(n as u64)));
+            b.rpc.request(
+                now,
+                Outgoing { socket: Some(socket), ..Outgoing::ping(node_address(n)) },
+                Tag::Operation(OperationId(n as u64)),
+            );
         }
         self.run(Duration::from_secs(1), |_| false);
         assert_eq!(self.hosts[B].announced.relays.len(), 3);
@@ -296,8 +318,8 @@ impl Net {
         }
     }
 
-    fn handle(&mut self, host: usize, socket: SocketId, from: SocketAddrV4, bytes: &[u8]) {
-        let (now, host) = (self.now, &mut self.hosts[host]);
+    fn handle(&mut self, n: usize, socket: SocketId, from: SocketAddrV4, bytes: &[u8]) {
+        let (now, host) = (self.now, &mut self.hosts[n]);
         if bytes.len() == 1 {
             if host.with_client(now, |client, cx| client.handle_punch_packet(cx, socket, from)) != Some(true) {
                 host.with_server(now, |server, _, cx| server.handle_punch_packet(cx, socket, from));
@@ -308,17 +330,27 @@ impl Net {
                 let mut verdict = Some(Verdict::Refuse);
                 if stream == 777 {
                     verdict = host.with_client(now, |client, cx| client.handle_stream_packet(cx, socket, from));
-                } else if let Some(said) = host.with_server(now, |server, _, cx| server.handle_stream_packet(cx, stream, socket, from)) {
+                } else if let Some(said) =
+                    host.with_server(now, |server, _, cx| server.handle_stream_packet(cx, stream, socket, from))
+                {
                     verdict = said;
                 }
                 match verdict {
-                    Some(Verdict::Connect(path) | Verdict::Move(path)) => assert_eq!((path.socket, path.remote), (socket, from)),
+                    Some(Verdict::Connect(path) | Verdict::Move(path)) => {
+                        assert_eq!((path.socket, path.remote), (socket, from))
+                    }
                     _ => return,
                 }
             }
-            *host.heard.entry(stream).or_default() += 1;
+            let heard = host.heard.entry(stream).or_default();
+            *heard += 1;
+            let is_first = *heard == 1;
             host.with_client(now, |client, cx| client.handle_path_confirmed(cx));
             host.with_server(now, |server, _, cx| server.handle_path_confirmed(cx, stream));
+            // As an ack.
+            if let Some(path) = host.paths.get(&stream).copied().filter(|_| is_first) {
+                self.send_stream_packet(n, path);
+            }
         } else {
             host.rpc.handle_datagram(now, socket, from, bytes);
         }
@@ -341,7 +373,12 @@ impl Net {
         if now >= self.resent + Duration::from_secs(1) {
             self.resent = now;
             for host in 0..self.hosts.len() {
-                let silent: Vec<_> = self.hosts[host].paths.iter().filter(|(stream, _)| !self.hosts[host].heard.contains_key(stream)).map(|(_, path)| *path).collect();
+                let silent: Vec<_> = self.hosts[host]
+                    .paths
+                    .iter()
+                    .filter(|(stream, _)| !self.hosts[host].heard.contains_key(stream))
+                    .map(|(_, path)| *path)
+                    .collect();
                 silent.into_iter().for_each(|path| self.send_stream_packet(host, path));
             }
         }
@@ -445,13 +482,22 @@ impl Net {
                 host.with_client(now, |client, cx| client.handle_query_reply(cx, query, &reply));
             }
             RpcEvent::QueryEnded { query, closest } => {
+                host.queries.remove(&query);
                 host.with_client(now, |client, cx| client.handle_query_end(cx, query, closest));
+            }
+            // As any node that is not persistent.
+            RpcEvent::Request(request) if n >= NODES && request.command > command::PEER_HOLEPUNCH => {
+                host.rpc.answer(now, &request, Answer::error(1));
             }
             RpcEvent::Request(request) if host.server.is_some() => {
                 let value = request.value.clone().unwrap_or_default();
                 host.with_server(now, |server, announced, cx| match request.command {
-                    command::PEER_HANDSHAKE => server.handle_handshake(cx, announced, request, Handshake::decode(&value).expect("from a node")),
-                    _ => server.handle_holepunch(cx, announced, request, Holepunch::decode(&value).expect("from a node")),
+                    command::PEER_HANDSHAKE => {
+                        server.handle_handshake(cx, announced, request, Handshake::decode(&value).expect("from a node"))
+                    }
+                    _ => {
+                        server.handle_holepunch(cx, announced, request, Holepunch::decode(&value).expect("from a node"))
+                    }
                 });
             }
             RpcEvent::Request(request) => self.forward(n, &request),
@@ -467,20 +513,28 @@ impl Net {
         let value = request.value.as_deref().unwrap_or_default();
         match request.command {
             command::FIND_PEER => {
-                let record = route.map(|(_, public_key)| PeerRecord { public_key, relay_addresses: Vec::new() }.encode());
+                let record = route.map(|(_, public_key)| PeerRecord { public_key, relays: Vec::new() }.encode());
                 node.rpc.answer(now, request, Answer::reply(record));
             }
             command::PEER_HANDSHAKE => {
                 let mut handshake = Handshake::decode(value).expect("a handshake");
                 node.modes.insert((request.command, handshake.mode as u8));
                 match (handshake.mode, route) {
-                    (_, None) if handshake.mode != Mode::FromServer => node.rpc.answer(now, request, Answer { closer: true, ..Answer::default() }),
+                    (_, None) if handshake.mode != Mode::FromServer => {
+                        node.rpc.answer(now, request, Answer { closer: true, ..Answer::default() })
+                    }
                     (Mode::FromClient, Some(_)) if node.bend == Bend::Rubbish => {
-                        let value = Handshake { mode: Mode::Reply, noise: vec![9; 120], peer_address: from, relay_address: None };
+                        let value = Handshake {
+                            mode: Mode::Reply,
+                            noise: vec![9; 120],
+                            peer_address: from,
+                            relay_address: None,
+                        };
                         node.rpc.answer(now, request, Answer { value: Some(value.encode()), ..Answer::default() });
                     }
                     (Mode::FromClient, Some((to, _))) if node.bend != Bend::Drop => {
-                        handshake = Handshake { mode: Mode::FromRelay, peer_address: from, relay_address: None, ..handshake };
+                        handshake =
+                            Handshake { mode: Mode::FromRelay, peer_address: from, relay_address: None, ..handshake };
                         node.rpc.relay(now, request, handshake.encode(), to, None);
                     }
                     (Mode::FromRelay, Some((to, _))) => {
@@ -493,8 +547,13 @@ impl Net {
                             let at = at % handshake.noise.len();
                             handshake.noise[at] ^= 1;
                         }
-                        handshake = Handshake { mode: Mode::Reply, peer_address: from, relay_address: None, ..handshake };
-                        node.rpc.answer(now, request, Answer { to, value: Some(handshake.encode()), ..Answer::default() });
+                        handshake =
+                            Handshake { mode: Mode::Reply, peer_address: from, relay_address: None, ..handshake };
+                        node.rpc.answer(
+                            now,
+                            request,
+                            Answer { to, value: Some(handshake.encode()), ..Answer::default() },
+                        );
                     }
                     _ => {}
                 }
@@ -505,7 +564,13 @@ impl Net {
                 match holepunch.mode {
                     Mode::FromClient => {
                         let to = holepunch.peer_address.expect("the server");
-                        node.rpc.relay(now, request, Holepunch { mode: Mode::FromRelay, peer_address: from, ..holepunch }.encode(), to, None);
+                        node.rpc.relay(
+                            now,
+                            request,
+                            Holepunch { mode: Mode::FromRelay, peer_address: from, ..holepunch }.encode(),
+                            to,
+                            None,
+                        );
                     }
                     Mode::FromServer => {
                         let to = holepunch.peer_address;
@@ -546,7 +611,7 @@ impl Net {
     fn assert_nothing_held(&mut self, host: usize) {
         self.run(Duration::from_secs(15), |_| false);
         assert_eq!(self.hosts[host].sockets.len(), 2);
-        assert!(self.hosts[host].queries.is_empty() || self.hosts[host].client.is_none());
+        assert!(self.hosts[host].queries.is_empty());
     }
 }
 
@@ -623,11 +688,10 @@ fn neighbours_meet_in_their_network() {
 fn a_second_node_may_be_in_between() {
     let mut net = Net::new(Nat::Restricted, Nat::Restricted, 8);
     let target = target_of(&server_key());
-    (1..NODES).for_each(|n| drop(net.hosts[n].routes.remove(&target)));
+    for node in &mut net.hosts[1..NODES] {
+        node.routes.remove(&target);
+    }
     net.hosts[3].routes.insert(target, (node_address(0), server_key()));
-    net.hosts[0].bend = Bend::Nothing;
-    let way = net.hosts[0].routes.remove(&target).expect("a way");
-    net.hosts[0].routes.insert(target, way);
     net.connect(server_key(), |options| options.relay_addresses = vec![node_address(3)]);
     assert_eq!(net.assert_open(Duration::from_secs(15)).0, Via::Punched);
     assert!(net.hosts[0].modes.contains(&(0, 2)), "a second node was asked to forward");
@@ -682,7 +746,9 @@ fn nobody_answers_for_another_key() {
     let mut net = Net::new(Nat::Restricted, Nat::Open, 18);
     let asked = Identity::from_seed([33; 32]).public_key();
     let server = net.hosts[0].routes[&target_of(&server_key())].0;
-    (0..NODES).for_each(|n| drop(net.hosts[n].routes.insert(target_of(&asked), (server, asked))));
+    for node in &mut net.hosts[..NODES] {
+        node.routes.insert(target_of(&asked), (server, asked));
+    }
     net.connect(asked, |_| {});
     net.assert_failed(Duration::from_secs(90), ConnectError::NoAnswer { attempts: 4 });
     assert!(net.hosts[B].opened.is_empty());
@@ -705,14 +771,21 @@ fn a_relay_carries_the_stream_until_a_hole_is_there() {
     let (a, b) = (net.hosts[A].relays_wanted[0], net.hosts[B].relays_wanted[0]);
     assert_eq!((a.1, a.2, a.3, b.3), ([44; 32], b.2, true, false), "one token, and one initiator");
     let now = net.now;
-    let path = |n: u32| Path { socket: SocketId::CLIENT, remote: SocketAddrV4::new(Ipv4Addr::new(9, 9, 9, 9), 9), remote_id: n };
+    let path = |n: u32| Path {
+        socket: SocketId::CLIENT,
+        remote: SocketAddrV4::new(Ipv4Addr::new(9, 9, 9, 9), 9),
+        remote_id: n,
+    };
     net.hosts[A].with_client(now, |client, cx| client.relay_paired(cx, path(1)));
     net.hosts[B].with_server(now, |server, _, cx| server.relay_paired(cx, b.0, path(2)));
     net.settle();
     assert_eq!((net.hosts[A].opened[0].via, net.hosts[B].opened[0].via), (Via::Relayed, Via::Relayed));
     assert!(net.run(Duration::from_secs(15), |net| !net.hosts[A].moved.is_empty() && !net.hosts[B].moved.is_empty()));
     assert!(net.run(SECONDS_5, |net| net.hosts[A].relays_unneeded == 1 && net.hosts[B].relays_unneeded == 1));
-    assert_eq!(net.hosts[A].moved[0].remote_id, net.hosts[B].opened[0].stream, "direct packets carry the other's id, not the relay's");
+    assert_eq!(
+        net.hosts[A].moved[0].remote_id, net.hosts[B].opened[0].stream,
+        "direct packets carry the other's id, not the relay's"
+    );
     assert!(net.hosts[A].failed.is_empty() && net.hosts[B].failed.is_empty());
 }
 
@@ -757,15 +830,17 @@ fn a_client_that_falls_silent_costs_ten_seconds() {
 }
 
 /// A handshake as a stranger at that host sends it.
-fn stranger(net: &mut Net, seed: u32, payload: &Payload) -> Vec<u8> {
+fn stranger(seed: u32, payload: &Payload) -> Vec<u8> {
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&seed.to_le_bytes());
-    let _ = net;
     Initiation::new(&Identity::from_seed([55; 32]), server_key(), bytes).send(payload).expect("the first")
 }
 
 fn asking(id: u32) -> Payload {
-    Payload { udx: Some(Udx { version: 1, is_socket_reusable: false, id, seq: 0 }), ..Payload::new(fault::NONE, Firewall::Unknown) }
+    Payload {
+        udx: Some(Udx { version: 1, is_socket_reusable: false, id, seq: 0 }),
+        ..Payload::new(fault::NONE, Firewall::Unknown)
+    }
 }
 
 fn knock(net: &mut Net, noise: Vec<u8>, client: SocketAddrV4, mode: Mode) {
@@ -784,7 +859,8 @@ fn knock(net: &mut Net, noise: Vec<u8>, client: SocketAddrV4, mode: Mode) {
         value: None,
         size: noise.len() + 50,
     };
-    let message = Handshake { mode, noise, peer_address: (mode != Mode::FromClient).then_some(client), relay_address: None };
+    let message =
+        Handshake { mode, noise, peer_address: (mode != Mode::FromClient).then_some(client), relay_address: None };
     net.hosts[B].with_server(now, |server, announced, cx| server.handle_handshake(cx, announced, request, message));
     net.settle();
 }
@@ -796,7 +872,7 @@ fn host(n: u32) -> SocketAddrV4 {
 #[test]
 fn one_handshake_is_one_connection_whichever_way_it_comes() {
     let mut net = Net::new(Nat::Restricted, Nat::Restricted, 24);
-    let noise = stranger(&mut net, 1, &asking(5));
+    let noise = stranger(1, &asking(5));
     for _ in 0..5 {
         knock(&mut net, noise.clone(), host(1), Mode::FromClient);
     }
@@ -825,7 +901,11 @@ fn payloads_that_do_not_fit_are_answered_with_their_error() {
         knock(&mut net, noise, host(1), Mode::FromClient);
         let answers = net.flying.values().filter(|(_, to, _)| *to == host(1)).filter_map(|(.., bytes)| {
             // The noise of the answer is somewhere behind the header of the reply.
-            (0..bytes.len()).find_map(|at| Handshake::decode(&bytes[at..]).ok().filter(|handshake| handshake.mode == Mode::Reply && handshake.noise.len() > 48))
+            (0..bytes.len()).find_map(|at| {
+                Handshake::decode(&bytes[at..])
+                    .ok()
+                    .filter(|handshake| handshake.mode == Mode::Reply && handshake.noise.len() > 48)
+            })
         });
         let answers: Vec<_> = answers.collect();
         assert_eq!(answers.len(), 1);
@@ -840,7 +920,7 @@ fn a_flood_costs_bounded_memory_and_work() {
     let sockets = net.hosts[B].sockets.len();
     // One host alone.
     for n in 0..200 {
-        let noise = stranger(&mut net, n, &asking(n));
+        let noise = stranger(n, &asking(n));
         knock(&mut net, noise, host(1), Mode::FromRelay);
     }
     let held = net.hosts[B].next_connection - 100;
@@ -851,7 +931,7 @@ fn a_flood_costs_bounded_memory_and_work() {
         net.now += Duration::from_millis(90);
         net.time_passes();
         net.hosts[B].stream_ids.push_back(100_000 + n);
-        let noise = stranger(&mut net, 1000 + n, &asking(n));
+        let noise = stranger(1000 + n, &asking(n));
         knock(&mut net, noise, host(2 + n), Mode::FromRelay);
         most = most.max(net.hosts[B].sockets.len() - sockets);
         net.flying.clear();
@@ -888,7 +968,7 @@ proptest! {
     #[test]
     fn changed_bytes_open_nothing(at in 0_usize..400, mask in 1_u8..=255, mode in 0_usize..5) {
         let mut net = Net::new(Nat::Restricted, Nat::Restricted, 27);
-        let mut noise = stranger(&mut net, 9, &asking(9));
+        let mut noise = stranger(9, &asking(9));
         let len = noise.len();
         noise[at % len] ^= mask;
         let mode = [Mode::FromClient, Mode::FromServer, Mode::FromRelay, Mode::FromSecondRelay, Mode::Reply][mode];
