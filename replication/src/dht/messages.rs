@@ -41,6 +41,8 @@ use pgbee_engine::encoding::compact::{self, DecodeError, Decoder};
 
 use crate::secret_stream::handshake::Identity;
 
+pub use super::rpc::message::{put_address, put_addresses, read_address as take_address};
+
 /// The numbers of the commands.
 pub mod command {
     /// A Noise handshake on its way to a server, or back.
@@ -112,24 +114,6 @@ type Decoded<T> = Result<T, DecodeError>;
 /// Where on the DHT a key, or a value, belongs.
 pub fn target_of(bytes: &[u8]) -> [u8; 32] {
     hash::hash(&[bytes])
-}
-
-/// Write an address.
-pub fn put_address(out: &mut Vec<u8>, address: SocketAddrV4) {
-    out.extend_from_slice(&address.ip().octets());
-    out.extend_from_slice(&address.port().to_le_bytes());
-}
-
-/// Read an address.
-pub fn take_address(from: &mut Decoder<'_>) -> Decoded<SocketAddrV4> {
-    let host: [u8; 4] = from.fixed()?;
-    Ok(SocketAddrV4::new(host.into(), u16::from_le_bytes(from.fixed()?)))
-}
-
-/// Write a list of addresses.
-pub fn put_addresses(out: &mut Vec<u8>, addresses: &[SocketAddrV4]) {
-    compact::uint(out, addresses.len() as u64);
-    addresses.iter().for_each(|&address| put_address(out, address));
 }
 
 /// Read a list of addresses; a longer one than `most` is refused.
