@@ -439,6 +439,11 @@ impl Dht {
         self.shared.rpc.recent_nodes()
     }
 
+    /// Whether a peer announced itself here whose key has this hash: then this node forwards to it.
+    pub fn has_route(&mut self, now: Now, target: &[u8; 32]) -> bool {
+        self.storage.route(now, target).is_some()
+    }
+
     /// What it did so far.
     pub fn stats(&self) -> DhtStats {
         DhtStats {

@@ -242,6 +242,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgbee_engine::hypercore::BlockSource;
     use std::time::Duration;
 
     use parking_lot::Mutex;

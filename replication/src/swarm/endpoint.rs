@@ -46,6 +46,8 @@ const NOTES_PER_SECOND: u32 = 20;
 const STREAMS_IN_STOCK: usize = 8;
 /// How often a contender is sent an empty message, and how often at most.
 const KNOCK: (Duration, u32) = (Duration::from_millis(500), 20);
+/// Peers remembered that are not where they said in our network; forgotten with the next network.
+const STRANGERS_MAX: usize = 1024;
 /// How often it is looked whether our server has its relays.
 const LISTEN_POLL: Duration = Duration::from_millis(50);
 
@@ -253,10 +255,14 @@ pub struct Endpoint {
     /// The swarm's, one a peer.
     by_key: HashMap<Key, u32>,
     contenders: HashMap<Key, u32>,
+    /// Peers at whose address in our network somebody else was.
+    strangers_in_lan: HashSet<Key>,
     operations: HashMap<OperationId, [u8; 32]>,
     by_topic: HashMap<[u8; 32], (OperationId, usize)>,
     gate: Arc<Mutex<Gate>>,
     events: VecDeque<EndpointEvent>,
+    /// Sockets to close once all is sent.
+    closing: Vec<SocketChange>,
     notes: VecDeque<NoteAt>,
     notes_lately: (Now, u32),
     totals: Totals,
@@ -296,10 +302,12 @@ impl Endpoint {
             streams: HashMap::new(),
             by_key: HashMap::new(),
             contenders: HashMap::new(),
+            strangers_in_lan: HashSet::new(),
             operations: HashMap::new(),
             by_topic: HashMap::new(),
             gate,
             events: VecDeque::new(),
+            closing: Vec::new(),
             notes: VecDeque::new(),
             notes_lately: (now, 0),
             totals: Totals::default(),
@@ -402,6 +410,7 @@ impl Endpoint {
     /// This computer's addresses are others now.
     pub fn network_changed(&mut self, now: Now, local_addresses: &[SocketAddrV4]) {
         self.dht.set_local_addresses(local_addresses.to_vec());
+        self.strangers_in_lan.clear();
         self.dht.network_changed(now);
         self.swarm.network_changed(now);
         self.pump(now);
@@ -452,7 +461,12 @@ impl Endpoint {
     /// The next datagrams to send.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
         self.pump(now);
-        self.dht.poll_transmit(now).or_else(|| self.mux.poll_transmit(now))
+        let transmit = self.dht.poll_transmit(now).or_else(|| self.mux.poll_transmit(now));
+        if transmit.is_none() {
+            // The last words of a stream leave by the socket that was its own.
+            self.events.extend(self.closing.drain(..).map(EndpointEvent::Socket));
+        }
+        transmit
     }
 
     /// What happened.
@@ -614,7 +628,8 @@ impl Endpoint {
                 }
                 None => self.events.push_back(EndpointEvent::Operation(DhtEvent::Done { operation, outcome })),
             },
-            DhtEvent::Socket(change) => self.events.push_back(EndpointEvent::Socket(change)),
+            DhtEvent::Socket(change @ SocketChange::Open(_)) => self.events.push_back(EndpointEvent::Socket(change)),
+            DhtEvent::Socket(change @ SocketChange::Close(_)) => self.closing.push(change),
             DhtEvent::UnusedStream(id) => self.mux.remove(id),
             DhtEvent::Ready => self.events.push_back(EndpointEvent::Ready),
             DhtEvent::AddressChanged => self.swarm.network_changed(now),
@@ -864,6 +879,9 @@ impl Endpoint {
             return;
         };
         self.dht.stream_closed(now, id);
+        if live.via == Via::Lan && live.is_initiator && !live.is_heard && self.strangers_in_lan.len() < STRANGERS_MAX {
+            self.strangers_in_lan.insert(live.key);
+        }
         match live.is_for {
             Use::Peer => {
                 if self.by_key.get(&live.key) == Some(&id) {

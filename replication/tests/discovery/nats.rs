@@ -160,7 +160,9 @@ fn lans_with_the_same_private_addresses_are_not_mixed_up() {
         world.join(server.0, Role::SERVER);
         world.net.run_for(secs(15));
         world.join(client.0, Role::CLIENT);
-        assert!(world.wait_for_talk(server, client, secs(90)), "{:?}", world.notes(&[server.0, client.0]));
+        let has_met = world.wait_for_talk(server, client, secs(90));
+        let status = [server.0, client.0].map(|host| world.party(host, |party, _| party.endpoint.status()));
+        assert!(has_met, "hairpin {hairpin}: {status:?}");
         world.assert_sound();
     }
 }

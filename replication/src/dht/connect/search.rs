@@ -166,13 +166,13 @@ mod tests {
         let mut search = Search::new(vec![node(1), node(2)]);
         assert_eq!(search.next(), Next::Try(node(1)));
         assert_eq!(search.next(), Next::Walk(vec![node(1), node(2)]));
-        [node(1), node(7), node(8), node(9)].map(|node| search.found(node));
+        [node(1), node(7), node(8), node(9)].into_iter().for_each(|node| search.found(node));
         assert_eq!(search.next(), Next::Try(node(7)));
         assert_eq!(search.next(), Next::Try(node(8)));
         assert_eq!(search.next(), Next::Wait);
         search.failed(node(1));
         assert_eq!(search.next(), Next::Try(node(2)), "the next of those known");
-        [node(2), node(7), node(8)].map(|node| search.failed(node));
+        [node(2), node(7), node(8)].into_iter().for_each(|node| search.failed(node));
         assert_eq!(search.next(), Next::Try(node(9)));
         search.walked();
         search.failed(node(9));
