@@ -27,11 +27,14 @@ use crate::udp::Now;
 pub const INITIAL_PACKETS: usize = 10;
 const MIN_PACKETS: usize = 4;
 const HIGH_GAIN: f64 = 2.885_39;
+const WINDOW_GAIN: f64 = 2.0;
 const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
 const BANDWIDTH_ROUNDS: u64 = 10;
 const DELAY_WINDOW: Duration = Duration::from_secs(10);
 const DELAY_MIN: Duration = Duration::from_millis(1);
 const PROBE_DELAY_TIME: Duration = Duration::from_millis(200);
+/// Less than this may be the scheduler's delay, not a queue's.
+const QUEUE_DELAY_MIN: Duration = Duration::from_millis(10);
 /// What is sent in one go: a millisecond's worth, and at most what one system call takes.
 const QUANTUM_MAX: usize = 64 << 10;
 /// A share of lost packets in one round that is no accident any more, and how many it takes to say so.
@@ -126,7 +129,7 @@ impl Bbr {
             window,
             rate: HIGH_GAIN * window as f64 / DELAY_MIN.as_secs_f64(),
             pacing_gain: HIGH_GAIN,
-            window_gain: HIGH_GAIN,
+            window_gain: WINDOW_GAIN,
             bandwidths: VecDeque::new(),
             delay: None,
             delay_measured: now,
@@ -258,7 +261,7 @@ impl Bbr {
                 (self.full_bandwidth, self.full_bandwidth_rounds) = (self.bandwidth(), 0);
             } else {
                 self.full_bandwidth_rounds += 1;
-                self.is_pipe_full = self.full_bandwidth_rounds >= 3;
+                self.is_pipe_full = self.full_bandwidth_rounds >= if self.has_queue(feedback) { 1 } else { 3 };
             }
         }
         if self.mode == Mode::Startup && self.is_pipe_full {
@@ -267,6 +270,11 @@ impl Bbr {
         if self.mode == Mode::Drain && feedback.in_flight <= self.product(1.0) {
             self.probe_bandwidth(feedback.now);
         }
+    }
+    /// Whether round trips are so much longer than the path that a queue must stand somewhere.
+    fn has_queue(&self, feedback: &Feedback) -> bool {
+        let delay = self.delay.unwrap_or(Duration::MAX);
+        feedback.round_trip.is_some_and(|sample| sample > delay.saturating_add((delay / 4).max(QUEUE_DELAY_MIN)))
     }
     fn probe_bandwidth(&mut self, now: Now) {
         self.mode = Mode::ProbeBandwidth;
@@ -312,9 +320,9 @@ impl Bbr {
     }
     fn update_gains(&mut self) {
         (self.pacing_gain, self.window_gain) = match self.mode {
-            Mode::Startup => (HIGH_GAIN, HIGH_GAIN),
-            Mode::Drain => (1.0 / HIGH_GAIN, HIGH_GAIN),
-            Mode::ProbeBandwidth => (CYCLE[self.phase], 2.0),
+            Mode::Startup => (HIGH_GAIN, WINDOW_GAIN),
+            Mode::Drain => (1.0 / HIGH_GAIN, WINDOW_GAIN),
+            Mode::ProbeBandwidth => (CYCLE[self.phase], WINDOW_GAIN),
             Mode::ProbeDelay => (1.0, 1.0),
         };
     }

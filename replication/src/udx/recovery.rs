@@ -9,6 +9,9 @@
 //!     lost
 //! ```
 //!
+//! The probe differs from RFC 8985's in that it also comes while losses are made up for: UDX's shortest timeout is a second, and the last packets of a lossy stream
+//! would wait for it again and again. There is one probe at most between two acks that bring news.
+//!
 //! What must stay true: an ack beyond what was sent changes nothing; SACK pairs outside what is under way are skipped one by one; a packet that has timed out six
 //! times and does once more ends the stream; what an ack costs is in proportion to what it newly acks, and to its length.
 
@@ -71,9 +74,7 @@ pub(super) struct TailProbe {
     pub at: Option<Now>,
     /// The next packet to leave is one.
     pub is_due: bool,
-    /// The one that is under way, and whether it had been sent before.
-    in_flight: Option<(Seq, bool)>,
-    /// A round trip was measured since the last one.
+    /// Something arrived there since the last one.
     is_permitted: bool,
 }
 
@@ -124,7 +125,6 @@ impl Sender {
         }
         self.update_window(seq, ack, window);
         let was_under_way = !self.sent.is_empty();
-        self.repair_by_probe(ack);
         if let Phase::Recovery(until) | Phase::Loss(until) = self.phase
             && ack >= until
         {
@@ -163,7 +163,7 @@ impl Sender {
         }
         if self.probe.at.is_some_and(|at| at <= now) {
             self.probe.at = None;
-            if !self.sent.is_empty() && self.probe.in_flight.is_none() && self.probe.is_permitted {
+            if !self.sent.is_empty() && self.probe.is_permitted {
                 self.probe.is_due = true;
                 self.timeout_at = Some(now + self.round_trip.timeout());
                 return false;
@@ -172,10 +172,9 @@ impl Sender {
         self.timeout_at.is_some_and(|at| at <= now) && self.handle_retransmission_timeout(now)
     }
     /// Timers after a packet has left.
-    pub(super) fn arm_after_send(&mut self, now: Now, is_new: bool, seq: Seq) {
+    pub(super) fn arm_after_send(&mut self, now: Now, is_new: bool) {
         self.timeout_at.get_or_insert(now + self.round_trip.timeout());
         if std::mem::take(&mut self.probe.is_due) {
-            self.probe.in_flight = Some((seq, !is_new));
             self.probe.is_permitted = false;
         } else if is_new {
             self.schedule_probe(now);
@@ -258,8 +257,8 @@ impl Sender {
     fn after_ack(&mut self, now: Now, has_advanced: bool, progress: &Progress) {
         if let Some(sample) = progress.round_trip {
             self.round_trip.sample(now, sample);
-            self.probe.is_permitted = true;
         }
+        self.probe.is_permitted |= progress.packets > 0;
         let lost = if progress.packets > 0 { self.detect_losses(now) } else { 0 };
         if self.sent.is_empty() {
             (self.timeout_at, self.reorder_at, self.probe.at) = (None, None, None);
@@ -305,7 +304,6 @@ impl Sender {
         }
         if is_congestion && self.phase == Phase::Open {
             self.phase = Phase::Recovery(self.next());
-            self.probe.in_flight = None;
         }
         lost
     }
@@ -358,15 +356,8 @@ impl Sender {
         self.congestion.on_timeout(self.in_flight);
         false
     }
-    fn repair_by_probe(&mut self, ack: Seq) {
-        if let Some((seq, was_sent_before)) = self.probe.in_flight
-            && (ack > seq.plus(1) || (ack == seq.plus(1) && !was_sent_before))
-        {
-            self.probe.in_flight = None;
-        }
-    }
     fn schedule_probe(&mut self, now: Now) {
-        if self.sent.is_empty() || self.phase != Phase::Open || self.sacked_packets > 0 {
+        if self.sent.is_empty() {
             return;
         }
         let mut wait = self.round_trip.smoothed().map_or(Duration::from_secs(1), |smoothed| smoothed * 2);

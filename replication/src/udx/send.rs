@@ -28,6 +28,8 @@ use crate::udp::Now;
 const WRITE_AHEAD_BYTES: usize = 256 << 10;
 /// Packets that may be under way: a little less than what native receivers look ahead.
 const SENT_MAX: usize = 60_000;
+/// What a packet costs a receiver that keeps it out of order, besides its bytes.
+const SACKED_OVERHEAD_BYTES: usize = 100;
 /// A buffer that once was larger than this is given back when it is empty.
 const IDLE_BUFFER_BYTES: usize = 256 << 10;
 
@@ -103,6 +105,8 @@ pub struct Sender {
     start: u64,
     unsent_at: u64,
     buffer_max: usize,
+    /// Bytes that the other side may have to keep out of order.
+    span_max: usize,
     is_ending: bool,
     pub(super) end: Option<Seq>,
 
@@ -156,6 +160,7 @@ impl Sender {
             start: 0,
             unsent_at: 0,
             buffer_max: config.write_buffer_max,
+            span_max: config.out_of_order_max / 4 * 3,
             is_ending: false,
             end: None,
             una: first,
@@ -281,7 +286,7 @@ impl Sender {
         into.resize(into.len() + usize::from(sent.padding), 0);
         let from = (sent.offset - self.start) as usize;
         append_range(&self.buffer, from, usize::from(sent.len), into);
-        self.arm_after_send(now, is_new, seq);
+        self.arm_after_send(now, is_new);
     }
     /// Whether a HEARTBEAT is to be sent now, to ask a full receiver for room.
     pub(super) fn take_heartbeat(&mut self, now: Now) -> bool {
@@ -360,7 +365,8 @@ impl Sender {
         let in_flight = self.in_flight + self.in_flight_before;
         // Any room at all is room for one packet, as with native senders; END without payload needs none.
         let fits = if in_flight == 0 { self.window > 0 || len == 0 } else { in_flight + len <= self.window };
-        if !fits {
+        let span = in_flight + self.sacked_bytes + self.sacked_packets * SACKED_OVERHEAD_BYTES;
+        if !fits || span > self.span_max {
             return None;
         }
         let data = if len > 0 { flag::DATA } else { 0 };
@@ -368,7 +374,7 @@ impl Sender {
         let padding = if len == self.payload_max() && self.in_flight_before == 0 { self.mtu.padding() } else { 0 };
         Some(Pick::New { len, padding, flags: data | end })
     }
-    /// Something new, or the last packet once more; neither congestion nor pace stops it.
+    /// Something new, or what was sent last once more; neither congestion nor pace stops it.
     fn pick_probe(&self) -> Option<Pick> {
         let new = self.pick_new().map(|pick| match pick {
             Pick::New { len, flags, .. } => Pick::New { len, padding: 0, flags },

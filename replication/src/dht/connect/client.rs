@@ -914,7 +914,10 @@ impl Chosen {
     fn ping_in_lan(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
         let is_usable =
             |address: &SocketAddrV4| !address::is_reserved(*address.ip()) && address::is_reachable(*address);
-        let theirs: Vec<_> = self.payload.addresses.iter().copied().filter(is_usable).collect();
+        // Behind a carrier's NAT the server may live at our own private address, in another home: there we would meet ourselves.
+        let is_ours = |address: &SocketAddrV4| cx.local_addresses.contains(address);
+        let theirs: Vec<_> =
+            self.payload.addresses.iter().copied().filter(is_usable).filter(|address| !is_ours(address)).collect();
         let Some(to) = address::nearest(cx.local_addresses, &theirs).or(theirs.first().copied()) else { return };
         let outgoing = Outgoing { socket: Some(SocketId::SERVER), ..Outgoing::ping(to) };
         self.lan = Some((cx.request(outgoing, Tag::Client(id, Step::Lan(to))), to));

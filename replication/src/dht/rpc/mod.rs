@@ -44,9 +44,8 @@ mod upkeep;
 mod walks;
 mod window;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
 
 use crate::udp::{Now, Random, SocketId, Transmit};
 pub use event::{Answer, Incoming, Outgoing, Query, QueryId, Reply, RequestError, RequestId, RpcEvent};
@@ -65,6 +64,9 @@ use window::Window;
 const RETRIES: u8 = 3;
 /// Pings to strangers who say they are nodes.
 const CANDIDATES_MAX: usize = 32;
+/// Nodes remembered that were asked whether they are there, and for how many ticks none of them is asked again.
+const MET_MAX: usize = 1024;
+const MET_TICKS: u64 = 60;
 
 /// What was sent, received and refused so far, and how large the table is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +153,8 @@ pub struct Rpc<T> {
 
     table: Table,
     candidates: HashSet<SocketAddrV4>,
+    /// Who was asked for having asked us, and in which tick.
+    met: HashMap<SocketAddrV4, u64>,
     checks: usize,
     swaps: usize,
     health: Health,
@@ -194,6 +198,7 @@ impl<T> Rpc<T> {
             next_delayed_ping: 0,
             table: Table::new(random.bytes(), limits.nodes_per_subnet),
             candidates: HashSet::new(),
+            met: HashMap::new(),
             checks: 0,
             swaps: 0,
             health: Health::default(),
@@ -559,12 +564,12 @@ impl<T> Rpc<T> {
         match pending.owner {
             Owner::Tag(tag) => self.events.push_back(RpcEvent::Answered { tag, result: Err(RequestError::Timeout) }),
             Owner::Walk { query, is_slow } => {
-                self.remove_silent(now, &message::node_id(pending.to));
+                self.remove_silent(&message::node_id(pending.to), pending.first_sent_at);
                 self.walk_missed(now, query, pending.to, is_slow);
             }
             Owner::Check { id, .. } => {
                 self.checks -= 1;
-                self.remove_silent(now, &id);
+                self.remove_silent(&id, pending.first_sent_at);
             }
             Owner::Swap { id, new, .. } => {
                 self.swaps -= 1;
@@ -587,9 +592,4 @@ impl<T> Rpc<T> {
             && self.options.public_address != Some(node)
             && self.options.node_filter.as_ref().is_none_or(|filter| filter.0(node))
     }
-}
-
-/// How far in the past a tick's worth of time is.
-fn ticks(count: u64) -> Duration {
-    upkeep::TICK * u32::try_from(count).unwrap_or(u32::MAX)
 }
