@@ -517,7 +517,11 @@ impl Client {
     ) {
         let (is_lan_allowed, ours) = (self.is_lan_allowed, self.relay_through);
         let Phase::Chosen(chosen) = &mut self.phase else { return };
-        let holepunch = chosen.payload.holepunch.take().filter(|holepunch| !holepunch.relays.is_empty());
+        let mut holepunch = chosen.payload.holepunch.take();
+        if let Some(holepunch) = &mut holepunch {
+            holepunch.relays.retain(|info| address::is_reachable(info.relay) && address::is_reachable(info.server));
+        }
+        let holepunch = holepunch.filter(|holepunch| !holepunch.relays.is_empty());
         let relay = chosen.payload.relay_through.map(|theirs| (theirs, false)).or(ours.map(|ours| (ours, true)));
         if chosen.payload.firewall == Firewall::Open || (holepunch.is_none() && relay.is_none()) {
             let public = chosen

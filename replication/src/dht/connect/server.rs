@@ -272,8 +272,11 @@ impl Server {
 
     /// A stream heard something over its present path.
     pub fn handle_path_confirmed(&mut self, cx: &mut Context<'_>, stream: u32) {
-        if let Some(link) = self.link_mut(|link| link.stream == stream) {
-            link.path_confirmed(cx);
+        if let Some(asked) = self.slots.iter_mut().flatten().find(|asked| asked.is_with(stream)) {
+            if let Some(link) = &mut asked.link {
+                link.path_confirmed(cx);
+            }
+            asked.clear_later(cx.now);
         }
     }
 

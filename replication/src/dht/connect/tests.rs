@@ -787,6 +787,12 @@ fn a_relay_carries_the_stream_until_a_hole_is_there() {
         "direct packets carry the other's id, not the relay's"
     );
     assert!(net.hosts[A].failed.is_empty() && net.hosts[B].failed.is_empty());
+    net.run(Duration::from_secs(12), |_| false);
+    let server = net.hosts[B].server.as_ref().expect("listening");
+    assert!(
+        server.poll_timeout().is_none() && server.has_connection(b.0),
+        "its slot is free, the connection is not forgotten"
+    );
 }
 
 #[test]
