@@ -187,9 +187,9 @@ impl Stream {
     /// The next bytes, `max` at most; None when there is nothing now.
     pub fn read(&mut self, max: usize) -> Option<Bytes> {
         let bytes = self.receiver.read(max);
-        // A sender that stopped for lack of room hears of it before it asks.
-        let window = self.receiver.window();
-        if self.advertised < self.config.receive_window / 4 && window >= self.config.receive_window / 2 {
+        // A sender that stopped for lack of room hears of it before it asks, and more than once: what tells it may be lost.
+        let quarter = (self.config.receive_window / 4).max(1);
+        if self.advertised + quarter <= self.receiver.window() {
             self.ack_owed = true;
         }
         bytes

@@ -288,7 +288,7 @@ mod tests {
             nat.add(SocketAddrV4::new(Ipv4Addr::new(1, 1, 1, 1), number), node(number), true);
         }
         assert_eq!(nat.visited.len(), VISITED_MAX);
-        assert_eq!(nat.full.len(), VISITED_MAX);
+        assert!(nat.full.len() <= VISITED_MAX);
     }
 
     #[test]

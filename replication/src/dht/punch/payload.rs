@@ -26,6 +26,7 @@ use salsa20::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
 use super::nat::Firewall;
+use crate::dht::messages::{put_address, put_addresses, take_address};
 use crate::udp::Random;
 
 /// Addresses of a peer that are kept; more are read over. Ours never tells more than four.
@@ -80,7 +81,7 @@ impl Payload {
             compact::uint(&mut out, number);
         }
         if let Some(addresses) = &self.addresses {
-            compact::array(&mut out, addresses, |out, address| put_address(out, *address));
+            put_addresses(&mut out, addresses);
         }
         if let Some(address) = self.remote_address {
             put_address(&mut out, address);
@@ -175,16 +176,6 @@ impl Sealer {
 
 fn tag(mac_key: &mut Zeroizing<[u8; MAC_KEY]>, body: &[u8]) -> Tag {
     Poly1305::new((&**mac_key).into()).compute_unpadded(body)
-}
-
-fn put_address(out: &mut Vec<u8>, address: SocketAddrV4) {
-    out.extend_from_slice(&address.ip().octets());
-    out.extend_from_slice(&address.port().to_le_bytes());
-}
-
-fn take_address(from: &mut Decoder<'_>) -> Result<SocketAddrV4, DecodeError> {
-    let [a, b, c, d, low, high] = from.fixed()?;
-    Ok(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_le_bytes([low, high])))
 }
 
 fn take_addresses(from: &mut Decoder<'_>) -> Result<Vec<SocketAddrV4>, DecodeError> {
