@@ -2,16 +2,12 @@
 //!
 //! Only root may make namespaces: elsewhere it is skipped, and says why.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgbee_tests::repository;
 
-/// The peer that Cargo built beside this test.
-fn peer() -> PathBuf {
-    let test = std::env::current_exe().expect("a path");
-    test.parent().and_then(Path::parent).expect("deps, in the target's folder").join("examples/nat-peer")
-}
+/// The peer, as Cargo built it.
+const PEER: &str = env!("CARGO_BIN_EXE_nat-peer");
 
 fn harness() -> Command {
     let mut command = Command::new("python3");
@@ -33,9 +29,7 @@ fn run(arguments: &[&str]) {
         eprintln!("skipped: {reason}");
         return;
     }
-    let peer = peer();
-    assert!(peer.is_file(), "{} is not there: cargo test builds examples, too", peer.display());
-    let ours = |words: &str| format!("{} {words}", peer.display());
+    let ours = |words: &str| format!("{PEER} {words}");
     let output = harness()
         .args(["run", "--timeout", "45"])
         .args(["--nodes", &ours("nodes {hosts}")])

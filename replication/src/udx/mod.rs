@@ -53,8 +53,8 @@ pub struct Path {
 pub struct Config {
     /// Bytes received and not yet read, at most: what is advertised.
     pub receive_window: usize,
-    /// Bytes kept that came before others they follow. Native senders count only what is neither acked nor SACKed against our window, so at high loss more than a
-    /// window is out of order.
+    /// Bytes kept that came before others they follow, at most. Native senders count only what is neither acked nor SACKed against our window, and go on sending while
+    /// a packet is lost twice and thrice: a bound of one window would drop a good part of what they send at high loss. Our senders stop at three quarters of this.
     pub out_of_order_max: usize,
     /// Bytes written and not yet acked, at most, however large the other side's window.
     pub write_buffer_max: usize,
@@ -72,7 +72,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             receive_window: 4 << 20,
-            out_of_order_max: 8 << 20,
+            out_of_order_max: 16 << 20,
             write_buffer_max: 16 << 20,
             mtu_min: 1200,
             mtu_max: 1500,

@@ -9,13 +9,16 @@
 //!     lost
 //! ```
 //!
+//! The probe differs from RFC 8985's in that it also comes while losses are made up for: UDX's shortest timeout is a second, and the last packets of a lossy stream
+//! would wait for it again and again. There is one probe at most between two acks that bring news.
+//!
 //! What must stay true: an ack beyond what was sent changes nothing; SACK pairs outside what is under way are skipped one by one; a packet that has timed out six
 //! times and does once more ends the stream; what an ack costs is in proportion to what it newly acks, and to its length.
 
 use std::time::Duration;
 
 use super::congestion::{Feedback, RateSample};
-use super::packet::{HEADER_BYTES, Seq};
+use super::packet::{HEADER_BYTES, SACKS_MAX, Seq};
 use super::send::{Sender, Sent, State};
 use crate::udp::Now;
 
@@ -71,9 +74,7 @@ pub(super) struct TailProbe {
     pub at: Option<Now>,
     /// The next packet to leave is one.
     pub is_due: bool,
-    /// The one that is under way, and whether it had been sent before.
-    in_flight: Option<(Seq, bool)>,
-    /// A round trip was measured since the last one.
+    /// Something arrived there since the last one.
     is_permitted: bool,
 }
 
@@ -124,7 +125,6 @@ impl Sender {
         }
         self.update_window(seq, ack, window);
         let was_under_way = !self.sent.is_empty();
-        self.repair_by_probe(ack);
         if let Phase::Recovery(until) | Phase::Loss(until) = self.phase
             && ack >= until
         {
@@ -141,16 +141,20 @@ impl Sender {
                     self.sacked_packets -= 1;
                     self.sacked_bytes -= usize::from(sent.len);
                 }
-                State::InFlight | State::Lost => self.deliver(now, seq, sent, &mut progress),
+                State::InFlight | State::Unknown | State::Lost => self.deliver(now, seq, sent, &mut progress),
             }
         }
         if has_advanced {
             self.sacked.remove_before(self.una);
             self.free_acked();
         }
+        let (mut pairs, mut above) = (0, self.una);
         for (start, end) in sacks {
-            self.handle_sack(now, self.una.expand(start), self.una.expand(end), &mut progress);
+            let (start, end) = (self.una.expand(start), self.una.expand(end));
+            (pairs, above) = (pairs + 1, above.max(end));
+            self.handle_sack(now, start, end, &mut progress);
         }
+        self.horizon = (pairs >= SACKS_MAX).then(|| above.max(self.horizon.unwrap_or(above)));
         if was_under_way {
             self.after_ack(now, has_advanced, &progress);
         }
@@ -163,7 +167,7 @@ impl Sender {
         }
         if self.probe.at.is_some_and(|at| at <= now) {
             self.probe.at = None;
-            if !self.sent.is_empty() && self.probe.in_flight.is_none() && self.probe.is_permitted {
+            if !self.sent.is_empty() && self.probe.is_permitted {
                 self.probe.is_due = true;
                 self.timeout_at = Some(now + self.round_trip.timeout());
                 return false;
@@ -172,10 +176,9 @@ impl Sender {
         self.timeout_at.is_some_and(|at| at <= now) && self.handle_retransmission_timeout(now)
     }
     /// Timers after a packet has left.
-    pub(super) fn arm_after_send(&mut self, now: Now, is_new: bool, seq: Seq) {
+    pub(super) fn arm_after_send(&mut self, now: Now, is_new: bool) {
         self.timeout_at.get_or_insert(now + self.round_trip.timeout());
         if std::mem::take(&mut self.probe.is_due) {
-            self.probe.in_flight = Some((seq, !is_new));
             self.probe.is_permitted = false;
         } else if is_new {
             self.schedule_probe(now);
@@ -210,7 +213,7 @@ impl Sender {
     /// A packet has arrived there.
     fn deliver(&mut self, now: Now, seq: Seq, sent: Sent, progress: &mut Progress) {
         match sent.state {
-            State::InFlight => self.forget_flight(&sent),
+            State::InFlight | State::Unknown => self.forget_flight(&sent),
             State::Lost => drop(self.lost.remove(&seq)),
             State::Sacked => return,
         }
@@ -258,8 +261,8 @@ impl Sender {
     fn after_ack(&mut self, now: Now, has_advanced: bool, progress: &Progress) {
         if let Some(sample) = progress.round_trip {
             self.round_trip.sample(now, sample);
-            self.probe.is_permitted = true;
         }
+        self.probe.is_permitted |= progress.packets > 0;
         let lost = if progress.packets > 0 { self.detect_losses(now) } else { 0 };
         if self.sent.is_empty() {
             (self.timeout_at, self.reorder_at, self.probe.at) = (None, None, None);
@@ -280,6 +283,17 @@ impl Sender {
         self.reorder_at = None;
         let window = self.reorder_window();
         let (mut lost, mut is_congestion) = (0, false);
+        while let Some(&(seq, at)) = self.beyond.front() {
+            if self.is_current((seq, at)) {
+                if self.is_beyond_horizon(seq) {
+                    break;
+                }
+                let size = self.mark_lost(seq);
+                lost += size;
+                is_congestion |= size > 0;
+            }
+            self.beyond.pop_front();
+        }
         while let Some(&(seq, at)) = self.order.front() {
             if !self.is_current((seq, at)) {
                 self.order.pop_front();
@@ -299,15 +313,24 @@ impl Sender {
                 break;
             }
             self.order.pop_front();
+            if self.is_beyond_horizon(seq) {
+                self.set_unknown(seq);
+                self.beyond.push_back((seq, at));
+                continue;
+            }
             let size = self.mark_lost(seq);
             lost += size;
             is_congestion |= size > 0;
         }
         if is_congestion && self.phase == Phase::Open {
             self.phase = Phase::Recovery(self.next());
-            self.probe.in_flight = None;
         }
         lost
+    }
+    /// Whether an ack had no room to tell about a packet. Native receivers name the fifty lowest ranges alone: what lies above has not arrived for all we know, and
+    /// has for all they know. It counts as neither in flight nor lost until they get there.
+    fn is_beyond_horizon(&self, seq: Seq) -> bool {
+        self.horizon.is_some_and(|horizon| seq >= horizon)
     }
     fn reorder_window(&self) -> Duration {
         if !self.rack.is_reordering_seen && (self.phase != Phase::Open || self.sacked_packets >= 3) {
@@ -351,22 +374,15 @@ impl Sender {
             }
             let seq = self.una.plus(index as u64);
             self.sent[index].timeouts += u8::from(index == 0);
-            if self.sent[index].state == State::InFlight {
+            if matches!(self.sent[index].state, State::InFlight | State::Unknown) {
                 self.mark_lost(seq);
             }
         }
         self.congestion.on_timeout(self.in_flight);
         false
     }
-    fn repair_by_probe(&mut self, ack: Seq) {
-        if let Some((seq, was_sent_before)) = self.probe.in_flight
-            && (ack > seq.plus(1) || (ack == seq.plus(1) && !was_sent_before))
-        {
-            self.probe.in_flight = None;
-        }
-    }
     fn schedule_probe(&mut self, now: Now) {
-        if self.sent.is_empty() || self.phase != Phase::Open || self.sacked_packets > 0 {
+        if self.sent.is_empty() {
             return;
         }
         let mut wait = self.round_trip.smoothed().map_or(Duration::from_secs(1), |smoothed| smoothed * 2);

@@ -28,12 +28,16 @@ use crate::udp::Now;
 const WRITE_AHEAD_BYTES: usize = 256 << 10;
 /// Packets that may be under way: a little less than what native receivers look ahead.
 const SENT_MAX: usize = 60_000;
+/// What a packet costs a receiver that keeps it out of order, besides its bytes.
+const SACKED_OVERHEAD_BYTES: usize = 100;
 /// A buffer that once was larger than this is given back when it is empty.
 const IDLE_BUFFER_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     InFlight,
+    /// Not under way any more, but whether it has arrived was not said ([`Sender::horizon`]).
+    Unknown,
     Sacked,
     Lost,
 }
@@ -103,6 +107,8 @@ pub struct Sender {
     start: u64,
     unsent_at: u64,
     buffer_max: usize,
+    /// Bytes that the other side may have to keep out of order.
+    span_max: usize,
     is_ending: bool,
     pub(super) end: Option<Seq>,
 
@@ -110,6 +116,10 @@ pub struct Sender {
     pub(super) sent: VecDeque<Sent>,
     /// Sent packets in the order they left; an entry is stale if its packet left again, or is not in flight any more.
     pub(super) order: VecDeque<(Seq, Now)>,
+    /// Of these, what would be lost if the last ack had had room to tell about it.
+    pub(super) beyond: VecDeque<(Seq, Now)>,
+    /// Above all that the last ack told about, if it was full.
+    pub(super) horizon: Option<Seq>,
     pub(super) lost: BTreeSet<Seq>,
     pub(super) sacked: RangeSet,
     pub(super) sacked_packets: usize,
@@ -117,6 +127,7 @@ pub struct Sender {
     pub(super) fresh: Vec<Range>,
     pub(super) in_flight: usize,
     pub(super) in_flight_before: usize,
+    pub(super) unknown: usize,
     pub(super) epoch: u32,
 
     /// Bytes the other side takes, and the packet that said so.
@@ -156,11 +167,14 @@ impl Sender {
             start: 0,
             unsent_at: 0,
             buffer_max: config.write_buffer_max,
+            span_max: config.out_of_order_max / 4 * 3,
             is_ending: false,
             end: None,
             una: first,
             sent: VecDeque::new(),
             order: VecDeque::new(),
+            beyond: VecDeque::new(),
+            horizon: None,
             lost: BTreeSet::new(),
             sacked: RangeSet::default(),
             sacked_packets: 0,
@@ -168,6 +182,7 @@ impl Sender {
             fresh: vec![],
             in_flight: 0,
             in_flight_before: 0,
+            unknown: 0,
             epoch: 0,
             window: config.receive_window,
             window_seq: first,
@@ -281,7 +296,7 @@ impl Sender {
         into.resize(into.len() + usize::from(sent.padding), 0);
         let from = (sent.offset - self.start) as usize;
         append_range(&self.buffer, from, usize::from(sent.len), into);
-        self.arm_after_send(now, is_new, seq);
+        self.arm_after_send(now, is_new);
     }
     /// Whether a HEARTBEAT is to be sent now, to ask a full receiver for room.
     pub(super) fn take_heartbeat(&mut self, now: Now) -> bool {
@@ -360,7 +375,8 @@ impl Sender {
         let in_flight = self.in_flight + self.in_flight_before;
         // Any room at all is room for one packet, as with native senders; END without payload needs none.
         let fits = if in_flight == 0 { self.window > 0 || len == 0 } else { in_flight + len <= self.window };
-        if !fits {
+        let span = in_flight + self.unknown + self.sacked_bytes + self.sacked_packets * SACKED_OVERHEAD_BYTES;
+        if !fits || span > self.span_max {
             return None;
         }
         let data = if len > 0 { flag::DATA } else { 0 };
@@ -368,15 +384,13 @@ impl Sender {
         let padding = if len == self.payload_max() && self.in_flight_before == 0 { self.mtu.padding() } else { 0 };
         Some(Pick::New { len, padding, flags: data | end })
     }
-    /// Something new, or the last packet once more; neither congestion nor pace stops it.
+    /// Something new, or what was sent last once more; neither congestion nor pace stops it.
     fn pick_probe(&self) -> Option<Pick> {
         let new = self.pick_new().map(|pick| match pick {
             Pick::New { len, flags, .. } => Pick::New { len, padding: 0, flags },
             again => again,
         });
-        let last = || {
-            self.sent.back().filter(|sent| sent.state == State::InFlight).map(|_| Pick::Again(Seq(self.next().0 - 1)))
-        };
+        let last = || self.order.iter().rev().find(|entry| self.is_current(**entry)).map(|entry| Pick::Again(entry.0));
         new.or_else(last)
     }
     fn note_app_limited(&mut self) {
@@ -424,19 +438,33 @@ impl Sender {
     /// Takes a packet out of what counts as in flight, if it is.
     pub(super) fn leave_flight(&mut self, seq: Seq) {
         let sent = self.sent[seq.since(self.una) as usize];
-        if sent.state == State::InFlight {
-            self.forget_flight(&sent);
-        }
+        self.forget_flight(&sent);
     }
     pub(super) fn forget_flight(&mut self, sent: &Sent) {
-        let count = if sent.epoch == self.epoch { &mut self.in_flight } else { &mut self.in_flight_before };
-        *count -= sent.size();
+        match sent.state {
+            State::InFlight if sent.epoch == self.epoch => self.in_flight -= sent.size(),
+            State::InFlight => self.in_flight_before -= sent.size(),
+            State::Unknown => self.unknown -= sent.size(),
+            State::Sacked | State::Lost => {}
+        }
+    }
+    /// A packet whose fate the other side has no room to tell is not in flight any more.
+    pub(super) fn set_unknown(&mut self, seq: Seq) {
+        self.leave_flight(seq);
+        let sent = &mut self.sent[seq.since(self.una) as usize];
+        sent.state = State::Unknown;
+        self.unknown += sent.size();
     }
     fn remember_order(&mut self, seq: Seq, now: Now) {
         if self.order.len() > 2 * self.sent.len() + 64 {
             let mut order = std::mem::take(&mut self.order);
             order.retain(|entry| self.is_current(*entry));
             self.order = order;
+        }
+        if self.beyond.len() > 2 * self.sent.len() + 64 {
+            let mut beyond = std::mem::take(&mut self.beyond);
+            beyond.retain(|entry| self.is_current(*entry));
+            self.beyond = beyond;
         }
         self.order.push_back((seq, now));
     }
@@ -446,7 +474,7 @@ impl Sender {
             && self
                 .sent
                 .get(seq.since(self.una) as usize)
-                .is_some_and(|sent| sent.state == State::InFlight && sent.sent_at == at)
+                .is_some_and(|sent| matches!(sent.state, State::InFlight | State::Unknown) && sent.sent_at == at)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -184,9 +185,15 @@ fn path(socket: u32, host: usize, remote_socket: u32, remote_id: u32) -> Path {
     Path { socket: SocketId(socket), remote: address(host, SocketId(remote_socket)), remote_id }
 }
 
-/// The byte at an offset of every test's data.
-fn pattern(offset: usize) -> u8 {
-    (offset as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[6]
+/// Every test's data repeats after so many bytes, a prime.
+const PERIOD: usize = 65_537;
+
+/// `len` bytes of every test's data, from an offset.
+fn pattern(offset: usize, len: usize) -> &'static [u8] {
+    static TWICE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        (0..2 * PERIOD).map(|at| ((at % PERIOD) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[6]).collect()
+    });
+    &TWICE[offset % PERIOD..][..len]
 }
 
 /// One direction of a transfer: writes the pattern, and checks it where it comes out.
@@ -206,9 +213,9 @@ impl Flow {
     }
     fn go(&mut self, world: &mut World) {
         while self.written < self.total {
-            let piece: Vec<u8> = (self.written..self.total.min(self.written + 20_000)).map(pattern).collect();
+            let piece = pattern(self.written, (self.total - self.written).min(60_000));
             let stream = world.stream(self.from.0, self.from.1);
-            let count = stream.write(&piece);
+            let count = stream.write(piece);
             self.written += count;
             if self.written == self.total {
                 stream.end();
@@ -218,10 +225,8 @@ impl Flow {
             }
         }
         while let Some(bytes) = self.is_read.then(|| world.stream(self.to.0, self.to.1).read(30_000)).flatten() {
-            for byte in bytes {
-                assert_eq!(byte, pattern(self.read), "at {}", self.read);
-                self.read += 1;
-            }
+            assert!(bytes == pattern(self.read, bytes.len()), "after {}", self.read);
+            self.read += bytes.len();
         }
     }
     fn is_done(&self, world: &mut World) -> bool {
@@ -296,7 +301,7 @@ fn reactions_are_those_of_native_streams() {
         mux.connect(Duration::from_secs(1), id, path(0, 1, 0, remote_id));
     };
     connect(mux, 7, 9);
-    let mut compared = 0;
+    let (mut compared, mut read) = (0, Vec::<u8>::new());
     for case in file["cases"].as_array().expect("cases") {
         let name = vectors::text(case, "name");
         now += MS;
@@ -323,6 +328,8 @@ fn reactions_are_those_of_native_streams() {
                 Handled::Stream(7),
                 "{name}"
             );
+            let stream = mux.stream(7).expect("7");
+            read.extend(std::iter::from_fn(|| stream.read(100)).flatten());
         }
         let sent: Vec<Transmit> = std::iter::from_fn(|| mux.poll_transmit(now)).collect();
         assert_eq!(sent.len(), 1, "{name}: {sent:?}");
@@ -331,7 +338,6 @@ fn reactions_are_those_of_native_streams() {
         if name == "ack for the remote end" {
             let stream = mux.stream(7).expect("7");
             assert!(stream.is_closed() && stream.close_reason().is_none());
-            let read: Vec<u8> = std::iter::from_fn(|| stream.read(100)).flatten().collect();
             assert_eq!(read, b"abcdefghijklmnopad");
         }
     }
@@ -384,7 +390,7 @@ fn the_mtu_is_found() {
     for (mtu, found) in [(1500, 1500), (1400, 1392), (1300, 1296), (1210, 1200)] {
         let mut world = World::new(5, Link { mtu, ..Link::good() });
         let (a, b) = world.connect(0, 1);
-        run(&mut world, &mut [Flow::new((0, a), (1, b), 3_000_000)], Duration::from_secs(20));
+        run(&mut world, &mut [Flow::new((0, a), (1, b), 5_000_000)], Duration::from_secs(20));
         let stats = world.stream(0, a).stats();
         assert_eq!(stats.mtu, found, "path of {mtu}");
         assert_eq!(stats.timeouts, 0);
@@ -397,7 +403,8 @@ fn the_mtu_is_found() {
 fn random_loss_costs_little() {
     let rates: Vec<f64> = [0.0, 0.01, 0.03, 0.1].map(|loss| rate(6, Link::lossy(loss), 20_000_000)).into();
     eprintln!("MB/s at 0, 1, 3 and 10 % loss: {rates:.1?}");
-    for (rate, least) in rates.iter().zip([12.0, 11.0, 10.0, 7.0]) {
+    // Of the second and a half that it takes at best, one is spent on finding out what the link carries.
+    for (rate, least) in rates.iter().zip([10.0, 9.5, 9.0, 7.0]) {
         assert!(*rate > least, "{rates:?}");
     }
 }
@@ -502,7 +509,6 @@ fn a_lost_last_ack_is_given_again() {
     world.stream(0, a).end();
     world.run_for(100 * MS);
     world.stream(1, b).end();
-    world.run_for(15 * MS);
     world.cut.insert(address(1, SocketId(0)));
     world.run_for(20 * MS);
     assert!(world.stream(0, a).is_closed() && !world.stream(1, b).is_closed());
