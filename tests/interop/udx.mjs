@@ -5,7 +5,7 @@
 // {"do": "connect", "as", "socket", "remoteId", "port"} {"do": "move", ... the same}   to a port of loopback; move answers when the other side was heard over it
 // {"do": "write", "as", "count", "plain"?}      so many bytes made by the rule below (plain: zeros), as fast as the stream takes them; answers at once
 // {"do": "flush", "as"}                         when all that was written is acked
-// {"do": "end", "as"} {"do": "destroy", "as"} {"do": "pause", "as"} {"do": "resume", "as"} {"do": "keepalive", "as", "ms"}
+// {"do": "end", "as"} {"do": "destroy", "as"} {"do": "keepalive", "as", "ms"}
 // {"do": "received", "as", "count"?, "end"?, "close"?}   waits for so many bytes, the end, the close. Gives {count, wrong, ended, closed, reason, seconds}; wrong: the first
 //                                               byte that breaks the rule; seconds: between the first byte and the last
 // {"do": "plain", "as"}                         what is received is counted and not looked at
@@ -80,8 +80,6 @@ const commands = {
   async flush (c) { await of(c).writing; await of(c).stream.flush() },
   async end (c) { await of(c).writing; of(c).stream.end() },
   destroy (c) { of(c).stream.destroy() },
-  pause (c) { of(c).stream.pause() },
-  resume (c) { of(c).stream.resume() },
   plain (c) { of(c).isPlain = true },
   keepalive (c) { of(c).stream.setKeepalive(c.ms) },
   async received (c) {

@@ -37,6 +37,8 @@ pub struct Pending<O> {
     pub timeout: Option<Duration>,
     /// Whose it is.
     pub owner: O,
+    /// When the first try was sent.
+    pub first_sent_at: Now,
     tries: u8,
     sent_at: Now,
     deadline: Option<Now>,
@@ -118,6 +120,7 @@ impl<O> Inflight<O> {
             retries,
             timeout,
             owner,
+            first_sent_at: Duration::ZERO,
             tries: 0,
             sent_at: Duration::ZERO,
             deadline: None,
@@ -141,6 +144,9 @@ impl<O> Inflight<O> {
             self.window.sent(now);
             pending.tries += 1;
             pending.sent_at = now;
+            if pending.tries == 1 {
+                pending.first_sent_at = now;
+            }
             let timeout =
                 pending.timeout.unwrap_or_else(|| self.round_trips.timeout(pending.to, pending.tries, random));
             pending.deadline = Some(now + timeout);

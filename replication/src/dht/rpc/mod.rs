@@ -46,7 +46,6 @@ mod window;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
 
 use crate::udp::{Now, Random, SocketId, Transmit};
 pub use event::{Answer, Incoming, Outgoing, Query, QueryId, Reply, RequestError, RequestId, RpcEvent};
@@ -559,12 +558,12 @@ impl<T> Rpc<T> {
         match pending.owner {
             Owner::Tag(tag) => self.events.push_back(RpcEvent::Answered { tag, result: Err(RequestError::Timeout) }),
             Owner::Walk { query, is_slow } => {
-                self.remove_silent(now, &message::node_id(pending.to));
+                self.remove_silent(&message::node_id(pending.to), pending.first_sent_at);
                 self.walk_missed(now, query, pending.to, is_slow);
             }
             Owner::Check { id, .. } => {
                 self.checks -= 1;
-                self.remove_silent(now, &id);
+                self.remove_silent(&id, pending.first_sent_at);
             }
             Owner::Swap { id, new, .. } => {
                 self.swaps -= 1;
@@ -587,9 +586,4 @@ impl<T> Rpc<T> {
             && self.options.public_address != Some(node)
             && self.options.node_filter.as_ref().is_none_or(|filter| filter.0(node))
     }
-}
-
-/// How far in the past a tick's worth of time is.
-fn ticks(count: u64) -> Duration {
-    upkeep::TICK * u32::try_from(count).unwrap_or(u32::MAX)
 }

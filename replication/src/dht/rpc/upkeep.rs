@@ -18,7 +18,7 @@ use super::message::{K, PING, node_id};
 use super::query::Purpose;
 use super::scope::Scope;
 use super::table::{Added, Node};
-use super::{Owner, Persistence, RETRIES, Rpc, network, ticks};
+use super::{Owner, Persistence, RETRIES, Rpc, network};
 use crate::udp::Now;
 
 /// Time between ticks.
@@ -120,9 +120,9 @@ impl<T> Rpc<T> {
         self.table.get(id).is_some_and(|node| node.seen <= seen) && self.table.remove(id)
     }
 
-    /// Removes a node that does not answer, unless nobody does.
-    pub(super) fn remove_silent(&mut self, now: Now, id: &[u8; 32]) {
-        let is_our_fault = now.saturating_sub(self.last_heard) > ticks(3);
+    /// Removes a node that does not answer, unless nobody does: nobody was heard since it was first asked.
+    pub(super) fn remove_silent(&mut self, id: &[u8; 32], asked_at: Now) {
+        let is_our_fault = self.last_heard < asked_at;
         let tick = self.tick;
         if !(is_our_fault && self.table.get(id).is_some_and(|node| tick - node.seen < FORGIVEN_TICKS)) {
             self.table.remove(id);
