@@ -41,6 +41,8 @@ use pgbee_engine::encoding::compact::{self, DecodeError, Decoder};
 
 use crate::secret_stream::handshake::Identity;
 
+pub use super::rpc::message::{put_address, put_addresses, read_address as take_address};
+
 /// The numbers of the commands.
 pub mod command {
     /// A Noise handshake on its way to a server, or back.
@@ -112,24 +114,6 @@ type Decoded<T> = Result<T, DecodeError>;
 /// Where on the DHT a key, or a value, belongs.
 pub fn target_of(bytes: &[u8]) -> [u8; 32] {
     hash::hash(&[bytes])
-}
-
-/// Write an address.
-pub fn put_address(out: &mut Vec<u8>, address: SocketAddrV4) {
-    out.extend_from_slice(&address.ip().octets());
-    out.extend_from_slice(&address.port().to_le_bytes());
-}
-
-/// Read an address.
-pub fn take_address(from: &mut Decoder<'_>) -> Decoded<SocketAddrV4> {
-    let host: [u8; 4] = from.fixed()?;
-    Ok(SocketAddrV4::new(host.into(), u16::from_le_bytes(from.fixed()?)))
-}
-
-/// Write a list of addresses.
-pub fn put_addresses(out: &mut Vec<u8>, addresses: &[SocketAddrV4]) {
-    compact::uint(out, addresses.len() as u64);
-    addresses.iter().for_each(|&address| put_address(out, address));
 }
 
 /// Read a list of addresses; a longer one than `most` is refused.
@@ -554,5 +538,266 @@ impl Address {
         let has_nodes = !from.is_empty() && from.uint()? & 1 != 0;
         let nodes = if has_nodes { take_addresses(&mut from, ADDRESS_NODES_MAX)? } else { Vec::new() };
         Ok(Address { public_key, nodes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::secret_stream::vectors::{bytes, read, text};
+
+    fn cases(file: &str) -> Vec<Value> {
+        let cases = read(&format!("swarm/{file}"))["cases"].as_array().expect("cases").clone();
+        assert!(!cases.is_empty());
+        cases
+    }
+
+    fn key(value: &Value, name: &str) -> [u8; 32] {
+        bytes(value, name).try_into().expect("32 bytes")
+    }
+
+    fn address(value: &Value) -> Option<SocketAddrV4> {
+        let port = u16::try_from(value["port"].as_u64()?).expect("a port");
+        Some(SocketAddrV4::new(text(value, "host").parse().expect("a host"), port))
+    }
+
+    fn addresses(value: &Value) -> Vec<SocketAddrV4> {
+        value.as_array().expect("a list").iter().filter_map(address).collect()
+    }
+
+    #[test]
+    fn announcements_are_those_of_javascript() {
+        for case in cases("announce") {
+            let identity = Identity::from_seed(key(&case, "seed"));
+            assert_eq!(identity.public_key(), key(&case, "public_key"));
+            let (target, node, token) = (key(&case, "target"), key(&case, "node_id"), key(&case, "token"));
+            let place = Place { target: &target, node: &node, token: &token };
+            let kind = if text(&case, "name") == "unannounce" { Signed::Unannounce } else { Signed::Announce };
+            let peer = PeerRecord { public_key: identity.public_key(), relays: addresses(&case["relay_addresses"]) };
+            assert_eq!(peer.encode(), bytes(&case, "peer_record"));
+            let refresh = (!case["refresh"].is_null()).then(|| key(&case, "refresh"));
+            assert_eq!(announce_signable(kind, &place, &peer, refresh.as_ref()).to_vec(), bytes(&case, "signable"));
+            let signature = identity.sign(&announce_signable(kind, &place, &peer, refresh.as_ref()));
+            assert_eq!(signature.to_vec(), bytes(&case, "signature"));
+            let bump = case["bump"].as_u64().expect("a bump");
+            let announcement = Announcement { peer: Some(peer.clone()), refresh, signature: Some(signature), bump };
+            assert_eq!(announcement.encode(), bytes(&case, "value"));
+            assert_eq!(Announcement::decode(&bytes(&case, "value")), Ok(announcement.clone()));
+            assert_eq!(announcement.verify(kind, &place), Some(&peer));
+            if refresh.is_none() && bump == 0 {
+                assert_eq!(Announcement::signed(kind, &place, &identity, &peer.relays), announcement);
+            }
+            // For another node, with another token, for another topic, or as the other kind it is worth nothing.
+            let other = [9; 32];
+            let kinds = [Signed::Announce, Signed::Unannounce];
+            let places =
+                [Place { target: &other, ..place }, Place { node: &other, ..place }, Place { token: &other, ..place }];
+            assert!(places.iter().all(|place| announcement.verify(kind, place).is_none()));
+            assert!(
+                kinds.iter().filter(|&&other| other != kind).all(|&kind| announcement.verify(kind, &place).is_none())
+            );
+        }
+    }
+
+    #[test]
+    fn values_are_those_of_javascript() {
+        for case in cases("mutable") {
+            let identity = Identity::from_seed(key(&case, "seed"));
+            let public_key = identity.public_key();
+            assert_eq!(target_of(&public_key), key(&case, "target"));
+            let value = MutableValue::sign(&identity, case["seq"].as_u64().expect("a number"), bytes(&case, "value"));
+            assert_eq!(mutable_signable(value.seq, &value.value).to_vec(), bytes(&case, "signable"));
+            assert_eq!(value.signature.to_vec(), bytes(&case, "signature"));
+            assert!(value.is_signed_by(&public_key) && !value.is_signed_by(&[1; 32]));
+            assert_eq!(value.encode_put(&public_key), bytes(&case, "put_value"));
+            assert_eq!(MutableValue::decode_put(&bytes(&case, "put_value")), Ok((public_key, value.clone())));
+            assert_eq!(value.encode(), bytes(&case, "get_reply"));
+            assert_eq!(MutableValue::decode(&bytes(&case, "get_reply")), Ok(value));
+        }
+        for case in cases("immutable") {
+            assert_eq!(target_of(&bytes(&case, "value")), key(&case, "target"));
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_javascript() {
+        let mut compared = 0;
+        for case in cases("namespaces") {
+            let namespace = match text(&case, "name") {
+                "ANNOUNCE" => &namespace::ANNOUNCE,
+                "UNANNOUNCE" => &namespace::UNANNOUNCE,
+                "MUTABLE_PUT" => &namespace::MUTABLE_PUT,
+                "PEER_HANDSHAKE" => &namespace::PEER_HANDSHAKE,
+                "PEER_HOLEPUNCH" => &namespace::PEER_HOLEPUNCH,
+                "PLUGIN" => &namespace::PLUGIN,
+                _ => continue,
+            };
+            compared += 1;
+            assert_eq!(namespace.to_vec(), bytes(&case, "value"));
+        }
+        assert_eq!(compared, 6);
+        for case in cases("targets") {
+            assert_eq!(target_of(&bytes(&case, "key")), key(&case, "peer_target"));
+            let core = pgbee_engine::CoreKey::from(key(&case, "key"));
+            assert_eq!(core.discovery_key().as_bytes(), &key(&case, "discovery_key"));
+        }
+        for case in cases("addresses") {
+            let address = Address { public_key: key(&case, "key"), nodes: addresses(&case["nodes"]) };
+            assert_eq!(address.encode(), bytes(&case, "encoded"));
+            assert_eq!(Address::decode(&bytes(&case, "encoded")), Ok(address.clone()));
+            let alone = Address { nodes: Vec::new(), ..address };
+            assert_eq!(Address::decode(&bytes(&case, "key")), Ok(alone));
+        }
+    }
+
+    #[test]
+    fn messages_are_those_of_javascript() {
+        let mut kinds = std::collections::BTreeSet::new();
+        for case in cases("hyperdht-messages") {
+            let (encoded, value) = (bytes(&case, "bytes"), &case["value"]);
+            kinds.insert(text(&case, "schema").to_owned());
+            let mode = || Mode::decode(value["mode"].as_u64().expect("a mode")).expect("a known one");
+            match text(&case, "schema") {
+                "handshake" => {
+                    let handshake = Handshake {
+                        mode: mode(),
+                        noise: bytes(value, "noise"),
+                        peer_address: address(&value["peerAddress"]),
+                        relay_address: address(&value["relayAddress"]),
+                    };
+                    assert_eq!(handshake.encode(), encoded);
+                    assert_eq!(Handshake::decode(&encoded), Ok(handshake));
+                }
+                "holepunch" => {
+                    let holepunch = Holepunch {
+                        mode: mode(),
+                        id: value["id"].as_u64().expect("a number"),
+                        payload: bytes(value, "payload"),
+                        peer_address: address(&value["peerAddress"]),
+                    };
+                    assert_eq!(holepunch.encode(), encoded);
+                    assert_eq!(Holepunch::decode(&encoded), Ok(holepunch));
+                }
+                "peer" => {
+                    let record =
+                        PeerRecord { public_key: key(value, "publicKey"), relays: addresses(&value["relayAddresses"]) };
+                    assert_eq!(record.encode(), encoded);
+                    assert_eq!(PeerRecord::decode(&encoded), Ok(record));
+                }
+                "lookupRawReply" => {
+                    let peers = value["peers"].as_array().expect("peers");
+                    let records: Vec<_> = peers
+                        .iter()
+                        .map(|hex| crate::secret_stream::vectors::unhex(hex.as_str().expect("hex")))
+                        .collect();
+                    let bump = value["bump"].as_u64().expect("a bump");
+                    assert_eq!(LookupReply::encode(&records, bump), encoded);
+                    let decoded = LookupReply::decode(&encoded).expect("a reply");
+                    assert_eq!(decoded.bump, bump);
+                    assert_eq!(decoded.peers.iter().map(PeerRecord::encode).collect::<Vec<_>>(), records);
+                    if bump == 0 {
+                        assert_eq!(
+                            LookupReply::decode(&encoded[..encoded.len() - 1]),
+                            Ok(decoded),
+                            "the bump may be missing"
+                        );
+                    }
+                }
+                "pluginRequest" => {
+                    let request = PluginRequest {
+                        plugin: text(value, "plugin").to_owned(),
+                        version: value["version"].as_u64().expect("a version"),
+                        command: value["command"].as_u64().expect("a command"),
+                        value: Some(bytes(value, "value")),
+                    };
+                    assert_eq!(request.encode(), encoded);
+                    assert_eq!(PluginRequest::decode(&encoded), Ok(request));
+                }
+                // Those inside of Noise and of sealed rounds are read in `connect` and `punch`.
+                "noisePayload" => {
+                    let payload = super::super::connect::payload::Payload::decode(&encoded).expect("a payload");
+                    assert_eq!(payload.encode(), encoded);
+                }
+                "holepunchPayload" => {
+                    let payload = super::super::punch::Payload::decode(&encoded).expect("a payload");
+                    assert_eq!(payload.encode(), encoded);
+                }
+                other => panic!("{other}: no such schema"),
+            }
+        }
+        assert_eq!(kinds.len(), 7);
+    }
+
+    #[test]
+    fn counts_of_strangers_are_held_against_limits() {
+        let mut many = vec![7; 32];
+        compact::uint(&mut many, 17);
+        many.extend([0; 17 * 6]);
+        assert_eq!(PeerRecord::decode(&many), Err(DecodeError::TooLarge));
+        let mut endless = Vec::new();
+        compact::uint(&mut endless, 1 << 40);
+        assert_eq!(LookupReply::decode(&endless), Err(DecodeError::TooLarge));
+        assert!(Handshake::decode(&[0, 9, 0]).is_err(), "an unknown mode");
+    }
+
+    /// Any bytes are read without panic, and what is read is said in one way only.
+    fn all_read(bytes: &[u8]) {
+        if let Ok(read) = Handshake::decode(bytes) {
+            assert_eq!(Handshake::decode(&read.encode()), Ok(read));
+        }
+        if let Ok(read) = Holepunch::decode(bytes) {
+            assert_eq!(Holepunch::decode(&read.encode()), Ok(read));
+        }
+        if let Ok(read) = PeerRecord::decode(bytes) {
+            assert_eq!(PeerRecord::decode(&read.encode()), Ok(read));
+        }
+        if let Ok(read) = LookupReply::decode(bytes) {
+            let records: Vec<_> = read.peers.iter().map(PeerRecord::encode).collect();
+            assert_eq!(LookupReply::decode(&LookupReply::encode(&records, read.bump)), Ok(read));
+        }
+        if let Ok(read) = Announcement::decode(bytes) {
+            assert_eq!(Announcement::decode(&read.encode()), Ok(read));
+        }
+        if let Ok(read) = MutableValue::decode(bytes) {
+            assert_eq!(MutableValue::decode(&read.encode()), Ok(read));
+        }
+        if let Ok((key, read)) = MutableValue::decode_put(bytes) {
+            assert_eq!(MutableValue::decode_put(&read.encode_put(&key)), Ok((key, read)));
+        }
+        if let Ok(read) = PluginRequest::decode(bytes) {
+            assert_eq!(PluginRequest::decode(&read.encode()), Ok(read));
+        }
+        if let Ok(read) = Address::decode(bytes) {
+            assert_eq!(Address::decode(&read.encode()), Ok(read));
+        }
+    }
+
+    #[test]
+    fn changed_messages_are_read_without_panic() {
+        let mut all: Vec<Vec<u8>> = cases("hyperdht-messages").iter().map(|case| bytes(case, "bytes")).collect();
+        all.extend(cases("announce").iter().map(|case| bytes(case, "value")));
+        all.extend(cases("mutable").iter().flat_map(|case| [bytes(case, "put_value"), bytes(case, "get_value")]));
+        for message in all {
+            for cut in 0..=message.len() {
+                all_read(&message[..cut]);
+            }
+            for at in 0..message.len() {
+                for byte in [0, 1, 0x7f, 0xfc, 0xfd, 0xfe, 0xff] {
+                    let mut changed = message.clone();
+                    changed[at] = byte;
+                    all_read(&changed);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            all_read(&bytes);
+        }
     }
 }

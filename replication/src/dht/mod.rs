@@ -40,7 +40,7 @@ use self::punch::{Punching, puncher};
 use self::router::Router;
 use self::rpc::{Outgoing, Query, QueryId, RequestId, Rpc};
 use crate::secret_stream::handshake::Session;
-use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
+use crate::udp::{Now, Random, SocketChange, Transmit};
 
 pub use self::connect::{ConnectError, ConnectOptions, ServerOptions, Verdict};
 pub use self::messages::PeerRecord;

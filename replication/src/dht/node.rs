@@ -186,6 +186,10 @@ impl Dht {
         if options.relay_addresses.is_empty() {
             options.relay_addresses = self.relays.get(&remote_key).cloned().unwrap_or_default();
         }
+        // A peer that announced itself at this node is reached without anybody in between.
+        if let Some(route) = self.storage.route(now, &messages::target_of(&remote_key)) {
+            options.relay_addresses.insert(0, route.relay);
+        }
         let client = Client::new(&mut self.shared.context(now), id, remote_key, options, stream);
         self.client_of_stream.insert(stream, id);
         self.clients.insert(id, client);
@@ -437,6 +441,11 @@ impl Dht {
     /// Nodes of the table, the one heard of last first: to begin with next time.
     pub fn recent_nodes(&self) -> impl Iterator<Item = SocketAddrV4> + '_ {
         self.shared.rpc.recent_nodes()
+    }
+
+    /// Whether a peer announced itself here whose key has this hash: then this node forwards to it.
+    pub fn has_route(&mut self, now: Now, target: &[u8; 32]) -> bool {
+        self.storage.route(now, target).is_some()
     }
 
     /// What it did so far.

@@ -11,7 +11,7 @@
 //! * a [`Mode::Reply`] goes only to who asked here, with that transaction id, within 20 s, and three times at most: nobody can have us send to a third party
 //!   in the guise of a server;
 //! * a handshake goes on only along a known route; a hole punch also to an address that a server answered from lately, and to any other address only a few
-//!   times a second, per source and per destination;
+//!   times a second, per source and per destination, and never to one that reaches less far than the source's: no stranger reaches into our network;
 //! * nothing grows on the way but by a dozen bytes; what one host sends through us, and what one host is sent, is bounded.
 //!
 //! Source: hyperdht `lib/router.js`, whose authors left these limits to be done.
@@ -21,7 +21,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::messages::{Handshake, Holepunch, Mode, command};
-use super::rpc::{Answer, Incoming, Rpc};
+use super::rpc::{Answer, Incoming, Rpc, scope};
 use super::storage::{Fair, Storage};
 use super::{Context, ServerId};
 use crate::udp::{Now, SocketId};
@@ -219,8 +219,12 @@ impl Router {
 
     fn may_pass(&mut self, now: Now, from: SocketAddrV4, to: SocketAddrV4, is_known: bool) -> bool {
         let (source, destination) = (*from.ip(), *to.ip());
-        let is_allowed = (is_known
-            || self.unknown_sources.take(now, source) && self.unknown_destinations.take(now, destination))
+        let is_unknown_allowed = |router: &mut Router| {
+            scope::is_believable(from, to)
+                && router.unknown_sources.take(now, source)
+                && router.unknown_destinations.take(now, destination)
+        };
+        let is_allowed = (is_known || is_unknown_allowed(self))
             && self.sources.take(now, source)
             && self.destinations.take(now, destination)
             && self.total.take(now, Ipv4Addr::UNSPECIFIED);

@@ -593,3 +593,319 @@ impl<K: Copy + Eq + std::hash::Hash, V> Fair<K, V> {
         gone
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dht::messages::{LookupReply, error};
+    use crate::secret_stream::handshake::Identity;
+    use crate::udp::SocketId;
+
+    const NODE: Key = [5; 32];
+    const TOKEN: Key = [4; 32];
+    const TOPIC: Key = [3; 32];
+    const AT: Now = Duration::from_secs(100);
+
+    fn host(a: u8, b: u8, c: u8, d: u8) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), 4000)
+    }
+
+    fn identity(n: u32) -> Identity {
+        let mut seed = [1; 32];
+        seed[..4].copy_from_slice(&n.to_le_bytes());
+        Identity::from_seed(seed)
+    }
+
+    fn place(target: &Key) -> Place<'_> {
+        Place { target, node: &NODE, token: &TOKEN }
+    }
+
+    fn announce(
+        storage: &mut Storage,
+        now: Now,
+        target: &Key,
+        identity: &Identity,
+        from: SocketAddrV4,
+    ) -> Result<(), Refused> {
+        let relays = [host(9, 9, 9, 1), host(9, 9, 9, 2)];
+        storage.announce(
+            now,
+            &place(target),
+            from,
+            &Announcement::signed(Signed::Announce, &place(target), identity, &relays),
+        )
+    }
+
+    fn peers(storage: &mut Storage, now: Now, topic: &Key) -> Vec<PeerRecord> {
+        let reply = storage.lookup(now, topic, &mut Random::new([1; 32]));
+        reply.map(|reply| LookupReply::decode(&reply).expect("a reply").peers).unwrap_or_default()
+    }
+
+    fn request(command: u64, target: Option<Key>, value: Option<Vec<u8>>, has_valid_token: bool) -> Incoming {
+        Incoming {
+            tid: 1,
+            from: host(10, 0, 0, 1),
+            from_id: None,
+            to: host(10, 0, 0, 2),
+            socket: SocketId::SERVER,
+            has_valid_token,
+            token: has_valid_token.then_some(TOKEN),
+            command,
+            target,
+            value,
+            size: 100,
+        }
+    }
+
+    #[test]
+    fn announcements_are_found_for_twenty_minutes_and_forgotten_when_taken_back() {
+        let mut storage = Storage::new(&StorageLimits::default());
+        announce(&mut storage, AT, &TOPIC, &identity(1), host(10, 0, 0, 1)).expect("signed");
+        announce(&mut storage, AT + Duration::from_secs(60), &TOPIC, &identity(2), host(10, 0, 0, 2)).expect("signed");
+        assert_eq!(peers(&mut storage, AT + Duration::from_secs(61), &TOPIC).len(), 2);
+        assert_eq!(peers(&mut storage, AT + Duration::from_secs(61), &[0; 32]), vec![]);
+        let later = AT + Duration::from_secs(20 * 60);
+        let left = peers(&mut storage, later, &TOPIC);
+        assert_eq!(left.iter().map(|peer| peer.public_key).collect::<Vec<_>>(), [identity(2).public_key()]);
+        assert_eq!(left[0].relays.len(), 2);
+        // Only its owner takes it back, and only with what is signed for that.
+        let stranger = Announcement {
+            peer: Some(PeerRecord { public_key: identity(2).public_key(), relays: vec![] }),
+            ..Announcement::signed(Signed::Unannounce, &place(&TOPIC), &identity(1), &[])
+        };
+        assert_eq!(storage.unannounce(&place(&TOPIC), &stranger), Err(Refused::Forged));
+        let own = Announcement::signed(Signed::Unannounce, &place(&TOPIC), &identity(2), &[]);
+        assert_eq!(storage.unannounce(&place(&TOPIC), &own), Ok(()));
+        assert_eq!(peers(&mut storage, later, &TOPIC), vec![]);
+        assert_eq!((storage.records_len(), storage.topics.len(), storage.weight()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_not_signed_for_this_node_and_token_is_refused() {
+        let mut storage = Storage::new(&StorageLimits::default());
+        let good = Announcement::signed(Signed::Announce, &place(&TOPIC), &identity(1), &[host(9, 9, 9, 9)]);
+        let from = host(10, 0, 0, 1);
+        let elsewhere = Place { node: &[6; 32], ..place(&TOPIC) };
+        let replayed = Place { token: &[7; 32], ..place(&TOPIC) };
+        for place in [elsewhere, replayed, place(&[8; 32])] {
+            assert_eq!(storage.announce(AT, &place, from, &good), Err(Refused::Forged));
+        }
+        let mut moved = good.clone();
+        moved.peer.as_mut().expect("a peer").relays = vec![host(6, 6, 6, 6)];
+        let unsigned = Announcement { signature: None, ..good.clone() };
+        let refreshed = Announcement { refresh: Some([1; 32]), ..good.clone() };
+        let nothing = Announcement::default();
+        for forged in [moved, unsigned, refreshed, nothing] {
+            assert_eq!(storage.announce(AT, &place(&TOPIC), from, &forged), Err(Refused::Forged));
+        }
+        assert_eq!(storage.weight(), 0);
+        assert_eq!(storage.announce(AT, &place(&TOPIC), from, &good), Ok(()));
+        // Said again it is one record.
+        assert_eq!(storage.announce(AT, &place(&TOPIC), from, &good), Ok(()));
+        assert_eq!(storage.records_len(), 1);
+    }
+
+    #[test]
+    fn a_key_announced_by_its_owner_is_a_route() {
+        let mut storage = Storage::new(&StorageLimits::default());
+        let (owner, from) = (identity(1), host(10, 0, 0, 7));
+        let target = messages::target_of(&owner.public_key());
+        announce(&mut storage, AT, &target, &owner, from).expect("signed");
+        assert_eq!(storage.route(AT, &target).map(|route| route.relay), Some(from));
+        // Another one's record under the same target is a record of a topic, not a route.
+        announce(&mut storage, AT, &target, &identity(2), host(10, 0, 0, 8)).expect("signed");
+        assert_eq!(storage.route(AT, &target).map(|route| route.relay), Some(from));
+        assert_eq!(peers(&mut storage, AT, &target).len(), 2);
+        let answer = storage.answer(
+            AT,
+            &NODE,
+            &request(command::FIND_PEER, Some(target), None, false),
+            &mut Random::new([0; 32]),
+        );
+        let record = answer.and_then(|answer| answer.value).expect("a record");
+        assert_eq!(PeerRecord::decode(&record).expect("a record").public_key, owner.public_key());
+        assert_eq!(storage.route(AT + Duration::from_secs(20 * 60), &target), None);
+    }
+
+    #[test]
+    fn a_chain_of_secrets_renews_an_announcement_each_once() {
+        let mut storage = Storage::new(&StorageLimits::default());
+        let last = [42; 32];
+        let second = messages::target_of(&last);
+        let first = messages::target_of(&second);
+        let identity = identity(1);
+        let peer = PeerRecord { public_key: identity.public_key(), relays: vec![] };
+        // Signed with the refresh in it: done by hand, for our own announcements carry none.
+        let mut parts = vec![TOPIC.to_vec(), NODE.to_vec(), TOKEN.to_vec(), peer.encode(), first.to_vec()].concat();
+        let hash = messages::target_of(&parts);
+        parts = [messages::namespace::ANNOUNCE.to_vec(), hash.to_vec()].concat();
+        let signature = Some(identity.sign(&parts));
+        let announcement = Announcement { peer: Some(peer), refresh: Some(first), signature, bump: 0 };
+        let from = host(10, 0, 0, 1);
+        storage.announce(AT, &place(&TOPIC), from, &announcement).expect("signed");
+        let renewal = |secret| Announcement { refresh: Some(secret), ..Announcement::default() };
+        let minutes = |n: u64| AT + Duration::from_secs(60 * n);
+        assert_eq!(
+            storage.announce(minutes(15), &place(&TOPIC), from, &renewal(first)),
+            Err(Refused::Forged),
+            "the hash is no secret"
+        );
+        assert_eq!(storage.announce(minutes(15), &place(&TOPIC), from, &renewal(second)), Ok(()));
+        assert_eq!(peers(&mut storage, minutes(30), &TOPIC).len(), 1);
+        assert_eq!(storage.announce(minutes(30), &place(&TOPIC), from, &renewal(second)), Err(Refused::Forged), "used");
+        assert_eq!(storage.announce(minutes(30), &place(&TOPIC), from, &renewal(last)), Ok(()));
+        assert_eq!(peers(&mut storage, minutes(49), &TOPIC).len(), 1);
+        assert_eq!(peers(&mut storage, minutes(50), &TOPIC).len(), 0);
+    }
+
+    #[test]
+    fn mutable_values_go_forward_only() {
+        let mut storage = Storage::new(&StorageLimits::default());
+        let (owner, from) = (identity(1), host(10, 0, 0, 1));
+        let (key, target) = (owner.public_key(), messages::target_of(&owner.public_key()));
+        let value = |seq, text: &str| MutableValue::sign(&owner, seq, text.as_bytes().to_vec());
+        let mut put = |value| storage.put_mutable(AT, &target, from, &key, value);
+        assert_eq!(put(value(5, "five")), Ok(()));
+        assert_eq!(put(value(5, "five")), Ok(()));
+        assert_eq!(put(value(5, "cinq")), Err(Refused::Error(error::SEQ_REUSED)));
+        assert_eq!(put(value(4, "four")), Err(Refused::Error(error::SEQ_TOO_LOW)));
+        assert_eq!(put(MutableValue { seq: 6, ..value(5, "five") }), Err(Refused::Forged));
+        assert_eq!(put(MutableValue::sign(&identity(2), 9, b"nine".to_vec())), Err(Refused::Forged));
+        assert_eq!(put(value(9, "")), Err(Refused::Forged));
+        assert_eq!(put(value(9, &"x".repeat(messages::VALUE_BYTES_MAX + 1))), Err(Refused::Forged));
+        assert_eq!(storage.put_mutable(AT, &[1; 32], from, &key, value(9, "nine")), Err(Refused::Forged));
+        let read = storage.mutable(AT, &target, 5).map(|bytes| MutableValue::decode(&bytes).expect("a value"));
+        assert_eq!(read, Some(value(5, "five")));
+        assert_eq!(storage.mutable(AT, &target, 6), None);
+        assert_eq!(storage.put_mutable(AT, &target, from, &key, value(7, "seven")), Ok(()));
+        assert!(storage.mutable(AT, &target, 6).is_some());
+        assert_eq!(storage.mutable(AT + Duration::from_secs(48 * 3600), &target, 0), None);
+    }
+
+    #[test]
+    fn immutable_values_are_what_their_names_say() {
+        let mut storage = Storage::new(&StorageLimits::default());
+        let (value, from) = (b"hello".to_vec(), host(10, 0, 0, 1));
+        let target = messages::target_of(&value);
+        assert_eq!(storage.put_immutable(AT, &[1; 32], from, value.clone()), Err(Refused::Forged));
+        assert_eq!(storage.put_immutable(AT, &target, from, value.clone()), Ok(()));
+        assert_eq!(storage.immutable(AT, &target), Some(&value));
+        // Put again it lives on.
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(storage.put_immutable(AT + day, &target, from, value.clone()), Ok(()));
+        assert_eq!(storage.immutable(AT + 2 * day, &target), Some(&value));
+        assert_eq!(storage.immutable(AT + 3 * day, &target), None);
+    }
+
+    #[test]
+    fn requests_that_change_something_need_a_token() {
+        let mut storage = Storage::new(&StorageLimits::default());
+        let mut random = Random::new([0; 32]);
+        let value = Announcement::signed(Signed::Announce, &place(&TOPIC), &identity(1), &[]).encode();
+        for command in [command::ANNOUNCE, command::UNANNOUNCE, command::MUTABLE_PUT, command::IMMUTABLE_PUT] {
+            let answer =
+                storage.answer(AT, &NODE, &request(command, Some(TOPIC), Some(value.clone()), false), &mut random);
+            let answer = answer.expect("told to fetch a token");
+            assert_eq!((answer.error, answer.token, answer.value), (message::INVALID_TOKEN, true, None));
+        }
+        assert_eq!(storage.weight(), 0);
+        let answer =
+            storage.answer(AT, &NODE, &request(command::ANNOUNCE, Some(TOPIC), Some(value), true), &mut random);
+        assert_eq!(answer, Some(Answer::default()));
+        assert_eq!(storage.records_len(), 1);
+        assert_eq!(
+            storage.answer(AT, &NODE, &request(command::ANNOUNCE, Some(TOPIC), Some(vec![1; 9]), true), &mut random),
+            None
+        );
+        assert_eq!(storage.answer(AT, &NODE, &request(command::LOOKUP, None, None, true), &mut random), None);
+        assert_eq!(
+            storage.answer(AT, &NODE, &request(command::PLUGIN, Some(TOPIC), Some(vec![0; 9]), true), &mut random),
+            None
+        );
+    }
+
+    #[test]
+    fn a_flood_from_few_networks_drives_out_itself() {
+        let limits = StorageLimits { records_bytes: 400 * 320, ..StorageLimits::default() };
+        let mut storage = Storage::new(&limits);
+        // Forty honest peers, each with its own topic and network.
+        let topic = |n: u8| [n; 32];
+        for n in 0..40 {
+            announce(&mut storage, AT, &topic(n), &identity(n.into()), host(20, n, 0, 1)).expect("signed");
+        }
+        // 255 hosts of one network announce 3000 keys under as many topics; then one host another thousand.
+        for n in 0..4000_u32 {
+            let from = if n < 3000 { host(66, 6, 6, (n % 255) as u8) } else { host(77, 7, 7, 7) };
+            let mut topic = [0xff; 32];
+            topic[..4].copy_from_slice(&n.to_le_bytes());
+            announce(&mut storage, AT, &topic, &identity(100 + n), from).expect("signed");
+            assert!(storage.records.weight <= limits.records_bytes);
+        }
+        assert!(storage.records_len() > 300, "it is full: {}", storage.records_len());
+        assert_eq!(storage.topics.len(), storage.records_len());
+        for n in 0..40 {
+            assert_eq!(peers(&mut storage, AT, &topic(n)).len(), 1, "honest peer {n}");
+        }
+    }
+
+    #[test]
+    fn a_crowd_in_one_topic_hides_nobody() {
+        let mut storage = Storage::new(&StorageLimits::default());
+        for n in 0..10_u8 {
+            announce(&mut storage, AT, &TOPIC, &identity(n.into()), host(20, n, 0, 1)).expect("signed");
+        }
+        for n in 0..1000 {
+            announce(&mut storage, AT, &TOPIC, &identity(100 + n), host(66, 6, 6, 6)).expect("signed");
+        }
+        assert_eq!(storage.topics[&TOPIC].len(), 256);
+        let honest: BTreeSet<_> = (0..10).map(|n| identity(n).public_key()).collect();
+        let mut random = Random::new([2; 32]);
+        for _ in 0..20 {
+            let reply = storage.lookup(AT, &TOPIC, &mut random).expect("records");
+            assert!(reply.len() < 1000, "fits in one datagram: {}", reply.len());
+            let found: BTreeSet<_> =
+                LookupReply::decode(&reply).expect("a reply").peers.iter().map(|peer| peer.public_key).collect();
+            assert!(found.len() <= RECORDS_MAX && honest.is_subset(&found), "all ten are in each sample");
+        }
+    }
+
+    #[test]
+    fn who_repeats_a_value_does_not_own_it() {
+        let limits = StorageLimits { immutables_bytes: 100 * 512, ..StorageLimits::default() };
+        let mut storage = Storage::new(&limits);
+        let value = b"dear to somebody".to_vec();
+        let target = messages::target_of(&value);
+        storage.put_immutable(AT, &target, host(20, 1, 0, 1), value.clone()).expect("its hash");
+        let put = |storage: &mut Storage, n: u32| {
+            let junk = n.to_le_bytes().repeat(64);
+            storage.put_immutable(AT, &messages::target_of(&junk), host(66, 6, 6, 6), junk)
+        };
+        for n in 0..50 {
+            put(&mut storage, n).expect("its hash");
+        }
+        storage.put_immutable(AT, &target, host(66, 6, 6, 6), value.clone()).expect("its hash");
+        for n in 50..1000 {
+            put(&mut storage, n).expect("its hash");
+        }
+        assert!(storage.weight() <= limits.immutables_bytes);
+        assert_eq!(storage.immutable(AT, &target), Some(&value));
+    }
+
+    #[test]
+    fn bumps_are_believed_as_far_as_the_clock_goes() {
+        let mut storage =
+            Storage::new(&StorageLimits { unix_ms_at_start: Some(1_700_000_000_000), ..StorageLimits::default() });
+        let bumped =
+            |bump| Announcement { bump, ..Announcement::signed(Signed::Announce, &place(&TOPIC), &identity(1), &[]) };
+        let bump_of = |storage: &mut Storage| {
+            let reply = storage.lookup(AT, &TOPIC, &mut Random::new([0; 32])).expect("a record");
+            LookupReply::decode(&reply).expect("a reply").bump
+        };
+        let from = host(10, 0, 0, 1);
+        storage.announce(AT, &place(&TOPIC), from, &bumped(1_700_000_200_000)).expect("signed");
+        assert_eq!(bump_of(&mut storage), 0, "from the future");
+        storage.announce(AT, &place(&TOPIC), from, &bumped(1_700_000_100_000)).expect("signed");
+        storage.announce(AT, &place(&TOPIC), from, &bumped(1_700_000_000_000)).expect("signed");
+        assert_eq!(bump_of(&mut storage), 1_700_000_100_000);
+    }
+}

@@ -198,7 +198,10 @@ fn handle(inner: &Arc<Inner>, udp: &Arc<Udp<Endpoint>>, event: EndpointEvent) {
         EndpointEvent::Ready => tracing::info!("nodes of the swarm have answered"),
         EndpointEvent::Note(note) => tell(&note),
         // The driver has dealt with streams and sockets; nobody here has asked for more.
-        EndpointEvent::Stream(..) | EndpointEvent::Socket(_) | EndpointEvent::Operation(_) | EndpointEvent::Flushed(_) => {}
+        EndpointEvent::Stream(..)
+        | EndpointEvent::Socket(_)
+        | EndpointEvent::Operation(_)
+        | EndpointEvent::Flushed(_) => {}
     }
 }
 

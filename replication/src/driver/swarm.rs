@@ -247,6 +247,7 @@ mod tests {
     use parking_lot::Mutex;
     use pgbee_engine::BlockIndex;
     use pgbee_engine::corestore::{Options, Store};
+    use pgbee_engine::hypercore::BlockSource;
     use pgbee_engine::storage::Durability;
     use pgbee_engine::storage::memory::Memory;
 

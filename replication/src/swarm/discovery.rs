@@ -3,7 +3,7 @@
 //! ```text
 //! join --> lookup at once (client), announce as soon as our server has its relays (server; an announce looks up as well)
 //!             |
-//!             +-- again after 10 to 12 minutes; at once when the network changes; sooner while nobody was found or no node answered
+//!             +-- again after 10 to 12 minutes (10 to 20 s after a first announce: who came at the same time was not there yet); at once when the network changes; sooner while nobody was found or no node answered
 //! leave --> the running query is cancelled, and what was announced is taken back
 //! ```
 //!
@@ -20,6 +20,8 @@ use crate::udp::{Now, Random};
 const REFRESH: Duration = Duration::from_secs(600);
 /// Up to so much more.
 const REFRESH_JITTER: Duration = Duration::from_secs(120);
+/// How soon, and up to how much later, a first announce is followed by another.
+const TOGETHER: Duration = Duration::from_secs(10);
 /// The first wait while nobody was found; doubles each time.
 const ALONE: Duration = Duration::from_secs(30);
 /// The first wait while no node answered; doubles up to [`ALONE`].
@@ -203,7 +205,13 @@ impl Discovery {
         self.has_ended_once = true;
         (self.last_found, self.last_ended) = (self.found, Some(now));
         let is_half = task == Task::Lookup && self.role.server;
-        self.next_at = Some(if is_half { now } else { now + self.wait(ended, random) });
+        let is_first = task == Task::Announce { is_first: true } && self.role.client && ended.answers > 0;
+        self.next_at = Some(match () {
+            () if is_half => now,
+            // Who announced itself at the same time was not there yet, and did not see us.
+            () if is_first => now + TOGETHER + Duration::from_millis(random.below(TOGETHER.as_millis() as u64)),
+            () => now + self.wait(ended, random),
+        });
         false
     }
 
@@ -259,6 +267,11 @@ mod tests {
         assert!(topic.is_flushed());
         assert_eq!(topic.next(T0, false), None);
         assert_eq!(topic.next(T0, true), Some(Task::Announce { is_first: true }));
+        topic.found(3);
+        topic.ended(T0, Ended { answers: 20 }, &mut random());
+        let again = topic.poll_timeout().unwrap();
+        assert!((10..=20).contains(&again.as_secs()), "once more for those who came at the same time");
+        assert_eq!(topic.next(again, true), Some(Task::Announce { is_first: false }));
         topic.found(3);
         topic.ended(T0, Ended { answers: 20 }, &mut random());
         let at = topic.poll_timeout().unwrap();

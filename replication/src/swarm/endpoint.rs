@@ -15,7 +15,7 @@
 //! What must stay true: every [`EndpointEvent::Connected`] names the key that proved itself in the handshake whose session it carries; a stream is said to be
 //! connected once, before anything else of it, and closed once; notes, like everything that strangers can make grow, are bounded.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +46,8 @@ const NOTES_PER_SECOND: u32 = 20;
 const STREAMS_IN_STOCK: usize = 8;
 /// How often a contender is sent an empty message, and how often at most.
 const KNOCK: (Duration, u32) = (Duration::from_millis(500), 20);
+/// Peers remembered that are not where they said in our network; forgotten with the next network.
+const STRANGERS_MAX: usize = 1024;
 /// How often it is looked whether our server has its relays.
 const LISTEN_POLL: Duration = Duration::from_millis(50);
 
@@ -175,7 +177,7 @@ pub struct SwarmStatus {
     pub nodes: usize,
     /// Whether others can reach us, in a word: `open`, `consistent`, `random` or `unknown`.
     pub nat: &'static str,
-    /// Our address as others see it.
+    /// Our address as others see it; port 0 if each of them sees another one.
     pub public_address: Option<SocketAddrV4>,
     /// We serve other nodes of the DHT.
     pub is_persistent: bool,
@@ -218,7 +220,6 @@ enum Use {
 }
 
 struct Live {
-    connection: ConnectionId,
     key: Key,
     via: Via,
     is_initiator: bool,
@@ -231,8 +232,8 @@ struct Live {
 /// What the firewall of our server looks at; changed after each step.
 #[derive(Default)]
 struct Gate {
-    banned: HashSet<Key>,
-    connected: HashSet<Key>,
+    banned: BTreeSet<Key>,
+    connected: BTreeSet<Key>,
     is_full: bool,
     is_closed: bool,
 }
@@ -247,17 +248,21 @@ pub struct Endpoint {
     relaying: Relaying,
     server: Option<ServerId>,
     listen_poll_at: Option<Now>,
-    connects: HashMap<ConnectionId, Connect>,
+    connects: BTreeMap<ConnectionId, Connect>,
     /// Ours on their way, by whom they go to.
-    connects_by_key: HashMap<Key, ConnectionId>,
-    streams: HashMap<u32, Live>,
+    connects_by_key: BTreeMap<Key, ConnectionId>,
+    streams: BTreeMap<u32, Live>,
     /// The swarm's, one a peer.
-    by_key: HashMap<Key, u32>,
-    contenders: HashMap<Key, u32>,
-    operations: HashMap<OperationId, [u8; 32]>,
-    by_topic: HashMap<[u8; 32], (OperationId, usize)>,
+    by_key: BTreeMap<Key, u32>,
+    contenders: BTreeMap<Key, u32>,
+    /// Peers at whose address in our network somebody else was.
+    strangers_in_lan: BTreeSet<Key>,
+    operations: BTreeMap<OperationId, [u8; 32]>,
+    by_topic: BTreeMap<[u8; 32], (OperationId, usize)>,
     gate: Arc<Mutex<Gate>>,
     events: VecDeque<EndpointEvent>,
+    /// Sockets to close once all is sent.
+    closing: Vec<SocketChange>,
     notes: VecDeque<NoteAt>,
     notes_lately: (Now, u32),
     totals: Totals,
@@ -292,15 +297,17 @@ impl Endpoint {
             relaying: Relaying::new(random.fork(), &options.identity),
             server: None,
             listen_poll_at: None,
-            connects: HashMap::new(),
-            connects_by_key: HashMap::new(),
-            streams: HashMap::new(),
-            by_key: HashMap::new(),
-            contenders: HashMap::new(),
-            operations: HashMap::new(),
-            by_topic: HashMap::new(),
+            connects: BTreeMap::new(),
+            connects_by_key: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            contenders: BTreeMap::new(),
+            strangers_in_lan: BTreeSet::new(),
+            operations: BTreeMap::new(),
+            by_topic: BTreeMap::new(),
             gate,
             events: VecDeque::new(),
+            closing: Vec::new(),
             notes: VecDeque::new(),
             notes_lately: (now, 0),
             totals: Totals::default(),
@@ -403,6 +410,7 @@ impl Endpoint {
     /// This computer's addresses are others now.
     pub fn network_changed(&mut self, now: Now, local_addresses: &[SocketAddrV4]) {
         self.dht.set_local_addresses(local_addresses.to_vec());
+        self.strangers_in_lan.clear();
         self.dht.network_changed(now);
         self.swarm.network_changed(now);
         self.pump(now);
@@ -453,7 +461,12 @@ impl Endpoint {
     /// The next datagrams to send.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
         self.pump(now);
-        self.dht.poll_transmit(now).or_else(|| self.mux.poll_transmit(now))
+        let transmit = self.dht.poll_transmit(now).or_else(|| self.mux.poll_transmit(now));
+        if transmit.is_none() {
+            // The last words of a stream leave by the socket that was its own.
+            self.events.extend(self.closing.drain(..).map(EndpointEvent::Socket));
+        }
+        transmit
     }
 
     /// What happened.
@@ -498,6 +511,12 @@ impl Endpoint {
         self.pump(now);
     }
 
+    /// Where others see us; port 0 if each of them sees another one.
+    fn public_address(&self) -> Option<SocketAddrV4> {
+        let seen = self.dht.public_address().map(|(ip, port)| SocketAddrV4::new(ip, port.unwrap_or(0)));
+        self.dht.remote_address().or(seen)
+    }
+
     /// Numbers since the beginning.
     pub fn totals(&self) -> Totals {
         let punches = self.dht.stats().punches;
@@ -533,7 +552,7 @@ impl Endpoint {
             topics,
             nodes: self.dht.nodes_len(),
             nat: self.dht.nat_kind(),
-            public_address: self.dht.remote_address(),
+            public_address: self.public_address(),
             is_persistent: self.dht.is_persistent(),
             connections,
             connecting: self.swarm.connecting(),
@@ -615,7 +634,8 @@ impl Endpoint {
                 }
                 None => self.events.push_back(EndpointEvent::Operation(DhtEvent::Done { operation, outcome })),
             },
-            DhtEvent::Socket(change) => self.events.push_back(EndpointEvent::Socket(change)),
+            DhtEvent::Socket(change @ SocketChange::Open(_)) => self.events.push_back(EndpointEvent::Socket(change)),
+            DhtEvent::Socket(change @ SocketChange::Close(_)) => self.closing.push(change),
             DhtEvent::UnusedStream(id) => self.mux.remove(id),
             DhtEvent::Ready => self.events.push_back(EndpointEvent::Ready),
             DhtEvent::AddressChanged => self.swarm.network_changed(now),
@@ -711,7 +731,6 @@ impl Endpoint {
             Some(_) => {}
         }
         let live = |is_for| Live {
-            connection: opened.connection,
             key: opened.remote_key,
             via: opened.via,
             is_initiator: opened.is_initiator,
@@ -753,12 +772,9 @@ impl Endpoint {
                         self.destroy(id);
                     }
                     (Judgement::Replace, Some(_)) => {
-                        let (connection, via, is_initiator) = (opened.connection, opened.via, opened.is_initiator);
+                        let (via, is_initiator) = (opened.via, opened.is_initiator);
                         let is_for = Use::Contender { opened: Box::new(opened), knock_at: now, knocks: 0 };
-                        self.streams.insert(
-                            id,
-                            Live { connection, key, via, is_initiator, since: now, is_heard: false, is_for },
-                        );
+                        self.streams.insert(id, Live { key, via, is_initiator, since: now, is_heard: false, is_for });
                         if let Some(earlier) = self.contenders.insert(key, id) {
                             self.drop_contender(earlier);
                         }
@@ -869,6 +885,9 @@ impl Endpoint {
             return;
         };
         self.dht.stream_closed(now, id);
+        if live.via == Via::Lan && live.is_initiator && !live.is_heard && self.strangers_in_lan.len() < STRANGERS_MAX {
+            self.strangers_in_lan.insert(live.key);
+        }
         match live.is_for {
             Use::Peer => {
                 if self.by_key.get(&live.key) == Some(&id) {
@@ -980,7 +999,7 @@ impl Endpoint {
         let mut gate = self.gate.lock();
         gate.is_full = self.by_key.len() >= self.swarm.options.incoming_max;
         gate.is_closed = self.swarm.is_suspended();
-        gate.connected = if gate.is_full { self.by_key.keys().copied().collect() } else { HashSet::new() };
+        gate.connected = if gate.is_full { self.by_key.keys().copied().collect() } else { BTreeSet::new() };
     }
 
     fn note(&mut self, now: Now, note: Note) {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!                        the internet (Realm::INTERNET)
-//!      host 5.0.0.1          |              |              |
-//!                        NAT 5.0.0.2    NAT 5.0.0.3    NAT 5.0.0.4           a NAT's inside is a realm of its own,
+//!      host 20.0.0.1         |              |              |
+//!                        NAT 21.0.7.1   NAT 22.0.14.1  NAT 23.0.21.1           a NAT's inside is a realm of its own,
 //!                         |       |         |              |                 in which hosts and further NATs stand
 //!                       host    host      host         NAT 192.168.1.2
 //!                  192.168.1.2  .1.3   192.168.1.2         |
@@ -218,11 +218,7 @@ impl<M: Machine> SimulatedUdp<M> {
             random: Random::new(seed),
             seed,
             conditions,
-            realms: vec![RealmState {
-                nat: None,
-                holders: HashMap::new(),
-                next_address: u32::from(Ipv4Addr::new(5, 0, 0, 1)),
-            }],
+            realms: vec![RealmState { nat: None, holders: HashMap::new(), next_address: 0 }],
             nats: Vec::new(),
             hosts: Vec::new(),
             queue: BinaryHeap::new(),
@@ -247,12 +243,7 @@ impl<M: Machine> SimulatedUdp<M> {
             next_port: FREE_PORTS,
             sweep_at: 1024,
         });
-        // Every LAN has the same addresses inside, as LANs have: whoever takes a private address for a name meets the wrong host.
-        self.realms.push(RealmState {
-            nat: Some(id),
-            holders: HashMap::new(),
-            next_address: u32::from(Ipv4Addr::new(192, 168, 1, 2)),
-        });
+        self.realms.push(RealmState { nat: Some(id), holders: HashMap::new(), next_address: 0 });
         inside
     }
 
@@ -600,11 +591,16 @@ impl<M: Machine> SimulatedUdp<M> {
 
     fn take_address(&mut self, realm: Realm, holder: Holder) -> Ipv4Addr {
         let state = &mut self.realms[realm.0];
-        let ip = Ipv4Addr::from(state.next_address);
+        let n = state.next_address;
         state.next_address += 1;
-        if matches!(ip.octets()[3], 254) {
-            state.next_address += 3; // not .255, .0: some code holds those for no hosts
-        }
+        let ip = match realm {
+            // Far from each other, as machines of strangers are: code that counts how many of a subnet it knows shall see many subnets.
+            Realm::INTERNET => {
+                Ipv4Addr::from((20 + n % 70) << 24 | (n / 70 % 256) << 16 | (n * 7 % 256) << 8 | (1 + n / 17_920 % 250))
+            }
+            // Every LAN has the same addresses inside, as LANs have: whoever takes a private address for a name meets the wrong host.
+            _ => Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 168, 1, 2)) + n),
+        };
         state.holders.insert(ip, holder);
         ip
     }
@@ -917,7 +913,7 @@ mod tests {
         let to = net.server_address(server);
         say(&mut net, inside, SocketId::SERVER, to, Some(5), b"x");
         assert_eq!((heard(&mut net, server).len(), net.counts().expired), (0, 1));
-        let outside = SocketAddrV4::new(Ipv4Addr::new(5, 0, 0, 2), SERVER_PORT);
+        let outside = SocketAddrV4::new(net.nats[0].addresses[0], SERVER_PORT);
         say(&mut net, server, SocketId::SERVER, outside, None, b"first");
         assert_eq!(heard(&mut net, inside).len(), 1);
         net.run_for(Duration::from_secs(40));

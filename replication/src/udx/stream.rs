@@ -49,7 +49,7 @@ pub enum StreamEvent {
     PathConfirmed,
     /// There is something to read.
     Readable,
-    /// There is room again, after a write that took less than it was given; or the other side has acked our end.
+    /// There is room again, after a write that took less than it was given.
     Writable,
     /// A datagram beside the stream came in.
     Message,
@@ -187,9 +187,9 @@ impl Stream {
     /// The next bytes, `max` at most; None when there is nothing now.
     pub fn read(&mut self, max: usize) -> Option<Bytes> {
         let bytes = self.receiver.read(max);
-        // A sender that stopped for lack of room hears of it before it asks.
-        let window = self.receiver.window();
-        if self.advertised < self.config.receive_window / 4 && window >= self.config.receive_window / 2 {
+        // A sender that stopped for lack of room hears of it before it asks, and more than once: what tells it may be lost.
+        let quarter = (self.config.receive_window / 4).max(1);
+        if self.advertised + quarter <= self.receiver.window() {
             self.ack_owed = true;
         }
         bytes
@@ -418,9 +418,8 @@ impl Stream {
                 self.close(Closed::Cleanly);
             }
         } else if !std::mem::replace(&mut self.is_end_ack_told, true) {
-            // Native streams say so once more when their end was acked. Whoever waits for that looks again.
+            // Native streams say so once more when their end was acked.
             self.ack_owed = true;
-            self.pending.set(Pending::WRITABLE);
         }
     }
     fn close(&mut self, how: Closed) {

@@ -27,8 +27,9 @@ struct Crowd {
     lookups_an_hour: u64,
 }
 
-/// What it showed.
+/// What it showed; printed.
 #[derive(Debug)]
+#[expect(dead_code, reason = "some of it is only printed")]
 struct Report {
     nodes: usize,
     /// Datagrams that a node sent in an hour, after the first one.
@@ -159,7 +160,7 @@ fn a_thousand_nodes_for_a_day() {
 /// Costs grow like the logarithm of the number of nodes: ten times as many nodes cost as much more each time, not ten times as much.
 fn assert_logarithmic(reports: &[Report]) {
     for report in reports {
-        println!("{report:?}");
+        report.assert_found(999);
     }
     for pair in reports.windows(2) {
         assert!(pair[1].messages_a_node_an_hour < pair[0].messages_a_node_an_hour * 3.0 + 2000.0, "{pair:?}");
@@ -170,7 +171,7 @@ fn assert_logarithmic(reports: &[Report]) {
 fn sizes(sizes: &[usize]) -> Vec<Report> {
     sizes
         .iter()
-        .map(|nodes| Crowd { nodes: *nodes, hours: 2, churn_percent: 20, topics: 3, lookups_an_hour: 100 }.run(82))
+        .map(|nodes| Crowd { nodes: *nodes, hours: 2, churn_percent: 20, topics: 3, lookups_an_hour: 500 }.run(82))
         .collect()
 }
 

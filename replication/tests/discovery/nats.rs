@@ -160,7 +160,9 @@ fn lans_with_the_same_private_addresses_are_not_mixed_up() {
         world.join(server.0, Role::SERVER);
         world.net.run_for(secs(15));
         world.join(client.0, Role::CLIENT);
-        assert!(world.wait_for_talk(server, client, secs(90)), "{:?}", world.notes(&[server.0, client.0]));
+        let has_met = world.wait_for_talk(server, client, secs(90));
+        let status = [server.0, client.0].map(|host| world.party(host, |party, _| party.endpoint.status()));
+        assert!(has_met, "hairpin {hairpin}: {status:?}");
         world.assert_sound();
     }
 }
@@ -182,4 +184,17 @@ fn both_servers_and_clients_at_once_keep_one_connection() {
         others.sort();
         assert_eq!(keys, others, "one connection to each: {:?}", world.notes(&[*host]));
     }
+}
+
+#[test]
+fn a_seed_fixes_everything() {
+    let story = || {
+        let mut world = world(65);
+        let relay = relay(&mut world);
+        let options = PartyOptions { relay_through: Some(relay), ..PartyOptions::default() };
+        let (_, via, hosts) = meet(&mut world, SYMMETRIC, PORT_RESTRICTED, &options, 60);
+        let met = hosts.map(|host| world.look(host, |party| party.met.clone()));
+        (world.net.now(), world.net.counts(), via, met)
+    };
+    assert_eq!(story(), story());
 }

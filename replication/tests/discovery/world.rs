@@ -114,7 +114,6 @@ impl simulated_udp::Machine for Node {
 /// A talk with one peer.
 pub struct Talk {
     pub key: Key,
-    pub via: Via,
     secret: SecretStream,
     expected: Vec<u8>,
     heard: usize,
@@ -187,7 +186,7 @@ impl Party {
                 }
                 self.met.push((now, remote_key, via));
                 let expected = speech(&remote_key, self.bytes);
-                if self.talks.insert(stream, Talk { key: remote_key, via, secret, expected, heard: 0 }).is_some() {
+                if self.talks.insert(stream, Talk { key: remote_key, secret, expected, heard: 0 }).is_some() {
                     self.faults.push("connected twice".into());
                 }
                 self.write(stream);

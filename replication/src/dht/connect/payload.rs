@@ -499,7 +499,7 @@ mod tests {
     #[test]
     fn long_lists_are_cut_and_versions_are_told() {
         let many = Payload {
-            addresses: (0..100).map(|n| SocketAddrV4::new(Ipv4Addr::new(1, 2, 3, n), 4)).collect(),
+            addresses: (0..100).map(|n| SocketAddrV4::new(std::net::Ipv4Addr::new(1, 2, 3, n), 4)).collect(),
             addresses6: vec![SocketAddrV6::new(Ipv6Addr::LOCALHOST, 5, 0, 0)],
             ..Payload::new(fault::TRY_LATER, Firewall::Random)
         };

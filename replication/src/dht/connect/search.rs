@@ -74,14 +74,7 @@ impl Search {
 
     /// What to do now; ask again until it is to wait.
     pub fn next(&mut self) -> Next {
-        while self.active < self.parallel && self.tried.len() < ATTEMPTS_MAX {
-            let next = if self.known_active.is_none() && !self.known.is_empty() {
-                self.known_active = self.known.pop_front();
-                self.known_active
-            } else {
-                self.found.pop_front()
-            };
-            let Some(node) = next else { break };
+        if let Some(node) = self.next_node() {
             self.active += 1;
             self.tried.push(node);
             return Next::Try(node);
@@ -92,6 +85,17 @@ impl Search {
             return Next::Walk(self.walk());
         }
         if is_idle && self.active == 0 && !self.is_walking { Next::Exhausted } else { Next::Wait }
+    }
+
+    fn next_node(&mut self) -> Option<SocketAddrV4> {
+        if self.active >= self.parallel || self.tried.len() >= ATTEMPTS_MAX {
+            return None;
+        }
+        if self.known_active.is_none() && !self.known.is_empty() {
+            self.known_active = self.known.pop_front();
+            return self.known_active;
+        }
+        self.found.pop_front()
     }
 
     fn walk(&mut self) -> Vec<SocketAddrV4> {
@@ -166,13 +170,13 @@ mod tests {
         let mut search = Search::new(vec![node(1), node(2)]);
         assert_eq!(search.next(), Next::Try(node(1)));
         assert_eq!(search.next(), Next::Walk(vec![node(1), node(2)]));
-        [node(1), node(7), node(8), node(9)].map(|node| search.found(node));
+        [node(1), node(7), node(8), node(9)].into_iter().for_each(|node| search.found(node));
         assert_eq!(search.next(), Next::Try(node(7)));
         assert_eq!(search.next(), Next::Try(node(8)));
         assert_eq!(search.next(), Next::Wait);
         search.failed(node(1));
         assert_eq!(search.next(), Next::Try(node(2)), "the next of those known");
-        [node(2), node(7), node(8)].map(|node| search.failed(node));
+        [node(2), node(7), node(8)].into_iter().for_each(|node| search.failed(node));
         assert_eq!(search.next(), Next::Try(node(9)));
         search.walked();
         search.failed(node(9));

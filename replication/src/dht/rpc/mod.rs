@@ -44,7 +44,7 @@ mod upkeep;
 mod walks;
 mod window;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::udp::{Now, Random, SocketId, Transmit};
@@ -64,6 +64,9 @@ use window::Window;
 const RETRIES: u8 = 3;
 /// Pings to strangers who say they are nodes.
 const CANDIDATES_MAX: usize = 32;
+/// Nodes remembered that were asked whether they are there, and for how many ticks none of them is asked again.
+const MET_MAX: usize = 1024;
+const MET_TICKS: u64 = 60;
 
 /// What was sent, received and refused so far, and how large the table is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,6 +153,8 @@ pub struct Rpc<T> {
 
     table: Table,
     candidates: HashSet<SocketAddrV4>,
+    /// Who was asked for having asked us, and in which tick.
+    met: HashMap<SocketAddrV4, u64>,
     checks: usize,
     swaps: usize,
     health: Health,
@@ -193,6 +198,7 @@ impl<T> Rpc<T> {
             next_delayed_ping: 0,
             table: Table::new(random.bytes(), limits.nodes_per_subnet),
             candidates: HashSet::new(),
+            met: HashMap::new(),
             checks: 0,
             swaps: 0,
             health: Health::default(),

@@ -57,6 +57,11 @@ impl Sampler {
         self.size
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
     /// One more says that this is our address.
     pub fn add(&mut self, address: SocketAddrV4) {
         let exact = self.bump(address, 2);

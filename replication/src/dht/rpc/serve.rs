@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::event::{Answer, Incoming, RpcEvent};
 use super::message::{self, DELAYED_PING, DOWN_HINT, FIND_NODE, INVALID_TOKEN, K, PING, PING_NAT, UNKNOWN_COMMAND};
-use super::{CANDIDATES_MAX, Owner, Rpc, scope};
+use super::{CANDIDATES_MAX, MET_MAX, MET_TICKS, Owner, Rpc, scope};
 use crate::udp::{Now, SocketId, Transmit};
 
 /// Delayed pings that wait for one host.
@@ -116,12 +116,21 @@ impl<T> Rpc<T> {
             self.heard_of_node(request.from, request.to, request.socket == self.socket());
             return;
         }
+        let tick = self.tick;
+        if self.met.len() >= MET_MAX {
+            self.met.retain(|_, asked| tick - *asked < MET_TICKS);
+        }
+        // Two nodes that have no room for each other would ping each other for each other's pings without end.
+        let is_asked_lately = self.met.get(&request.from).is_some_and(|asked| tick - *asked < MET_TICKS);
         let is_useless = self.table.get(&id).is_some()
             || id == *self.table.id()
+            || is_asked_lately
+            || self.met.len() >= MET_MAX
             || self.candidates.contains(&request.from)
             || self.candidates.len() >= if self.table.row_of(&id).len() < K { CANDIDATES_MAX } else { 2 };
         if !is_useless && self.begin_internal(request.from, PING, None, 1, Owner::Candidate) {
             self.candidates.insert(request.from);
+            self.met.insert(request.from, tick);
         }
     }
 

@@ -227,7 +227,7 @@ impl<T> Rpc<T> {
                     self.check_network(now, network::Aim::Persistent);
                 }
             }
-            Persistence::Forced if self.tick % FORCED_TICKS == 0 => self.check_network(now, network::Aim::Persistent),
+            Persistence::Forced if self.tick.is_multiple_of(FORCED_TICKS) => self.check_network(now, network::Aim::Persistent),
             Persistence::Forced | Persistence::Never => {}
         }
     }
