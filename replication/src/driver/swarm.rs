@@ -242,7 +242,6 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgbee_engine::hypercore::BlockSource;
     use std::time::Duration;
 
     use parking_lot::Mutex;
