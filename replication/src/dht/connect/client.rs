@@ -14,8 +14,8 @@
 //!           later     a random punch runs elsewhere: while a relay carries the connection, ask again in 10 to 20 s
 //! ```
 //!
-//! What must stay true: an answer counts only if it decrypts under the handshake's keys; answers that do not are as if none came; each wait ends by itself; what
-//! is called after the end does nothing.
+//! What must stay true: an answer counts only if it decrypts under the handshake's keys; answers that do not are as if none came; each wait ends by itself;
+//! what is called after the end does nothing.
 //!
 //! Source: hyperdht `lib/connect.js`.
 
@@ -923,7 +923,7 @@ impl Chosen {
         self.lan = Some((cx.request(outgoing, Tag::Client(id, Step::Lan(to))), to));
     }
 
-    /// Whether a packet from there may have come straight from the server. Through a relay it cannot be opened by the server's stream id, so while one is wanted
+    /// Whether a packet from there may have come straight from the server. A path to a relay needs another stream id than the server's, so while one is wanted
     /// only places are believed where a relay is not.
     fn is_direct(&self, cx: &Context<'_>, socket: SocketId, from: SocketAddrV4) -> bool {
         let is_ours = self.via_of(cx, socket) == Via::Punched;
