@@ -11,7 +11,8 @@
 //!   queries      and put here   and punches     put, get        three nodes       +-- Puncher --+
 //! ```
 //!
-//! [`Dht`] (in `node`) owns everything and gives each part a [`Context`] while it is called: the requests it can make, randomness, what we know of ourselves, and a list
+//! [`Dht`] (in `node`) owns everything and gives each part a [`Context`] while it is called: the requests it can make, randomness, what we know of
+//! ourselves, and a list
 //! that [`Effect`]s are pushed to. Every request carries a [`Tag`], every query an [`Asker`], which say whose its answer is.
 //!
 //! What must stay true:
