@@ -68,10 +68,10 @@ async fn nodes(hosts: &[String]) -> Vec<DhtNode> {
         let is_relay = nodes.len() + 1 == hosts.len();
         let options = DhtNodeOptions { address: address(host), bootstrap, seed: random(), is_relay };
         nodes.push(DhtNode::start(options).expect("a node"));
-    }
-    let is_ready = |node: &DhtNode| node.info().nodes + 1 >= hosts.len().min(5);
-    while !nodes[1..].iter().all(is_ready) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // One after the other, so that each hears of those before it.
+        while nodes.len() > 1 && nodes.iter().any(|node| node.info().nodes < (nodes.len() - 1).min(2)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
     println!("bootstrap {first}");
     let relay = nodes.last().expect("a host").public_key();

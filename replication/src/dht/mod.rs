@@ -11,7 +11,8 @@
 //!   queries      and put here   and punches     put, get        three nodes       +-- Puncher --+
 //! ```
 //!
-//! [`Dht`] (in `node`) owns everything and gives each part a [`Context`] while it is called: the requests it can make, randomness, what we know of ourselves, and a list
+//! [`Dht`] (in `node`) owns everything and gives each part a [`Context`] while it is called: the requests it can make, randomness, what we know of
+//! ourselves, and a list
 //! that [`Effect`]s are pushed to. Every request carries a [`Tag`], every query an [`Asker`], which say whose its answer is.
 //!
 //! What must stay true:
@@ -40,7 +41,7 @@ use self::punch::{Punching, puncher};
 use self::router::Router;
 use self::rpc::{Outgoing, Query, QueryId, RequestId, Rpc};
 use crate::secret_stream::handshake::Session;
-use crate::udp::{Now, Random, SocketChange, Transmit};
+use crate::udp::{Now, Random, SocketChange};
 
 pub use self::connect::{ConnectError, ConnectOptions, ServerOptions, Verdict};
 pub use self::messages::PeerRecord;
@@ -209,8 +210,6 @@ pub struct Note {
 pub enum Effect {
     /// Tell the owner.
     Event(DhtEvent),
-    /// Send bytes that are no request: a hole punch.
-    Transmit(Transmit),
     /// A server, found by key, has these relays: try them first the next time.
     RememberRelays {
         /// The server's key.

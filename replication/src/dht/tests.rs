@@ -1,6 +1,7 @@
 //! A network of [`Dht`]s on a made-up clock: each on a host of its own, packets take 10 ms and arrive in order.
 //!
-//! Every datagram is written down, so that a test can look at what was said, say it again later, or change it. A host may also be a liar: a function that answers
+//! Every datagram is written down, so that a test can look at what was said, say it again later, or change it. A host may also be a liar: a function
+//! that answers
 //! requests as it likes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

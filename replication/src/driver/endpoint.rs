@@ -254,9 +254,9 @@ fn info(udp: &Udp<Endpoint>) -> SwarmInfo {
         is_announced: topic.is_announced,
         is_looked_up: topic.role.client,
         was_looked_up: topic.looked_up_at.is_some(),
-        peers: topic.found,
+        peers: topic.peers,
         connections: topic.connected,
-        connecting: if topic.connected == 0 { status.connecting.min(topic.found) } else { 0 },
+        connecting: if topic.connected == 0 { status.connecting.min(topic.peers) } else { 0 },
         last_failure: last_failure.map(|line| sentence(&line.note)),
     };
     SwarmInfo {

@@ -120,6 +120,8 @@ pub struct TopicStatus {
     pub is_announced: bool,
     /// Peers that the last lookup found (a peer counts once for each node that knows it).
     pub found: usize,
+    /// Peers that were found by it and are not forgotten, connected or not.
+    pub peers: usize,
     /// When it ended.
     pub looked_up_at: Option<Now>,
     /// Peers of it that we are connected to.
@@ -571,6 +573,7 @@ impl Endpoint {
             role: topic.role(),
             is_announced: topic.is_announced(),
             found,
+            peers: self.swarm.peers_on(name),
             looked_up_at,
             connected,
         }

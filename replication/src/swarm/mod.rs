@@ -386,6 +386,11 @@ impl Swarm {
         self.peers.get(key).map(|peer| peer.topics.clone()).unwrap_or_default()
     }
 
+    /// How many peers were found by a topic.
+    pub fn peers_on(&self, topic: &[u8; 32]) -> usize {
+        self.peers.on_topic(topic)
+    }
+
     /// All topics.
     pub fn topics(&self) -> impl Iterator<Item = (&[u8; 32], &Discovery)> {
         self.topics.iter()

@@ -185,6 +185,11 @@ impl Peers {
         self.table.is_empty()
     }
 
+    /// How many were found by a topic.
+    pub fn on_topic(&self, topic: &[u8; 32]) -> usize {
+        self.table.values().filter(|peer| peer.topics.contains(topic)).count()
+    }
+
     /// How many have their turn now.
     pub fn queued(&self) -> usize {
         self.queues.iter().map(Vec::len).sum()
