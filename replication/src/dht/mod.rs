@@ -40,7 +40,7 @@ use self::punch::{Punching, puncher};
 use self::router::Router;
 use self::rpc::{Outgoing, Query, QueryId, RequestId, Rpc};
 use crate::secret_stream::handshake::Session;
-use crate::udp::{Now, Random, SocketChange, Transmit};
+use crate::udp::{Now, Random, SocketChange};
 
 pub use self::connect::{ConnectError, ConnectOptions, ServerOptions, Verdict};
 pub use self::messages::PeerRecord;
@@ -209,8 +209,6 @@ pub struct Note {
 pub enum Effect {
     /// Tell the owner.
     Event(DhtEvent),
-    /// Send bytes that are no request: a hole punch.
-    Transmit(Transmit),
     /// A server, found by key, has these relays: try them first the next time.
     RememberRelays {
         /// The server's key.

@@ -40,8 +40,6 @@ const RELAYS_REMEMBERED: usize = 512;
 const CLOSEST_REMEMBERED: usize = 1024;
 /// Stream ids kept in stock.
 const STREAM_IDS_MAX: usize = 256;
-/// Hole punches that wait to be sent.
-const TRANSMITS_MAX: usize = 1024;
 /// Notes that wait to be taken; more are dropped.
 const NOTES_MAX: usize = 256;
 
@@ -126,7 +124,6 @@ pub struct Dht {
     /// Topics that were announced since the start: the first time old announcements are looked for.
     announced: Remembered<()>,
     events: VecDeque<DhtEvent>,
-    transmits: VecDeque<Transmit>,
     next_server: u32,
     next_operation: u64,
     suspends_at: Option<Now>,
@@ -160,7 +157,6 @@ impl Dht {
             relays: Remembered::new(RELAYS_REMEMBERED),
             announced: Remembered::new(CLOSEST_REMEMBERED),
             events: VecDeque::new(),
-            transmits: VecDeque::new(),
             next_server: 0,
             next_operation: 0,
             suspends_at: None,
@@ -545,10 +541,7 @@ impl Dht {
         if self.shared.punching.sockets.has_changes() {
             return None;
         }
-        self.transmits
-            .pop_front()
-            .or_else(|| self.shared.rpc.poll_transmit(now))
-            .or_else(|| self.shared.punching.poll_transmit())
+        self.shared.rpc.poll_transmit(now).or_else(|| self.shared.punching.poll_transmit())
     }
 
     /// The next thing to tell.
@@ -602,11 +595,6 @@ impl Dht {
             match effect {
                 Effect::Event(DhtEvent::Note(_)) if self.events.len() >= NOTES_MAX => {}
                 Effect::Event(event) => self.events.push_back(event),
-                Effect::Transmit(transmit) => {
-                    if self.transmits.len() < TRANSMITS_MAX {
-                        self.transmits.push_back(transmit);
-                    }
-                }
                 Effect::RememberRelays { key, relays } => {
                     self.relays.insert(key, relays);
                 }

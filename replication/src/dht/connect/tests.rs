@@ -454,7 +454,6 @@ impl Net {
                 host.relays_wanted.push((connection, relay, token, is_initiator));
             }
             Effect::Event(DhtEvent::RelayUnneeded { .. }) => host.relays_unneeded += 1,
-            Effect::Transmit(transmit) => self.send(n, transmit),
             Effect::RememberRelays { relays, .. } => host.remembered.push(relays),
             Effect::Event(_) => {}
         }

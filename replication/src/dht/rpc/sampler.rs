@@ -53,7 +53,7 @@ impl Sampler {
     }
 
     /// How many samples there are, at most 16.
-    pub fn len(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.size
     }
 
