@@ -4,10 +4,22 @@
 
 use std::process::Command;
 
-use pgbee_tests::repository;
+use pgbee_tests::{install_packages, repository};
 
 /// The peer, as Cargo built it.
 const PEER: &str = env!("CARGO_BIN_EXE_nat-peer");
+
+const NODES: &str = "nodes {hosts}";
+const LEFT: &str = "serve {bootstrap} {relay}";
+const RIGHT: &str = "connect {bootstrap} {key} {relay}";
+
+fn ours(words: &str) -> String {
+    format!("{PEER} {words}")
+}
+
+fn javascript(words: &str) -> String {
+    format!("node {} {words}", repository().join("tests/nat/peer.cjs").display())
+}
 
 fn harness() -> Command {
     let mut command = Command::new("python3");
@@ -29,13 +41,10 @@ fn run(arguments: &[&str]) {
         eprintln!("skipped: {reason}");
         return;
     }
-    let ours = |words: &str| format!("{PEER} {words}");
     let output = harness()
-        .args(["run", "--timeout", "45"])
-        .args(["--nodes", &ours("nodes {hosts}")])
-        .args(["--left", &ours("serve {bootstrap} {relay}")])
-        .args(["--right", &ours("connect {bootstrap} {key} {relay}")])
+        .args(["run", "--timeout", "45", "--nodes", &ours(NODES), "--left", &ours(LEFT), "--right", &ours(RIGHT)])
         .args(arguments)
+        .env("NODE_PATH", repository().join("tests/interop/node_modules"))
         .output()
         .expect("python3 runs");
     let told = String::from_utf8_lossy(&output.stdout);
@@ -58,4 +67,17 @@ fn two_random_nats_need_a_relay() {
 #[test]
 fn a_lossy_internet_is_passed_too() {
     run(&["--pairs", "consistent-consistent", "--loss", "0.1", "--repeat", "3"]);
+}
+
+#[test]
+fn with_javascript_on_the_other_side_it_is_the_same() {
+    if skipped().is_none() {
+        install_packages();
+    }
+    let pairs = "consistent-consistent,consistent-random,random-consistent";
+    run(&["--pairs", pairs, "--nodes", &javascript(NODES), "--left", &javascript(LEFT)]);
+    run(&["--pairs", pairs, "--nodes", &javascript(NODES), "--right", &javascript(RIGHT)]);
+    let relay = ["--pairs", "random-random", "--hopeless", "", "--relay-ready", r"^relay (\S+)"];
+    run(&[&relay[..], &["--nodes", &javascript(NODES), "--left", &javascript(LEFT)]].concat());
+    run(&[&relay[..], &["--right", &javascript(RIGHT)]].concat());
 }
