@@ -117,6 +117,8 @@ pub struct Bbr {
     brake: f64,
     round_lost: usize,
     round_acked: usize,
+    /// The shortest round trips of this round and of the one before: a computer that was busy for a moment delays some, a queue delays all.
+    round_delays: [Option<Duration>; 2],
 }
 
 impl Bbr {
@@ -150,6 +152,7 @@ impl Bbr {
             brake: 1.0,
             round_lost: 0,
             round_acked: 0,
+            round_delays: [None; 2],
         }
     }
     /// Bytes that may be in flight.
@@ -187,6 +190,7 @@ impl Bbr {
         self.round_lost += feedback.lost;
         self.round_acked += feedback.acked;
         self.update_bandwidth(feedback);
+        self.update_round_delay(feedback);
         self.aggregation.on_ack(feedback, self.is_round_start, self.bandwidth(), self.window);
         self.update_brake();
         self.update_phase(feedback);
@@ -226,6 +230,14 @@ impl Bbr {
             self.bandwidths.pop_front();
         }
     }
+    fn update_round_delay(&mut self, feedback: &Feedback) {
+        if self.is_round_start {
+            self.round_delays = [None, self.round_delays[0]];
+        }
+        if let Some(sample) = feedback.round_trip {
+            self.round_delays[0] = Some(self.round_delays[0].map_or(sample, |least| least.min(sample)));
+        }
+    }
     fn update_brake(&mut self) {
         if !self.is_round_start {
             return;
@@ -261,7 +273,7 @@ impl Bbr {
                 (self.full_bandwidth, self.full_bandwidth_rounds) = (self.bandwidth(), 0);
             } else {
                 self.full_bandwidth_rounds += 1;
-                self.is_pipe_full = self.full_bandwidth_rounds >= if self.has_queue(feedback) { 1 } else { 3 };
+                self.is_pipe_full = self.full_bandwidth_rounds >= if self.has_queue() { 2 } else { 3 };
             }
         }
         if self.mode == Mode::Startup && self.is_pipe_full {
@@ -272,9 +284,10 @@ impl Bbr {
         }
     }
     /// Whether round trips are so much longer than the path that a queue must stand somewhere.
-    fn has_queue(&self, feedback: &Feedback) -> bool {
+    fn has_queue(&self) -> bool {
         let delay = self.delay.unwrap_or(Duration::MAX);
-        feedback.round_trip.is_some_and(|sample| sample > delay.saturating_add((delay / 4).max(QUEUE_DELAY_MIN)))
+        let limit = delay.saturating_add((delay / 4).max(QUEUE_DELAY_MIN));
+        self.round_delays[1].is_some_and(|least| least > limit)
     }
     fn probe_bandwidth(&mut self, now: Now) {
         self.mode = Mode::ProbeBandwidth;

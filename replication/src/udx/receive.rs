@@ -131,7 +131,7 @@ impl Receiver {
     fn fits_end(&self, seq: Seq, is_end: bool) -> bool {
         match self.end {
             Some(end) => seq < end || (seq == end && is_end),
-            None => !is_end || self.ranges.last().is_none_or(|last| last < seq || (last == seq)),
+            None => !is_end || self.ranges.last().is_none_or(|last| last <= seq),
         }
     }
     fn keep(&mut self, seq: Seq, payload: &[u8]) -> bool {
