@@ -8,7 +8,7 @@
 //!                                                                    └─ DESTROY ───► closed
 //! ```
 //!
-//! An ack is owed for every packet with DATA or END, duplicates too, and is sent with the next [`Stream::poll_transmit`]: who hands in a batch of datagrams first and polls then
+//! An ack is owed for every packet with DATA or END, duplicates too, and is sent when the mux is polled next: who hands in a batch of datagrams first and polls then
 //! sends one ack for all. Native peers take that as any cumulative ack.
 //!
 //! What must stay true: after [`StreamEvent::Closed`] nothing is sent but acks for ENDs that come again; each event is queued once, however often it happens before it is polled.
