@@ -6,6 +6,8 @@
 //!
 //! Every figure: megabytes a second between the receiver's first byte and its last, median of the rounds, the four pairs in turn within one run.
 //!
+//! `BENCH_UDX_STATS=1` also prints what our sender knows of its path, four times a second.
+//!
 //! usage: udx [MEGABYTES] [ROUNDS] [PERCENT LOST...]     (50, 3, then loopback and 0 1 3 10; `loopback` alone names that one). Needs node and npm.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -81,6 +83,11 @@ fn carry(is_from_ours: bool, is_to_ours: bool, size: usize, lost: Option<f64>, r
     to.connect(from_address, from_id);
     from.connect(to_address, to_id);
     from.send(size);
+    if let End::Ours(ours) = &from
+        && std::env::var_os("BENCH_UDX_STATS").is_some()
+    {
+        ours.print_stats();
+    }
     size as f64 / 1e6 / to.received(size)
 }
 
@@ -95,6 +102,19 @@ struct Ours {
     udp: Arc<Udp<BareMux>>,
     id: u32,
     stream: Option<UdxStream<BareMux>>,
+}
+
+impl Ours {
+    /// Until the runtime ends.
+    fn print_stats(&self) {
+        let (udp, id) = (self.udp.clone(), self.id);
+        self.runtime.spawn(async move {
+            while let Some(stats) = udp.with(|machine, _| machine.0.stream(id).map(|stream| stream.stats())) {
+                eprintln!("{:?}: {stats:?}", udp.now());
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+        });
+    }
 }
 
 impl End {

@@ -495,7 +495,13 @@ fn ends_are_told_and_acked() {
     world.run_for(Duration::from_secs(1));
     assert_eq!(
         world.events(0),
-        [StreamEvent::PathConfirmed, StreamEvent::Readable, StreamEvent::RemoteEnded, StreamEvent::Closed(None)]
+        [
+            StreamEvent::PathConfirmed,
+            StreamEvent::Readable,
+            StreamEvent::RemoteEnded,
+            StreamEvent::Writable,
+            StreamEvent::Closed(None)
+        ]
     );
     assert_eq!(world.events(1), [StreamEvent::Closed(None)]);
     assert_eq!(&world.stream(0, a).read(10).expect("bytes")[..], b"answer");
