@@ -186,6 +186,10 @@ impl Dht {
         if options.relay_addresses.is_empty() {
             options.relay_addresses = self.relays.get(&remote_key).cloned().unwrap_or_default();
         }
+        // A peer that announced itself at this node is reached without anybody in between.
+        if let Some(route) = self.storage.route(now, &messages::target_of(&remote_key)) {
+            options.relay_addresses.insert(0, route.relay);
+        }
         let client = Client::new(&mut self.shared.context(now), id, remote_key, options, stream);
         self.client_of_stream.insert(stream, id);
         self.clients.insert(id, client);

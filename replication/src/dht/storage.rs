@@ -736,7 +736,7 @@ mod tests {
         let identity = identity(1);
         let peer = PeerRecord { public_key: identity.public_key(), relays: vec![] };
         // Signed with the refresh in it: done by hand, for our own announcements carry none.
-        let mut parts = vec![TOPIC.to_vec(), NODE.to_vec(), TOKEN.to_vec(), peer.encode(), first.to_vec()].concat();
+        let mut parts = [TOPIC.to_vec(), NODE.to_vec(), TOKEN.to_vec(), peer.encode(), first.to_vec()].concat();
         let hash = messages::target_of(&parts);
         parts = [messages::namespace::ANNOUNCE.to_vec(), hash.to_vec()].concat();
         let signature = Some(identity.sign(&parts));

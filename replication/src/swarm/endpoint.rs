@@ -15,7 +15,7 @@
 //! What must stay true: every [`EndpointEvent::Connected`] names the key that proved itself in the handshake whose session it carries; a stream is said to be
 //! connected once, before anything else of it, and closed once; notes, like everything that strangers can make grow, are bounded.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,7 +179,7 @@ pub struct SwarmStatus {
     pub nodes: usize,
     /// Whether others can reach us, in a word: `open`, `consistent`, `random` or `unknown`.
     pub nat: &'static str,
-    /// Our address as others see it.
+    /// Our address as others see it; port 0 if each of them sees another one.
     pub public_address: Option<SocketAddrV4>,
     /// We serve other nodes of the DHT.
     pub is_persistent: bool,
@@ -234,8 +234,8 @@ struct Live {
 /// What the firewall of our server looks at; changed after each step.
 #[derive(Default)]
 struct Gate {
-    banned: HashSet<Key>,
-    connected: HashSet<Key>,
+    banned: BTreeSet<Key>,
+    connected: BTreeSet<Key>,
     is_full: bool,
     is_closed: bool,
 }
@@ -250,17 +250,17 @@ pub struct Endpoint {
     relaying: Relaying,
     server: Option<ServerId>,
     listen_poll_at: Option<Now>,
-    connects: HashMap<ConnectionId, Connect>,
+    connects: BTreeMap<ConnectionId, Connect>,
     /// Ours on their way, by whom they go to.
-    connects_by_key: HashMap<Key, ConnectionId>,
-    streams: HashMap<u32, Live>,
+    connects_by_key: BTreeMap<Key, ConnectionId>,
+    streams: BTreeMap<u32, Live>,
     /// The swarm's, one a peer.
-    by_key: HashMap<Key, u32>,
-    contenders: HashMap<Key, u32>,
+    by_key: BTreeMap<Key, u32>,
+    contenders: BTreeMap<Key, u32>,
     /// Peers at whose address in our network somebody else was.
-    strangers_in_lan: HashSet<Key>,
-    operations: HashMap<OperationId, [u8; 32]>,
-    by_topic: HashMap<[u8; 32], (OperationId, usize)>,
+    strangers_in_lan: BTreeSet<Key>,
+    operations: BTreeMap<OperationId, [u8; 32]>,
+    by_topic: BTreeMap<[u8; 32], (OperationId, usize)>,
     gate: Arc<Mutex<Gate>>,
     events: VecDeque<EndpointEvent>,
     /// Sockets to close once all is sent.
@@ -299,14 +299,14 @@ impl Endpoint {
             relaying: Relaying::new(random.fork(), &options.identity),
             server: None,
             listen_poll_at: None,
-            connects: HashMap::new(),
-            connects_by_key: HashMap::new(),
-            streams: HashMap::new(),
-            by_key: HashMap::new(),
-            contenders: HashMap::new(),
-            strangers_in_lan: HashSet::new(),
-            operations: HashMap::new(),
-            by_topic: HashMap::new(),
+            connects: BTreeMap::new(),
+            connects_by_key: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            contenders: BTreeMap::new(),
+            strangers_in_lan: BTreeSet::new(),
+            operations: BTreeMap::new(),
+            by_topic: BTreeMap::new(),
             gate,
             events: VecDeque::new(),
             closing: Vec::new(),
@@ -513,6 +513,12 @@ impl Endpoint {
         self.pump(now);
     }
 
+    /// Where others see us; port 0 if each of them sees another one.
+    fn public_address(&self) -> Option<SocketAddrV4> {
+        let seen = self.dht.public_address().map(|(ip, port)| SocketAddrV4::new(ip, port.unwrap_or(0)));
+        self.dht.remote_address().or(seen)
+    }
+
     /// Numbers since the beginning.
     pub fn totals(&self) -> Totals {
         let punches = self.dht.stats().punches;
@@ -548,7 +554,7 @@ impl Endpoint {
             topics,
             nodes: self.dht.nodes_len(),
             nat: self.dht.nat_kind(),
-            public_address: self.dht.remote_address(),
+            public_address: self.public_address(),
             is_persistent: self.dht.is_persistent(),
             connections,
             connecting: self.swarm.connecting(),
@@ -996,7 +1002,7 @@ impl Endpoint {
         let mut gate = self.gate.lock();
         gate.is_full = self.by_key.len() >= self.swarm.options.incoming_max;
         gate.is_closed = self.swarm.is_suspended();
-        gate.connected = if gate.is_full { self.by_key.keys().copied().collect() } else { HashSet::new() };
+        gate.connected = if gate.is_full { self.by_key.keys().copied().collect() } else { BTreeSet::new() };
     }
 
     fn note(&mut self, now: Now, note: Note) {

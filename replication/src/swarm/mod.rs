@@ -23,7 +23,7 @@ pub mod peers;
 pub mod relay;
 pub mod relaying;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ struct Connection {
 struct Flush {
     id: u64,
     /// Peers that were to be tried when it was asked for; None until all topics were looked up.
-    missing: Option<HashSet<Key>>,
+    missing: Option<BTreeSet<Key>>,
 }
 
 /// Topics, peers and connections: who to look for, whom to connect to. See the module.
@@ -124,11 +124,11 @@ pub struct Swarm {
     key: Key,
     options: SwarmOptions,
     random: Random,
-    topics: HashMap<[u8; 32], Discovery>,
+    topics: BTreeMap<[u8; 32], Discovery>,
     /// Whose turn to look for work it is: topics whose state changed.
     restless: VecDeque<[u8; 32]>,
     peers: Peers,
-    connections: HashMap<Key, Connection>,
+    connections: BTreeMap<Key, Connection>,
     actions: VecDeque<Action>,
     flushes: Vec<Flush>,
     next_flush: u64,
@@ -155,9 +155,9 @@ impl Swarm {
             options,
             peers: Peers::new(random.fork()),
             random,
-            topics: HashMap::new(),
+            topics: BTreeMap::new(),
             restless: VecDeque::new(),
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             actions: VecDeque::new(),
             flushes: Vec::new(),
             next_flush: 0,
@@ -451,7 +451,7 @@ impl Swarm {
 
     fn connect_more(&mut self) {
         while !self.is_suspended && self.may_connect() {
-            let Some(key) = self.peers.next() else { break };
+            let Some(key) = self.peers.take_next() else { break };
             self.connect(key);
         }
         self.flush_those_done();
@@ -545,7 +545,7 @@ impl Swarm {
         }
         let actions = &mut self.actions;
         self.flushes.retain(|flush| {
-            let is_done = is_full || flush.missing.as_ref().is_some_and(HashSet::is_empty);
+            let is_done = is_full || flush.missing.as_ref().is_some_and(BTreeSet::is_empty);
             if is_done {
                 actions.push_back(Action::Flushed(flush.id));
             }

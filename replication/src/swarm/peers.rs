@@ -12,7 +12,7 @@
 //!
 //! Source: hyperswarm lib/peer-info.js, lib/retry-timer.js.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
@@ -145,12 +145,12 @@ impl Peer {
 /// All peers, those whose turn it is, and those that wait.
 pub struct Peers {
     random: Random,
-    table: HashMap<Key, Peer>,
+    table: BTreeMap<Key, Peer>,
     /// By priority; the last one's turn is next.
     queues: [Vec<Key>; 5],
     waiting: BTreeSet<(Now, Key)>,
     /// Those with a connection, open or on its way.
-    connected: HashSet<Key>,
+    connected: BTreeSet<Key>,
 }
 
 impl Peers {
@@ -158,10 +158,10 @@ impl Peers {
     pub fn new(random: Random) -> Peers {
         Peers {
             random,
-            table: HashMap::new(),
+            table: BTreeMap::new(),
             queues: Default::default(),
             waiting: BTreeSet::new(),
-            connected: HashSet::new(),
+            connected: BTreeSet::new(),
         }
     }
 
@@ -255,7 +255,7 @@ impl Peers {
     }
 
     /// The next to connect to.
-    pub fn next(&mut self) -> Option<Key> {
+    pub fn take_next(&mut self) -> Option<Key> {
         let key = self.queues.iter_mut().rev().find_map(Vec::pop)?;
         if let Some(peer) = self.table.get_mut(&key) {
             peer.is_queued = false;
@@ -374,7 +374,7 @@ impl Peers {
                 peer.wakes_at = None;
             }
         }
-        while self.next().is_some() {}
+        while self.take_next().is_some() {}
     }
 
     /// Those put there by hand that have no turn and no connection get one.
@@ -446,7 +446,7 @@ mod tests {
         let (mut now, mut waits) = (Duration::ZERO, Vec::new());
         assert!(peers.found(key(1), &[], TOPIC));
         if was_once_open {
-            let next = peers.next().unwrap();
+            let next = peers.take_next().unwrap();
             peers.connecting(next);
             peers.connected(&next, now, true);
             now += Duration::from_secs(20);
@@ -456,7 +456,7 @@ mod tests {
             now = at;
             peers.handle_timeout(now);
         }
-        while let Some(next) = peers.next() {
+        while let Some(next) = peers.take_next() {
             peers.connecting(next);
             now += Duration::from_secs(1);
             peers.disconnected(&next, now, true, true);
@@ -488,7 +488,7 @@ mod tests {
         assert!(peers.is_empty() && peers.queued() == 0);
         assert!(peers.found(key(1), &[], TOPIC));
         assert!(!peers.found(key(1), &[], TOPIC), "it has its turn already");
-        assert_eq!(peers.next(), Some(key(1)));
+        assert_eq!(peers.take_next(), Some(key(1)));
     }
 
     #[test]
@@ -497,7 +497,7 @@ mod tests {
         assert!(peers.set_explicit(key(7), true));
         let mut now = Duration::ZERO;
         for _ in 0..10 {
-            let next = peers.next().unwrap();
+            let next = peers.take_next().unwrap();
             peers.connecting(next);
             peers.disconnected(&next, now, true, true);
             now = peers.poll_timeout().unwrap();
@@ -505,7 +505,7 @@ mod tests {
         }
         assert!(now > Duration::from_secs(600));
         peers.set_explicit(key(7), false);
-        peers.next();
+        peers.take_next();
         peers.disconnected(&key(7), now, true, false);
         assert!(peers.is_empty());
     }
@@ -517,7 +517,7 @@ mod tests {
             assert!(peers.found(key(n), &[], TOPIC));
         }
         peers.found(key(500), &[], TOPIC);
-        while let Some(next) = peers.next() {
+        while let Some(next) = peers.take_next() {
             if next == key(500) {
                 peers.connecting(next);
                 peers.connected(&next, Duration::ZERO, true);
@@ -528,8 +528,8 @@ mod tests {
             peers.found(key(n), &[], TOPIC);
         }
         peers.handle_timeout(Duration::from_secs(70));
-        assert_eq!(peers.next(), Some(key(500)));
-        let order: Vec<Key> = std::iter::from_fn(|| peers.next()).collect();
+        assert_eq!(peers.take_next(), Some(key(500)));
+        let order: Vec<Key> = std::iter::from_fn(|| peers.take_next()).collect();
         assert_eq!(order.len(), 100);
         assert!(!order.is_sorted() && !order.iter().rev().is_sorted());
     }

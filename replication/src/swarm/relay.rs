@@ -22,7 +22,7 @@
 //!
 //! Source: blind-relay `index.js`; the silence of legs, `udx_stream_destroy` of libudx.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pgbee_engine::encoding::compact::{self, Decoder};
@@ -128,11 +128,11 @@ struct State {
 /// Who asked a relay for which pair. Sessions and legs are named by the numbers of their streams.
 #[derive(Default)]
 pub struct Register {
-    pairs: HashMap<Token, State>,
+    pairs: BTreeMap<Token, State>,
     /// Those with one half, by age.
     waiting: BTreeSet<(Now, Token)>,
-    sessions: HashMap<u32, Vec<Token>>,
-    legs: HashMap<u32, (Token, u32)>,
+    sessions: BTreeMap<u32, Vec<Token>>,
+    legs: BTreeMap<u32, (Token, u32)>,
 }
 
 impl Register {

@@ -14,7 +14,7 @@
 //!
 //! Source: blind-relay index.js, hyperdht lib/connect.js.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
@@ -153,7 +153,7 @@ pub struct Relaying {
     random: Random,
     own_key: Key,
     links: BTreeMap<Key, Link>,
-    sessions: HashMap<u32, Session>,
+    sessions: BTreeMap<u32, Session>,
     register: Register,
     wishes: VecDeque<Wish>,
 }
@@ -165,7 +165,7 @@ impl Relaying {
             random,
             own_key: identity.public_key(),
             links: BTreeMap::new(),
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             register: Register::default(),
             wishes: VecDeque::new(),
         }

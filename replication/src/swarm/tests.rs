@@ -150,7 +150,7 @@ fn many_topics_take_turns() {
     for n in 0..100 {
         swarm.join(T0, key(n), Role::CLIENT);
     }
-    let (mut seen, mut running) = (HashSet::new(), VecDeque::new());
+    let (mut seen, mut running) = (BTreeSet::new(), VecDeque::new());
     loop {
         for action in actions(&mut swarm) {
             let Action::Start { topic, .. } = action else { panic!("{action:?}") };

@@ -12,6 +12,7 @@
 //! Lost packets alone do not slow it down, as most losses on the paths between peers are not congestion (decision 0003). What differs from version 1, and from libudx:
 //!
 //! * a round that loses more than a quarter of its packets is taken for an overflowing queue, and window and rate are braked;
+//! * Startup ends after two rounds without growth if round trips show a queue, and begins again when a probe finds a fifth more and no queue;
 //! * there is no packet conservation on recovery: libudx falls to what is in flight on each loss, which at 3 % is all the time;
 //! * a delay below a millisecond counts as one: on loopback the scheduler is slower than the path;
 //! * ProbeDelay keeps half the product in flight, as version 2 does, and not four packets.
@@ -117,6 +118,10 @@ pub struct Bbr {
     brake: f64,
     round_lost: usize,
     round_acked: usize,
+    /// Shortest round trip of the last round, and of this one.
+    round_delay: (Option<Duration>, Option<Duration>),
+    /// The bandwidth before it was probed.
+    bandwidth_before: f64,
 }
 
 impl Bbr {
@@ -150,6 +155,8 @@ impl Bbr {
             brake: 1.0,
             round_lost: 0,
             round_acked: 0,
+            round_delay: (None, None),
+            bandwidth_before: 0.0,
         }
     }
     /// Bytes that may be in flight.
@@ -189,6 +196,7 @@ impl Bbr {
         self.update_bandwidth(feedback);
         self.aggregation.on_ack(feedback, self.is_round_start, self.bandwidth(), self.window);
         self.update_brake();
+        self.note_round_delay(feedback);
         self.update_phase(feedback);
         self.update_pipe(feedback);
         self.update_delay(feedback);
@@ -252,7 +260,17 @@ impl Bbr {
         if is_next {
             self.phase = (self.phase + 1) % CYCLE.len();
             self.phase_began = feedback.now;
+            match self.phase {
+                0 => self.bandwidth_before = self.bandwidth(),
+                2 if self.bandwidth() > self.bandwidth_before * 1.2 && !self.has_queue() => self.start_again(),
+                _ => {}
+            }
         }
+    }
+    /// The probe found as much more as it asked for, and no queue: the pipe was not full after all.
+    fn start_again(&mut self) {
+        self.mode = Mode::Startup;
+        (self.is_pipe_full, self.full_bandwidth, self.full_bandwidth_rounds) = (false, 0.0, 0);
     }
     fn update_pipe(&mut self, feedback: &Feedback) {
         let is_app_limited = feedback.sample.is_none_or(|sample| sample.is_app_limited);
@@ -261,7 +279,7 @@ impl Bbr {
                 (self.full_bandwidth, self.full_bandwidth_rounds) = (self.bandwidth(), 0);
             } else {
                 self.full_bandwidth_rounds += 1;
-                self.is_pipe_full = self.full_bandwidth_rounds >= if self.has_queue(feedback) { 1 } else { 3 };
+                self.is_pipe_full = self.full_bandwidth_rounds >= if self.has_queue() { 2 } else { 3 };
             }
         }
         if self.mode == Mode::Startup && self.is_pipe_full {
@@ -271,14 +289,21 @@ impl Bbr {
             self.probe_bandwidth(feedback.now);
         }
     }
-    /// Whether round trips are so much longer than the path that a queue must stand somewhere.
-    fn has_queue(&self, feedback: &Feedback) -> bool {
+    /// Whether all round trips of the last round were so much longer than the path that a queue must stand somewhere.
+    fn has_queue(&self) -> bool {
         let delay = self.delay.unwrap_or(Duration::MAX);
-        feedback.round_trip.is_some_and(|sample| sample > delay.saturating_add((delay / 4).max(QUEUE_DELAY_MIN)))
+        self.round_delay.0.is_some_and(|least| least > delay.saturating_add((delay / 4).max(QUEUE_DELAY_MIN)))
+    }
+    fn note_round_delay(&mut self, feedback: &Feedback) {
+        if self.is_round_start {
+            self.round_delay = (self.round_delay.1, None);
+        }
+        let least = self.round_delay.1.into_iter().chain(feedback.round_trip).min();
+        self.round_delay.1 = least;
     }
     fn probe_bandwidth(&mut self, now: Now) {
         self.mode = Mode::ProbeBandwidth;
-        (self.phase, self.phase_began) = (2, now);
+        (self.phase, self.phase_began) = (3, now);
     }
     fn update_delay(&mut self, feedback: &Feedback) {
         let now = feedback.now;

@@ -39,6 +39,8 @@ pub struct Receiver {
     newest: Seq,
     window_max: usize,
     out_of_order_max: usize,
+    /// Of what can be read, so much came out of order and stays counted there: a hole that is filled must not shut the window all at once.
+    readable_out_of_order: usize,
 }
 
 impl Receiver {
@@ -56,6 +58,7 @@ impl Receiver {
             newest: next,
             window_max: config.receive_window,
             out_of_order_max: config.out_of_order_max,
+            readable_out_of_order: 0,
         }
     }
     /// The packet expected next.
@@ -95,7 +98,7 @@ impl Receiver {
     }
     /// Bytes that may still come.
     pub fn window(&self) -> usize {
-        self.window_max.saturating_sub(self.readable.bytes)
+        self.window_max.saturating_sub(self.readable.bytes - self.readable_out_of_order)
     }
     /// Bytes that can be read.
     pub fn readable_bytes(&self) -> usize {
@@ -103,7 +106,9 @@ impl Receiver {
     }
     /// The next bytes, `max` at most.
     pub fn read(&mut self, max: usize) -> Option<Bytes> {
-        self.readable.read(max)
+        let bytes = self.readable.read(max)?;
+        self.readable_out_of_order = self.readable_out_of_order.saturating_sub(bytes.len());
+        Some(bytes)
     }
     /// How many SACK pairs [`Receiver::sacks`] has.
     pub fn sacks_len(&self) -> usize {
@@ -126,7 +131,7 @@ impl Receiver {
     fn fits_end(&self, seq: Seq, is_end: bool) -> bool {
         match self.end {
             Some(end) => seq < end || (seq == end && is_end),
-            None => !is_end || self.ranges.last().is_none_or(|last| last < seq || (last == seq)),
+            None => !is_end || self.ranges.last().is_none_or(|last| last <= seq),
         }
     }
     fn keep(&mut self, seq: Seq, payload: &[u8]) -> bool {
@@ -134,7 +139,7 @@ impl Receiver {
         if self.waiting.contains_key(&seq) {
             return true;
         }
-        if self.waiting_bytes + cost > self.out_of_order_max {
+        if self.waiting_bytes + self.readable_out_of_order + cost > self.out_of_order_max {
             return false;
         }
         if self.ranges.len() >= RANGES_MAX && self.ranges.would_grow(seq) {
@@ -154,6 +159,7 @@ impl Receiver {
         while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() == self.next) {
             let payload = entry.remove();
             self.waiting_bytes -= payload.len() + WAITING_OVERHEAD_BYTES;
+            self.readable_out_of_order += payload.len();
             self.readable.push(payload);
             self.next = self.next.plus(1);
         }

@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use super::congestion::{Feedback, RateSample};
-use super::packet::{HEADER_BYTES, Seq};
+use super::packet::{HEADER_BYTES, SACKS_MAX, Seq};
 use super::send::{Sender, Sent, State};
 use crate::udp::Now;
 
@@ -141,16 +141,20 @@ impl Sender {
                     self.sacked_packets -= 1;
                     self.sacked_bytes -= usize::from(sent.len);
                 }
-                State::InFlight | State::Lost => self.deliver(now, seq, sent, &mut progress),
+                State::InFlight | State::Unknown | State::Lost => self.deliver(now, seq, sent, &mut progress),
             }
         }
         if has_advanced {
             self.sacked.remove_before(self.una);
             self.free_acked();
         }
+        let (mut pairs, mut above) = (0, self.una);
         for (start, end) in sacks {
-            self.handle_sack(now, self.una.expand(start), self.una.expand(end), &mut progress);
+            let (start, end) = (self.una.expand(start), self.una.expand(end));
+            (pairs, above) = (pairs + 1, above.max(end));
+            self.handle_sack(now, start, end, &mut progress);
         }
+        self.horizon = (pairs >= SACKS_MAX).then(|| above.max(self.horizon.unwrap_or(above)));
         if was_under_way {
             self.after_ack(now, has_advanced, &progress);
         }
@@ -209,7 +213,7 @@ impl Sender {
     /// A packet has arrived there.
     fn deliver(&mut self, now: Now, seq: Seq, sent: Sent, progress: &mut Progress) {
         match sent.state {
-            State::InFlight => self.forget_flight(&sent),
+            State::InFlight | State::Unknown => self.forget_flight(&sent),
             State::Lost => drop(self.lost.remove(&seq)),
             State::Sacked => return,
         }
@@ -279,6 +283,17 @@ impl Sender {
         self.reorder_at = None;
         let window = self.reorder_window();
         let (mut lost, mut is_congestion) = (0, false);
+        while let Some(&(seq, at)) = self.beyond.front() {
+            if self.is_current((seq, at)) {
+                if self.is_beyond_horizon(seq) {
+                    break;
+                }
+                let size = self.mark_lost(seq);
+                lost += size;
+                is_congestion |= size > 0;
+            }
+            self.beyond.pop_front();
+        }
         while let Some(&(seq, at)) = self.order.front() {
             if !self.is_current((seq, at)) {
                 self.order.pop_front();
@@ -298,6 +313,11 @@ impl Sender {
                 break;
             }
             self.order.pop_front();
+            if self.is_beyond_horizon(seq) {
+                self.set_unknown(seq);
+                self.beyond.push_back((seq, at));
+                continue;
+            }
             let size = self.mark_lost(seq);
             lost += size;
             is_congestion |= size > 0;
@@ -306,6 +326,11 @@ impl Sender {
             self.phase = Phase::Recovery(self.next());
         }
         lost
+    }
+    /// Whether an ack had no room to tell about a packet. Native receivers name the fifty lowest ranges alone: what lies above has not arrived for all we know, and
+    /// has for all they know. It counts as neither in flight nor lost until they get there.
+    fn is_beyond_horizon(&self, seq: Seq) -> bool {
+        self.horizon.is_some_and(|horizon| seq >= horizon)
     }
     fn reorder_window(&self) -> Duration {
         if !self.rack.is_reordering_seen && (self.phase != Phase::Open || self.sacked_packets >= 3) {
@@ -349,7 +374,7 @@ impl Sender {
             }
             let seq = self.una.plus(index as u64);
             self.sent[index].timeouts += u8::from(index == 0);
-            if self.sent[index].state == State::InFlight {
+            if matches!(self.sent[index].state, State::InFlight | State::Unknown) {
                 self.mark_lost(seq);
             }
         }

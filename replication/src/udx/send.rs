@@ -36,6 +36,8 @@ const IDLE_BUFFER_BYTES: usize = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     InFlight,
+    /// Not under way any more, but whether it has arrived was not said ([`Sender::horizon`]).
+    Unknown,
     Sacked,
     Lost,
 }
@@ -114,6 +116,10 @@ pub struct Sender {
     pub(super) sent: VecDeque<Sent>,
     /// Sent packets in the order they left; an entry is stale if its packet left again, or is not in flight any more.
     pub(super) order: VecDeque<(Seq, Now)>,
+    /// Of these, what would be lost if the last ack had had room to tell about it.
+    pub(super) beyond: VecDeque<(Seq, Now)>,
+    /// Above all that the last ack told about, if it was full.
+    pub(super) horizon: Option<Seq>,
     pub(super) lost: BTreeSet<Seq>,
     pub(super) sacked: RangeSet,
     pub(super) sacked_packets: usize,
@@ -121,6 +127,7 @@ pub struct Sender {
     pub(super) fresh: Vec<Range>,
     pub(super) in_flight: usize,
     pub(super) in_flight_before: usize,
+    pub(super) unknown: usize,
     pub(super) epoch: u32,
 
     /// Bytes the other side takes, and the packet that said so.
@@ -166,6 +173,8 @@ impl Sender {
             una: first,
             sent: VecDeque::new(),
             order: VecDeque::new(),
+            beyond: VecDeque::new(),
+            horizon: None,
             lost: BTreeSet::new(),
             sacked: RangeSet::default(),
             sacked_packets: 0,
@@ -173,6 +182,7 @@ impl Sender {
             fresh: vec![],
             in_flight: 0,
             in_flight_before: 0,
+            unknown: 0,
             epoch: 0,
             window: config.receive_window,
             window_seq: first,
@@ -365,7 +375,7 @@ impl Sender {
         let in_flight = self.in_flight + self.in_flight_before;
         // Any room at all is room for one packet, as with native senders; END without payload needs none.
         let fits = if in_flight == 0 { self.window > 0 || len == 0 } else { in_flight + len <= self.window };
-        let span = in_flight + self.sacked_bytes + self.sacked_packets * SACKED_OVERHEAD_BYTES;
+        let span = in_flight + self.unknown + self.sacked_bytes + self.sacked_packets * SACKED_OVERHEAD_BYTES;
         if !fits || span > self.span_max {
             return None;
         }
@@ -380,9 +390,7 @@ impl Sender {
             Pick::New { len, flags, .. } => Pick::New { len, padding: 0, flags },
             again => again,
         });
-        let last = || {
-            self.sent.back().filter(|sent| sent.state == State::InFlight).map(|_| Pick::Again(Seq(self.next().0 - 1)))
-        };
+        let last = || self.order.iter().rev().find(|entry| self.is_current(**entry)).map(|entry| Pick::Again(entry.0));
         new.or_else(last)
     }
     fn note_app_limited(&mut self) {
@@ -430,19 +438,33 @@ impl Sender {
     /// Takes a packet out of what counts as in flight, if it is.
     pub(super) fn leave_flight(&mut self, seq: Seq) {
         let sent = self.sent[seq.since(self.una) as usize];
-        if sent.state == State::InFlight {
-            self.forget_flight(&sent);
-        }
+        self.forget_flight(&sent);
     }
     pub(super) fn forget_flight(&mut self, sent: &Sent) {
-        let count = if sent.epoch == self.epoch { &mut self.in_flight } else { &mut self.in_flight_before };
-        *count -= sent.size();
+        match sent.state {
+            State::InFlight if sent.epoch == self.epoch => self.in_flight -= sent.size(),
+            State::InFlight => self.in_flight_before -= sent.size(),
+            State::Unknown => self.unknown -= sent.size(),
+            State::Sacked | State::Lost => {}
+        }
+    }
+    /// A packet whose fate the other side has no room to tell is not in flight any more.
+    pub(super) fn set_unknown(&mut self, seq: Seq) {
+        self.leave_flight(seq);
+        let sent = &mut self.sent[seq.since(self.una) as usize];
+        sent.state = State::Unknown;
+        self.unknown += sent.size();
     }
     fn remember_order(&mut self, seq: Seq, now: Now) {
         if self.order.len() > 2 * self.sent.len() + 64 {
             let mut order = std::mem::take(&mut self.order);
             order.retain(|entry| self.is_current(*entry));
             self.order = order;
+        }
+        if self.beyond.len() > 2 * self.sent.len() + 64 {
+            let mut beyond = std::mem::take(&mut self.beyond);
+            beyond.retain(|entry| self.is_current(*entry));
+            self.beyond = beyond;
         }
         self.order.push_back((seq, now));
     }
@@ -452,7 +474,7 @@ impl Sender {
             && self
                 .sent
                 .get(seq.since(self.una) as usize)
-                .is_some_and(|sent| sent.state == State::InFlight && sent.sent_at == at)
+                .is_some_and(|sent| matches!(sent.state, State::InFlight | State::Unknown) && sent.sent_at == at)
     }
 }
 

@@ -8,7 +8,7 @@
 //!                                                                    └─ DESTROY ───► closed
 //! ```
 //!
-//! An ack is owed for every packet with DATA or END, duplicates too, and is sent with the next [`Stream::poll_transmit`]: who hands in a batch of datagrams first and polls then
+//! An ack is owed for every packet with DATA or END, duplicates too, and is sent when the mux is polled next: who hands in a batch of datagrams first and polls then
 //! sends one ack for all. Native peers take that as any cumulative ack.
 //!
 //! What must stay true: after [`StreamEvent::Closed`] nothing is sent but acks for ENDs that come again; each event is queued once, however often it happens before it is polled.
@@ -187,9 +187,9 @@ impl Stream {
     /// The next bytes, `max` at most; None when there is nothing now.
     pub fn read(&mut self, max: usize) -> Option<Bytes> {
         let bytes = self.receiver.read(max);
-        // A sender that stopped for lack of room hears of it before it asks.
-        let window = self.receiver.window();
-        if self.advertised < self.config.receive_window / 4 && window >= self.config.receive_window / 2 {
+        // A sender that stopped for lack of room hears of it before it asks, and more than once: what tells it may be lost.
+        let quarter = (self.config.receive_window / 4).max(1);
+        if self.advertised + quarter <= self.receiver.window() {
             self.ack_owed = true;
         }
         bytes

@@ -793,3 +793,41 @@ proptest! {
         }
     }
 }
+
+/// Native receivers name the fifty lowest ranges. What lies above them must not be sent again only because something sent later has arrived.
+#[test]
+fn a_full_sack_list_says_nothing_of_what_is_above() {
+    let mut world = World::new(22, Link::good());
+    let (a, b) = world.connect(0, 1);
+    let mut flow = Flow::new((0, a), (1, b), 4_000_000);
+    while flow.written < 3_000_000 {
+        flow.go(&mut world);
+        world.run_for(MS);
+    }
+    // From here on the other side's acks are made up.
+    world.cut.insert(address(0, SocketId(0)));
+    world.run_for(30 * MS);
+    let (una, next, _) = world.stream(0, a).numbers();
+    assert!(next.since(una) > 150, "{}", next.since(una));
+    let before = world.stream(0, a).stats().lost;
+    let ack = |world: &mut World, ack: u64, first_pair: u64| {
+        let mut bytes = vec![];
+        let ack = una.plus(ack).wire();
+        Header { flags: flag::SACK, data_offset: 0, stream_id: a, window: 4 << 20, seq: 0, ack }.encode(&mut bytes);
+        for pair in first_pair..first_pair + 50 {
+            bytes.extend(una.plus(2 * pair + 1).wire().to_le_bytes());
+            bytes.extend(una.plus(2 * pair + 2).wire().to_le_bytes());
+        }
+        let now = world.now;
+        world.hosts[0].handle_datagram(now, SocketId(0), address(1, SocketId(0)), &bytes);
+    };
+    ack(&mut world, 0, 0);
+    world.run_for(30 * MS);
+    ack(&mut world, 2, 1);
+    world.run_for(5 * MS);
+    let lost = world.stream(0, a).stats().lost - before;
+    assert!((45..=110).contains(&lost), "{lost} of {}", next.since(una));
+    // The truth comes out, and all arrives.
+    world.cut.clear();
+    run(&mut world, &mut [flow], Duration::from_secs(10));
+}

@@ -1,6 +1,7 @@
 //! Many nodes that come and go: do lookups still find who announced, and what does it cost each node?
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use pgbee_replication::dht::DhtEvent;
@@ -89,13 +90,13 @@ impl Crowd {
             }
             if now >= lookup_at {
                 let host = world.nodes[chance.below(self.nodes as u64) as usize];
-                if !running.contains_key(&host) {
+                if let Entry::Vacant(idle) = running.entry(host) {
                     let topic = announcers[chance.below(self.topics as u64) as usize].1;
                     world.node(host, |node, now| {
                         node.events.clear();
                         node.dht.lookup(now, topic)
                     });
-                    running.insert(host, (topic, now + LOOKUP_TIME));
+                    idle.insert((topic, now + LOOKUP_TIME));
                 }
                 lookup_at += lookup_every;
             }

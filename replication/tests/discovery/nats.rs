@@ -185,3 +185,16 @@ fn both_servers_and_clients_at_once_keep_one_connection() {
         assert_eq!(keys, others, "one connection to each: {:?}", world.notes(&[*host]));
     }
 }
+
+#[test]
+fn a_seed_fixes_everything() {
+    let story = || {
+        let mut world = world(65);
+        let relay = relay(&mut world);
+        let options = PartyOptions { relay_through: Some(relay), ..PartyOptions::default() };
+        let (_, via, hosts) = meet(&mut world, SYMMETRIC, PORT_RESTRICTED, &options, 60);
+        let met = hosts.map(|host| world.look(host, |party| party.met.clone()));
+        (world.net.now(), world.net.counts(), via, met)
+    };
+    assert_eq!(story(), story());
+}

@@ -31,7 +31,7 @@ pub fn secs(seconds: u64) -> Duration {
 
 /// What a peer of that name has to say.
 fn speech(name: &Key, len: usize) -> Vec<u8> {
-    let mut source = simulated::Random::new(u64::from_le_bytes(name[..8].try_into().unwrap()));
+    let mut source = simulated::Random::new(u64::from_le_bytes(*name.first_chunk().expect("a key is longer")));
     let mut bytes = Vec::with_capacity(len + 32);
     bytes.extend_from_slice(name);
     while bytes.len() < len + 32 {
@@ -177,9 +177,9 @@ impl Party {
             EndpointEvent::Connected { stream, session, is_initiator, remote_key, via, .. } => {
                 let role = if is_initiator { StreamRole::Initiator } else { StreamRole::Responder };
                 let mut secret = SecretStream::established(role, &session, self.random.bytes());
-                secret.send(&[]).unwrap();
+                secret.send(&[]).expect("the stream is established");
                 for piece in speech(&self.name, self.bytes).chunks(5000) {
-                    secret.send(piece).unwrap();
+                    secret.send(piece).expect("it fits a frame");
                 }
                 if self.is_connected_to(&remote_key) && self.live(&remote_key) {
                     self.faults.push("two connections to one peer".into());

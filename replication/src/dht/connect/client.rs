@@ -14,8 +14,8 @@
 //!           later     a random punch runs elsewhere: while a relay carries the connection, ask again in 10 to 20 s
 //! ```
 //!
-//! What must stay true: an answer counts only if it decrypts under the handshake's keys; answers that do not are as if none came; each wait ends by itself; what
-//! is called after the end does nothing.
+//! What must stay true: an answer counts only if it decrypts under the handshake's keys; answers that do not are as if none came; each wait ends by itself;
+//! what is called after the end does nothing.
 //!
 //! Source: hyperdht `lib/connect.js`.
 
@@ -517,7 +517,11 @@ impl Client {
     ) {
         let (is_lan_allowed, ours) = (self.is_lan_allowed, self.relay_through);
         let Phase::Chosen(chosen) = &mut self.phase else { return };
-        let holepunch = chosen.payload.holepunch.take().filter(|holepunch| !holepunch.relays.is_empty());
+        let mut holepunch = chosen.payload.holepunch.take();
+        if let Some(holepunch) = &mut holepunch {
+            holepunch.relays.retain(|info| address::is_reachable(info.relay) && address::is_reachable(info.server));
+        }
+        let holepunch = holepunch.filter(|holepunch| !holepunch.relays.is_empty());
         let relay = chosen.payload.relay_through.map(|theirs| (theirs, false)).or(ours.map(|ours| (ours, true)));
         if chosen.payload.firewall == Firewall::Open || (holepunch.is_none() && relay.is_none()) {
             let public = chosen
@@ -919,7 +923,7 @@ impl Chosen {
         self.lan = Some((cx.request(outgoing, Tag::Client(id, Step::Lan(to))), to));
     }
 
-    /// Whether a packet from there may have come straight from the server. Through a relay it cannot be opened by the server's stream id, so while one is wanted
+    /// Whether a packet from there may have come straight from the server. A path to a relay needs another stream id than the server's, so while one is wanted
     /// only places are believed where a relay is not.
     fn is_direct(&self, cx: &Context<'_>, socket: SocketId, from: SocketAddrV4) -> bool {
         let is_ours = self.via_of(cx, socket) == Via::Punched;

@@ -4,7 +4,7 @@
 //! bucket   full at `burst`; each handshake takes one token; `per_second` tokens come back
 //! ```
 //!
-//! What must stay true: memory is bounded by [`HOSTS_MAX`]; a host that was forgotten and comes back has a full bucket again, so the bucket of all hosts is what
+//! What must stay true: memory is bounded by [`HOSTS_MAX`]; a host that was forgotten and comes back has a full bucket again, so that of all hosts
 //! bounds the work; that of a host keeps one alone from using up the others' share.
 
 use std::collections::HashMap;

@@ -8,7 +8,7 @@
 //!      +── 15 s, or relay_failed ──> no relay     +── stream closed ──> the relay is given up
 //! ```
 //!
-//! What must stay true: `Open` is said once, with the keys of the handshake; `Moved` at most once, and only away from a relay; every `NeedsRelay` is followed by
+//! What must stay true: `Open` is said once, with the keys of the handshake; `Moved` at most once, only away from a relay; every `NeedsRelay` is followed by
 //! one `RelayUnneeded`; every socket of the pool that a stream was said to use is said to be free again.
 
 use std::net::SocketAddrV4;

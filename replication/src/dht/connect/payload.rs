@@ -359,7 +359,6 @@ mod tests {
     use crate::secret_stream::vectors::{bytes, read, text};
     use proptest::prelude::*;
     use serde_json::Value;
-    use std::net::Ipv4Addr;
 
     fn address(value: &Value) -> SocketAddrV4 {
         let port = value["port"].as_u64().expect("a port");

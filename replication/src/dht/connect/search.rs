@@ -74,14 +74,7 @@ impl Search {
 
     /// What to do now; ask again until it is to wait.
     pub fn next(&mut self) -> Next {
-        while self.active < self.parallel && self.tried.len() < ATTEMPTS_MAX {
-            let next = if self.known_active.is_none() && !self.known.is_empty() {
-                self.known_active = self.known.pop_front();
-                self.known_active
-            } else {
-                self.found.pop_front()
-            };
-            let Some(node) = next else { break };
+        if let Some(node) = self.next_node() {
             self.active += 1;
             self.tried.push(node);
             return Next::Try(node);
@@ -92,6 +85,17 @@ impl Search {
             return Next::Walk(self.walk());
         }
         if is_idle && self.active == 0 && !self.is_walking { Next::Exhausted } else { Next::Wait }
+    }
+
+    fn next_node(&mut self) -> Option<SocketAddrV4> {
+        if self.active >= self.parallel || self.tried.len() >= ATTEMPTS_MAX {
+            return None;
+        }
+        if self.known_active.is_none() && !self.known.is_empty() {
+            self.known_active = self.known.pop_front();
+            return self.known_active;
+        }
+        self.found.pop_front()
     }
 
     fn walk(&mut self) -> Vec<SocketAddrV4> {

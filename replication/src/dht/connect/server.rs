@@ -11,7 +11,7 @@
 //!
 //! Each handshake has a slot; its index is the number that the client's rounds carry. A slot is kept for 10 s after its end, for copies of the handshake.
 //!
-//! What strangers can cause is bounded: a handshake is four Diffie-Hellman operations (under a millisecond), and perhaps a socket with four pings. Hosts and nodes
+//! What strangers can cause is bounded: a handshake is four Diffie-Hellman operations (under a millisecond), perhaps a socket with four pings. Hosts and nodes
 //! that forward have a pace each, and there is one for all of them; slots, slots that are half open, punching sockets and relays that were asked for by clients
 //! have limits. The noise bytes that were answered last are remembered, so that a copy sent later is not another connection.
 //!
@@ -272,8 +272,11 @@ impl Server {
 
     /// A stream heard something over its present path.
     pub fn handle_path_confirmed(&mut self, cx: &mut Context<'_>, stream: u32) {
-        if let Some(link) = self.link_mut(|link| link.stream == stream) {
-            link.path_confirmed(cx);
+        if let Some(asked) = self.slots.iter_mut().flatten().find(|asked| asked.is_with(stream)) {
+            if let Some(link) = &mut asked.link {
+                link.path_confirmed(cx);
+            }
+            asked.clear_later(cx.now);
         }
     }
 

@@ -262,7 +262,7 @@ impl Net {
             b.rpc.request(
                 now,
                 Outgoing { socket: Some(socket), ..Outgoing::ping(node_address(n)) },
-                Tag::Operation(OperationId(n as u64)),
+                Tag::Operation(OperationId(n as u64), crate::dht::operations::Step::Clear),
             );
         }
         self.run(Duration::from_secs(1), |_| false);
@@ -472,7 +472,7 @@ impl Net {
             RpcEvent::Answered { tag: Tag::Puncher(PuncherId::Server(_, id), step), result } => {
                 host.with_server(now, |server, _, cx| server.handle_punch_answer(cx, id, step, result));
             }
-            RpcEvent::Answered { tag: Tag::Operation(id), result } => {
+            RpcEvent::Answered { tag: Tag::Operation(id, _), result } => {
                 let reply = result.expect("a node answers");
                 host.announced.relays.push(RelayInfo { relay: reply.from, server: reply.to });
                 host.announced.relay_addresses.push(reply.from);
@@ -787,6 +787,12 @@ fn a_relay_carries_the_stream_until_a_hole_is_there() {
         "direct packets carry the other's id, not the relay's"
     );
     assert!(net.hosts[A].failed.is_empty() && net.hosts[B].failed.is_empty());
+    net.run(Duration::from_secs(12), |_| false);
+    let server = net.hosts[B].server.as_ref().expect("listening");
+    assert!(
+        server.poll_timeout().is_none() && server.has_connection(b.0),
+        "its slot is free, the connection is not forgotten"
+    );
 }
 
 #[test]

@@ -22,8 +22,8 @@ use std::time::Duration;
 use super::PuncherId;
 use crate::udp::{Now, SocketChange, SocketId};
 
-/// Sockets open at a time: a random punch takes 256, other attempts one each.
-pub const SOCKETS_MAX: usize = 768;
+/// Sockets open at a time: a random punch takes 256, other attempts one each. With the two that are always open, what the UDP driver allows.
+pub const SOCKETS_MAX: usize = 318;
 /// How long a reusable socket stays open without a stream.
 const LINGER: Duration = Duration::from_secs(3);
 /// Peers whose way is remembered; the oldest are forgotten first.

@@ -137,8 +137,7 @@ impl Walk {
     /// What to do next.
     pub fn step(&mut self) -> Step {
         let concurrency = if self.is_slowed_down { CONCURRENCY_REUSED } else { self.concurrency } + self.slow;
-        while self.asked < concurrency {
-            let Some(next) = self.next() else { break };
+        if let Some(next) = (self.asked < concurrency).then(|| self.next()).flatten() {
             self.asked += 1;
             return Step::Ask(next);
         }

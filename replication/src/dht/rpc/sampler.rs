@@ -53,8 +53,13 @@ impl Sampler {
     }
 
     /// How many samples there are, at most 16.
-    pub fn len(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.size
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
     }
 
     /// One more says that this is our address.

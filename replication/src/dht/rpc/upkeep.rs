@@ -219,15 +219,16 @@ impl<T> Rpc<T> {
         match self.options.persistence {
             Persistence::Adaptive => {
                 self.stable_ticks = self.stable_ticks.saturating_sub(1);
-                if self.stable_ticks > 0 {
-                } else if self.checked_host == self.sampler.host() {
+                if self.stable_ticks == 0 && self.checked_host == self.sampler.host() {
                     // The same network as at the last check.
                     self.stable_ticks = network::MORE_STABLE_TICKS;
-                } else {
+                } else if self.stable_ticks == 0 {
                     self.check_network(now, network::Aim::Persistent);
                 }
             }
-            Persistence::Forced if self.tick % FORCED_TICKS == 0 => self.check_network(now, network::Aim::Persistent),
+            Persistence::Forced if self.tick.is_multiple_of(FORCED_TICKS) => {
+                self.check_network(now, network::Aim::Persistent);
+            }
             Persistence::Forced | Persistence::Never => {}
         }
     }
