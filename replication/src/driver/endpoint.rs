@@ -274,3 +274,97 @@ fn info(udp: &Udp<Endpoint>) -> SwarmInfo {
         topics: status.topics.iter().map(topic).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgbee_engine::BlockIndex;
+    use pgbee_engine::corestore::{Options, Store};
+    use pgbee_engine::hypercore::BlockSource;
+    use pgbee_engine::storage::Durability;
+    use pgbee_engine::storage::memory::Memory;
+
+    use crate::driver::NetworkOptions;
+
+    fn node(bootstrap: &[&DhtNode], byte: u8) -> DhtNode {
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let bootstrap = bootstrap.iter().map(|node| node.address()).collect();
+        DhtNode::start(DhtNodeOptions { address, bootstrap, seed: [byte; 32], is_relay: false }).unwrap()
+    }
+
+    fn member(nodes: &[&DhtNode], byte: u8) -> (Arc<Store>, Arc<Network>) {
+        let store = Store::open(Arc::new(Memory::new()), Options { primary_key: Some([byte; 32]) }).unwrap();
+        let network = Network::start(store.clone(), NetworkOptions::default());
+        let bootstrap = nodes.iter().map(|node| node.address()).collect();
+        let options = SwarmOptions { bootstrap, host: Ipv4Addr::LOCALHOST, port: 0, relay_through: None };
+        assert!(network.join_swarm(options).unwrap().ip().is_loopback());
+        (store, network)
+    }
+
+    async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+        for _ in 0..3000 {
+            if is_so() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not so: {what}");
+    }
+
+    /// Three nodes, a writer that is announced, a follower with the key alone, and one who follows when the writer has gone.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_core_is_found_by_its_key_alone() {
+        let first = node(&[], 1);
+        let (second, third) = (node(&[&first], 2), node(&[&first], 3));
+        let nodes = [&first, &second, &third];
+        let (here, writer) = member(&nodes, 4);
+        let written = here.get_by_name("log").unwrap();
+        written.append(&[b"one".as_slice(), b"two"].map(bytes::Bytes::from_static), Durability::Sync).unwrap();
+        let key = written.key();
+        writer.announce(key, true);
+        until("announced", || writer.swarm().unwrap().topics.iter().any(|topic| topic.is_announced)).await;
+
+        let (there, follower) = member(&nodes, 5);
+        let copy = there.get_by_key(key).unwrap();
+        follower.announce(key, true);
+        follower.follow(&copy, &[]).unwrap();
+        let _all = copy.wants().want_range(BlockIndex(0)..BlockIndex(u64::MAX));
+        until("copied", || copy.held_blocks() == 2 && !follower.peers().is_empty()).await;
+        assert_eq!(copy.block(BlockIndex(1)).unwrap().as_ref(), b"two");
+        let peer = follower.peers().remove(0);
+        assert_eq!((peer.transport, peer.peer_key), ("udx", writer.public_key()));
+        let info = follower.swarm().unwrap();
+        assert!(info.nodes > 0 && info.address.ip().is_loopback() && info.connections == 1);
+        until("the follower is announced", || follower.swarm().unwrap().topics[0].is_announced).await;
+
+        writer.shutdown().await;
+        let (elsewhere, last) = member(&nodes, 6);
+        let copy = elsewhere.get_by_key(key).unwrap();
+        last.follow(&copy, &[]).unwrap();
+        let _all = copy.wants().want_range(BlockIndex(0)..BlockIndex(u64::MAX));
+        until("copied from the follower", || copy.held_blocks() == 2).await;
+        assert!(last.peers().iter().any(|peer| peer.peer_key == follower.public_key()));
+        last.shutdown().await;
+        follower.shutdown().await;
+        for node in nodes {
+            node.shutdown().await;
+        }
+    }
+
+    /// What nobody announces is looked for to the end, and that is told.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_not_announced_is_not_found() {
+        let first = node(&[], 1);
+        let second = node(&[&first], 2);
+        let (here, writer) = member(&[&first, &second], 4);
+        let key = here.get_by_name("log").unwrap().key();
+        assert!(writer.swarm().unwrap().topics.is_empty());
+        let (there, follower) = member(&[&first, &second], 5);
+        follower.follow(&there.get_by_key(key).unwrap(), &[]).unwrap();
+        until("looked up", || follower.remote(key).is_some_and(|remote| !remote.is_searching)).await;
+        let told = follower.search(key).unwrap();
+        assert!(told.starts_with("Nobody announces it") && follower.peers().is_empty(), "{told}");
+        follower.shutdown().await;
+        writer.shutdown().await;
+    }
+}
