@@ -34,7 +34,9 @@ fn main() {
     w.query(&format!("CREATE FOREIGN TABLE entries (key bytea, value bytea) SERVER raw OPTIONS (bee_key '{key}')"));
     let middle = rows / 2;
     let entry = w
-        .query(&format!("SELECT encode(key, 'hex') FROM entries WHERE position('item number {middle}'::bytea IN value) > 0 LIMIT 1"))
+        .query(&format!(
+            "SELECT encode(key, 'hex') FROM entries WHERE position('item number {middle}'::bytea IN value) > 0 LIMIT 1"
+        ))
         .text();
     // Findable, before anybody is timed.
     JavaScript::start().ask("first-read", json!({"bootstrap": [bootstrap], "key": key, "entry": entry}));
@@ -64,7 +66,9 @@ fn main() {
         times.sort_by(f64::total_cmp);
         (times[times.len() / 2], times[0], times[times.len() - 1])
     };
-    let show = |what: &str, (median, least, most): (f64, f64, f64)| println!("{what:<44} {median:>7.0} ms   ({least:.0} to {most:.0})");
+    let show = |what: &str, (median, least, most): (f64, f64, f64)| {
+        println!("{what:<44} {median:>7.0} ms   ({least:.0} to {most:.0})")
+    };
     show("psql -d KEY to its row, pgbee", median(&mut ours));
     show("hyperswarm to a version", median(&mut connected));
     show("hyperswarm and hyperbee to the same entry", median(&mut theirs));

@@ -63,7 +63,8 @@ fn javascript_follows(bootstrap: &str) {
     js.ask("open", json!({"as": "db", "key": key}));
     js.ask("swarm", json!({"bootstrap": [bootstrap]}));
     js.ask("join", json!({"as": "db", "server": false}));
-    let length = |server: &Server| server.client().query("SELECT bee_version()").text().parse::<u64>().expect("a number");
+    let length =
+        |server: &Server| server.client().query("SELECT bee_version()").text().parse::<u64>().expect("a number");
     js.ask("update", json!({"as": "db", "length": length(&server)}));
     let entries = js.ask("entries", json!({"as": "db", "range": {}}));
     assert!(entries["entries"].as_array().is_some_and(|entries| entries.len() > 1000), "{entries}");
@@ -113,7 +114,9 @@ fn our_nodes_bootstrap_a_javascript_pair() {
     let (mut writer, mut reader) = (JavaScript::start(), JavaScript::start());
     let key = writer.ask("open", json!({"as": "log", "name": "log"}))["key"].clone();
     writer.ask("append", json!({"as": "log", "blocks": ["aa", "bb", "cc"]}));
-    for (peer, open) in [(&mut writer, json!({"as": "log", "name": "log"})), (&mut reader, json!({"as": "log", "key": key}))] {
+    for (peer, open) in
+        [(&mut writer, json!({"as": "log", "name": "log"})), (&mut reader, json!({"as": "log", "key": key}))]
+    {
         peer.ask("open", open);
         peer.ask("swarm", json!({"bootstrap": [bootstrap]}));
         peer.ask("join", json!({"as": "log"}));
