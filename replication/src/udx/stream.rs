@@ -49,7 +49,7 @@ pub enum StreamEvent {
     PathConfirmed,
     /// There is something to read.
     Readable,
-    /// There is room again, after a write that took less than it was given.
+    /// There is room again, after a write that took less than it was given; or the other side has acked our end.
     Writable,
     /// A datagram beside the stream came in.
     Message,
@@ -418,8 +418,9 @@ impl Stream {
                 self.close(Closed::Cleanly);
             }
         } else if !std::mem::replace(&mut self.is_end_ack_told, true) {
-            // Native streams say so once more when their end was acked.
+            // Native streams say so once more when their end was acked. Whoever waits for that looks again.
             self.ack_owed = true;
+            self.pending.set(Pending::WRITABLE);
         }
     }
     fn close(&mut self, how: Closed) {
