@@ -9,7 +9,7 @@ mod server;
 mod udp_link;
 mod wire;
 
-pub use javascript::{JavaScript, install_packages};
+pub use javascript::{JavaScript, hex, install_packages};
 pub use link::Link;
 pub use server::{Server, binary, repository, swarm_of};
 pub use udp_link::{UdpLink, Weather};
