@@ -13,8 +13,8 @@
 //! Where that does not suffice, a reply has fewer nodes in it, down to twice the request, which is free ([`Limits::reply_bytes_max`]); one with a value that is
 //! larger is not sent, and its requester asks again.
 //!
-//! What must stay true: whatever strangers send, what we send to hosts that showed nothing is at most twice what came (or 64 bytes a request: a head and an id fit),
-//! and [`RpcLimits::unproven_bytes`] a second, with four seconds' worth at once; nothing here grows beyond its limit.
+//! What must stay true: whatever strangers send, what we send to hosts that showed nothing is at most twice what came (or 64 bytes a request: a head and an
+//! id fit), and [`RpcLimits::unproven_bytes`] a second, with four seconds' worth at once; nothing here grows beyond its limit.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -104,7 +104,7 @@ impl Limits {
 
 /// A bucket that leaks `rate` units a second and holds `burst` of time, as the time at which it will be empty: that time with `units` more in it, or `None` if
 /// they do not fit.
-fn charged(empty_at: Now, now: Now, units: u32, rate: u32, burst: Duration) -> Option<Now> {
+pub(in crate::dht) fn charged(empty_at: Now, now: Now, units: u32, rate: u32, burst: Duration) -> Option<Now> {
     let after = empty_at.max(now) + Duration::from_nanos(u64::from(units) * 1_000_000_000 / u64::from(rate.max(1)));
     (after <= now + burst).then_some(after)
 }
