@@ -178,9 +178,9 @@ fn a_short_queue_is_not_flooded() {
     assert!(stats.lost * 5 < stats.packets_sent, "{stats:?}");
 }
 
-#[test]
-fn a_reader_that_does_not_read_stops_the_writer() {
-    let mut world = World::new(8, Link { bandwidth: 100e6, ..Link::good() });
+/// A stream whose reader has not read for two seconds.
+fn stalled(seed: u8) -> (World, Flow, u32, u32) {
+    let mut world = World::new(seed, Link { bandwidth: 100e6, ..Link::good() });
     let (a, b) = world.connect(0, 1);
     let mut flow = Flow::new((0, a), (1, b), 9_000_000);
     flow.is_read = false;
@@ -188,6 +188,12 @@ fn a_reader_that_does_not_read_stops_the_writer() {
         flow.go(&mut world);
         world.run_for(100 * MS);
     }
+    (world, flow, a, b)
+}
+
+#[test]
+fn a_reader_that_does_not_read_stops_the_writer() {
+    let (mut world, mut flow, a, b) = stalled(8);
     let held = world.stream(1, b).readable_bytes();
     assert!((4 << 20..(4 << 20) + 3000).contains(&held), "{held}");
     assert!(flow.written < (4 << 20) + (5 << 20), "{}", flow.written);
@@ -205,14 +211,7 @@ fn a_reader_that_does_not_read_stops_the_writer() {
 
 #[test]
 fn a_lost_window_update_is_asked_for() {
-    let mut world = World::new(9, Link { bandwidth: 100e6, ..Link::good() });
-    let (a, b) = world.connect(0, 1);
-    let mut flow = Flow::new((0, a), (1, b), 9_000_000);
-    flow.is_read = false;
-    for _ in 0..20 {
-        flow.go(&mut world);
-        world.run_for(100 * MS);
-    }
+    let (mut world, mut flow, _, b) = stalled(9);
     world.cut.insert(address(0, SocketId(0)));
     while world.stream(1, b).read(100_000).map(|bytes| flow.read += bytes.len()).is_some() {}
     world.run_for(MS);
