@@ -13,8 +13,8 @@
 //! Where that does not suffice, a reply has fewer nodes in it, down to twice the request, which is free ([`Limits::reply_bytes_max`]); one with a value that is
 //! larger is not sent, and its requester asks again.
 //!
-//! What must stay true: whatever strangers send, what we send to hosts that showed nothing is at most twice what came (or 64 bytes a request: a head and an
-//! id fit), and [`RpcLimits::unproven_bytes`] a second, with four seconds' worth at once; nothing here grows beyond its limit.
+//! What must stay true: whatever strangers send, what we send to hosts that showed nothing is at most twice what came (or 64 bytes a request: a head and an id fit),
+//! and [`RpcLimits::unproven_bytes`] a second, with four seconds' worth at once; nothing here grows beyond its limit.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;

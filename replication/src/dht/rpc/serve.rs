@@ -17,8 +17,8 @@ const DELAYED_PINGS_PER_HOST: usize = 8;
 const CHECKS_MAX: usize = 10;
 
 impl<T> Rpc<T> {
-    /// Answer a request. To a stranger the closer nodes may be fewer than we know, and a reply with a value much larger than the request may not be sent at
-    /// all: see [`limits`](super::limits).
+    /// Answer a request. To a stranger the closer nodes may be fewer than we know, and a reply with a value much larger than the request may not be sent at all:
+    /// see [`limits`](super::limits).
     pub fn answer(&mut self, now: Now, request: &Incoming, answer: Answer) {
         if self.is_suspended || self.transmits.len() >= self.options.limits.transmits_max {
             return;
