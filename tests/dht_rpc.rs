@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use pgbee_replication::dht::rpc::message::node_id;
 use pgbee_replication::dht::rpc::{Answer, Outgoing, Persistence, Query, QueryId, Reply, Rpc, RpcEvent, RpcOptions};
 use pgbee_replication::udp::{Now, Random, SocketId};
-use pgbee_tests::JavaScript;
+use pgbee_tests::{JavaScript, hex};
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -148,10 +148,6 @@ fn ended(events: &[RpcEvent<u32>], id: QueryId) -> Option<(Vec<Reply>, Vec<Reply
 
 fn loopback(port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn ports(answer: &Value) -> BTreeSet<u16> {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgbee_tests::{Client, Server, binary, swarm_of};
+use pgbee_tests::{Client, Server, ask, binary, client, swarm_of, told};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -19,21 +19,6 @@ fn network() -> (Vec<Server>, String) {
 
 fn serving(swarm: &str) -> Server {
     Server::start_with(&["--swarm", swarm])
-}
-
-fn client(server: &Server, database: &str) -> Client {
-    Client::connect(server.port, &[("user", "postgres"), ("database", database)]).expect("a connection")
-}
-
-fn ask(client: &mut Client, sql: &str) -> Result<String, String> {
-    match client.try_query(sql).expect("the connection holds") {
-        Ok(answer) => Ok(answer.text()),
-        Err(error) => Err(format!("{} {}", error.state(), error.message())),
-    }
-}
-
-fn told(client: &mut Client, sql: &str) -> String {
-    ask(client, sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
 }
 
 fn until(client: &mut Client, sql: &str, wanted: &str) {

@@ -10,12 +10,8 @@ use pgbee_engine::corestore::{Options, Store};
 use pgbee_engine::storage::memory::Memory;
 use pgbee_engine::txn::{self, CommitInfo, Database};
 use pgbee_engine::{BlockIndex, Version};
-use pgbee_tests::{install_packages, repository};
+use pgbee_tests::{hex, install_packages, repository};
 use serde_json::{Value, json};
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
 
 fn javascript(input: &Value) -> Value {
     install_packages();

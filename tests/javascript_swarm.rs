@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgbee_tests::{Client, JavaScript, Server, swarm_of};
+use pgbee_tests::{Client, JavaScript, Server, ask, client, swarm_of};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -13,18 +13,13 @@ const NODES: usize = 6;
 fn until(what: &str, client: &mut Client, sql: &str, wanted: &str) {
     let end = Instant::now() + LIMIT;
     loop {
-        let found = client.try_query(sql).expect("the connection holds").map(|answer| answer.text());
-        if found.as_ref().is_ok_and(|found| found == wanted) {
+        let found = ask(client, sql);
+        if found.as_deref() == Ok(wanted) {
             return;
         }
-        let found = found.map_err(|error| format!("{} {}", error.state(), error.message()));
         assert!(Instant::now() < end, "{what}: {found:?} instead of {wanted:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-fn client(server: &Server, database: &str) -> Client {
-    Client::connect(server.port, &[("user", "postgres"), ("database", database)]).expect("a connection")
 }
 
 /// A JavaScript network, and the addresses of its nodes.

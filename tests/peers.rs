@@ -12,7 +12,7 @@ use pgbee_engine::hypercore::Core;
 use pgbee_engine::storage::{Durability, memory::Memory};
 use pgbee_engine::{BlockIndex, CoreKey, Length};
 use pgbee_replication::{Network, NetworkOptions};
-use pgbee_tests::JavaScript;
+use pgbee_tests::{JavaScript, hex};
 use serde_json::{Value, json};
 
 fn node() -> (tokio::runtime::Runtime, Arc<Store>, Arc<Network>) {
@@ -32,10 +32,6 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
 
 fn is_whole(copy: &Core, length: u64) -> bool {
     copy.len() == Length(length) && copy.contiguous_len() == Length(length)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn key(opened: &Value) -> CoreKey {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pgbee_tests::{Client, JavaScript, Link, Server, binary};
+use pgbee_tests::{Client, JavaScript, Link, Server, ask, binary, client, told};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -20,22 +20,6 @@ fn until(what: &str, mut ask: impl FnMut() -> Result<String, String>, wanted: &s
         assert!(Instant::now() < end, "{what}: {found:?} instead of {wanted:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-fn ask(client: &mut Client, sql: &str) -> Result<String, String> {
-    match client.try_query(sql).expect("the connection holds") {
-        Ok(answer) => Ok(answer.text()),
-        Err(error) => Err(format!("{} {}", error.state(), error.message())),
-    }
-}
-
-fn told(client: &mut Client, sql: &str) -> String {
-    ask(client, sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
-}
-
-/// A client of a server's database of this name.
-fn client(server: &Server, database: &str) -> Client {
-    Client::connect(server.port, &[("user", "postgres"), ("database", database)]).expect("a connection")
 }
 
 fn serving() -> Server {

@@ -18,8 +18,8 @@
 //! swarm          which peers to be connected to, by topic; and all of the above as one machine, the endpoint
 //! ```
 //!
-//! What must stay true: protocol logic does no I/O (`handle_*` in, `poll_*` out, time as an argument); only the driver and transports touch sockets; this crate sees
-//! cores, proofs and wants, and does not know what a bee is. What a hostile peer can and cannot do is in `README.md` beside this crate.
+//! What must stay true: protocol logic does no I/O (`handle_*` in, `poll_*` out, time as an argument); only the driver and transports touch sockets; this
+//! crate sees cores, proofs and wants, and does not know what a bee is. What a hostile peer can and cannot do is in `README.md` beside this crate.
 
 pub mod connection;
 pub mod dht;

@@ -7,6 +7,11 @@ use serde_json::{Value, json};
 
 use crate::repository;
 
+/// Bytes as these peers are told them, and tell them.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Installs the pinned npm packages if they are missing or of another version than the lock file says.
 pub fn install_packages() {
     static ONCE: std::sync::Once = std::sync::Once::new();

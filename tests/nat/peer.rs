@@ -20,6 +20,7 @@ use pgbee_replication::secret_stream::{Identity, Role, SecretStream};
 use pgbee_replication::swarm::{self, Endpoint, EndpointEvent, EndpointOptions};
 use pgbee_replication::transport::udp::{Udp, UdpOptions, UdxStream, local_addresses};
 use pgbee_replication::{swarm::discovery, udx};
+use pgbee_tests::hex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::Receiver;
 
@@ -33,10 +34,6 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).expect("random bytes");
     bytes
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn key(text: &str) -> [u8; 32] {

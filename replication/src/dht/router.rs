@@ -16,11 +16,13 @@
 //!
 //! Source: hyperdht `lib/router.js`, whose authors left these limits to be done.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::messages::{Handshake, Holepunch, Mode, command};
+use super::rpc::limits::charged;
+use super::rpc::recent::Recent;
 use super::rpc::{Answer, Incoming, Rpc, scope};
 use super::storage::{Fair, Storage};
 use super::{Context, ServerId};
@@ -36,15 +38,15 @@ const ANSWERED_AGE: Duration = Duration::from_secs(120);
 const TABLE_BYTES: usize = 1 << 20;
 
 /// What one host may send through us in a second, beyond a burst of twice as much.
-const SOURCE_RATE: f64 = 50.0;
+const SOURCE_RATE: u32 = 50;
 /// What one host may be sent through us.
-const DESTINATION_RATE: f64 = 200.0;
+const DESTINATION_RATE: u32 = 200;
 /// What may go from one host, or to one, where no route leads.
-const UNKNOWN_RATE: f64 = 2.0;
+const UNKNOWN_RATE: u32 = 2;
 /// All that goes through us.
-const TOTAL_RATE: f64 = 2000.0;
+const TOTAL_RATE: u32 = 2000;
 /// On this machine's own addresses a whole network may live at one of them.
-const LOOPBACK_FACTOR: f64 = 100.0;
+const LOOPBACK_FACTOR: u32 = 100;
 
 /// What is for a server of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,29 +282,25 @@ pub fn answer_holepunch(
 
 /// How many hosts a limit is remembered of, in each of two halves.
 const BUCKETS_MAX: usize = 2048;
+/// What a host may do at once: as much as in this time.
+const BURST: Duration = Duration::from_secs(2);
 
 /// So many a second per host, and a burst of twice as many. Who was not heard of for long is forgotten, which gives it no more than it would have.
 struct Buckets {
-    rate: f64,
-    recent: HashMap<Ipv4Addr, (f64, Now)>,
-    older: HashMap<Ipv4Addr, (f64, Now)>,
+    rate: u32,
+    empty_at: Recent<Ipv4Addr, Now>,
 }
 
 impl Buckets {
-    fn new(rate: f64) -> Buckets {
-        Buckets { rate, recent: HashMap::new(), older: HashMap::new() }
+    fn new(rate: u32) -> Buckets {
+        Buckets { rate, empty_at: Recent::new(BUCKETS_MAX) }
     }
 
     fn take(&mut self, now: Now, host: Ipv4Addr) -> bool {
         let rate = if host.is_loopback() { self.rate * LOOPBACK_FACTOR } else { self.rate };
-        let most = 2.0 * rate;
-        let (left, when) = self.recent.get(&host).or_else(|| self.older.get(&host)).copied().unwrap_or((most, now));
-        let left = (left + now.saturating_sub(when).as_secs_f64() * rate).min(most);
-        let is_allowed = left >= 1.0;
-        if self.recent.len() >= BUCKETS_MAX && !self.recent.contains_key(&host) {
-            self.older = std::mem::take(&mut self.recent);
-        }
-        self.recent.insert(host, (if is_allowed { left - 1.0 } else { left }, now));
-        is_allowed
+        let empty_at = self.empty_at.entry(host, || now);
+        let Some(after) = charged(*empty_at, now, 1, rate, BURST) else { return false };
+        *empty_at = after;
+        true
     }
 }

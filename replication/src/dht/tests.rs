@@ -516,6 +516,26 @@ impl Stranger {
         world.send(self.0, to, request.encode());
         world.run(Duration::from_millis(50));
     }
+    /// Announces a key at a node, by hand, with a token that it gets there first.
+    fn announce(&self, world: &mut World, node: SocketAddrV4, owner: &Identity) {
+        let target = messages::target_of(&owner.public_key());
+        let since = world.now;
+        self.say(world, node, 1, command::FIND_PEER, target, vec![]);
+        let token = self.heard(world, since)[0].reply().and_then(|reply| reply.token).expect("a token");
+        let place = Place { target: &target, node: &message::node_id(node), token: &token };
+        let announce = Request {
+            tid: 2,
+            to: node,
+            id: None,
+            token: Some(token),
+            internal: false,
+            command: command::ANNOUNCE,
+            target: Some(target),
+            value: Some(Announcement::signed(Signed::Announce, &place, owner, &[]).encode()),
+        };
+        world.send(self.0, node, announce.encode());
+        world.run(seconds(1));
+    }
     /// What it was sent since then.
     fn heard(&self, world: &World, since: Now) -> Vec<Datagram> {
         world.log.iter().filter(|datagram| datagram.at >= since && datagram.to == self.0).cloned().collect()
@@ -531,23 +551,7 @@ fn handshakes_go_to_servers_and_back_and_nowhere_else() {
     // The server announces itself by hand at node 1.
     let (node, owner) = (server_of(1), identity(1));
     let target = messages::target_of(&owner.public_key());
-    let since = world.now;
-    server.say(&mut world, node, 1, command::FIND_PEER, target, vec![]);
-    let token = server.heard(&world, since)[0].reply().and_then(|reply| reply.token).expect("a token");
-    let place = Place { target: &target, node: &message::node_id(node), token: &token };
-    let value = Announcement::signed(Signed::Announce, &place, &owner, &[]).encode();
-    let announce = Request {
-        tid: 2,
-        to: node,
-        id: None,
-        token: Some(token),
-        internal: false,
-        command: command::ANNOUNCE,
-        target: Some(target),
-        value: Some(value),
-    };
-    world.send(server.0, node, announce.encode());
-    world.run(seconds(1));
+    server.announce(&mut world, node, &owner);
     assert!(world.nodes[1].dht_route(world.now, &owner.public_key()));
 
     let handshake =
@@ -616,25 +620,9 @@ fn handshakes_go_to_servers_and_back_and_nowhere_else() {
 #[test]
 fn what_goes_through_a_node_is_bounded() {
     let mut world = World::new(2);
-    let since = world.now;
     let (node, owner, server) = (server_of(1), identity(1), Stranger::new(1));
     let target = messages::target_of(&owner.public_key());
-    server.say(&mut world, node, 1, command::FIND_PEER, target, vec![]);
-    let token = server.heard(&world, since)[0].reply().and_then(|reply| reply.token).expect("a token");
-    let place = Place { target: &target, node: &message::node_id(node), token: &token };
-    let value = Announcement::signed(Signed::Announce, &place, &owner, &[]).encode();
-    let announce = Request {
-        tid: 2,
-        to: node,
-        id: None,
-        token: Some(token),
-        internal: false,
-        command: command::ANNOUNCE,
-        target: Some(target),
-        value: Some(value),
-    };
-    world.send(server.0, node, announce.encode());
-    world.run(seconds(1));
+    server.announce(&mut world, node, &owner);
     let since = world.now;
     let value =
         Handshake { mode: Mode::FromClient, noise: vec![5; 100], peer_address: None, relay_address: None }.encode();

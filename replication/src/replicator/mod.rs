@@ -1,6 +1,6 @@
 //! One core and its peers: [`Replicator`], what to ask of whom and what to give.
 //!
-//! A node has one replicator for every core it replicates, and that has a [`Peer`](peer::Peer) for every connection on which the core has a channel. It knows no
+//! A node has one replicator for every core it replicates, and that has a `Peer` for every connection on which the core has a channel. It knows no
 //! connection and no clock: it is told what happened, with the time, and asked what to do.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! One peer of one core: what it says, what is asked of it, what it asked. [`Peer`].
+//! One peer of one core: what it says, what is asked of it, what it asked. `Peer`.
 //!
 //! ```text
 //! said       sync, range, bitfield      where it stands, what it has

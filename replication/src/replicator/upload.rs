@@ -1,4 +1,4 @@
-//! What peers asked of us and we owe them: [`Uploads`], one peer's queue, and what it wants to be told, [`RemoteWants`].
+//! What peers asked of us and we owe them: `Uploads`, one peer's queue, and what it wants to be told, `RemoteWants`.
 //!
 //! ```text
 //! request   -> queue, by priority, oldest first   at most REQUESTS_MAX, beyond that the peer is closed

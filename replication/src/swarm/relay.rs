@@ -14,11 +14,11 @@
 //!                                    forgotten                       both legs are dropped without a word
 //! ```
 //!
-//! A client's pair names its own stream; the relay's answer the leg that the client has to send to. Where the client's packets come from the relay learns with the
-//! first of them.
+//! A client's pair names its own stream; the relay's answer the leg that the client has to send to. Where the client's packets come from the relay learns
+//! with the first of them.
 //!
-//! What must stay true: what one session makes us hold is bounded; only a session that asked for a token can end its pair; a leg is in one pair, and goes with it.
-//! A leg must not be destroyed as other streams are: the two peers may have found a direct way, and a DESTROY from the relay would end that too.
+//! What must stay true: what one session makes us hold is bounded; only a session that asked for a token can end its pair; a leg is in one pair, and goes
+//! with it. A leg must not be destroyed as other streams are: the two peers may have found a direct way, and a DESTROY from the relay would end that too.
 //!
 //! Source: blind-relay `index.js`; the silence of legs, `udx_stream_destroy` of libudx.
 
@@ -146,8 +146,8 @@ impl Register {
         self.pairs.is_empty()
     }
 
-    /// A session asks. If the other side is there the pair is complete: `open` gives two streams, which have to pass on to each other. Refused without a word are
-    /// a side that is there already, and too many pairs.
+    /// A session asks. If the other side is there the pair is complete: `open` gives two streams, which have to pass on to each other. Refused without a word
+    /// are a side that is there already, and too many pairs.
     pub fn ask(&mut self, now: Now, session: u32, asked: Pair, mut open: impl FnMut() -> u32) -> Option<[Side; 2]> {
         let place = usize::from(asked.is_initiator);
         let tokens = self.sessions.entry(session).or_default();

@@ -1,7 +1,7 @@
 //! How fast a stream sends: BBR, version 1 in the main (draft-cardwell-iccrg-bbr-congestion-control-00), in bytes.
 //!
-//! Each ack brings a sample of the rate at which packets arrive. The largest of the last ten round trips is the path's bandwidth, the shortest round trip of the last
-//! ten seconds its delay; their product is what the path holds.
+//! Each ack brings a sample of the rate at which packets arrive. The largest of the last ten round trips is the path's bandwidth, the shortest round trip of
+//! the last ten seconds its delay; their product is what the path holds.
 //!
 //! ```text
 //!   Startup ──rate stops growing for 3 rounds──► Drain ──in flight <= bandwidth × delay──► ProbeBandwidth: 1.25, 0.75, 1, 1, 1, 1, 1, 1
@@ -9,7 +9,8 @@
 //!      └────────────────────── ProbeDelay: half of it in flight for 200 ms ◄──10 s without a new minimum─┘
 //! ```
 //!
-//! Lost packets alone do not slow it down, as most losses on the paths between peers are not congestion (decision 0003). What differs from version 1, and from libudx:
+//! Lost packets alone do not slow it down, as most losses on the paths between peers are not congestion (decision 0003). What differs from version 1, and
+//! from libudx:
 //!
 //! * a round that loses more than a quarter of its packets is taken for an overflowing queue, and window and rate are braked;
 //! * Startup ends after two rounds without growth if round trips show a queue, and begins again when a probe finds a fifth more and no queue;
@@ -396,7 +397,8 @@ impl Bbr {
     }
 }
 
-/// How much more than the bandwidth says is acked at once: receivers, and batches of datagrams, ack in bursts. The window must reach over the gaps between them.
+/// How much more than the bandwidth says is acked at once: receivers, and batches of datagrams, ack in bursts. The window must reach over the gaps between
+/// them.
 #[derive(Debug)]
 struct Aggregation {
     began: Now,

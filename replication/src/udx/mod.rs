@@ -7,8 +7,8 @@
 //!   datagrams out ◄─ Mux::poll_transmit ◄──── Stream: send       packets from written bytes, paced, in batches
 //! ```
 //!
-//! There is no handshake: both sides have learnt each other's 32-bit stream id elsewhere ([`Path::remote_id`]). Packets are numbered, not bytes, and a packet keeps
-//! its number and its payload for good, so nothing can be split again once it was sent. Source: libudx `src/udx.c`; formats in [`packet`].
+//! There is no handshake: both sides have learnt each other's 32-bit stream id elsewhere ([`Path::remote_id`]). Packets are numbered, not bytes, and a packet
+//! keeps its number and its payload for good, so nothing can be split again once it was sent. Source: libudx `src/udx.c`; formats in [`packet`].
 //!
 //! What must stay true:
 //!
@@ -53,8 +53,9 @@ pub struct Path {
 pub struct Config {
     /// Bytes received and not yet read, at most: what is advertised.
     pub receive_window: usize,
-    /// Bytes kept that came before others they follow, at most. Native senders count only what is neither acked nor SACKed against our window, and go on sending while
-    /// a packet is lost twice and thrice: a bound of one window would drop a good part of what they send at high loss. Our senders stop at three quarters of this.
+    /// Bytes kept that came before others they follow, at most. Native senders count only what is neither acked nor SACKed against our window, and go on
+    /// sending while a packet is lost twice and thrice: a bound of one window would drop a good part of what they send at high loss. Our senders stop at
+    /// three quarters of this.
     pub out_of_order_max: usize,
     /// Bytes written and not yet acked, at most, however large the other side's window.
     pub write_buffer_max: usize,

@@ -8,8 +8,8 @@
 //!                  └─ its stream
 //! ```
 //!
-//! What must stay true: ids are one space over all sockets; each stream that has something to send, to tell or to wait for is in `ready`, `eventful` or `timers`; what
-//! waits for no stream (`outbox`, early datagrams, last acks) is bounded.
+//! What must stay true: ids are one space over all sockets; each stream that has something to send, to tell or to wait for is in `ready`, `eventful` or
+//! `timers`; what waits for no stream (`outbox`, early datagrams, last acks) is bounded.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddrV4;
@@ -121,8 +121,8 @@ impl Mux {
     pub fn connect(&mut self, now: Now, id: u32, path: Path) {
         self.change_path(now, id, path);
     }
-    /// Moves a live stream to another path; connects one that is not connected. Packets under way count for the old path until they are acked, the search for the
-    /// MTU and the measure of the path begin anew, and an ack tells the other side.
+    /// Moves a live stream to another path; connects one that is not connected. Packets under way count for the old path until they are acked, the search for
+    /// the MTU and the measure of the path begin anew, and an ack tells the other side.
     pub fn change_path(&mut self, now: Now, id: u32, path: Path) {
         self.now = self.now.max(now);
         let Some(entry) = self.streams.get_mut(&id) else { return };

@@ -6,12 +6,12 @@
 //!         u8    u8 = 1   u8     u8           u32le      u32le   u32le u32le
 //! ```
 //!
-//! The stream id is the receiver's. The window is how many more bytes the sender can take. `data offset` bytes between the header and the payload are skipped: a
-//! search for the path's MTU pads real packets with them, and SACK pairs lie there when a packet has payload, too. With the flag SACK, u32le pairs (start, end
-//! exclusive) fill the data offset if that is neither 0 nor past the end, otherwise all the rest.
+//! The stream id is the receiver's. The window is how many more bytes the sender can take. `data offset` bytes between the header and the payload are
+//! skipped: a search for the path's MTU pads real packets with them, and SACK pairs lie there when a packet has payload, too. With the flag SACK, u32le pairs
+//! (start, end exclusive) fill the data offset if that is neither 0 nor past the end, otherwise all the rest.
 //!
-//! What must stay true: [`Packet::decode`] never panics and allocates nothing; [`Seq`]s compare as if numbers never wrapped, which holds while those compared are
-//! less than 2^31 apart on the wire.
+//! What must stay true: [`Packet::decode`] never panics and allocates nothing; [`Seq`]s compare as if numbers never wrapped, which holds while those compared
+//! are less than 2^31 apart on the wire.
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 20;

@@ -6,8 +6,8 @@
 //!                                   └───────── waiting, by number    bytes <= out_of_order_max, numbers < next + 65536
 //! ```
 //!
-//! What must stay true: what is dropped for lack of room was not acked, so the other side sends it again; nothing after the END is taken; memory is a function of
-//! the two limits, not of what comes in.
+//! What must stay true: what is dropped for lack of room was not acked, so the other side sends it again; nothing after the END is taken; memory is a
+//! function of the two limits, not of what comes in.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -9,11 +9,11 @@
 //!     lost
 //! ```
 //!
-//! The probe differs from RFC 8985's in that it also comes while losses are made up for: UDX's shortest timeout is a second, and the last packets of a lossy stream
-//! would wait for it again and again. There is one probe at most between two acks that bring news.
+//! The probe differs from RFC 8985's in that it also comes while losses are made up for: UDX's shortest timeout is a second, and the last packets of a lossy
+//! stream would wait for it again and again. There is one probe at most between two acks that bring news.
 //!
-//! What must stay true: an ack beyond what was sent changes nothing; SACK pairs outside what is under way are skipped one by one; a packet that has timed out six
-//! times and does once more ends the stream; what an ack costs is in proportion to what it newly acks, and to its length.
+//! What must stay true: an ack beyond what was sent changes nothing; SACK pairs outside what is under way are skipped one by one; a packet that has timed out
+//! six times and does once more ends the stream; what an ack costs is in proportion to what it newly acks, and to its length.
 
 use std::time::Duration;
 
@@ -327,8 +327,8 @@ impl Sender {
         }
         lost
     }
-    /// Whether an ack had no room to tell about a packet. Native receivers name the fifty lowest ranges alone: what lies above has not arrived for all we know, and
-    /// has for all they know. It counts as neither in flight nor lost until they get there.
+    /// Whether an ack had no room to tell about a packet. Native receivers name the fifty lowest ranges alone: what lies above has not arrived for all we
+    /// know, and has for all they know. It counts as neither in flight nor lost until they get there.
     fn is_beyond_horizon(&self, seq: Seq) -> bool {
         self.horizon.is_some_and(|horizon| seq >= horizon)
     }

@@ -1,4 +1,5 @@
-//! The sending half of a stream: written bytes become numbered packets, sent when window, congestion and pace allow it. What becomes of them is in [`super::recovery`].
+//! The sending half of a stream: written bytes become numbered packets, sent when window, congestion and pace allow it. What becomes of them is in
+//! [`super::recovery`].
 //!
 //! ```text
 //!   written bytes   │ acked, freed │ sent: in flight, SACKed or lost │ not sent yet │ ◄── write()

@@ -8,10 +8,11 @@
 //!                                                                    └─ DESTROY ───► closed
 //! ```
 //!
-//! An ack is owed for every packet with DATA or END, duplicates too, and is sent when the mux is polled next: who hands in a batch of datagrams first and polls then
-//! sends one ack for all. Native peers take that as any cumulative ack.
+//! An ack is owed for every packet with DATA or END, duplicates too, and is sent when the mux is polled next: who hands in a batch of datagrams first and
+//! polls then sends one ack for all. Native peers take that as any cumulative ack.
 //!
-//! What must stay true: after [`StreamEvent::Closed`] nothing is sent but acks for ENDs that come again; each event is queued once, however often it happens before it is polled.
+//! What must stay true: after [`StreamEvent::Closed`] nothing is sent but acks for ENDs that come again; each event is queued once, however often it happens
+//! before it is polled.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;

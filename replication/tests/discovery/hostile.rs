@@ -194,7 +194,8 @@ fn liars_near_a_topic_cost_time_and_nothing_else() {
     let mut world = World::new(93, Conditions::default(), 40);
     let lan = world.net.add_nat(Realm::INTERNET, Nat::PORT_RESTRICTED);
     let server = world.add_party(lan, PartyOptions::default());
-    // Ids follow from addresses, so who wants to be near a topic must take the addresses that are. These few were so lucky: of 400 addresses the 12 nearest lie.
+    // Ids follow from addresses, so who wants to be near a topic must take the addresses that are. These few were so lucky: of 400 addresses the 12 nearest
+    // lie.
     let mut near: Vec<_> =
         (0..400).map(|_| world.net.add_host(Realm::INTERNET, |_, _| Machine::Other(Box::new(Idle)))).collect();
     let distance = |world: &World, host| {

@@ -1,7 +1,7 @@
 //! The network of these tests: [`World`], with [`Machine`]s that are plain DHT nodes, [`Party`]s, or something else that a test makes.
 //!
-//! A party tells every peer its own name (its key) in the encrypted stream, then bytes that follow from the name. So the other side knows who is really there and
-//! what must come, to the last byte.
+//! A party tells every peer its own name (its key) in the encrypted stream, then bytes that follow from the name. So the other side knows who is really there
+//! and what must come, to the last byte.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;

@@ -6,14 +6,11 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use crate::dht::rpc::scope::Scope;
+
 /// Addresses of private networks, carriers' NATs, links and this host: they may work, and only from nearby.
 pub fn is_private(ip: Ipv4Addr) -> bool {
-    match ip.octets() {
-        [10 | 127, ..] | [169, 254, ..] | [192, 168, ..] => true,
-        [100, second, ..] => (64..128).contains(&second),
-        [172, second, ..] => (16..32).contains(&second),
-        _ => false,
-    }
+    Scope::of_host(ip) < Scope::Public
 }
 
 /// Addresses that no host has: documentation, benchmarks, multicast, the future.

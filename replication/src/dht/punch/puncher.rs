@@ -12,8 +12,8 @@
 //! tries used up        Aborted
 //! ```
 //!
-//! The one who waits for a one-byte packet cannot tell a forged one. A packet from a host that neither the peer named nor we sent to is believed only if for two
-//! seconds nothing better came; and what is believed wrongly costs a connect that its owner tries again.
+//! The one who waits for a one-byte packet cannot tell a forged one. A packet from a host that neither the peer named nor we sent to is believed only if for
+//! two seconds nothing better came; and what is believed wrongly costs a connect that its owner tries again.
 //!
 //! What must stay true: after `Connected` the puncher holds the socket heard on and no other, after `Aborted` or [`Puncher::destroy`] none; nothing is sent
 //! after either; only a proven host is sent random punches. Source: `lib/holepuncher.js` of hyperdht.
@@ -273,8 +273,8 @@ impl Puncher {
         self.send_expecting(cx, to, Some(LOW_TTL));
     }
 
-    /// Whether our NAT is known well enough to punch, given theirs. `None`: ask again after [`Effect::Analyzed`]. With `is_reopening_allowed` an unstable socket is
-    /// exchanged for another, up to three times: do that only while the other side does not punch at it.
+    /// Whether our NAT is known well enough to punch, given theirs. `None`: ask again after [`Effect::Analyzed`]. With `is_reopening_allowed` an unstable
+    /// socket is exchanged for another, up to three times: do that only while the other side does not punch at it.
     pub fn analyze(&mut self, cx: &mut Context<'_>, is_reopening_allowed: bool) -> Option<bool> {
         if self.is_done() {
             return Some(self.is_connected);

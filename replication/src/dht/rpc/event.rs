@@ -180,8 +180,8 @@ pub struct Query {
     pub command: u64,
     /// What goes with it.
     pub value: Option<Vec<u8>>,
-    /// Nodes to ask first, in this order, as the closest of an earlier walk. While they answer, others are asked more slowly, and if too few do, the walk begins
-    /// again from the table.
+    /// Nodes to ask first, in this order, as the closest of an earlier walk. While they answer, others are asked more slowly, and if too few do, the walk
+    /// begins again from the table.
     pub nodes: Vec<SocketAddrV4>,
     /// Ask only these nodes.
     pub is_only_given: bool,

@@ -5,8 +5,8 @@
 //!                     ^------ again ------------'  `-> timed out, after the last try
 //! ```
 //!
-//! What must stay true: an answer is taken only with the number of the request and from the address that was asked (JavaScript goes by the number alone; replies
-//! that come through a relay are sent by the node that was asked, too); numbers are not to be guessed; of each request there is one end.
+//! What must stay true: an answer is taken only with the number of the request and from the address that was asked (JavaScript goes by the number alone;
+//! replies that come through a relay are sent by the node that was asked, too); numbers are not to be guessed; of each request there is one end.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddrV4;

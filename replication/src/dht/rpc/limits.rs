@@ -104,7 +104,7 @@ impl Limits {
 
 /// A bucket that leaks `rate` units a second and holds `burst` of time, as the time at which it will be empty: that time with `units` more in it, or `None` if
 /// they do not fit.
-fn charged(empty_at: Now, now: Now, units: u32, rate: u32, burst: Duration) -> Option<Now> {
+pub(in crate::dht) fn charged(empty_at: Now, now: Now, units: u32, rate: u32, burst: Duration) -> Option<Now> {
     let after = empty_at.max(now) + Duration::from_nanos(u64::from(units) * 1_000_000_000 / u64::from(rate.max(1)));
     (after <= now + burst).then_some(after)
 }

@@ -14,8 +14,8 @@
 //!
 //! What must stay true:
 //!
-//! * a node gets into the table only when it answered a request of ours (or showed our token), for source addresses can be forged; JavaScript's takes it with its
-//!   first request, ours pings it first;
+//! * a node gets into the table only when it answered a request of ours (or showed our token), for source addresses can be forged; JavaScript's takes it with
+//!   its first request, ours pings it first;
 //! * an answer is believed only from the address that was asked;
 //! * a node is believed only about addresses that reach as far as its own ([`scope`]);
 //! * whatever strangers send, memory, datagrams and work are bounded ([`RpcLimits`]), and what they are sent is not much more than what came ([`limits`]);
@@ -31,7 +31,7 @@ pub mod message;
 mod network;
 pub mod options;
 mod query;
-mod recent;
+pub(super) mod recent;
 mod round_trip;
 pub mod sampler;
 pub mod scope;

@@ -1,7 +1,8 @@
 //! How long to wait for an answer: twice the usual deviation more than the usual round trip to that node, longer with each try.
 //!
-//! What must stay true: nobody is waited for less than 300 ms or more than 4 s a try; of a node not known a second is expected, as JavaScript does; a late answer
-//! to an early try, which would make a node look quick, does not count for more than the second try. Source: adaptive-timeout `index.js`, dht-rpc `lib/io.js`.
+//! What must stay true: nobody is waited for less than 300 ms or more than 4 s a try; of a node not known a second is expected, as JavaScript does; a late
+//! answer to an early try, which would make a node look quick, does not count for more than the second try. Source: adaptive-timeout `index.js`, dht-rpc
+//! `lib/io.js`.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What others say our address is.
 //!
-//! Every reply tells where the request seemed to come from. Of the latest 16 such samples, each of an exact address and of its host alone, all must agree (of 3),
-//! all but one (of 7), two (of 11), or three:
+//! Every reply tells where the request seemed to come from. Of the latest 16 such samples, each of an exact address and of its host alone, all must agree (of
+//! 3), all but one (of 7), two (of 11), or three:
 //!
 //! ```text
 //! the exact address agrees   host and port      a NAT that keeps one port for all, or none

@@ -23,19 +23,20 @@ pub enum Scope {
 impl Scope {
     /// That of an address; `None` if no node can be there.
     pub fn of(address: SocketAddrV4) -> Option<Scope> {
-        let host = address.ip();
-        let [first, second, ..] = host.octets();
-        if address.port() == 0 || first == 0 || first >= 224 {
-            return None;
-        }
-        let is_shared = first == 100 && second & 0xc0 == 64;
-        Some(if host.is_loopback() {
+        let first = address.ip().octets()[0];
+        (address.port() != 0 && first != 0 && first < 224).then(|| Scope::of_host(*address.ip()))
+    }
+
+    /// That of a host, by its range alone.
+    pub fn of_host(host: Ipv4Addr) -> Scope {
+        let is_shared = matches!(host.octets(), [100, 64..=127, ..]);
+        if host.is_loopback() {
             Scope::Loopback
         } else if host.is_private() || host.is_link_local() || is_shared {
             Scope::Private
         } else {
             Scope::Public
-        })
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 //! Two locks, always taken in this order: the outbox, held by whoever sends, through its system calls; the machine's, held through none and for no longer than
 //! one message's datagrams take. Who finds the outbox taken leaves a flag, and its holder looks again: datagrams leave in the order in which the machine gave them.
 //!
-//! What must stay true: nothing is awaited under a lock; a socket that is full holds what is to be sent back for [`BLOCKED_MAX`] at most, then it is lost as the
+//! What must stay true: nothing is awaited under a lock; a socket that is full holds what is to be sent back for `BLOCKED_MAX` at most, then it is lost as the
 //! network loses it; an owner that does not take its events stops the receiving, so that they do not pile up; memory for receiving is held by as many sockets as
 //! are received from at one time, not by all that are open; on a loopback host nothing reaches further than loopback.
 

@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{Machine, Shared, Udp};
 use crate::udx::{CloseReason, Stats, StreamEvent};
 
-/// Bytes of one stream, both ways. [`poll_shutdown`](AsyncWrite::poll_shutdown) ends our direction and waits until the peer has all of it, or the stream is over.
+/// Bytes of one stream, both ways. [`poll_shutdown`](AsyncWrite::poll_shutdown) ends our direction and waits until the peer has all of it, or the stream is
+/// over.
 pub struct UdxStream<M: Machine> {
     udp: Arc<Udp<M>>,
     id: u32,

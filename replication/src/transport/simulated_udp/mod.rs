@@ -18,13 +18,20 @@
 //! What must stay true: the same seed and the same calls give the same network to the last byte; nothing here keeps what a host sent after it was delivered; a
 //! machine whose timeout stays in the past is a bug and stops the test.
 
+mod nat;
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+pub use nat::{Dependence, Nat, Ports};
+
 use super::simulated::Random;
 use crate::udp::{Now, SocketChange, SocketId, Transmit};
+use nat::NatState;
 
 /// IP and UDP headers.
 const HEADERS_BYTES: usize = 28;
@@ -70,64 +77,6 @@ impl Realm {
 /// One host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostId(usize);
-
-/// What a port outside depends on, or what a sender must be to be let in: the words of RFC 4787.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dependence {
-    /// Not on the other side at all.
-    Endpoint,
-    /// On the other side's address.
-    Address,
-    /// On the other side's address and port.
-    AddressAndPort,
-}
-
-/// Which port a mapping gets outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ports {
-    /// The same as inside while that is free, else the next free one.
-    Preserved,
-    /// One after the other.
-    Sequential,
-    /// Any.
-    Random,
-}
-
-/// How a NAT behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Nat {
-    /// What a mapping depends on.
-    pub mapping: Dependence,
-    /// Who is let in through it: those it was used towards.
-    pub filtering: Dependence,
-    /// Which port it gets.
-    pub ports: Ports,
-    /// How long it stays without being used from inside.
-    pub timeout: Duration,
-    /// Hosts inside reach each other by their outside addresses.
-    pub hairpin: bool,
-    /// Public addresses it has; each new mapping takes any of them.
-    pub addresses: u8,
-}
-
-impl Nat {
-    /// Anyone is let in where anything went out.
-    pub const FULL_CONE: Nat = Nat {
-        mapping: Dependence::Endpoint,
-        filtering: Dependence::Endpoint,
-        ports: Ports::Preserved,
-        timeout: Duration::from_secs(120),
-        hairpin: false,
-        addresses: 1,
-    };
-    /// Hosts that were sent to are let in.
-    pub const RESTRICTED: Nat = Nat { filtering: Dependence::Address, ..Nat::FULL_CONE };
-    /// Sockets that were sent to are let in.
-    pub const PORT_RESTRICTED: Nat = Nat { filtering: Dependence::AddressAndPort, ..Nat::FULL_CONE };
-    /// A port of its own for each other side, any port.
-    pub const SYMMETRIC: Nat =
-        Nat { mapping: Dependence::AddressAndPort, ports: Ports::Random, ..Nat::PORT_RESTRICTED };
-}
 
 /// How the network behaves; may be changed while it runs.
 #[derive(Clone, Copy, Debug)]
@@ -233,16 +182,7 @@ impl<M: Machine> SimulatedUdp<M> {
         let id = self.nats.len();
         let inside = Realm(self.realms.len());
         let addresses = (0..nat.addresses.max(1)).map(|_| self.take_address(outside, Holder::Nat(id))).collect();
-        self.nats.push(NatState {
-            nat,
-            outside,
-            inside,
-            addresses,
-            mappings: HashMap::new(),
-            by_outside: HashMap::new(),
-            next_port: FREE_PORTS,
-            sweep_at: 1024,
-        });
+        self.nats.push(NatState::new(nat, outside, inside, addresses));
         self.realms.push(RealmState { nat: Some(id), holders: HashMap::new(), next_address: 0 });
         inside
     }
@@ -309,8 +249,7 @@ impl<M: Machine> SimulatedUdp<M> {
     /// All that NATs remember is gone, as after a power cut.
     pub fn reset_nats(&mut self) {
         for nat in &mut self.nats {
-            nat.mappings.clear();
-            nat.by_outside.clear();
+            nat.reset();
         }
     }
 
@@ -699,311 +638,5 @@ impl PartialOrd for Entry {
 impl Ord for Entry {
     fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
         (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-/// An address as far as it counts: with 0 for a port that does not, with 0.0.0.0 for an address that does not.
-type Scope = SocketAddrV4;
-
-fn scope(dependence: Dependence, remote: SocketAddrV4) -> Scope {
-    match dependence {
-        Dependence::Endpoint => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
-        Dependence::Address => SocketAddrV4::new(*remote.ip(), 0),
-        Dependence::AddressAndPort => remote,
-    }
-}
-
-struct NatState {
-    nat: Nat,
-    outside: Realm,
-    inside: Realm,
-    addresses: Vec<Ipv4Addr>,
-    mappings: HashMap<(SocketAddrV4, Scope), Mapping>,
-    by_outside: HashMap<SocketAddrV4, (SocketAddrV4, Scope)>,
-    next_port: u16,
-    /// Number of mappings at which those that ended are looked for.
-    sweep_at: usize,
-}
-
-struct Mapping {
-    outside: SocketAddrV4,
-    used_at: Now,
-    /// Whom it was used towards, and when.
-    remotes: HashMap<Scope, Now>,
-}
-
-impl NatState {
-    /// The address outside under which `from` is seen by `to`; None if no port is left.
-    fn let_out(&mut self, now: Now, random: &mut Random, from: SocketAddrV4, to: SocketAddrV4) -> Option<SocketAddrV4> {
-        if self.mappings.len() >= self.sweep_at {
-            self.sweep(now);
-        }
-        let key = (from, scope(self.nat.mapping, to));
-        let timeout = self.nat.timeout;
-        if self.mappings.get(&key).is_some_and(|mapping| now.saturating_sub(mapping.used_at) > timeout)
-            && let Some(old) = self.mappings.remove(&key)
-        {
-            self.by_outside.remove(&old.outside);
-        }
-        if !self.mappings.contains_key(&key) {
-            let outside = self.free_outside(now, random, from.port())?;
-            self.by_outside.insert(outside, key);
-            self.mappings.insert(key, Mapping { outside, used_at: now, remotes: HashMap::new() });
-        }
-        let mapping = self.mappings.get_mut(&key)?;
-        mapping.used_at = now;
-        if mapping.remotes.len() > 4096 {
-            mapping.remotes.retain(|_, at| now.saturating_sub(*at) <= timeout);
-        }
-        mapping.remotes.insert(scope(self.nat.filtering, to), now);
-        Some(mapping.outside)
-    }
-
-    /// The address inside that `from` may reach by `to`.
-    fn let_in(&mut self, now: Now, from: SocketAddrV4, to: SocketAddrV4) -> Option<SocketAddrV4> {
-        let key = self.by_outside.get(&to)?;
-        let mapping = self.mappings.get(key)?;
-        let is_live = |at: Now| now.saturating_sub(at) <= self.nat.timeout;
-        let is_let_in = is_live(mapping.used_at)
-            && mapping.remotes.get(&scope(self.nat.filtering, from)).is_some_and(|&at| is_live(at));
-        is_let_in.then_some(key.0)
-    }
-
-    fn free_outside(&mut self, now: Now, random: &mut Random, wanted: u16) -> Option<SocketAddrV4> {
-        let ip = self.addresses[random.below(self.addresses.len() as u64) as usize];
-        for turn in 0..u32::from(u16::MAX) {
-            let port = match self.nat.ports {
-                Ports::Preserved if turn == 0 => wanted,
-                Ports::Preserved | Ports::Sequential => {
-                    self.next_port = self.next_port.checked_add(1).unwrap_or(FREE_PORTS);
-                    self.next_port
-                }
-                Ports::Random => 1024 + random.below(u64::from(u16::MAX) - 1024) as u16,
-            };
-            let outside = SocketAddrV4::new(ip, port);
-            let ended = match self.by_outside.get(&outside) {
-                None => return Some(outside),
-                Some(key) => self
-                    .mappings
-                    .get(key)
-                    .is_none_or(|mapping| now.saturating_sub(mapping.used_at) > self.nat.timeout)
-                    .then_some(*key),
-            };
-            if let Some(key) = ended {
-                self.mappings.remove(&key);
-                self.by_outside.remove(&outside);
-                return Some(outside);
-            }
-        }
-        None
-    }
-
-    fn sweep(&mut self, now: Now) {
-        let timeout = self.nat.timeout;
-        let by_outside = &mut self.by_outside;
-        self.mappings.retain(|_, mapping| {
-            let is_live = now.saturating_sub(mapping.used_at) <= timeout;
-            if !is_live {
-                by_outside.remove(&mapping.outside);
-            }
-            is_live
-        });
-        self.sweep_at = (self.mappings.len() * 2).max(1024);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Sends what it is told, keeps what comes, and answers `ping` with `pong`.
-    #[derive(Default)]
-    struct Talker {
-        out: Vec<Transmit>,
-        changes: Vec<SocketChange>,
-        heard: Vec<(Now, SocketId, SocketAddrV4, Vec<u8>)>,
-        alarm: Option<Now>,
-    }
-
-    impl Machine for Talker {
-        fn handle_datagram(&mut self, now: Now, socket: SocketId, from: SocketAddrV4, datagram: &[u8]) {
-            self.heard.push((now, socket, from, datagram.to_vec()));
-            if datagram == b"ping" {
-                self.out.push(Transmit::new(socket, from, b"pong".to_vec()));
-            }
-        }
-        fn poll_transmit(&mut self, _: Now) -> Option<Transmit> {
-            self.out.pop()
-        }
-        fn poll_timeout(&mut self) -> Option<Now> {
-            self.alarm
-        }
-        fn handle_timeout(&mut self, now: Now) {
-            self.heard.push((now, SocketId::CLIENT, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), b"alarm".to_vec()));
-            self.alarm = None;
-        }
-        fn poll_socket_change(&mut self, _: Now) -> Option<SocketChange> {
-            self.changes.pop()
-        }
-    }
-
-    type Net = SimulatedUdp<Talker>;
-
-    fn net() -> Net {
-        SimulatedUdp::new(1, Conditions::default())
-    }
-    fn talker(net: &mut Net, realm: Realm) -> HostId {
-        net.add_host(realm, |_, _| Talker::default())
-    }
-    fn say(net: &mut Net, from: HostId, socket: SocketId, to: SocketAddrV4, ttl: Option<u8>, what: &[u8]) {
-        net.with(from, |talker, _| talker.out.push(Transmit { ttl, ..Transmit::new(socket, to, what.to_vec()) }));
-        net.run_for(Duration::from_secs(1));
-    }
-    fn heard(net: &mut Net, host: HostId) -> Vec<(SocketAddrV4, Vec<u8>)> {
-        net.with(host, |talker, _| std::mem::take(&mut talker.heard))
-            .into_iter()
-            .map(|(_, _, from, what)| (from, what))
-            .collect()
-    }
-
-    /// What a NAT of this kind shows of one socket to two servers and a second port, and whether each of three strangers gets in after the inside spoke to `a` only.
-    fn probe(nat: Nat) -> (Vec<SocketAddrV4>, [bool; 3]) {
-        let mut net = net();
-        let (a, b) = (talker(&mut net, Realm::INTERNET), talker(&mut net, Realm::INTERNET));
-        let lan = net.add_nat(Realm::INTERNET, nat);
-        let inside = talker(&mut net, lan);
-        let to_a = net.server_address(a);
-        say(&mut net, inside, SocketId::SERVER, to_a, None, b"hello");
-        let outside = heard(&mut net, a)[0].0;
-        let mut lets_in = [false; 3];
-        for (at, (host, socket)) in
-            [(a, SocketId::SERVER), (a, SocketId::CLIENT), (b, SocketId::SERVER)].into_iter().enumerate()
-        {
-            say(&mut net, host, socket, outside, None, b"knock");
-            lets_in[at] = !heard(&mut net, inside).is_empty();
-        }
-        let mut seen = vec![outside];
-        let to_b = net.server_address(b);
-        say(&mut net, inside, SocketId::SERVER, to_b, None, b"hello");
-        seen.push(heard(&mut net, b)[0].0);
-        (seen, lets_in)
-    }
-
-    #[test]
-    fn nats_of_every_kind() {
-        for (nat, is_same_everywhere, lets_in) in [
-            (Nat::FULL_CONE, true, [true, true, true]),
-            (Nat::RESTRICTED, true, [true, true, false]),
-            (Nat::PORT_RESTRICTED, true, [true, false, false]),
-            (Nat::SYMMETRIC, false, [true, false, false]),
-        ] {
-            let (seen, let_in) = probe(nat);
-            assert_eq!(seen[0] == seen[1], is_same_everywhere, "{nat:?}");
-            assert_eq!(let_in, lets_in, "{nat:?}");
-            assert_eq!(seen[0].port() == SERVER_PORT, nat.ports == Ports::Preserved, "{nat:?}");
-        }
-    }
-
-    #[test]
-    fn mappings_end_and_low_ttl_packets_open_them() {
-        let mut net = net();
-        let server = talker(&mut net, Realm::INTERNET);
-        let lan = net.add_nat(Realm::INTERNET, Nat { timeout: Duration::from_secs(30), ..Nat::PORT_RESTRICTED });
-        let inside = talker(&mut net, lan);
-        let to = net.server_address(server);
-        say(&mut net, inside, SocketId::SERVER, to, Some(5), b"x");
-        assert_eq!((heard(&mut net, server).len(), net.counts().expired), (0, 1));
-        let outside = SocketAddrV4::new(net.nats[0].addresses[0], SERVER_PORT);
-        say(&mut net, server, SocketId::SERVER, outside, None, b"first");
-        assert_eq!(heard(&mut net, inside).len(), 1);
-        net.run_for(Duration::from_secs(40));
-        say(&mut net, server, SocketId::SERVER, outside, None, b"late");
-        assert_eq!((heard(&mut net, inside).len(), net.counts().filtered), (0, 1));
-    }
-
-    #[test]
-    fn hosts_of_one_lan_and_hairpins_and_chains() {
-        for hairpin in [false, true] {
-            let mut net = net();
-            let server = talker(&mut net, Realm::INTERNET);
-            let lan = net.add_nat(Realm::INTERNET, Nat { hairpin, ..Nat::FULL_CONE });
-            let (a, b) = (talker(&mut net, lan), talker(&mut net, lan));
-            let (to, to_b) = (net.server_address(server), net.server_address(b));
-            say(&mut net, a, SocketId::SERVER, to_b, None, b"ping");
-            assert_eq!(heard(&mut net, a), [(to_b, b"pong".to_vec())]);
-            heard(&mut net, b);
-            say(&mut net, b, SocketId::SERVER, to, None, b"hello");
-            let outside = heard(&mut net, server)[0].0;
-            say(&mut net, a, SocketId::SERVER, outside, None, b"around");
-            assert_eq!(heard(&mut net, b).len(), usize::from(hairpin));
-
-            let inner = net.add_nat(lan, Nat::SYMMETRIC);
-            let deep = talker(&mut net, inner);
-            say(&mut net, deep, SocketId::CLIENT, to, None, b"ping");
-            assert_eq!(heard(&mut net, server)[0].0.ip(), outside.ip());
-            assert_eq!(heard(&mut net, deep), [(to, b"pong".to_vec())]);
-        }
-    }
-
-    #[test]
-    fn loss_duplicates_and_mtu() {
-        let conditions = Conditions {
-            losses_per_million: 100_000,
-            duplicates_per_million: 100_000,
-            mtu: 1280,
-            ..Conditions::default()
-        };
-        let mut net: Net = SimulatedUdp::new(3, conditions);
-        let (a, b) = (talker(&mut net, Realm::INTERNET), talker(&mut net, Realm::INTERNET));
-        let to = net.server_address(b);
-        net.with(a, |talker, _| {
-            talker.out =
-                (0..1000).map(|n: u32| Transmit::new(SocketId::CLIENT, to, n.to_le_bytes().to_vec())).collect();
-            talker.out.push(Transmit { segment: Some(1253), ..Transmit::new(SocketId::CLIENT, to, vec![0; 2506]) });
-            talker.out.push(Transmit { segment: Some(1252), ..Transmit::new(SocketId::CLIENT, to, vec![0; 2504]) });
-        });
-        net.run_for(Duration::from_secs(1));
-        let came = heard(&mut net, b);
-        let counts = net.counts();
-        assert_eq!((counts.sent, counts.too_large), (1004, 2));
-        assert!((60..140).contains(&counts.lost), "{counts:?}");
-        assert!(came.len() as u64 > 1002 - counts.lost + 50);
-        let order: Vec<_> = came.iter().map(|(_, what)| what.clone()).collect();
-        assert!(!order.is_sorted(), "jitter reorders");
-    }
-
-    #[test]
-    fn hosts_go_and_come_and_networks_part() {
-        let mut net = net();
-        let (a, b) = (talker(&mut net, Realm::INTERNET), talker(&mut net, Realm::INTERNET));
-        let to = net.server_address(b);
-        net.take_down(b);
-        say(&mut net, a, SocketId::CLIENT, to, None, b"ping");
-        assert_eq!(net.counts().unreachable, 1);
-        net.bring_up(b, |now, _| Talker { alarm: Some(now + Duration::from_secs(2)), ..Talker::default() });
-        net.set_group(b, 1);
-        say(&mut net, a, SocketId::CLIENT, to, None, b"ping");
-        assert_eq!(net.counts().unreachable, 2);
-        net.set_group(b, 0);
-        say(&mut net, a, SocketId::CLIENT, to, None, b"ping");
-        assert_eq!(heard(&mut net, a).len(), 1);
-        assert_eq!(heard(&mut net, b).iter().filter(|(_, what)| what == b"alarm").count(), 1);
-    }
-
-    #[test]
-    fn sockets_open_and_close_and_a_seed_fixes_all() {
-        let run = || {
-            let mut net = net();
-            let (a, b) = (talker(&mut net, Realm::INTERNET), talker(&mut net, Realm::INTERNET));
-            let to = net.server_address(b);
-            net.with(a, |talker, _| talker.changes.push(SocketChange::Open(SocketId(9))));
-            say(&mut net, a, SocketId(9), to, None, b"ping");
-            net.with(a, |talker, _| talker.changes.push(SocketChange::Close(SocketId(9))));
-            say(&mut net, a, SocketId(9), to, None, b"ping");
-            (net.with(a, |talker, _| talker.heard.clone()), net.counts())
-        };
-        let (heard, counts) = run();
-        assert_eq!((heard.len(), heard[0].1, counts.sent), (1, SocketId(9), 2));
-        assert_eq!(run(), (heard, counts));
     }
 }

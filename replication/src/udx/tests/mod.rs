@@ -1,259 +1,18 @@
-//! UDX against what native streams sent, and against itself over links that lose, delay, reorder, duplicate and cut.
+//! UDX against what native streams sent, and against itself over links that lose, delay, reorder, duplicate and cut ([`world`]).
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+mod hostile;
+mod world;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use proptest::prelude::*;
 use serde_json::Value;
 
 use super::packet::{Header, Packet, flag};
 use super::*;
 use crate::secret_stream::vectors;
-use crate::udp::{Now, Random, Transmit};
-
-const MS: Duration = Duration::from_millis(1);
-
-/// What a link does to datagrams.
-#[derive(Clone, Debug)]
-struct Link {
-    loss: f64,
-    duplicates: f64,
-    delay: Duration,
-    jitter: Duration,
-    /// Bytes a second, and how long its queue gets.
-    bandwidth: f64,
-    queue: Duration,
-    /// Largest IP packet.
-    mtu: usize,
-}
-
-impl Link {
-    fn good() -> Link {
-        Link {
-            loss: 0.0,
-            duplicates: 0.0,
-            delay: 10 * MS,
-            jitter: Duration::ZERO,
-            bandwidth: 20e6,
-            queue: 100 * MS,
-            mtu: 1500,
-        }
-    }
-    fn lossy(loss: f64) -> Link {
-        Link { loss, delay: 50 * MS, ..Link::good() }
-    }
-    fn bad() -> Link {
-        Link { loss: 0.05, duplicates: 0.05, jitter: 5 * MS, ..Link::good() }
-    }
-}
-
-/// Datagrams under way; what comes first sorts first.
-type Flight = Reverse<(Now, u64, SocketAddrV4, SocketAddrV4, Vec<u8>)>;
-
-/// Hosts, each a mux, every one with sockets 0..: 10.0.0.HOST:SOCKET.
-struct World {
-    now: Now,
-    random: Random,
-    hosts: Vec<Mux>,
-    link: Link,
-    /// Links to certain addresses, where they differ.
-    links: HashMap<SocketAddrV4, Link>,
-    cut: HashSet<SocketAddrV4>,
-    busy_until: HashMap<SocketAddrV4, Now>,
-    under_way: BinaryHeap<Flight>,
-    count: u64,
-    /// Called datagrams that no stream took.
-    stray: u64,
-    largest: usize,
-}
-
-impl World {
-    fn new(seed: u8, link: Link) -> World {
-        World::with(seed, link, Config::default(), 2)
-    }
-    fn with(seed: u8, link: Link, config: Config, hosts: usize) -> World {
-        let mut random = Random::new([seed; 32]);
-        let hosts = (0..hosts).map(|_| Mux::new(config.clone(), random.fork())).collect();
-        World {
-            now: Duration::from_secs(1),
-            random,
-            hosts,
-            link,
-            links: HashMap::new(),
-            cut: HashSet::new(),
-            busy_until: HashMap::new(),
-            under_way: BinaryHeap::new(),
-            count: 0,
-            stray: 0,
-            largest: 0,
-        }
-    }
-    fn chance(&mut self, share: f64) -> bool {
-        (self.random.below(1_000_000) as f64) < share * 1e6
-    }
-    fn transmit(&mut self, from: SocketAddrV4, transmit: Transmit) {
-        let segment = transmit.segment.unwrap_or(transmit.payload.len()).max(1);
-        assert!(
-            transmit.payload.len() <= 65_507 && transmit.payload.len().div_ceil(segment) <= 64,
-            "a batch the kernel takes"
-        );
-        for datagram in transmit.payload.chunks(segment) {
-            self.carry(from, transmit.to, datagram);
-        }
-    }
-    fn carry(&mut self, from: SocketAddrV4, to: SocketAddrV4, datagram: &[u8]) {
-        let link = self.links.get(&to).unwrap_or(&self.link).clone();
-        self.largest = self.largest.max(datagram.len());
-        let busy = self.busy_until.entry(to).or_default();
-        let begins = (*busy).max(self.now);
-        let is_lost = begins - self.now > link.queue;
-        if datagram.len() + 28 > link.mtu || is_lost || self.cut.contains(&to) {
-            return;
-        }
-        *busy = begins + Duration::from_secs_f64((datagram.len() + 28) as f64 / link.bandwidth);
-        let arrives = *busy + link.delay;
-        if self.chance(link.loss) {
-            return;
-        }
-        let copies = 1 + u64::from(self.chance(link.duplicates));
-        for _ in 0..copies {
-            let jitter = Duration::from_nanos(self.random.below(link.jitter.as_nanos() as u64));
-            self.count += 1;
-            self.under_way.push(Reverse((arrives + jitter, self.count, from, to, datagram.to_vec())));
-        }
-    }
-    fn flush(&mut self) {
-        for host in 0..self.hosts.len() {
-            while let Some(transmit) = self.hosts[host].poll_transmit(self.now) {
-                self.transmit(address(host, transmit.socket), transmit);
-            }
-        }
-    }
-    /// On to the next thing that happens, but not past `until`. False: nothing more happens before it.
-    fn step(&mut self, until: Now) -> bool {
-        self.flush();
-        let timer = self.hosts.iter_mut().filter_map(Mux::poll_timeout).min();
-        let arrival = self.under_way.peek().map(|flight| flight.0.0);
-        let Some(next) = timer.into_iter().chain(arrival).min().filter(|next| *next <= until) else {
-            self.now = self.now.max(until);
-            return false;
-        };
-        self.now = self.now.max(next);
-        while self.under_way.peek().is_some_and(|flight| flight.0.0 <= self.now) {
-            let Reverse((_, _, from, to, datagram)) = self.under_way.pop().expect("peeked");
-            let (host, socket) = host_of(to);
-            if !matches!(self.hosts[host].handle_datagram(self.now, socket, from, &datagram), Handled::Stream(_)) {
-                self.stray += 1;
-            }
-        }
-        for host in &mut self.hosts {
-            host.handle_timeout(self.now);
-        }
-        true
-    }
-    fn run_for(&mut self, time: Duration) {
-        let until = self.now + time;
-        while self.step(until) {}
-    }
-    /// A stream between two hosts, over socket 0.
-    fn connect(&mut self, a: usize, b: usize) -> (u32, u32) {
-        let (one, two) = (self.hosts[a].open(), self.hosts[b].open());
-        self.hosts[a].connect(self.now, one, path(0, b, 0, two));
-        self.hosts[b].connect(self.now, two, path(0, a, 0, one));
-        (one, two)
-    }
-    fn stream(&mut self, host: usize, id: u32) -> &mut Stream {
-        self.hosts[host].stream(id).expect("a stream")
-    }
-    fn events(&mut self, host: usize) -> Vec<StreamEvent> {
-        std::iter::from_fn(|| self.hosts[host].poll_event()).map(|(_, event)| event).collect()
-    }
-}
-
-fn address(host: usize, socket: SocketId) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, host as u8), 1000 + socket.0 as u16)
-}
-
-fn host_of(address: SocketAddrV4) -> (usize, SocketId) {
-    (usize::from(address.ip().octets()[3]), SocketId(u32::from(address.port()) - 1000))
-}
-
-fn path(socket: u32, host: usize, remote_socket: u32, remote_id: u32) -> Path {
-    Path { socket: SocketId(socket), remote: address(host, SocketId(remote_socket)), remote_id }
-}
-
-/// Every test's data repeats after so many bytes, a prime.
-const PERIOD: usize = 65_537;
-
-/// `len` bytes of every test's data, from an offset.
-fn pattern(offset: usize, len: usize) -> &'static [u8] {
-    static TWICE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-        (0..2 * PERIOD).map(|at| ((at % PERIOD) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[6]).collect()
-    });
-    &TWICE[offset % PERIOD..][..len]
-}
-
-/// One direction of a transfer: writes the pattern, and checks it where it comes out.
-struct Flow {
-    from: (usize, u32),
-    to: (usize, u32),
-    total: usize,
-    written: usize,
-    read: usize,
-    /// Whether the reader reads.
-    is_read: bool,
-}
-
-impl Flow {
-    fn new(from: (usize, u32), to: (usize, u32), total: usize) -> Flow {
-        Flow { from, to, total, written: 0, read: 0, is_read: true }
-    }
-    fn go(&mut self, world: &mut World) {
-        while self.written < self.total {
-            let piece = pattern(self.written, (self.total - self.written).min(60_000));
-            let stream = world.stream(self.from.0, self.from.1);
-            let count = stream.write(piece);
-            self.written += count;
-            if self.written == self.total {
-                stream.end();
-            }
-            if count < piece.len() {
-                break;
-            }
-        }
-        while let Some(bytes) = self.is_read.then(|| world.stream(self.to.0, self.to.1).read(30_000)).flatten() {
-            assert!(bytes == pattern(self.read, bytes.len()), "after {}", self.read);
-            self.read += bytes.len();
-        }
-    }
-    fn is_done(&self, world: &mut World) -> bool {
-        self.read == self.total && world.stream(self.to.0, self.to.1).is_read_to_end()
-    }
-}
-
-/// Runs flows to their ends; how long it took.
-fn run(world: &mut World, flows: &mut [Flow], limit: Duration) -> Duration {
-    let began = world.now;
-    loop {
-        flows.iter_mut().for_each(|flow| flow.go(world));
-        if flows.iter().all(|flow| flow.is_done(world)) {
-            return world.now - began;
-        }
-        let progress: Vec<_> = flows.iter().map(|flow| (flow.written, flow.read)).collect();
-        assert!(world.step(began + limit), "not done in time: {progress:?}");
-    }
-}
-
-/// A transfer over a link, there and nothing back; megabytes a second.
-fn rate(seed: u8, link: Link, total: usize) -> f64 {
-    let mut world = World::new(seed, link);
-    let (a, b) = world.connect(0, 1);
-    let took = run(&mut world, &mut [Flow::new((0, a), (1, b), total)], Duration::from_secs(600));
-    total as f64 / took.as_secs_f64() / 1e6
-}
+use crate::udp::{Random, Transmit};
+use world::*;
 
 fn field(value: &Value, name: &str) -> u32 {
     value[name].as_u64().expect("a number") as u32
@@ -419,9 +178,9 @@ fn a_short_queue_is_not_flooded() {
     assert!(stats.lost * 5 < stats.packets_sent, "{stats:?}");
 }
 
-#[test]
-fn a_reader_that_does_not_read_stops_the_writer() {
-    let mut world = World::new(8, Link { bandwidth: 100e6, ..Link::good() });
+/// A stream whose reader has not read for two seconds.
+fn stalled(seed: u8) -> (World, Flow, u32, u32) {
+    let mut world = World::new(seed, Link { bandwidth: 100e6, ..Link::good() });
     let (a, b) = world.connect(0, 1);
     let mut flow = Flow::new((0, a), (1, b), 9_000_000);
     flow.is_read = false;
@@ -429,6 +188,12 @@ fn a_reader_that_does_not_read_stops_the_writer() {
         flow.go(&mut world);
         world.run_for(100 * MS);
     }
+    (world, flow, a, b)
+}
+
+#[test]
+fn a_reader_that_does_not_read_stops_the_writer() {
+    let (mut world, mut flow, a, b) = stalled(8);
     let held = world.stream(1, b).readable_bytes();
     assert!((4 << 20..(4 << 20) + 3000).contains(&held), "{held}");
     assert!(flow.written < (4 << 20) + (5 << 20), "{}", flow.written);
@@ -446,14 +211,7 @@ fn a_reader_that_does_not_read_stops_the_writer() {
 
 #[test]
 fn a_lost_window_update_is_asked_for() {
-    let mut world = World::new(9, Link { bandwidth: 100e6, ..Link::good() });
-    let (a, b) = world.connect(0, 1);
-    let mut flow = Flow::new((0, a), (1, b), 9_000_000);
-    flow.is_read = false;
-    for _ in 0..20 {
-        flow.go(&mut world);
-        world.run_for(100 * MS);
-    }
+    let (mut world, mut flow, _, b) = stalled(9);
     world.cut.insert(address(0, SocketId(0)));
     while world.stream(1, b).read(100_000).map(|bytes| flow.read += bytes.len()).is_some() {}
     world.run_for(MS);
@@ -732,72 +490,6 @@ fn nonsense_acks_change_nothing() {
     }
     world.run_for(Duration::from_secs(2));
     assert_eq!(world.stream(1, b).readable_bytes(), 5000);
-}
-
-/// A packet as a stranger might make one, mostly close to what makes sense.
-fn hostile_packet(id: u32) -> impl Strategy<Value = Vec<u8>> {
-    let near = || prop_oneof![0u32..40, any::<u32>(), Just(u32::MAX), Just(70_000u32)];
-    let shape = (
-        any::<u8>(),
-        prop_oneof![Just(0u8), any::<u8>()],
-        near(),
-        near(),
-        near(),
-        prop::collection::vec(near(), 0..20),
-    );
-    let packet = (shape, prop::collection::vec(any::<u8>(), 0..60)).prop_map(
-        move |((flags, data_offset, window, seq, ack, sacks), rest)| {
-            let mut bytes = vec![];
-            // Few of them end it, or the rest would not be looked at.
-            let flags = if window % 16 == 0 { flags } else { flags & !(flag::DESTROY | flag::END) };
-            Header { flags, data_offset, stream_id: id, window, seq, ack }.encode(&mut bytes);
-            sacks.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
-            bytes.extend(rest);
-            bytes
-        },
-    );
-    (packet, 0usize..2000).prop_map(|(mut bytes, cut)| {
-        bytes.truncate(cut.max(1));
-        bytes
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
-    /// Whatever comes, whenever: no panic, bounded memory, bounded answers.
-    #[test]
-    fn any_datagram_is_survived(first_seq in prop_oneof![Just(0u32), Just(u32::MAX - 5)], steps in prop::collection::vec((hostile_packet(7), 0u64..1500, any::<u8>()), 1..120)) {
-        let mut mux = Mux::new(Config { first_seq, ..Config::default() }, Random::new([1; 32]));
-        mux.open_as(7);
-        let mut now = Duration::from_secs(1);
-        mux.connect(now, 7, path(0, 1, 0, 9));
-        let mut received = 0;
-        for (datagram, wait, action) in steps {
-            now += Duration::from_micros(wait * 997);
-            received += datagram.len();
-            mux.handle_timeout(now);
-            mux.handle_datagram(now, SocketId(u32::from(action % 9 == 0)), address(1, SocketId(0)), &datagram);
-            let stream = mux.stream(7).expect("7");
-            match action {
-                0..40 => drop(stream.write(&vec![action; usize::from(action) * 300])),
-                40..60 => drop(stream.read(1000)),
-                60..63 => stream.end(),
-                63..70 => drop(stream.send_message(b"hm")),
-                70..73 => mux.change_path(now, 7, path(u32::from(action % 2), 1, 0, 9)),
-                _ => {}
-            }
-            let mut sent = 0;
-            while mux.poll_transmit(now).is_some() {
-                sent += 1;
-                prop_assert!(sent < 1000);
-            }
-            while mux.poll_event().is_some() {}
-            let stream = mux.stream(7).expect("7");
-            prop_assert!(stream.readable_bytes() <= received);
-            prop_assert!(stream.stats().in_flight <= stream.unacked_bytes() + 20 * 60_000);
-        }
-    }
 }
 
 /// Native receivers name the fifty lowest ranges. What lies above them must not be sent again only because something sent later has arrived.
