@@ -162,6 +162,7 @@ pub struct Rpc<T> {
     tick: u64,
     last_tick: Now,
     refresh_ticks: u32,
+    look_around: upkeep::LookAround,
     down_hints_sent: u32,
 
     sampler: Sampler,
@@ -173,6 +174,8 @@ pub struct Rpc<T> {
     is_ephemeral: bool,
     is_suspended: bool,
     is_ready: bool,
+    /// Somebody answered a first walk: only then it was found out what our address is.
+    was_bootstrap_answered: bool,
     bootstrap: network::Bootstrap,
     firewall_check: Option<network::FirewallCheck>,
 }
@@ -207,6 +210,8 @@ impl<T> Rpc<T> {
             tick: 50 + random.below(50),
             last_tick: now,
             refresh_ticks: 30 + random.below(30) as u32,
+            look_around: upkeep::LookAround::default(),
+            was_bootstrap_answered: false,
             down_hints_sent: 0,
             sampler: Sampler::default(),
             sampled_bootstrap: Vec::new(),
