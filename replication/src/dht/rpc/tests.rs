@@ -648,7 +648,7 @@ fn replies_to_strangers_are_bounded() {
     assert!(sent <= 2 * received + budget + 64 * 1024, "{sent} bytes out for {received} in");
     let stats = alone.rpc.stats();
     assert!(stats.replies_shortened > 1000 && stats.replies_refused > 1000, "{stats:?}");
-    assert!(stats.replies_sent + stats.replies_refused >= requests);
+    assert!(stats.replies_sent + stats.replies_refused + stats.replies_held >= requests, "{stats:?}");
 }
 
 #[test]
