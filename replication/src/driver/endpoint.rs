@@ -351,7 +351,12 @@ mod tests {
         assert!(info.nodes > 0 && info.address.ip().is_loopback() && info.connections == 1);
         until("the follower is announced", || follower.swarm().unwrap().topics[0].is_announced).await;
 
+        let records = || nodes.map(|node| node.udp.with(|endpoint, _| endpoint.dht().stats().records));
+        assert_eq!(records(), [2; 3]);
+        let asked_at = std::time::Instant::now();
         writer.shutdown().await;
+        assert!(asked_at.elapsed() < Duration::from_secs(3), "{:?}", asked_at.elapsed());
+        assert_eq!(records(), [1; 3], "it took back what it announced");
         let (elsewhere, last) = member(&nodes, 6);
         let copy = elsewhere.get_by_key(key).unwrap();
         last.follow(&copy, &[]).unwrap();

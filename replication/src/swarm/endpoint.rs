@@ -50,8 +50,8 @@ const KNOCK: (Duration, u32) = (Duration::from_millis(500), 20);
 const STRANGERS_MAX: usize = 1024;
 /// Topics that are taken back when it is suspended: as many as can be in two seconds.
 const FAREWELLS_MAX: usize = 512;
-/// How often it is looked whether our server has its relays.
-const LISTEN_POLL: Duration = Duration::from_millis(50);
+/// How often it is looked whether our server has its relays, at first, and in the end.
+const LISTEN_POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What an endpoint is made of.
 pub struct EndpointOptions {
@@ -252,6 +252,7 @@ pub struct Endpoint {
     relaying: Relaying,
     server: Option<ServerId>,
     listen_poll_at: Option<Now>,
+    listens_since: Now,
     connects: BTreeMap<ConnectionId, Connect>,
     /// Ours on their way, by whom they go to.
     connects_by_key: BTreeMap<Key, ConnectionId>,
@@ -303,6 +304,7 @@ impl Endpoint {
             relaying: Relaying::new(random.fork(), &options.identity),
             server: None,
             listen_poll_at: None,
+            listens_since: now,
             connects: BTreeMap::new(),
             connects_by_key: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -746,7 +748,8 @@ impl Endpoint {
         let relay_through = self.options.relay_through;
         let options = ServerOptions { relay_through, is_relay_for_random_only: true, ..ServerOptions::default() };
         self.server = Some(self.dht.listen(now, self.options.identity.clone(), options));
-        self.listen_poll_at = Some(now + LISTEN_POLL);
+        self.listens_since = now;
+        self.listen_poll_at = Some(now + LISTEN_POLL.0);
     }
 
     fn look_for_relays(&mut self, now: Now) {
@@ -755,7 +758,9 @@ impl Endpoint {
         if !self.dht.relay_addresses(server).is_empty() {
             self.swarm.set_listening(now);
         } else if self.swarm.is_listening_awaited() {
-            self.listen_poll_at = Some(now + LISTEN_POLL);
+            // Without any node it may take long.
+            let pause = now.saturating_sub(self.listens_since) / 8;
+            self.listen_poll_at = Some(now + pause.clamp(LISTEN_POLL.0, LISTEN_POLL.1));
         }
     }
 

@@ -224,7 +224,7 @@ impl<T> Rpc<T> {
 
     /// A walk towards ourselves, to learn who has come since.
     fn look_around(&mut self, now: Now) {
-        if self.table.len() == 0 || !self.was_bootstrap_answered {
+        if self.table.is_empty() || !self.was_bootstrap_answered {
             self.begin_bootstrap(now);
         } else if !self.has_walk(Purpose::Refresh) {
             self.begin_background_walk(now, *self.table.id(), Purpose::Refresh);
