@@ -467,7 +467,8 @@ impl Dht {
         self.drain(now);
     }
 
-    /// Stop: connects fail, operations end without a word, servers are unannounced; within two seconds nothing is sent any more.
+    /// Stop: connects fail, operations end without a word, servers are unannounced, and unannouncements under way go on; within two seconds nothing is sent any
+    /// more.
     pub fn suspend(&mut self, now: Now) {
         if self.is_suspended {
             return;
@@ -478,10 +479,12 @@ impl Dht {
         for client in self.clients.values_mut() {
             client.abort(&mut cx);
         }
-        for operation in self.operations.values_mut() {
-            operation.cancel(&mut cx);
-        }
-        self.operations.clear();
+        self.operations.retain(|_, operation| {
+            if !operation.is_farewell() {
+                operation.cancel(&mut cx);
+            }
+            operation.is_farewell()
+        });
         for listening in self.servers.values_mut() {
             listening.server.suspend(&mut cx);
             listening.announcer.suspend(&mut cx);
@@ -506,9 +509,16 @@ impl Dht {
         self.drain(now);
     }
 
+    /// Whether nothing is said any more: it was suspended, and what was announced is taken back as far as nodes answered in time.
+    pub fn is_quiet(&self) -> bool {
+        self.is_suspended && self.suspends_at.is_none()
+    }
+
     fn suspend_if_quiet(&mut self, now: Now) {
         let Some(at) = self.suspends_at else { return };
-        if at <= now || self.servers.values().all(|listening| listening.announcer.is_quiet()) {
+        let is_all_said =
+            self.operations.is_empty() && self.servers.values().all(|listening| listening.announcer.is_quiet());
+        if at <= now || is_all_said {
             self.suspends_at = None;
             self.shared.rpc.suspend(now);
             self.drain(now);
@@ -525,6 +535,7 @@ impl Dht {
             self.shared.rpc.handle_datagram(now, socket, from, datagram);
         }
         self.drain(now);
+        self.suspend_if_quiet(now);
     }
 
     fn handle_punch_packet(&mut self, now: Now, socket: SocketId, from: SocketAddrV4) {

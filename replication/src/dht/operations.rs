@@ -159,6 +159,11 @@ impl Operation {
         self.requests.drain(..).for_each(|request| cx.rpc.cancel(request));
     }
 
+    /// Whether it takes an announcement back: what a node that stops still does.
+    pub(super) fn is_farewell(&self) -> bool {
+        matches!(self.wish, Wish::Unannounce { .. })
+    }
+
     /// Where to.
     pub(super) fn target(&self) -> [u8; 32] {
         self.target

@@ -267,7 +267,7 @@ impl Storage {
 
     fn bump(&mut self, now: Now, topic: &Key, time_ms: u64) {
         let Some(start) = self.unix_ms_at_start else { return };
-        let latest_ms = start + now.as_millis() as u64 + BUMP_DRIFT_MS;
+        let latest_ms = start.saturating_add(now.as_millis() as u64 + BUMP_DRIFT_MS);
         if time_ms > 0 && time_ms <= latest_ms && self.topics.contains_key(topic) {
             let bump = self.bumps.entry(*topic).or_default();
             *bump = time_ms.max(*bump);

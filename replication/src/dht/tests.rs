@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use super::connect::payload;
 use super::messages::{
     self, Announcement, Handshake, Holepunch, LookupReply, Mode, MutableValue, PeerRecord, Place, Signed, command,
 };
+use super::punch::Firewall;
 use super::rpc::message::{self, Message, Reply, Request};
 use super::rpc::{Persistence, RpcOptions};
 use super::*;
@@ -740,4 +742,112 @@ fn two_open_nodes_connect() {
     let is_refused =
         |event: &DhtEvent| matches!(event, DhtEvent::Failed { connection, stream: 30, .. } if *connection == refused);
     assert!(world.nodes[3].events.iter().any(is_refused));
+}
+
+/// A minute of requests in a victim's name: what the victim gets of it, for each command and at different paces.
+#[test]
+fn nobody_is_sent_much_more_than_was_said_in_its_name() {
+    let mut world = World::new(20);
+    let a = world.add_client();
+    let now = world.now;
+    world.nodes[1].dht.offer_stream_ids((0..200).collect());
+    let server = world.nodes[1].dht.listen(now, identity(99), ServerOptions::default());
+    for n in 0..24 {
+        world.finish(a, |dht, now| dht.announce(now, [7; 32], &identity(n), relays()));
+    }
+    let value = vec![1; messages::VALUE_BYTES_MAX];
+    world.finish(a, |dht, now| dht.mutable_put(now, &identity(1), 1, value.clone()).expect("not too long"));
+    world.finish(a, |dht, now| dht.immutable_put(now, value.clone()).expect("not too long"));
+    assert!(!world.nodes[1].dht.relay_addresses(server).is_empty());
+    let key_target = messages::target_of(&identity(99).public_key());
+    let mutable = messages::target_of(&identity(1).public_key());
+    let noise = |seed: u64| {
+        let mut ephemeral = [1; 32];
+        ephemeral[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut initiation = payload::Initiation::new(&identity(50), identity(99).public_key(), ephemeral);
+        let payload = payload::Payload {
+            udx: Some(payload::Udx { version: 1, is_socket_reusable: false, id: 9, seq: 0 }),
+            ..payload::Payload::new(0, Firewall::Unknown)
+        };
+        initiation.send(&payload).expect("a key")
+    };
+    let handshake =
+        |noise| Handshake { mode: Mode::FromClient, noise, peer_address: None, relay_address: None }.encode();
+    let victim_of = |n: usize| SocketAddrV4::new(Ipv4Addr::new(99, (n >> 8) as u8, n as u8, 9), 999);
+    type Said = (&'static str, bool, u64, Option<[u8; 32]>, Option<Vec<u8>>);
+    let table: Vec<Said> = vec![
+        ("lookup", false, command::LOOKUP, Some([7; 32]), None),
+        ("ping", true, 0, None, None),
+        ("ping nat", true, 1, None, Some(999_u16.to_le_bytes().to_vec())),
+        ("find node", true, 2, Some([7; 32]), None),
+        ("down hint", true, 3, None, Some(vec![20, 5, 0, 1, 0x49, 0xc2])),
+        ("delayed ping", true, 4, None, Some(1000_u32.to_le_bytes().to_vec())),
+        ("unknown internal", true, 9, Some([7; 32]), None),
+        ("handshake, no route", false, command::PEER_HANDSHAKE, Some([3; 32]), Some(handshake(vec![1; 150]))),
+        ("handshake", false, command::PEER_HANDSHAKE, Some(key_target), Some(handshake(noise(0)))),
+        ("hole punch", false, command::PEER_HOLEPUNCH, Some(key_target), Some(vec![1, 0, 1, 9])),
+        ("find peer", false, command::FIND_PEER, Some(key_target), None),
+        ("announce", false, command::ANNOUNCE, Some([7; 32]), Some(vec![0; 100])),
+        ("unannounce", false, command::UNANNOUNCE, Some([7; 32]), Some(vec![0; 100])),
+        ("mutable put", false, command::MUTABLE_PUT, Some(mutable), Some(vec![0; 100])),
+        ("mutable get", false, command::MUTABLE_GET, Some(mutable), Some(vec![0])),
+        ("immutable put", false, command::IMMUTABLE_PUT, Some([7; 32]), Some(vec![0; 100])),
+        ("immutable get", false, command::IMMUTABLE_GET, Some(messages::target_of(&value)), None),
+        ("plugin", false, command::PLUGIN, Some([7; 32]), Some(vec![0; 40])),
+        ("unknown", false, 77, Some([7; 32]), None),
+    ];
+    let mut victims = 0;
+    for (name, internal, command, target, value) in table {
+        for a_second in [2_u64, 20] {
+            victims += 1;
+            let victim = victim_of(victims);
+            let (to, since) = (server_of(1), world.now);
+            let mut said = 0;
+            for n in 0..60 * a_second {
+                let value = match name {
+                    "handshake" if n % 3 > 0 => Some(handshake(noise(n))),
+                    _ => value.clone(),
+                };
+                let request = Request { tid: n as u16, to, id: None, token: None, internal, command, target, value };
+                let request = request.encode();
+                said += request.len();
+                let now = world.now;
+                world.nodes[1].dht.handle_datagram(now, SocketId::SERVER, victim, &request);
+                world.run(Duration::from_micros(1_000_000 / a_second));
+            }
+            world.run(seconds(11));
+            let sent = |datagram: &&Datagram| datagram.at >= since && datagram.to.ip() == victim.ip();
+            let (count, sent) = world
+                .log
+                .iter()
+                .filter(sent)
+                .fold((0, 0), |(count, bytes), next| (count + 1, bytes + next.payload.len()));
+            let factor = sent as f64 / said as f64;
+            println!("{name:20} {a_second:3}/s {said:7} bytes said {sent:7} bytes sent {factor:5.1}");
+            // Twice what was said (or 64 bytes for each), and what one network may have above that.
+            let free = (2 * said).max(64 * 60 * a_second as usize);
+            let paid = 4096 * (60 + 11 + 16);
+            assert!(sent <= free + paid, "{name}: {sent} bytes for {said}");
+            assert!(factor <= 6.0, "{name}: {factor}");
+            assert!(count <= 60 * a_second as usize * 3, "{name}: {count} datagrams");
+            world.log.clear();
+        }
+    }
+}
+
+/// Who is there loses nothing by it: values much larger than the question come a round trip later.
+#[test]
+fn who_is_there_gets_what_it_asked_for() {
+    let mut world = World::new(6);
+    let a = world.add_client();
+    let value = vec![1; messages::VALUE_BYTES_MAX];
+    world.finish(a, |dht, now| dht.immutable_put(now, value.clone()).expect("not too long"));
+    let b = world.add_client();
+    world.run(seconds(400));
+    let held = |world: &World| world.nodes.iter().map(|node| node.dht.stats().rpc.replies_held).sum::<u64>();
+    assert_eq!(held(&world), 0);
+    let since = world.now;
+    let got = world.finish(b, |dht, now| dht.immutable_get(now, messages::target_of(&value))).1;
+    assert_eq!(got, Outcome::Immutable(Some(value)));
+    assert!(held(&world) > 0 && world.now - since <= Duration::from_millis(200));
 }

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Receiver;
 use super::swarm::{Finder, Found, Purpose, SwarmInfo, TopicInfo};
 use super::{Inner, Network};
 use crate::dht::rpc::{Persistence, RpcOptions};
+use crate::dht::storage::StorageLimits;
 use crate::dht::{DhtOptions, Note};
 use crate::secret_stream::{Identity, Role};
 use crate::swarm::{self, Endpoint, EndpointEvent, EndpointOptions};
@@ -80,10 +81,12 @@ impl DhtNode {
         let bind = UdpOptions { host, port, is_port_exact: port != 0 };
         let identity = Identity::from_seed(options.seed);
         let (udp, mut events) = start(bind, rpc_of, identity, None, options.is_relay)?;
+        let weak = Arc::downgrade(&udp);
         tokio::spawn(async move {
+            let has_nodes = || weak.upgrade().is_some_and(|udp| udp.with(|endpoint, _| endpoint.status().nodes) > 0);
             while let Some(event) = events.recv().await {
                 match event {
-                    EndpointEvent::Ready => tracing::info!("nodes of the network have answered"),
+                    EndpointEvent::Ready if has_nodes() => tracing::info!("nodes of the network have answered"),
                     EndpointEvent::Note(note) => tell(&note),
                     _ => {}
                 }
@@ -150,12 +153,18 @@ fn start(
         let dht = DhtOptions {
             rpc: rpc_of(server),
             local_addresses: local_addresses(bind.host, server.port()),
-            ..DhtOptions::default()
+            storage: StorageLimits { unix_ms_at_start: unix_ms(), ..StorageLimits::default() },
         };
         let (swarm, udx) = (swarm::SwarmOptions::default(), crate::udx::Config::default());
         Endpoint::new(now, EndpointOptions { dht, identity, swarm, udx, relay_through, is_relay }, seed)
     };
     Udp::start(endpoint_of, bind)
+}
+
+/// The time of day, if the clock is not off by decades.
+fn unix_ms() -> Option<u64> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
 }
 
 /// Serves who is found, and tells people what happens, until the network ends.
@@ -195,7 +204,12 @@ fn handle(inner: &Arc<Inner>, udp: &Arc<Udp<Endpoint>>, event: EndpointEvent) {
             let stream = udp.stream(stream);
             inner.serve_found(Found { stream, session, role, address: remote.to_string() });
         }
-        EndpointEvent::Ready => tracing::info!("nodes of the swarm have answered"),
+        // The first walk is over, which does not say that anybody answered.
+        EndpointEvent::Ready => {
+            if udp.with(|endpoint, _| endpoint.status().nodes) > 0 {
+                tracing::info!("nodes of the swarm have answered");
+            }
+        }
         EndpointEvent::Note(note) => tell(&note),
         // The driver has dealt with streams and sockets; nobody here has asked for more.
         EndpointEvent::Stream(..)
@@ -337,7 +351,12 @@ mod tests {
         assert!(info.nodes > 0 && info.address.ip().is_loopback() && info.connections == 1);
         until("the follower is announced", || follower.swarm().unwrap().topics[0].is_announced).await;
 
+        let records = || nodes.map(|node| node.udp.with(|endpoint, _| endpoint.dht().stats().records));
+        assert_eq!(records(), [2; 3]);
+        let asked_at = std::time::Instant::now();
         writer.shutdown().await;
+        assert!(asked_at.elapsed() < Duration::from_secs(3), "{:?}", asked_at.elapsed());
+        assert_eq!(records(), [1; 3], "it took back what it announced");
         let (elsewhere, last) = member(&nodes, 6);
         let copy = elsewhere.get_by_key(key).unwrap();
         last.follow(&copy, &[]).unwrap();

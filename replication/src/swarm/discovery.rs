@@ -83,6 +83,8 @@ pub struct Discovery {
     last_found: usize,
     last_ended: Option<Now>,
     fruitless: u32,
+    /// No node answered the last query.
+    is_offline: bool,
     has_ended_once: bool,
 }
 
@@ -101,6 +103,7 @@ impl Discovery {
             last_found: 0,
             last_ended: None,
             fruitless: 0,
+            is_offline: false,
             has_ended_once: false,
         }
     }
@@ -233,6 +236,10 @@ impl Discovery {
 
     fn wait(&mut self, ended: Ended, random: &mut Random) -> Duration {
         let jitter = Duration::from_millis(random.below(REFRESH_JITTER.as_millis() as u64));
+        if std::mem::replace(&mut self.is_offline, ended.answers == 0) != self.is_offline {
+            // That nobody could be found does not say that nobody is there.
+            self.fruitless = 0;
+        }
         let first = match (ended.answers, self.found) {
             (0, _) => OFFLINE,
             (_, 0) if self.role.client => ALONE,
@@ -326,8 +333,12 @@ mod tests {
             now = at;
         }
         assert!(waits[0] < 45 && waits.is_sorted() && (600..=720).contains(&waits[7]), "{waits:?}");
-        topic.next(now, true);
-        topic.ended(now, Ended { answers: 0 }, &mut random());
-        assert!(topic.poll_timeout().unwrap() - now <= ALONE + REFRESH_JITTER / 10);
+        for answers in [0, 0, 0, 0, 0, 0, 20] {
+            assert!(topic.next(now, true).is_some());
+            topic.ended(now, Ended { answers }, &mut random());
+            let at = topic.poll_timeout().unwrap();
+            assert!(at - now <= ALONE + REFRESH_JITTER / 10, "{answers} {:?}", at - now);
+            now = at;
+        }
     }
 }

@@ -48,8 +48,10 @@ const STREAMS_IN_STOCK: usize = 8;
 const KNOCK: (Duration, u32) = (Duration::from_millis(500), 20);
 /// Peers remembered that are not where they said in our network; forgotten with the next network.
 const STRANGERS_MAX: usize = 1024;
-/// How often it is looked whether our server has its relays.
-const LISTEN_POLL: Duration = Duration::from_millis(50);
+/// Topics that are taken back when it is suspended: as many as can be in two seconds.
+const FAREWELLS_MAX: usize = 512;
+/// How often it is looked whether our server has its relays, at first, and in the end.
+const LISTEN_POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What an endpoint is made of.
 pub struct EndpointOptions {
@@ -250,6 +252,7 @@ pub struct Endpoint {
     relaying: Relaying,
     server: Option<ServerId>,
     listen_poll_at: Option<Now>,
+    listens_since: Now,
     connects: BTreeMap<ConnectionId, Connect>,
     /// Ours on their way, by whom they go to.
     connects_by_key: BTreeMap<Key, ConnectionId>,
@@ -260,6 +263,8 @@ pub struct Endpoint {
     /// Peers at whose address in our network somebody else was.
     strangers_in_lan: BTreeSet<Key>,
     operations: BTreeMap<OperationId, [u8; 32]>,
+    /// Unannouncements of who is suspended.
+    farewells: BTreeSet<OperationId>,
     by_topic: BTreeMap<[u8; 32], (OperationId, usize)>,
     gate: Arc<Mutex<Gate>>,
     events: VecDeque<EndpointEvent>,
@@ -299,6 +304,7 @@ impl Endpoint {
             relaying: Relaying::new(random.fork(), &options.identity),
             server: None,
             listen_poll_at: None,
+            listens_since: now,
             connects: BTreeMap::new(),
             connects_by_key: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -306,6 +312,7 @@ impl Endpoint {
             contenders: BTreeMap::new(),
             strangers_in_lan: BTreeSet::new(),
             operations: BTreeMap::new(),
+            farewells: BTreeSet::new(),
             by_topic: BTreeMap::new(),
             gate,
             events: VecDeque::new(),
@@ -385,24 +392,55 @@ impl Endpoint {
         self.pump(now);
     }
 
-    /// Leaves everyone until [`Endpoint::resume`], as before a laptop sleeps: no datagram leaves any more once the streams are closed.
+    /// Leaves everyone until [`Endpoint::resume`], as before a laptop sleeps: what was announced is taken back, so that nobody looks for us in vain for the
+    /// twenty minutes that nodes would remember it. No datagram leaves any more once the streams are closed and nodes have answered, or did not in two seconds.
     pub fn suspend(&mut self, now: Now) {
+        if self.swarm.is_suspended() {
+            return;
+        }
         self.swarm.suspend();
+        self.update_gate();
         self.pump(now);
+        for topic in self.swarm.announced().take(FAREWELLS_MAX).collect::<Vec<_>>() {
+            self.farewells.insert(self.dht.unannounce(now, topic, &self.options.identity));
+        }
         if let Some(server) = self.server.take() {
             self.dht.close_server(now, server);
         }
         self.listen_poll_at = None;
         self.relaying.close_all(&mut self.mux);
+        self.abort_relay_connects(now);
         self.pump(now);
         self.dht.suspend(now);
         self.pump(now);
     }
 
+    /// Nobody is told of connects that are given up: what waits for relays that are on their way is told here.
+    fn abort_relay_connects(&mut self, now: Now) {
+        let is_relay = |connect: &Connect| connect.purpose == Purpose::Relay;
+        let ids: Vec<_> = self.connects.iter().filter(|(_, connect)| is_relay(connect)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.dht.abort(now, id);
+            if let Some(connect) = self.connects.remove(&id) {
+                self.mux.remove(connect.stream);
+                self.relaying.failed(&connect.key);
+            }
+        }
+    }
+
+    /// Whether it is suspended and has nothing more to say.
+    pub fn is_quiet(&self) -> bool {
+        self.dht.is_quiet()
+    }
+
     /// Begins anew.
     pub fn resume(&mut self, now: Now) {
+        for farewell in std::mem::take(&mut self.farewells) {
+            self.dht.cancel(farewell);
+        }
         self.dht.resume(now);
         self.swarm.resume(now);
+        self.update_gate();
         if self.options.is_relay {
             self.listen(now);
         }
@@ -629,6 +667,7 @@ impl Endpoint {
                 }
                 None => self.events.push_back(EndpointEvent::Operation(DhtEvent::Peers { operation, peers, from })),
             },
+            DhtEvent::Done { operation, .. } if self.farewells.remove(&operation) => {}
             DhtEvent::Done { operation, outcome } => match self.operations.remove(&operation) {
                 Some(topic) => {
                     let answers = self.by_topic.remove(&topic).map_or(0, |(_, answers)| answers);
@@ -677,8 +716,9 @@ impl Endpoint {
         purpose: Purpose,
     ) -> ConnectionId {
         let stream = self.mux.open();
-        let options =
-            ConnectOptions { relay_addresses, relay_through, ..ConnectOptions::new(self.options.identity.clone()) };
+        let identity = self.options.identity.clone();
+        let is_lan_allowed = !self.strangers_in_lan.contains(&key);
+        let options = ConnectOptions { identity, relay_addresses, relay_through, is_lan_allowed };
         let connection = self.dht.connect(now, key, options, stream);
         self.connects.insert(connection, Connect { key, stream, purpose });
         if purpose == Purpose::Peer {
@@ -705,9 +745,11 @@ impl Endpoint {
         if self.server.is_some() {
             return;
         }
-        let options = ServerOptions { relay_through: self.options.relay_through, ..ServerOptions::default() };
+        let relay_through = self.options.relay_through;
+        let options = ServerOptions { relay_through, is_relay_for_random_only: true, ..ServerOptions::default() };
         self.server = Some(self.dht.listen(now, self.options.identity.clone(), options));
-        self.listen_poll_at = Some(now + LISTEN_POLL);
+        self.listens_since = now;
+        self.listen_poll_at = Some(now + LISTEN_POLL.0);
     }
 
     fn look_for_relays(&mut self, now: Now) {
@@ -716,7 +758,9 @@ impl Endpoint {
         if !self.dht.relay_addresses(server).is_empty() {
             self.swarm.set_listening(now);
         } else if self.swarm.is_listening_awaited() {
-            self.listen_poll_at = Some(now + LISTEN_POLL);
+            // Without any node it may take long.
+            let pause = now.saturating_sub(self.listens_since) / 8;
+            self.listen_poll_at = Some(now + pause.clamp(LISTEN_POLL.0, LISTEN_POLL.1));
         }
     }
 
@@ -1058,6 +1102,9 @@ impl Machine for Endpoint {
     }
     fn shutdown(&mut self, now: Now) {
         self.suspend(now);
+    }
+    fn is_shut_down(&self) -> bool {
+        self.is_quiet()
     }
 }
 

@@ -239,7 +239,7 @@ impl Swarm {
         self.next_flush
     }
 
-    /// Leaves everyone, until [`Swarm::resume`]: queries are cancelled, announcements expire by themselves, connections are closed.
+    /// Leaves everyone, until [`Swarm::resume`]: queries are cancelled, connections are closed. What is [announced](Swarm::announced) is the owner's to take back.
     pub fn suspend(&mut self) {
         if self.is_suspended {
             return;
@@ -274,7 +274,13 @@ impl Swarm {
         }
         self.peers.enqueue_explicit();
         self.restless = self.topics.keys().copied().collect();
+        self.topics_at = None;
         self.work(now);
+    }
+
+    /// Topics that nodes were told we are on, whether joined still or just left.
+    pub fn announced(&self) -> impl Iterator<Item = [u8; 32]> + '_ {
+        self.topics.iter().filter(|(_, topic)| topic.is_announced()).map(|(name, _)| *name)
     }
 
     /// Suspended, and not resumed.
@@ -425,6 +431,8 @@ impl Swarm {
             return;
         }
         self.peers.handle_timeout(now);
+        // Whatever it was set for may be gone meanwhile.
+        self.topics_at = self.next_query_at();
         let due = self
             .topics
             .iter()

@@ -375,6 +375,8 @@ impl Peers {
             }
         }
         while self.take_next().is_some() {}
+        // Who has no turn, no wait and no connection would never make room for others.
+        self.table.retain(|key, peer| peer.is_in_use() || self.connected.contains(key));
     }
 
     /// Those put there by hand that have no turn and no connection get one.

@@ -217,3 +217,39 @@ fn leaving_takes_back_and_suspending_stops_everything() {
     swarm.resume(T0);
     assert_eq!(actions(&mut swarm), [Action::Start { topic: TOPIC, task: Task::Lookup }]);
 }
+
+#[test]
+fn a_topic_left_in_sleep_leaves_no_timer_behind() {
+    let mut swarm = swarm(1);
+    swarm.join(T0, TOPIC, Role::CLIENT);
+    actions(&mut swarm);
+    swarm.query_ended(T0, TOPIC, Ended { answers: 9 });
+    let at = swarm.poll_timeout().expect("it looks again");
+    swarm.suspend();
+    swarm.leave(T0, &TOPIC);
+    swarm.resume(T0);
+    swarm.handle_timeout(at);
+    assert_eq!(swarm.poll_timeout(), None);
+}
+
+#[test]
+fn peers_known_before_a_sleep_do_not_fill_the_table() {
+    let mut swarm = swarm(255);
+    swarm.join(T0, TOPIC, Role::CLIENT);
+    let record = |n: u32| {
+        let mut public_key = [9; 32];
+        public_key[..4].copy_from_slice(&n.to_le_bytes());
+        PeerRecord { public_key, relays: Vec::new() }
+    };
+    for n in 0..peers::PEERS_MAX as u32 + 10 {
+        swarm.found(TOPIC, &[record(n)]);
+    }
+    assert_eq!(swarm.known().0, peers::PEERS_MAX);
+    swarm.suspend();
+    actions(&mut swarm);
+    assert_eq!(swarm.known().0, 0);
+    swarm.resume(T0);
+    actions(&mut swarm);
+    swarm.found(TOPIC, &[record(1_000_000)]);
+    assert_eq!(connects(&mut swarm), [record(1_000_000).public_key]);
+}

@@ -1,5 +1,6 @@
 //! Loss, duplicates, reordering, small packets; networks that part, and hosts that move.
 
+use pgbee_replication::dht::messages::target_of;
 use pgbee_replication::swarm::Role;
 use pgbee_replication::transport::simulated_udp::{Conditions, Nat, Realm};
 
@@ -113,4 +114,55 @@ fn sleeping_and_waking_and_leaving() {
         assert!(party.met.is_empty() && party.flushed == [flush], "{:?} {:?}", party.met, party.notes)
     });
     world.assert_sound();
+}
+
+#[test]
+fn who_stops_is_forgotten_at_once_and_who_comes_back_lets_others_in() {
+    let mut world = World::new(74, Conditions::default(), 12);
+    let [server, client] = pair(&mut world, Nat::FULL_CONE, 10_000);
+    let target = target_of(&server.1);
+    let kept = |world: &mut World| -> (usize, usize) {
+        let nodes = world.nodes.clone();
+        let kept = nodes
+            .iter()
+            .map(|host| world.node(*host, |node, now| (node.dht.stats().records, node.dht.has_route(now, &target))));
+        kept.fold((0, 0), |(records, routes), (kept, has_route)| (records + kept, routes + usize::from(has_route)))
+    };
+    let (records, routes) = kept(&mut world);
+    assert!(records > 0 && routes == 3, "{records} records, {routes} routes");
+    world.party(server.0, |party, now| party.endpoint.suspend(now));
+    world.net.run_for(secs(2));
+    assert!(world.look(server.0, |party| party.endpoint.is_quiet()));
+    assert_eq!(kept(&mut world), (0, 0), "within two seconds nobody is sent to a peer that is not there");
+    world.party(client.0, |party, _| party.heard_all.clear());
+    world.party(server.0, |party, now| {
+        party.heard_all.clear();
+        party.endpoint.resume(now);
+    });
+    // It never connects to anybody itself.
+    assert!(world.wait_for_talk(server, client, secs(900)), "{:?}", world.notes(&[server.0, client.0]));
+    world.assert_sound();
+}
+
+#[test]
+fn nodes_that_come_back_are_found_soon() {
+    let mut world = World::new(75, Conditions::default(), 4);
+    let addresses: Vec<HostId> = world.nodes.clone();
+    for host in &addresses {
+        world.net.take_down(*host);
+    }
+    let server = world.add_party(Realm::INTERNET, PartyOptions::default());
+    let client = world.add_party(Realm::INTERNET, PartyOptions::default());
+    world.join(server.0, Role::SERVER);
+    world.join(client.0, Role::CLIENT);
+    world.net.run_for(secs(100));
+    for host in &addresses {
+        world.revive_node(*host);
+    }
+    assert!(world.wait_for_talk(server, client, secs(120)), "{:?}", world.notes(&[server.0, client.0]));
+    // And what was to be found out at the start is found out now.
+    world.net.run_for(secs(60));
+    for party in [server, client] {
+        assert_eq!(world.party(party.0, |party, _| party.endpoint.status().nat), "open");
+    }
 }

@@ -71,6 +71,8 @@ impl ConnectOptions {
 pub struct ServerOptions {
     /// A blind relay to meet at while nothing direct works.
     pub relay_through: Option<[u8; 32]>,
+    /// Offer that relay only while our NAT gives every destination another port: others can punch, and need it only if the client says so.
+    pub is_relay_for_random_only: bool,
     /// Tell clients our addresses in the local network.
     pub is_lan_allowed: bool,
     /// Punch holes for clients; without, only direct connections and relays are left.
@@ -79,7 +81,12 @@ pub struct ServerOptions {
 
 impl Default for ServerOptions {
     fn default() -> ServerOptions {
-        ServerOptions { relay_through: None, is_lan_allowed: true, is_punching_allowed: true }
+        ServerOptions {
+            relay_through: None,
+            is_relay_for_random_only: false,
+            is_lan_allowed: true,
+            is_punching_allowed: true,
+        }
     }
 }
 

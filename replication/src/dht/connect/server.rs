@@ -402,7 +402,9 @@ impl Server {
             _ => fault::VERSION_MISMATCH,
         };
         let stream = if error == fault::NONE { Some(cx.stream_ids.pop_front()?) } else { None };
-        let own_relay = self.options.relay_through.map(|relay| RelayThrough { relay, token: cx.random.bytes() });
+        let is_random = matches!(cx.rpc.public_address(), Some((_, None)));
+        let own_relay = self.options.relay_through.filter(|_| is_random || !self.options.is_relay_for_random_only);
+        let own_relay = own_relay.map(|relay| RelayThrough { relay, token: cx.random.bytes() });
         let ours = self.answer(cx, announced, slot, error, stream.unwrap_or(0), own_relay);
         let is_open_here = ours.firewall == Firewall::Open;
         let Ok((noise, secrets)) = response.send(&ours) else {

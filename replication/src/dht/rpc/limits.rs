@@ -10,11 +10,14 @@
 //! anybody else                                          all of it, from what its /24 may have and from what all strangers may have together
 //! ```
 //!
+//! A reply more than six times as large as its request waits, before all that, until its receiver has answered a ping; whoever is there loses one round trip by
+//! that, once in five minutes.
+//!
 //! Where that does not suffice, a reply has fewer nodes in it, down to twice the request, which is free ([`Limits::reply_bytes_max`]); one with a value that is
 //! larger is not sent, and its requester asks again.
 //!
 //! What must stay true: whatever strangers send, what we send to hosts that showed nothing is at most twice what came (or 64 bytes a request: a head and an id fit),
-//! and [`RpcLimits::unproven_bytes`] a second, with four seconds' worth at once; nothing here grows beyond its limit.
+//! and [`RpcLimits::unproven_bytes`] a second, with four seconds' worth at once (sixteen for one /24); nothing here grows beyond its limit.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -27,6 +30,8 @@ use crate::udp::Now;
 /// How long an answer shows that a host is where it is.
 const PROVEN_FOR: Duration = Duration::from_secs(300);
 const BYTES_BURST: Duration = Duration::from_secs(4);
+/// A network asks little, but all at once: when its hosts begin.
+const SUBNET_BURST: Duration = Duration::from_secs(16);
 const REQUESTS_BURST: Duration = Duration::from_secs(2);
 /// What is sent to anybody: a reply with an id and nothing else.
 const FREE_BYTES: usize = 64;
@@ -88,7 +93,8 @@ impl Limits {
         let options = &self.options;
         let share = if is_proven { bytes.div_ceil(4) } else { bytes };
         let of_subnet = self.subnets.entry(subnet(host), || now);
-        let Some(subnet_after) = charged(*of_subnet, now, share, options.unproven_bytes_per_subnet, BYTES_BURST) else {
+        let Some(subnet_after) = charged(*of_subnet, now, share, options.unproven_bytes_per_subnet, SUBNET_BURST)
+        else {
             return false;
         };
         if !is_proven {

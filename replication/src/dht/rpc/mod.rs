@@ -111,6 +111,8 @@ pub struct RpcStats {
     pub replies_shortened: u64,
     /// Replies not sent, to strangers.
     pub replies_refused: u64,
+    /// Replies that waited until their receiver answered a ping.
+    pub replies_held: u64,
 }
 
 /// Whose a request of ours is.
@@ -125,6 +127,8 @@ enum Owner<T> {
     Swap { id: [u8; 32], seen: u64, new: Box<Node> },
     /// Is this stranger really there?
     Candidate,
+    /// The same, of one who is to get more than it said.
+    Proof,
     /// Can we be reached at the server socket: a first look.
     QuickFirewall,
     /// The same, in earnest.
@@ -149,6 +153,8 @@ pub struct Rpc<T> {
     tokens: Tokens,
     limits: Limits,
     delayed_pings: BTreeMap<(Now, u64), Incoming>,
+    /// Replies to strangers who have not shown yet that they are there.
+    held: VecDeque<Transmit>,
     next_delayed_ping: u64,
 
     table: Table,
@@ -162,6 +168,7 @@ pub struct Rpc<T> {
     tick: u64,
     last_tick: Now,
     refresh_ticks: u32,
+    look_around: upkeep::LookAround,
     down_hints_sent: u32,
 
     sampler: Sampler,
@@ -173,6 +180,8 @@ pub struct Rpc<T> {
     is_ephemeral: bool,
     is_suspended: bool,
     is_ready: bool,
+    /// Somebody answered a first walk: only then it was found out what our address is.
+    was_bootstrap_answered: bool,
     bootstrap: network::Bootstrap,
     firewall_check: Option<network::FirewallCheck>,
 }
@@ -195,6 +204,7 @@ impl<T> Rpc<T> {
             tokens: Tokens::new(now, &mut random),
             limits: Limits::new(limits.clone()),
             delayed_pings: BTreeMap::new(),
+            held: VecDeque::new(),
             next_delayed_ping: 0,
             table: Table::new(random.bytes(), limits.nodes_per_subnet),
             candidates: HashSet::new(),
@@ -207,6 +217,8 @@ impl<T> Rpc<T> {
             tick: 50 + random.below(50),
             last_tick: now,
             refresh_ticks: 30 + random.below(30) as u32,
+            look_around: upkeep::LookAround::default(),
+            was_bootstrap_answered: false,
             down_hints_sent: 0,
             sampler: Sampler::default(),
             sampled_bootstrap: Vec::new(),
@@ -438,6 +450,7 @@ impl<T> Rpc<T> {
         self.inflight.clear_window();
         self.transmits.clear();
         self.delayed_pings.clear();
+        self.held.clear();
         self.end_all_walks();
     }
 
@@ -458,7 +471,7 @@ impl<T> Rpc<T> {
             Owner::Check { .. } => self.checks -= 1,
             Owner::Swap { .. } => self.swaps -= 1,
             Owner::Candidate => self.candidates.clear(),
-            Owner::Walk { .. } | Owner::QuickFirewall | Owner::Firewall | Owner::Nobody => {}
+            Owner::Walk { .. } | Owner::QuickFirewall | Owner::Firewall | Owner::Proof | Owner::Nobody => {}
         }
     }
 
@@ -554,6 +567,7 @@ impl<T> Rpc<T> {
                 }
             }
             Owner::Candidate => drop(self.candidates.remove(&pending.to)),
+            Owner::Proof => self.release(pending.to, true),
             Owner::QuickFirewall => self.quick_firewall_answered(now),
             Owner::Firewall => self.firewall_answered(now, Some(&reply)),
             Owner::Nobody => {}
@@ -577,6 +591,7 @@ impl<T> Rpc<T> {
                 self.add_node(*new);
             }
             Owner::Candidate => drop(self.candidates.remove(&pending.to)),
+            Owner::Proof => self.release(pending.to, false),
             Owner::Firewall => self.firewall_answered(now, None),
             Owner::QuickFirewall | Owner::Nobody => {}
         }

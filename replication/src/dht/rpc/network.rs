@@ -91,6 +91,7 @@ impl<T> Rpc<T> {
             return;
         };
         *is_probed = true;
+        self.was_bootstrap_answered = true;
         if is_wanted {
             self.probe(reply.from, Owner::QuickFirewall);
         }

@@ -53,10 +53,10 @@ pub struct RpcLimits {
     pub requests_per_host: u32,
     /// The same for a host of this machine (127.0.0.0/8), where a whole network may live at one address.
     pub requests_per_loopback_host: u32,
-    /// Bytes a second that replies to one /24 may be larger than the requests, while its hosts have not shown that they are where they say. Four seconds' worth
-    /// may be spent at once.
+    /// Bytes a second that replies to one /24 may be larger than the requests, while its hosts have not shown that they are where they say. Sixteen seconds'
+    /// worth may be spent at once.
     pub unproven_bytes_per_subnet: u32,
-    /// The same for all of them.
+    /// The same for all of them, with four seconds' worth at once.
     pub unproven_bytes: u32,
     /// Nodes of one public /24 in a row of the table.
     pub nodes_per_subnet: usize,
@@ -76,7 +76,7 @@ impl Default for RpcLimits {
             transmits_max: 4096,
             requests_per_host: 200,
             requests_per_loopback_host: 20_000,
-            unproven_bytes_per_subnet: 16 * 1024,
+            unproven_bytes_per_subnet: 4 * 1024,
             unproven_bytes: 256 * 1024,
             nodes_per_subnet: 10,
             delayed_pings_max: 256,

@@ -10,7 +10,7 @@
 //! nodes, too, and nodes without an id are asked and listened to, but not kept among the closest: the first node of a private network is often one that says
 //! "unknown command", has no id, and knows everybody.
 //!
-//! What must stay true: every address is asked once; a node is asked only while it is closer than the worst of the 20; nothing a node tells makes a walk larger
+//! What must stay true: every address is asked once; of the closest no more than [`SUBNET_MAX`] are of one public /24 (which JavaScript's does not limit); a node is asked only while it is closer than the worst of the 20; nothing a node tells makes a walk larger
 //! than [`SEEN_MAX`]. Source: dht-rpc `lib/query.js`; there the next node is the one heard of last, here it is the closest.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -18,11 +18,14 @@ use std::net::SocketAddrV4;
 
 use super::event::{Query, Reply};
 use super::message::{K, node_id};
+use super::scope::{Scope, subnet};
 
 /// Addresses that one walk looks at.
 const SEEN_MAX: usize = 2048;
 /// Nodes that told us of the same node, and are told if it does not answer.
 const TELLERS_MAX: usize = 8;
+/// Nodes of one public /24 among the closest: ids follow from addresses, so one host with its 65,000 ports is nearer to any target than all honest nodes.
+const SUBNET_MAX: usize = 8;
 /// Asked at once while nodes of an earlier walk are asked again.
 const CONCURRENCY_REUSED: usize = 3;
 const RETRIES: u8 = 5;
@@ -204,12 +207,28 @@ impl Walk {
             return Some(node);
         }
         // Sorted by distance: if the first one is too far by now, all are.
-        let (distance, node) = self.pending.pop_first()?;
-        if self.is_closer(&distance) {
-            return Some(node);
+        while let Some((distance, node)) = self.pending.pop_first() {
+            if !self.is_closer(&distance) {
+                self.pending.clear();
+            } else if self.crowded_out(node, &distance).is_none_or(|at| at.is_some()) {
+                return Some(node);
+            }
         }
-        self.pending.clear();
         None
+    }
+
+    /// None: the closest have room for one more of this node's network. Else its place is that of the farthest of these, if it is closer than that one.
+    fn crowded_out(&self, node: SocketAddrV4, distance: &[u8; 32]) -> Option<Option<usize>> {
+        if Scope::of(node) != Some(Scope::Public) {
+            return None;
+        }
+        let is_neighbour = |(_, other): &(usize, &Reply)| subnet(*other.from.ip()) == subnet(*node.ip());
+        let neighbours = || self.closest.iter().enumerate().filter(is_neighbour);
+        if neighbours().count() < SUBNET_MAX {
+            return None;
+        }
+        let farthest = neighbours().next_back();
+        Some(farthest.filter(|(_, other)| *distance < self.distance(&node_id(other.from))).map(|(at, _)| at))
     }
 
     fn add(&mut self, node: SocketAddrV4, teller: Option<SocketAddrV4>) -> Option<DownHint> {
@@ -235,6 +254,12 @@ impl Walk {
         let distance = self.distance(id);
         let far = |other: &Reply| other.from_id.map_or([0xff; 32], |id| self.distance(&id));
         if let Err(at) = self.closest.binary_search_by_key(&distance, far) {
+            match self.crowded_out(reply.from, &distance) {
+                Some(None) => return,
+                // It is farther away than the new one: `at` stays where it is.
+                Some(Some(farthest)) => drop(self.closest.remove(farthest)),
+                None => {}
+            }
             self.closest.insert(at, reply.clone());
             self.closest.truncate(K);
         }
@@ -259,7 +284,7 @@ mod tests {
     use crate::udp::SocketId;
 
     fn node(n: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(Ipv4Addr::new(1, 1, (n >> 8) as u8, n as u8), 9)
+        SocketAddrV4::new(Ipv4Addr::new(1, (n >> 8) as u8, n as u8, 1), 9)
     }
 
     fn reply(from: SocketAddrV4, has_id: bool, error: u64) -> Reply {
@@ -354,6 +379,27 @@ mod tests {
         assert_eq!(asked(&mut walk), [node(77)]);
         walk.missed(node(77), false);
         assert_eq!(walk.step(), Step::End);
+    }
+
+    /// Every port of one host is a node, and they name each other.
+    #[test]
+    fn one_host_does_not_crowd_out_the_others() {
+        let honest: Vec<_> = (1..=30).map(|n| SocketAddrV4::new(Ipv4Addr::new(20, n, 0, 1), 9)).collect();
+        let mut mine: Vec<_> = (1..=20_000).map(|port| SocketAddrV4::new(Ipv4Addr::new(66, 6, 6, 6), port)).collect();
+        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10);
+        mine.sort_by_key(|node| walk.distance(&node_id(*node)));
+        mine.truncate(400);
+        walk.add_known(honest.iter().copied().chain([mine[0]]));
+        let mut steps = 0;
+        while let Step::Ask(next) = walk.step() {
+            let closer = if next.ip().octets()[0] == 66 { &mine[..] } else { &honest[..] };
+            walk.answered(&reply(next, true, 0), closer.iter().copied(), false);
+            steps += 1;
+        }
+        let of_host = walk.closest.iter().filter(|reply| reply.from.ip().octets()[0] == 66).count();
+        assert_eq!((walk.closest.len(), of_host), (K, SUBNET_MAX));
+        assert!(steps < 60, "and it costs no time: {steps}");
+        assert!(walk.closest.is_sorted_by_key(|reply| walk.distance(&node_id(reply.from))));
     }
 
     #[test]

@@ -1,24 +1,30 @@
 //! Requests of others: dht-rpc's own are answered here, the rest is handed out; and how replies are made.
 //!
-//! What must stay true: one datagram in, at most two out (the reply, and a ping to a stranger who claims an id), the reply within [`limits`](super::limits);
+//! What must stay true: one datagram in, at most two out (the reply, and a ping to a stranger who claims an id or is to get much), the reply within [`limits`](super::limits);
 //! nothing that comes in panics.
 
+use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use super::event::{Answer, Incoming, RpcEvent};
+use super::event::{Answer, Incoming, Outgoing, RpcEvent};
 use super::message::{self, DELAYED_PING, DOWN_HINT, FIND_NODE, INVALID_TOKEN, K, PING, PING_NAT, UNKNOWN_COMMAND};
 use super::{CANDIDATES_MAX, MET_MAX, MET_TICKS, Owner, Rpc, scope};
 use crate::udp::{Now, SocketId, Transmit};
 
 /// Delayed pings that wait for one host.
 const DELAYED_PINGS_PER_HOST: usize = 8;
+/// A reply so many times as large as its request waits until a stranger has answered a ping.
+const PROOF_FACTOR: usize = 6;
+/// Replies that wait so, in all and for one host.
+const HELD_MAX: usize = 32;
+const HELD_PER_HOST: usize = 8;
 /// Pings because somebody said that a node does not answer.
 const CHECKS_MAX: usize = 10;
 
 impl<T> Rpc<T> {
-    /// Answer a request. To a stranger the closer nodes may be fewer than we know, and a reply with a value much larger than the request may not be sent at all:
-    /// see [`limits`](super::limits).
+    /// Answer a request. To a stranger the closer nodes may be fewer than we know, and a reply with a value much larger than the request waits until the stranger
+    /// has answered a ping, or is not sent at all: see [`limits`](super::limits).
     pub fn answer(&mut self, now: Now, request: &Incoming, answer: Answer) {
         if self.is_suspended || self.transmits.len() >= self.options.limits.transmits_max {
             return;
@@ -33,12 +39,47 @@ impl<T> Rpc<T> {
             error: answer.error,
             value: answer.value,
         };
+        if !request.has_valid_token && self.is_proof_wanted(now, &reply, request.size) && self.held.len() < HELD_MAX {
+            return self.hold(socket, &reply);
+        }
         if !request.has_valid_token && !self.fit(now, &mut reply, request.size) {
             self.stats.replies_refused += 1;
             return;
         }
         self.stats.replies_sent += 1;
         self.transmits.push_back(Transmit::new(socket, to, reply.encode()));
+    }
+
+    fn is_proof_wanted(&mut self, now: Now, reply: &message::Reply, request: usize) -> bool {
+        reply.encoded_len() > PROOF_FACTOR * request
+            && scope::Scope::of(reply.to) != Some(scope::Scope::Loopback)
+            && !self.limits.is_proven(now, *reply.to.ip())
+    }
+
+    /// Ask its receiver whether it is there, and send the reply when it says so.
+    fn hold(&mut self, socket: SocketId, reply: &message::Reply) {
+        let to = reply.to;
+        let of_host = self.held.iter().filter(|held| held.to.ip() == to.ip()).count();
+        let is_asked = self.held.iter().any(|held| held.to == to);
+        let ping = Outgoing { socket: Some(socket), retries: Some(0), ..Outgoing::ping(to) };
+        if of_host >= HELD_PER_HOST || !(is_asked || self.begin_request(ping, Owner::Proof).is_ok()) {
+            self.stats.replies_refused += 1;
+            return;
+        }
+        self.stats.replies_held += 1;
+        self.held.push_back(Transmit::new(socket, to, reply.encode()));
+    }
+
+    /// It is there, or not: send what waits for it, or drop it.
+    pub(super) fn release(&mut self, to: SocketAddrV4, is_there: bool) {
+        let room = self.options.limits.transmits_max.saturating_sub(self.transmits.len());
+        let (released, held): (VecDeque<_>, _) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| held.to == to);
+        self.held = held;
+        if is_there {
+            self.stats.replies_sent += released.len().min(room) as u64;
+            self.transmits.extend(released.into_iter().take(room));
+        }
     }
 
     /// The closest nodes that the requester can reach: nobody outside is told of a local network.

@@ -3,6 +3,8 @@
 //! ```text
 //! every 8 ticks          ping the 2 to 5 nodes not heard of for longest; those that do not answer are removed
 //! after 60 idle ticks    walk towards a node of the table, to meet others
+//! fewer than 20 nodes    walk towards ourselves after 1, 3, 7 .. 63 ticks, for others may have begun when we did; then every 64
+//! nobody has answered    begin anew at those times, and every 8 ticks: the nodes to begin with may be back
 //! a full row             ping its oldest node; if it does not answer, the new one takes its place
 //! 15 s without a tick    the machine slept: everything is old, and we are ephemeral again
 //! ```
@@ -35,8 +37,39 @@ const OLD_NODE: u64 = 360;
 const SWAPS_MAX: usize = 3;
 /// Silence that is our own fault is forgiven for ten minutes.
 const FORGIVEN_TICKS: u64 = 120;
+/// The longest wait of a node whose table is not full, in ticks; then it refreshes like others, if more often.
+const LOOK_AROUND_MAX: u32 = 32;
 /// Ticks between attempts of a node that is to be persistent and is not yet.
 const FORCED_TICKS: u64 = 12;
+
+/// When a node whose table is not full looks around: 1, 3, 7 .. 63 ticks after it began. Nodes that are started together know but the first of them.
+#[derive(Debug)]
+pub(super) struct LookAround {
+    wait: u32,
+    left: u32,
+}
+
+impl Default for LookAround {
+    fn default() -> LookAround {
+        LookAround { wait: 1, left: 1 }
+    }
+}
+
+impl LookAround {
+    /// One more tick; whether it is time.
+    fn is_due(&mut self) -> bool {
+        if self.wait > LOOK_AROUND_MAX {
+            return false;
+        }
+        self.left -= 1;
+        if self.left > 0 {
+            return false;
+        }
+        self.wait *= 2;
+        self.left = self.wait;
+        true
+    }
+}
 
 impl<T> Rpc<T> {
     /// A node known from before. It is not asked until its turn comes.
@@ -160,8 +193,9 @@ impl<T> Rpc<T> {
     }
 
     fn ping_some(&mut self, now: Now) {
-        let Some(oldest) = self.table.oldest().next() else {
-            // Nobody was found, or all are gone: begin anew.
+        let oldest = self.table.oldest().next().filter(|_| self.was_bootstrap_answered);
+        let Some(oldest) = oldest else {
+            // Nobody was found then, or all are gone: begin anew.
             return self.begin_bootstrap(now);
         };
         let is_recent = self.tick - oldest.pinged < RECENT_NODE;
@@ -188,6 +222,15 @@ impl<T> Rpc<T> {
         self.begin_background_walk(now, target, Purpose::Refresh);
     }
 
+    /// A walk towards ourselves, to learn who has come since.
+    fn look_around(&mut self, now: Now) {
+        if self.table.is_empty() || !self.was_bootstrap_answered {
+            self.begin_bootstrap(now);
+        } else if !self.has_walk(Purpose::Refresh) {
+            self.begin_background_walk(now, *self.table.id(), Purpose::Refresh);
+        }
+    }
+
     pub(super) fn handle_tick(&mut self, now: Now) {
         if now.saturating_sub(self.last_tick) > SLEEPING {
             self.last_heard = now;
@@ -201,6 +244,9 @@ impl<T> Rpc<T> {
             return;
         }
         self.tick_persistence(now);
+        if self.table.len() < K && self.look_around.is_due() {
+            self.look_around(now);
+        }
         if self.tick & 7 == 0 {
             self.ping_some(now);
         }
@@ -247,9 +293,10 @@ impl<T> Rpc<T> {
     pub(super) fn wake(&mut self) {
         self.tick += 2 * OLD_NODE;
         // Pings begin in two ticks: the network may need a moment to wake up, too.
-        self.tick += 8 - (self.tick & 7) - 2;
+        self.tick = (self.tick | 7) - 1;
         self.stable_ticks = network::MORE_STABLE_TICKS;
         self.refresh_ticks = 1;
+        self.look_around = LookAround::default();
         self.checked_host = None;
         self.health.reset();
         if self.options.persistence == Persistence::Adaptive && self.options.public_address.is_none() {

@@ -35,6 +35,10 @@ pub trait Machine: Send + 'static {
     fn shutdown(&mut self, now: Now) {
         let _ = now;
     }
+    /// Whether all of that is said and, where an answer is wanted, answered.
+    fn is_shut_down(&self) -> bool {
+        true
+    }
 }
 
 /// Streams that their owner connects by number and address. Packets of strangers are dropped.

@@ -60,8 +60,8 @@ const ROUND_BYTES: usize = 256 << 10;
 const ROUNDS_MAX: usize = 8;
 /// Buffers kept for the next one who receives.
 const BUFFERS_KEPT: usize = 4;
-/// How long a shutdown may take to send what is left.
-const SHUTDOWN_MAX: Duration = Duration::from_millis(500);
+/// How long a shutdown may take to send what is left, and to hear what is answered to it.
+const SHUTDOWN_MAX: Duration = Duration::from_millis(2000);
 
 /// Where the sockets are bound.
 #[derive(Clone, Copy, Debug)]
@@ -222,7 +222,7 @@ impl<M: Machine> Udp<M> {
         UdxStream::new(self.clone(), id)
     }
 
-    /// Destroy all streams, tell their peers, and close the sockets. Streams and events end.
+    /// Destroy all streams, tell their peers, let the machine say that it goes, and close the sockets. Streams and events end. Takes two seconds at most.
     pub async fn shutdown(&self) {
         {
             let mut shared = self.shared.lock();
@@ -246,7 +246,9 @@ impl<M: Machine> Udp<M> {
     /// Sends what there is to send; whether nothing is left.
     fn is_sent(&self) -> bool {
         self.flush();
-        self.outbox.try_lock().is_some_and(|outbox| outbox.queue.is_empty())
+        let is_shut_down = self.shared.lock().machine.is_shut_down();
+        is_shut_down
+            && self.outbox.try_lock().is_some_and(|outbox| outbox.queue.is_empty())
             && !self.is_flush_wanted.load(Ordering::SeqCst)
     }
 
