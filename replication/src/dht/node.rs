@@ -566,14 +566,13 @@ impl Dht {
         let clients = self.clients.values().filter_map(Client::poll_timeout);
         let servers = self.servers.values().filter_map(|listening| listening.server.poll_timeout());
         let announcers = self.servers.values().filter_map(|listening| listening.announcer.poll_timeout());
-        let own = [self.shared.rpc.poll_timeout(), self.shared.punching.poll_timeout(), self.suspends_at];
+        let own = [self.shared.rpc.poll_timeout(), self.suspends_at];
         own.into_iter().flatten().chain(clients).chain(servers).chain(announcers).min()
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.shared.rpc.handle_timeout(now);
-        self.shared.punching.handle_timeout(now);
         let is_due = |at: Option<Now>| at.is_some_and(|at| at <= now);
         let mut cx = self.shared.context(now);
         for client in self.clients.values_mut().filter(|client| is_due(client.poll_timeout())) {

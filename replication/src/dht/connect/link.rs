@@ -108,7 +108,7 @@ impl Link {
             return Verdict::Connect(path);
         }
         if let Some((old, _)) = self.opened.replace((path, via)) {
-            cx.punching.sockets.stream_closed(cx.now, old.socket);
+            cx.punching.sockets.stream_closed(old.socket);
         }
         cx.punching.sockets.stream_opened(socket);
         self.confirm_by = Some(cx.now + CONFIRM_WAIT);
@@ -174,7 +174,7 @@ impl Link {
         }
         self.session = None;
         if let Some((path, _)) = self.opened {
-            cx.punching.sockets.stream_closed(cx.now, path.socket);
+            cx.punching.sockets.stream_closed(path.socket);
         }
         self.give_up_relay(cx);
     }

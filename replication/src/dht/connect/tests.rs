@@ -289,7 +289,7 @@ impl Net {
             let timeouts = self.hosts.iter().filter_map(|host| {
                 let client = host.client.as_ref().and_then(Client::poll_timeout);
                 let server = host.server.as_ref().and_then(Server::poll_timeout);
-                [host.rpc.poll_timeout(), client, server, host.punching.poll_timeout()].into_iter().flatten().min()
+                [host.rpc.poll_timeout(), client, server].into_iter().flatten().min()
             });
             let flying = self.flying.first_key_value().map(|((at, _), _)| *at);
             let next = timeouts.chain(flying).chain([self.resent + Duration::from_secs(1)]).min().expect("a time");
@@ -362,7 +362,6 @@ impl Net {
             if host.rpc.poll_timeout().is_some_and(|at| at <= now) {
                 host.rpc.handle_timeout(now);
             }
-            host.punching.handle_timeout(now);
             if host.client.as_ref().and_then(Client::poll_timeout).is_some_and(|at| at <= now) {
                 host.with_client(now, Client::handle_timeout);
             }

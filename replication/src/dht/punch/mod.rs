@@ -34,7 +34,7 @@ use std::time::Duration;
 pub use nat::{Firewall, Nat};
 pub use payload::{Payload, Sealer};
 pub use puncher::{Effect, Puncher, RemoteState, Step};
-pub use sockets::{Route, SocketPool};
+pub use sockets::SocketPool;
 
 use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
 
@@ -118,16 +118,6 @@ impl Punching {
     /// One-byte packets to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         if self.sockets.has_changes() { None } else { self.transmits.pop_front() }
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do. Punchers have their own timeouts.
-    pub fn poll_timeout(&self) -> Option<Now> {
-        self.sockets.poll_timeout()
-    }
-
-    /// Sockets that have lingered are closed.
-    pub fn handle_timeout(&mut self, now: Now) {
-        self.sockets.handle_timeout(now);
     }
 
     fn next_id(&mut self) -> PuncherId {

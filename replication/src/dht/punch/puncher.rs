@@ -359,7 +359,7 @@ impl Puncher {
         self.is_destroyed = true;
         self.end(cx);
         for socket in std::mem::take(&mut self.sockets) {
-            cx.shared.sockets.release(cx.now, socket);
+            cx.shared.sockets.release(socket);
         }
     }
 
@@ -401,7 +401,7 @@ impl Puncher {
 
     fn reopen(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(socket) = cx.shared.sockets.acquire(self.id) else { return false };
-        cx.shared.sockets.release(cx.now, self.socket);
+        cx.shared.sockets.release(self.socket);
         self.socket = socket;
         self.sockets = vec![socket];
         self.nat = Nat::new(cx.is_firewalled);
@@ -499,7 +499,7 @@ impl Puncher {
         self.is_connected = true;
         for other in std::mem::replace(&mut self.sockets, vec![socket]) {
             if other != socket {
-                cx.shared.sockets.release(cx.now, other);
+                cx.shared.sockets.release(other);
             }
         }
         self.socket = socket;

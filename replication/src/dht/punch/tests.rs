@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use super::puncher::{BIRTHDAY_SOCKETS, Effect, Puncher, RemoteState, Step};
-use super::{Context, Firewall, Punching, Route};
+use super::{Context, Firewall, Punching};
 use crate::transport::simulated_udp::{Conditions, HostId, Machine, Nat, Realm, SimulatedUdp};
 use crate::udp::{Now, Random, SocketChange, SocketId, Transmit};
 
@@ -121,12 +121,10 @@ impl Machine for Host {
     }
 
     fn poll_timeout(&mut self) -> Option<Now> {
-        let puncher = self.puncher.as_ref().and_then(Puncher::poll_timeout);
-        self.punching.poll_timeout().into_iter().chain(puncher).min()
+        self.puncher.as_ref().and_then(Puncher::poll_timeout)
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        self.punching.handle_timeout(now);
         self.call(now, |puncher, cx| puncher.handle_timeout(cx));
     }
 
@@ -190,11 +188,11 @@ impl Pair {
     /// One socket each is left, and none after the stream.
     fn assert_cleaned_up(&mut self) {
         for id in [self.client, self.server] {
-            self.net.with(id, |host, now| {
+            self.net.with(id, |host, _| {
                 let (socket, _) = host.stream.expect("a stream");
                 assert_eq!(host.punching.sockets.len(), 1);
                 assert!(host.punching.sockets.contains(socket));
-                host.punching.sockets.stream_closed(now, socket);
+                host.punching.sockets.stream_closed(socket);
                 assert!(host.punching.sockets.is_empty());
             });
         }
@@ -468,28 +466,11 @@ fn rounds_in_any_order_end_in_a_verdict() {
                     puncher.destroy(cx);
                 });
                 if let Some((socket, _)) = host.stream {
-                    host.punching.sockets.stream_closed(now, socket);
+                    host.punching.sockets.stream_closed(socket);
                 }
                 assert!(host.punching.sockets.is_empty() && host.punching.random_punches == 0);
                 assert_eq!(host.poll_timeout(), None);
             });
         }
     }
-}
-
-#[test]
-fn a_way_is_used_again_while_its_socket_lingers() {
-    let mut pair = Pair::new(17, Some(Nat::PORT_RESTRICTED), None);
-    pair.introduce(true);
-    pair.punch();
-    pair.net.run_for(Duration::from_secs(2));
-    pair.net.with(pair.client, |host, now| {
-        let (socket, address) = host.stream.unwrap();
-        host.punching.sockets.add_route([1; 32], Route { socket, address });
-        host.punching.sockets.stream_closed(now, socket);
-        assert_eq!(host.punching.sockets.route(&[1; 32]), Some(Route { socket, address }));
-    });
-    pair.net.run_for(Duration::from_secs(4));
-    let host = pair.net.machine(pair.client).unwrap();
-    assert!(host.punching.sockets.is_empty() && host.punching.sockets.route(&[1; 32]).is_none());
 }
