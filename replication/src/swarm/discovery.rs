@@ -76,6 +76,8 @@ pub struct Discovery {
     is_stale: bool,
     next_at: Option<Now>,
     is_announced: bool,
+    /// Nodes have taken the last announcement.
+    is_kept: bool,
     announces: u32,
     /// Peers that the running query found.
     found: usize,
@@ -96,6 +98,7 @@ impl Discovery {
             is_stale: false,
             next_at: Some(now),
             is_announced: false,
+            is_kept: false,
             announces: 0,
             found: 0,
             last_found: 0,
@@ -128,6 +131,11 @@ impl Discovery {
     /// We are announced there.
     pub fn is_announced(&self) -> bool {
         self.is_announced
+    }
+
+    /// Nodes have told us that they keep it.
+    pub fn is_kept(&self) -> bool {
+        self.is_announced && self.is_kept
     }
 
     /// Joined again, perhaps in another role.
@@ -191,8 +199,10 @@ impl Discovery {
     pub fn ended(&mut self, now: Now, ended: Ended, random: &mut Random) -> bool {
         let Some(task) = self.running.take() else { return self.is_left && !self.is_announced };
         let was_stale = std::mem::take(&mut self.is_stale);
-        if task == Task::Unannounce {
-            self.is_announced = false;
+        match task {
+            Task::Unannounce => (self.is_announced, self.is_kept) = (false, false),
+            Task::Announce { .. } => self.is_kept = ended.answers > 0,
+            Task::Lookup => {}
         }
         if self.is_left {
             self.next_at = self.is_announced.then_some(now);

@@ -126,6 +126,10 @@ pub struct TopicStatus {
     pub looked_up_at: Option<Now>,
     /// Peers of it that we are connected to.
     pub connected: usize,
+    /// Peers of it that we are connecting to.
+    pub connecting: usize,
+    /// The last note on one of its peers.
+    pub note: Option<Note>,
 }
 
 /// A connection, as [`SwarmStatus`] shows it.
@@ -342,6 +346,11 @@ impl Endpoint {
     pub fn leave(&mut self, now: Now, topic: [u8; 32]) {
         self.swarm.leave(now, &topic);
         self.pump(now);
+    }
+
+    /// Topics that are joined, or left and not yet taken back from all nodes.
+    pub fn topics_len(&self) -> usize {
+        self.swarm.topics().count()
     }
 
     /// Asks for [`EndpointEvent::Flushed`] once every topic was looked up and all peers found were tried.
@@ -567,15 +576,20 @@ impl Endpoint {
 
     fn topic_status(&self, name: &[u8; 32], topic: &super::discovery::Discovery) -> TopicStatus {
         let (found, looked_up_at) = topic.last();
-        let connected = self.by_key.keys().filter(|key| self.swarm.topics_of(key).contains(name)).count();
+        let is_on = |key: &Key| self.swarm.topics_of(key).contains(name);
+        let connected = self.by_key.keys().filter(|key| is_on(key)).count();
+        let connecting = self.connects_by_key.keys().filter(|key| is_on(key)).count();
+        let note = self.notes.iter().rev().find(|line| line.note.peer.is_some_and(|key| is_on(&key)));
         TopicStatus {
             topic: *name,
             role: topic.role(),
-            is_announced: topic.is_announced(),
+            is_announced: topic.is_kept(),
             found,
             peers: self.swarm.peers_on(name),
             looked_up_at,
             connected,
+            connecting,
+            note: note.map(|line| line.note.clone()),
         }
     }
 
