@@ -176,7 +176,7 @@ impl Db {
         let found = self.catalogs.get(snapshot, fork);
         let catalog = found.map_err(|e| match e.state() {
             state::DATA_CORRUPTED if self.followed.is_some() => e.hint(
-                "A core that is no bee looks like this, and one that is encrypted without its read key: give it by pgbee follow --read-key, or CREATE DATABASE ... WITH read_key.",
+                "A core that is no bee looks like this, and one that is encrypted without its read key: give it by pgbee follow --read-key, or CREATE DATABASE ... WITH read_key; one that is followed already, by pgbee follow KEY --read-key at a start.",
             ),
             _ => e,
         })?;
