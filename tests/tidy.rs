@@ -44,7 +44,9 @@ fn names(line: &str, word: &str) -> bool {
 fn forbid(folder: &str, words: &[&str], allowed: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in rust_files(folder) {
-        if allowed.iter().any(|a| path.ends_with(a)) {
+        // One that ends with a slash is a folder.
+        let is_in = |folder: &str| path.to_string_lossy().contains(folder);
+        if allowed.iter().any(|a| path.ends_with(a) || a.ends_with('/') && is_in(a)) {
             continue;
         }
         for (number, line) in code_lines(&text) {
@@ -150,7 +152,8 @@ fn engine_modules_use_only_those_above_them() {
 #[test]
 fn protocol_logic_does_no_io_and_reads_no_clock() {
     let words = ["tokio", "TcpStream", "TcpListener", "UdpSocket", "SystemTime", "Instant"];
-    let found = forbid("replication/src", &words, &["driver.rs", "transport/tcp.rs", "tests.rs"]);
+    let drivers = ["src/driver/", "transport/tcp.rs", "transport/udp/", "tests.rs"];
+    let found = forbid("replication/src", &words, &drivers);
     assert!(found.is_empty(), "{found:#?}");
 }
 

@@ -320,6 +320,7 @@ fn info(udp: &Udp<Endpoint>) -> SwarmInfo {
         is_announced: topic.is_announced,
         is_looked_up: topic.role.client,
         was_looked_up: topic.looked_up_at.is_some(),
+        was_answered: topic.was_answered,
         peers: topic.peers,
         connections: topic.connected,
         connecting: topic.connecting,

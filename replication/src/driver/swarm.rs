@@ -104,6 +104,8 @@ pub struct TopicInfo {
     pub is_looked_up: bool,
     /// It was looked up to the end at least once.
     pub was_looked_up: bool,
+    /// Nodes answered the last time.
+    pub was_answered: bool,
     /// Peers known to announce it.
     pub peers: usize,
     /// Those of them we are connected to.
@@ -132,8 +134,9 @@ impl TopicInfo {
         }
         if self.peers == 0 {
             let nobody = if self.is_announced { "Nobody else" } else { "Nobody" };
-            return match (nodes, self.was_looked_up) {
-                (0, _) => "No node of the swarm has answered.".to_owned(),
+            let is_silent = nodes == 0 || self.was_looked_up && !self.was_answered;
+            return match (is_silent, self.was_looked_up) {
+                (true, _) => "No node of the swarm answers.".to_owned(),
                 (_, false) => format!("Peers are being looked for; {} of the swarm are known.", counted(nodes, "node")),
                 (_, true) => {
                     format!("{nobody} announces it in this swarm, of which {} are known.", counted(nodes, "node"))
@@ -386,6 +389,7 @@ mod tests {
             is_announced: false,
             is_looked_up: true,
             was_looked_up: false,
+            was_answered: true,
             peers: 0,
             connections: 0,
             connecting: 0,
@@ -397,6 +401,11 @@ mod tests {
                 TopicInfo { was_looked_up: true, ..info.clone() },
                 false,
                 "Nobody announces it in this swarm, of which 3 nodes are known.",
+            ),
+            (
+                TopicInfo { was_looked_up: true, was_answered: false, ..info.clone() },
+                false,
+                "No node of the swarm answers.",
             ),
             (
                 TopicInfo { was_looked_up: true, is_announced: true, ..info.clone() },

@@ -78,6 +78,8 @@ pub struct Discovery {
     is_announced: bool,
     /// Nodes have taken the last announcement.
     is_kept: bool,
+    /// Somebody answered the last query.
+    was_answered: bool,
     announces: u32,
     /// Peers that the running query found.
     found: usize,
@@ -99,6 +101,7 @@ impl Discovery {
             next_at: Some(now),
             is_announced: false,
             is_kept: false,
+            was_answered: false,
             announces: 0,
             found: 0,
             last_found: 0,
@@ -131,6 +134,11 @@ impl Discovery {
     /// We are announced there.
     pub fn is_announced(&self) -> bool {
         self.is_announced
+    }
+
+    /// Whether nodes answered the last query.
+    pub fn was_answered(&self) -> bool {
+        self.was_answered
     }
 
     /// Nodes have told us that they keep it.
@@ -213,7 +221,7 @@ impl Discovery {
             return false;
         }
         self.has_ended_once = true;
-        (self.last_found, self.last_ended) = (self.found, Some(now));
+        (self.last_found, self.last_ended, self.was_answered) = (self.found, Some(now), ended.answers > 0);
         let is_half = task == Task::Lookup && self.role.server;
         let is_first = task == Task::Announce { is_first: true } && self.role.client && ended.answers > 0;
         self.next_at = Some(match () {

@@ -124,6 +124,8 @@ pub struct TopicStatus {
     pub peers: usize,
     /// When it ended.
     pub looked_up_at: Option<Now>,
+    /// Nodes answered then.
+    pub was_answered: bool,
     /// Peers of it that we are connected to.
     pub connected: usize,
     /// Peers of it that we are connecting to.
@@ -587,6 +589,7 @@ impl Endpoint {
             found,
             peers: self.swarm.peers_on(name),
             looked_up_at,
+            was_answered: topic.was_answered(),
             connected,
             connecting,
             note: note.map(|line| line.note.clone()),

@@ -219,7 +219,8 @@ fn a_key_that_nobody_announces_is_told_so() {
 #[test]
 fn a_slip_of_the_pen_leaves_nothing_behind() {
     let (_writer, key, network) = writer();
-    (network.set_online(false), network.is_forgotten.store(true, Ordering::SeqCst));
+    network.set_online(false);
+    network.is_forgotten.store(true, Ordering::SeqCst);
     let dir = tempfile::tempdir().unwrap();
     // The network's threads hold the store a moment longer than who dropped the instance.
     let open = || {
@@ -274,7 +275,8 @@ fn a_slip_of_the_pen_leaves_nothing_behind() {
 #[test]
 fn who_connects_while_it_goes_finds_it_anew() {
     let (_writer, key, network) = writer();
-    (network.set_online(false), network.is_forgotten.store(true, Ordering::SeqCst));
+    network.set_online(false);
+    network.is_forgotten.store(true, Ordering::SeqCst);
     let follower = instance();
     attach(&follower, &network);
     std::thread::scope(|scope| {
