@@ -106,20 +106,22 @@ fn what_is_not_announced_is_not_found_and_that_is_told() {
     assert_eq!(told(&mut w, "SELECT count(*) FROM bee_swarm_topics"), "0");
     let seeker = serving(&swarm);
     let mut s = client(&seeker, &key);
-    told(&mut s, "SET bee.fetch_wait = '500ms'");
+    told(&mut s, "SET bee.fetch_wait = '2s'");
     let error = s.fails("SELECT count(*) FROM t");
     assert_eq!(error.state(), "58030");
     let detail = error.0.get(&'D').cloned().unwrap_or_default();
-    assert!(detail.contains("Nobody announces it"), "{detail}");
+    assert!(detail.contains("announces it in this swarm"), "{detail}");
+
+    // What nobody was found for goes again, and is announced no longer.
+    drop(s);
+    until(&mut seeker.client(), "SELECT count(*) FROM pg_database", "1");
+    until(&mut seeker.client(), "SELECT count(*) FROM bee_swarm_topics", "0");
 
     told(&mut w, "ALTER DATABASE postgres SET bee.announce = on");
-    until(
-        &mut w,
-        "SELECT state FROM bee_swarm_topics WHERE announced",
-        "Nobody announces it in this swarm, of which 3 nodes are known.",
-    );
+    until(&mut w, "SELECT announced FROM bee_swarm_topics", "t");
     let fresh = serving(&swarm);
     until(&mut client(&fresh, &key), "SELECT count(*) FROM t", "3");
+    until(&mut w, "SELECT connections FROM bee_swarm_topics", "1");
     // Taken back: who asks from now on finds only the one who followed.
     told(&mut w, "ALTER DATABASE postgres RESET bee.announce");
     until(&mut w, "SELECT count(*) FROM bee_swarm_topics", "0");

@@ -28,7 +28,7 @@ options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.to
   --mirror                   follow: fetch everything, now and from now on, instead of what is asked for
   --swarm WHERE              where peers are found by a key alone: off, public (the HyperDHT), or HOST:PORT,... of a private network's nodes
                              (default: off; public for follow without --peer)
-  --bootstrap HOST:PORT,...  the same as --swarm HOST:PORT,...; may be repeated
+  --bootstrap HOST:PORT,...  the same as --swarm HOST:PORT,..., instead of it; may be repeated
   --swarm-port N             UDP port of the swarm                (default: any)
   --relay KEY                a relay for peers that cannot be reached directly; KEY is what pgbee dht --relay prints
   --follow-on-connect        let all roles, not superusers alone, follow a database by connecting to its key (psql -d KEY)

@@ -1,5 +1,6 @@
 //! Settings of the program: one struct, its defaults beside its fields; flags win over the environment, that over `pgbee.toml`.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
@@ -127,6 +128,8 @@ impl Config {
                 ))
             })
             .collect();
+        said_once(flags.iter().map(|(name, _)| name.as_str()), "--")?;
+        said_once(environment.iter().map(|(name, _)| name.as_str()), "PGBEE_")?;
         let mut config = Config::default();
         // The data directory decides where the file is, so it is looked for first.
         for (name, value) in environment.iter().chain(&flags).filter(|(name, _)| name == "data") {
@@ -148,6 +151,7 @@ impl Config {
 
     fn set_from_file(&mut self, text: &str) -> Result<(), Problem> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Problem(e.message().to_owned()))?;
+        said_once(table.keys().map(String::as_str), "")?;
         for (name, value) in table {
             let value = match value {
                 toml::Value::String(s) => s,
@@ -254,6 +258,18 @@ impl Config {
     }
 }
 
+/// Which swarm is said by one of two names, and at one place by one of them.
+fn said_once<'a>(names: impl Iterator<Item = &'a str>, prefix: &str) -> Result<(), Problem> {
+    if names.filter(|name| matches!(*name, "swarm" | "bootstrap")).collect::<BTreeSet<_>>().len() < 2 {
+        return Ok(());
+    }
+    let (mut swarm, mut bootstrap) = (format!("{prefix}swarm"), format!("{prefix}bootstrap"));
+    if prefix == "PGBEE_" {
+        (swarm, bootstrap) = (swarm.to_uppercase(), bootstrap.to_uppercase());
+    }
+    Err(Problem(format!("{swarm} and {bootstrap} say the same thing: give one of them")))
+}
+
 /// on or off.
 fn truth(name: &str, value: &str) -> Result<bool, Problem> {
     match value {
@@ -329,6 +345,22 @@ mod tests {
         for wrong in ["--peer nowhere", "--peer :1", "--peer a:70000", "--mirror=maybe", "--peer-listen x"] {
             assert!(Config::read(&super::tests::words(wrong)).is_err(), "{wrong} was accepted");
         }
+    }
+
+    #[test]
+    fn one_swarm_is_said_at_one_place() {
+        let read = |text: &str| Config::read(&words(text));
+        assert!(read("--data /nowhere/at/all --swarm off --bootstrap 127.0.0.1:1").is_err());
+        assert!(read("--data /nowhere/at/all --swarm 127.0.0.1:1 --bootstrap=127.0.0.1:1").is_err());
+        let (config, _) = read("--data /nowhere/at/all --swarm 127.0.0.1:1 --swarm off").expect("the last one counts");
+        assert_eq!(config.swarm, Some(SwarmChoice::Off));
+        let mut config = Config::default();
+        assert!(config.set_from_file("swarm = \"off\"\nbootstrap = \"127.0.0.1:1\"").is_err());
+        config.set_from_file("bootstrap = [\"127.0.0.1:1\", \"a.example:2\"]").expect("a good file");
+        let private = SwarmChoice::Private(vec!["127.0.0.1:1".into(), "a.example:2".into()]);
+        assert_eq!(config.swarm, Some(private), "and what is said elsewhere is stronger or weaker, as ever");
+        config.set("swarm", "off").expect("a good flag");
+        assert_eq!(config.swarm, Some(SwarmChoice::Off));
     }
 
     #[test]

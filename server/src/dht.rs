@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Failure, failed};
 use crate::config::{Config, Problem, is_address};
-use crate::swarm::resolve;
+use crate::swarm::{is_node, resolve};
 use crate::{keys, logging};
 
 /// Where it is, if nothing is said.
@@ -66,7 +66,7 @@ impl Options {
             "listen" if is_address(&value) => self.listen = value,
             "bootstrap" => {
                 let nodes: Vec<String> = value.split(',').map(|node| node.trim().to_owned()).collect();
-                if !nodes.iter().all(|node| is_address(node)) {
+                if !nodes.iter().all(|node| is_node(node)) {
                     return Err(wrong("HOST:PORT"));
                 }
                 self.bootstrap.extend(nodes);
@@ -191,7 +191,15 @@ mod tests {
         .expect("good options");
         assert_eq!(read.bootstrap, ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
         assert!(read.is_relay && read.log == "warn");
-        for wrong in ["x", "--listen", "--listen nowhere", "--bootstrap public", "--peer a:1", "--log-format xml"] {
+        for wrong in [
+            "x",
+            "--listen",
+            "--listen nowhere",
+            "--bootstrap public",
+            "--bootstrap 127.0.0.1:0",
+            "--peer a:1",
+            "--log-format xml",
+        ] {
             assert!(options(wrong).is_err(), "{wrong} was accepted");
         }
         // A first node that nobody can name is of no use.

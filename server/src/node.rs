@@ -113,13 +113,14 @@ fn join_swarm(choice: &SwarmChoice, config: &Config, instance: &Instance, peers:
     let (host, port) = (reach.host, config.swarm_port);
     let asked = reach.bootstrap.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let options = SwarmOptions { bootstrap: reach.bootstrap, host, port, relay_through: config.relay };
-    let bound = peers
-        .join_swarm(choice.title(), options)
-        .map_err(|e| failed(format!("cannot take part in a swarm on {host}:{port}: {e}")))?;
+    // Said before it is done.
     match choice {
         SwarmChoice::Public => tracing::info!("peers are looked for in the public HyperDHT, by asking {asked}"),
         _ => tracing::info!("peers are looked for in the private network of {asked}"),
     }
+    let bound = peers
+        .join_swarm(choice.title(), options)
+        .map_err(|e| failed(format!("cannot take part in a swarm on {host}:{port}: {e}")))?;
     tracing::info!("in the swarm as {}, on UDP {bound}", keys::z_base_32(&peers.public_key()));
     for name in instance.databases().iter().filter(|name| instance.is_announced(name)) {
         match instance.key(name) {

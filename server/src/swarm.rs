@@ -48,10 +48,11 @@ impl SwarmChoice {
             _ => {}
         }
         let nodes: Vec<String> = value.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect();
-        match nodes.iter().find(|node| !is_address(node)) {
-            None if !nodes.is_empty() => Ok(SwarmChoice::Private(nodes)),
-            _ => Err(Problem(format!("--{name} wants off, public or HOST:PORT, not {value}"))),
+        if !nodes.is_empty() && nodes.iter().all(|node| is_node(node)) {
+            return Ok(SwarmChoice::Private(nodes));
         }
+        let wanted = if name == "bootstrap" { "HOST:PORT,..." } else { "off, public or HOST:PORT,..." };
+        Err(Problem(format!("--{name} wants {wanted}, not {value}")))
     }
 
     /// What was said, or else what the command does by itself; `known_peers`: there are some for what is followed, from an earlier time.
@@ -75,12 +76,22 @@ impl SwarmChoice {
     /// Whom to ask first and where to bind; None for no swarm. Looks up names of a private network's nodes, so it may wait.
     ///
     /// # Errors
-    /// A node whose name has no IPv4 address.
+    /// No node of a private network has an IPv4 address. Of several, some may have none for the moment, which is told.
     pub fn reach(&self) -> Result<Option<Reach>, Problem> {
         match self {
             SwarmChoice::Off => Ok(None),
             SwarmChoice::Public => Ok(Some(Reach::of(PUBLIC.to_vec()))),
-            SwarmChoice::Private(nodes) => Ok(Some(Reach::of(resolve(nodes)?))),
+            SwarmChoice::Private(nodes) => {
+                let (found, missing): (Vec<_>, Vec<_>) = nodes.iter().map(address_of).partition(Result::is_ok);
+                let found: Vec<SocketAddrV4> = found.into_iter().flatten().collect();
+                let mut missing = missing.into_iter().filter_map(Result::err);
+                if found.is_empty() {
+                    let problem = missing.next();
+                    return Err(problem.unwrap_or_else(|| Problem("no node of the swarm is named".to_owned())));
+                }
+                missing.for_each(|Problem(why)| tracing::warn!("a node of the swarm is left out: {why}"));
+                Ok(Some(Reach::of(found)))
+            }
         }
     }
 }
@@ -101,19 +112,25 @@ impl Reach {
     }
 }
 
+/// Whether it can be `host:port` of a node: one that is somewhere.
+pub fn is_node(text: &str) -> bool {
+    is_address(text) && text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
 /// Addresses of `host:port` nodes: the DHT's are IPv4.
 ///
 /// # Errors
 /// One that has none.
 pub fn resolve(nodes: &[String]) -> Result<Vec<SocketAddrV4>, Problem> {
-    let address = |node: &String| {
-        let found = node.to_socket_addrs().map_err(|error| Problem(format!("{node}: {error}")))?;
-        found
-            .filter_map(|address| if let SocketAddr::V4(address) = address { Some(address) } else { None })
-            .next()
-            .ok_or_else(|| Problem(format!("{node} has no IPv4 address, and the DHT's nodes have")))
-    };
-    nodes.iter().map(address).collect()
+    nodes.iter().map(address_of).collect()
+}
+
+fn address_of(node: &String) -> Result<SocketAddrV4, Problem> {
+    let found = node.to_socket_addrs().map_err(|error| Problem(format!("{node}: {error}")))?;
+    found
+        .filter_map(|address| if let SocketAddr::V4(address) = address { Some(address) } else { None })
+        .next()
+        .ok_or_else(|| Problem(format!("{node} has no IPv4 address, and the DHT's nodes have")))
 }
 
 #[cfg(test)]
@@ -178,6 +195,7 @@ mod tests {
             "--bootstrap public",
             "--bootstrap off",
             "--swarm 127.0.0.1:99999",
+            "--swarm 127.0.0.1:0",
             "--swarm-port x",
             "--relay x",
             "--follow-on-connect=maybe",
@@ -186,5 +204,10 @@ mod tests {
             assert!(Config::read(&words).is_err(), "{flags} was accepted");
         }
         assert!(resolve(&["[::1]:4000".to_owned()]).is_err());
+        // One of several that cannot be found is done without; all of them cannot.
+        let reach = |nodes: &[&str]| SwarmChoice::Private(nodes.iter().map(|n| (*n).to_owned()).collect()).reach();
+        let found = reach(&["[::1]:4000", "127.0.0.1:4000"]).expect("one is enough").expect("a swarm");
+        assert_eq!((found.bootstrap.len(), found.host), (1, Ipv4Addr::LOCALHOST));
+        assert!(reach(&["[::1]:4000", "[::1]:4001"]).is_err());
     }
 }

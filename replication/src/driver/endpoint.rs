@@ -13,7 +13,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgbee_engine::{CoreKey, DiscoveryKey};
 use tokio::sync::mpsc::Receiver;
@@ -29,6 +29,8 @@ use crate::transport::udp::{Udp, UdpOptions, local_addresses};
 
 /// After so long without a node that answers, a person is told.
 const NO_NODE: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const NODES_LOOK: Duration = Duration::from_secs(1);
 
 /// How a network takes part in a swarm.
 #[derive(Clone, Debug)]
@@ -81,14 +83,20 @@ impl DhtNode {
         let bind = UdpOptions { host, port, is_port_exact: port != 0 };
         let identity = Identity::from_seed(options.seed);
         let (udp, mut events) = start(bind, rpc_of, identity, None, options.is_relay)?;
-        let weak = Arc::downgrade(&udp);
+        let (mut nodes, watched) = (Nodes::new(options.bootstrap), Arc::downgrade(&udp));
         tokio::spawn(async move {
-            let has_nodes = || weak.upgrade().is_some_and(|udp| udp.with(|endpoint, _| endpoint.status().nodes) > 0);
-            while let Some(event) = events.recv().await {
-                match event {
-                    EndpointEvent::Ready if has_nodes() => tracing::info!("nodes of the network have answered"),
-                    EndpointEvent::Note(note) => tell(&note),
-                    _ => {}
+            let mut look = tokio::time::interval(NODES_LOOK);
+            loop {
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Some(EndpointEvent::Note(note)) => tell(&note),
+                        Some(_) => {}
+                        None => return,
+                    },
+                    _ = look.tick() => match watched.upgrade() {
+                        Some(udp) => nodes.look(&udp),
+                        None => return,
+                    },
                 }
             }
         });
@@ -175,44 +183,77 @@ async fn serve_events(
     asked: Vec<SocketAddrV4>,
 ) {
     let mut closing = inner.closing.subscribe();
-    let no_node = tokio::time::sleep(NO_NODE);
-    tokio::pin!(no_node);
-    let mut is_looked_at = false;
+    let mut nodes = Nodes::new(asked);
+    let mut look = tokio::time::interval(NODES_LOOK);
     loop {
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => handle(&inner, &udp, event),
                 None => return,
             },
-            () = &mut no_node, if !is_looked_at => {
-                is_looked_at = true;
-                if udp.with(|endpoint, _| endpoint.status().nodes) == 0 {
-                    let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
-                    tracing::warn!("no node of the swarm has answered yet; asked: {}", asked.join(", "));
-                }
-            }
+            _ = look.tick() => nodes.look(&udp),
             _ = closing.wait_for(|closing| *closing) => return,
         }
+    }
+}
+
+/// Whether there are nodes to ask: a line when that changes.
+struct Nodes {
+    asked: Vec<SocketAddrV4>,
+    none_since: Option<Instant>,
+    /// Whether there were some when that was told last.
+    told: Option<bool>,
+}
+
+impl Nodes {
+    fn new(asked: Vec<SocketAddrV4>) -> Nodes {
+        Nodes { asked, none_since: None, told: None }
+    }
+
+    fn look(&mut self, udp: &Udp<Endpoint>) {
+        let known = udp.with(|endpoint, _| endpoint.dht().nodes_len());
+        match self.note(known, Instant::now()) {
+            Some(true) => tracing::info!("nodes of the swarm answer"),
+            Some(false) => {
+                let asked: Vec<String> = self.asked.iter().map(ToString::to_string).collect();
+                tracing::warn!("no node of the swarm answers; asked: {}", asked.join(", "));
+            }
+            None => {}
+        }
+    }
+
+    /// How many there are; whether there are some if that is to be told. Who begins a network has asked nobody, and waits for others.
+    fn note(&mut self, known: usize, now: Instant) -> Option<bool> {
+        let is_some = known > 0;
+        if is_some {
+            self.none_since = None;
+        } else {
+            let since = *self.none_since.get_or_insert(now);
+            if self.asked.is_empty() || now.duration_since(since) < NO_NODE {
+                return None;
+            }
+        }
+        (self.told.replace(is_some) != Some(is_some)).then_some(is_some)
     }
 }
 
 fn handle(inner: &Arc<Inner>, udp: &Arc<Udp<Endpoint>>, event: EndpointEvent) {
     match event {
         EndpointEvent::Connected { stream, session, is_initiator, remote_key, remote, via, .. } => {
-            tracing::info!("connected to peer {} at {remote} ({})", CoreKey(remote_key).to_z32(), word(via));
+            let (peer, how) = (CoreKey(remote_key).to_z32(), word(via));
+            if is_initiator {
+                tracing::info!("connected to peer {peer} at {remote} ({how})");
+            } else {
+                tracing::info!("peer {peer} at {remote} has connected ({how})");
+            }
             let role = if is_initiator { Role::Initiator } else { Role::Responder };
             let stream = udp.stream(stream);
             inner.serve_found(Found { stream, session, role, address: remote.to_string() });
         }
-        // The first walk is over, which does not say that anybody answered.
-        EndpointEvent::Ready => {
-            if udp.with(|endpoint, _| endpoint.status().nodes) > 0 {
-                tracing::info!("nodes of the swarm have answered");
-            }
-        }
         EndpointEvent::Note(note) => tell(&note),
         // The driver has dealt with streams and sockets; nobody here has asked for more.
-        EndpointEvent::Stream(..)
+        EndpointEvent::Ready
+        | EndpointEvent::Stream(..)
         | EndpointEvent::Socket(_)
         | EndpointEvent::Operation(_)
         | EndpointEvent::Flushed(_) => {}
@@ -262,17 +303,21 @@ impl Finder for OverUdp {
 
 fn info(udp: &Udp<Endpoint>) -> SwarmInfo {
     let status = udp.with(|endpoint, _| endpoint.status());
-    let last_failure = status.notes.iter().rev().find(|line| line.note.peer.is_some());
     let topic = |topic: &swarm::endpoint::TopicStatus| TopicInfo {
         topic: DiscoveryKey(topic.topic),
         is_announced: topic.is_announced,
         is_looked_up: topic.role.client,
         was_looked_up: topic.looked_up_at.is_some(),
+        was_answered: topic.was_answered,
         peers: topic.peers,
         connections: topic.connected,
-        connecting: if topic.connected == 0 { status.connecting.min(topic.peers) } else { 0 },
-        last_failure: last_failure.map(|line| sentence(&line.note)),
+        connecting: topic.connecting,
+        last_failure: topic.note.as_ref().map(sentence),
     };
+    let mut notes: Vec<String> = status.notes.iter().map(|line| sentence(&line.note)).collect();
+    if status.nodes == 0 {
+        notes.push("no node of the swarm answers".to_owned());
+    }
     SwarmInfo {
         public_key: status.key,
         address: udp.server_address(),
@@ -284,7 +329,7 @@ fn info(udp: &Udp<Endpoint>) -> SwarmInfo {
         relayed: status.connections.iter().filter(|connection| connection.via == crate::dht::Via::Relayed).count(),
         punches_tried: status.totals.punches_tried,
         punches_won: status.totals.punches_won,
-        notes: status.notes.iter().map(|line| sentence(&line.note)).collect(),
+        notes,
         topics: status.topics.iter().map(topic).collect(),
     }
 }
@@ -353,21 +398,38 @@ mod tests {
 
         let records = || nodes.map(|node| node.udp.with(|endpoint, _| endpoint.dht().stats().records));
         assert_eq!(records(), [2; 3]);
-        let asked_at = std::time::Instant::now();
+        let asked_at = Instant::now();
         writer.shutdown().await;
         assert!(asked_at.elapsed() < Duration::from_secs(3), "{:?}", asked_at.elapsed());
         assert_eq!(records(), [1; 3], "it took back what it announced");
+        assert_eq!(writer.swarm(), None);
         let (elsewhere, last) = member(&nodes, 6);
         let copy = elsewhere.get_by_key(key).unwrap();
         last.follow(&copy, &[]).unwrap();
         let _all = copy.wants().want_range(BlockIndex(0)..BlockIndex(u64::MAX));
         until("copied from the follower", || copy.held_blocks() == 2).await;
         assert!(last.peers().iter().any(|peer| peer.peer_key == follower.public_key()));
+        let found = last.swarm().unwrap().topics[0].peers;
+        assert_eq!(found, 1, "who went took its announcement back");
         last.shutdown().await;
         follower.shutdown().await;
         for node in nodes {
             node.shutdown().await;
         }
+    }
+
+    #[test]
+    fn a_line_tells_when_nodes_come_and_go() {
+        let (now, later) = (Instant::now(), |seconds| Instant::now() + Duration::from_secs(seconds));
+        let mut nodes = Nodes::new(vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1)]);
+        assert_eq!(nodes.note(0, now), None, "it is early");
+        assert_eq!(nodes.note(0, later(11)), Some(false));
+        assert_eq!(nodes.note(0, later(12)), None, "once");
+        assert_eq!(nodes.note(2, later(13)), Some(true));
+        assert_eq!(nodes.note(3, later(14)), None);
+        assert_eq!((nodes.note(0, later(20)), nodes.note(0, later(31))), (None, Some(false)));
+        let mut first = Nodes::new(Vec::new());
+        assert_eq!((first.note(0, now), first.note(0, later(60)), first.note(1, later(61))), (None, None, Some(true)));
     }
 
     /// What nobody announces is looked for to the end, and that is told.

@@ -13,7 +13,7 @@
 //! What must stay true: nobody is told of a core that is neither followed nor announced, and none of one that is only followed is told that we have it; a topic
 //! is joined and left in the order in which its purpose changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Inner, Network, randomness};
 use crate::secret_stream::Role;
 use crate::secret_stream::handshake::Session;
+
+/// What the views call the transport of who the swarm connects us to.
+const OVER_SWARM: &str = "udx";
 
 /// What a core is in a swarm for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +104,8 @@ pub struct TopicInfo {
     pub is_looked_up: bool,
     /// It was looked up to the end at least once.
     pub was_looked_up: bool,
+    /// Nodes answered the last time.
+    pub was_answered: bool,
     /// Peers known to announce it.
     pub peers: usize,
     /// Those of them we are connected to.
@@ -119,11 +124,23 @@ impl TopicInfo {
 
     /// How the search goes, in a sentence.
     pub fn sentence(&self, nodes: usize) -> String {
-        let nodes = counted(nodes, "node");
+        if self.peers == 0 && self.connections > 0 {
+            let who = if self.connections == 1 {
+                "1 peer has".to_owned()
+            } else {
+                format!("{} peers have", self.connections)
+            };
+            return format!("{who} found us and nobody else announces it.");
+        }
         if self.peers == 0 {
-            return match self.was_looked_up {
-                false => format!("Peers are being looked for; {nodes} of the swarm are known."),
-                true => format!("Nobody announces it in this swarm, of which {nodes} are known."),
+            let nobody = if self.is_announced { "Nobody else" } else { "Nobody" };
+            let is_silent = nodes == 0 || self.was_looked_up && !self.was_answered;
+            return match (is_silent, self.was_looked_up) {
+                (true, _) => "No node of the swarm answers.".to_owned(),
+                (_, false) => format!("Peers are being looked for; {} of the swarm are known.", counted(nodes, "node")),
+                (_, true) => {
+                    format!("{nobody} announces it in this swarm, of which {} are known.", counted(nodes, "node"))
+                }
             };
         }
         let announced = if self.peers == 1 { "1 peer is".to_owned() } else { format!("{} peers are", self.peers) };
@@ -177,17 +194,23 @@ impl Network {
 
     /// Our place in the swarm; None without one.
     pub fn swarm(&self) -> Option<SwarmInfo> {
-        Some(self.inner.finder()?.info())
+        let mut info = self.inner.finder()?.info();
+        // Who found us says only on the connection what for.
+        let mut exchanged: BTreeMap<DiscoveryKey, BTreeSet<[u8; 32]>> = BTreeMap::new();
+        for peer in self.peers().into_iter().filter(|peer| peer.transport == OVER_SWARM) {
+            exchanged.entry(peer.core.discovery_key()).or_default().insert(peer.peer_key);
+        }
+        for topic in &mut info.topics {
+            topic.connections = topic.connections.max(exchanged.get(&topic.topic).map_or(0, BTreeSet::len));
+        }
+        Some(info)
     }
 
     /// How the search for a core's peers goes, in a sentence for people; None without a swarm.
     pub fn search(&self, key: CoreKey) -> Option<String> {
-        let info = self.inner.finder()?.info();
+        let info = self.swarm()?;
         let discovery = key.discovery_key();
         let topic = info.topics.iter().find(|topic| topic.topic == discovery)?;
-        if info.nodes == 0 && topic.peers == 0 {
-            return Some("No node of the swarm has answered.".to_owned());
-        }
         Some(topic.sentence(info.nodes))
     }
 }
@@ -202,7 +225,11 @@ impl Inner {
         self.spawn(async move {
             let Some(header) = randomness() else { return };
             let link = inner.node.connect_established(found.role, &found.session, header);
-            inner.serve_link(found.stream, link, found.address, "udx", None).await;
+            let (address, peer) = (found.address.clone(), link.remote_public_key());
+            inner.serve_link(found.stream, link, found.address, OVER_SWARM, None).await;
+            if let Some(peer) = peer.filter(|_| !inner.is_closing()) {
+                tracing::info!("peer {} at {address} is gone", CoreKey(peer).to_z32());
+            }
         });
     }
 
@@ -362,6 +389,7 @@ mod tests {
             is_announced: false,
             is_looked_up: true,
             was_looked_up: false,
+            was_answered: true,
             peers: 0,
             connections: 0,
             connecting: 0,
@@ -373,6 +401,21 @@ mod tests {
                 TopicInfo { was_looked_up: true, ..info.clone() },
                 false,
                 "Nobody announces it in this swarm, of which 3 nodes are known.",
+            ),
+            (
+                TopicInfo { was_looked_up: true, was_answered: false, ..info.clone() },
+                false,
+                "No node of the swarm answers.",
+            ),
+            (
+                TopicInfo { was_looked_up: true, is_announced: true, ..info.clone() },
+                false,
+                "Nobody else announces it in this swarm, of which 3 nodes are known.",
+            ),
+            (
+                TopicInfo { was_looked_up: true, is_announced: true, connections: 2, ..info.clone() },
+                false,
+                "2 peers have found us and nobody else announces it.",
             ),
             (
                 TopicInfo { was_looked_up: true, peers: 1, connecting: 1, ..info.clone() },
@@ -420,7 +463,7 @@ mod tests {
         let peers = follower.peers();
         assert_eq!(peers.len(), 1);
         let told = (peers[0].transport, peers[0].address.as_str(), peers[0].peer_key);
-        assert_eq!(told, ("udx", "127.0.0.1:9", Identity::from_seed([2; 32]).public_key()));
+        assert_eq!(told, (OVER_SWARM, "127.0.0.1:9", Identity::from_seed([2; 32]).public_key()));
         follower.shutdown().await;
         writer.shutdown().await;
         assert!(follower.peers().is_empty());

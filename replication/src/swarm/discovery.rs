@@ -76,6 +76,10 @@ pub struct Discovery {
     is_stale: bool,
     next_at: Option<Now>,
     is_announced: bool,
+    /// Nodes have taken the last announcement.
+    is_kept: bool,
+    /// Somebody answered the last query.
+    was_answered: bool,
     announces: u32,
     /// Peers that the running query found.
     found: usize,
@@ -98,6 +102,8 @@ impl Discovery {
             is_stale: false,
             next_at: Some(now),
             is_announced: false,
+            is_kept: false,
+            was_answered: false,
             announces: 0,
             found: 0,
             last_found: 0,
@@ -131,6 +137,16 @@ impl Discovery {
     /// We are announced there.
     pub fn is_announced(&self) -> bool {
         self.is_announced
+    }
+
+    /// Whether nodes answered the last query.
+    pub fn was_answered(&self) -> bool {
+        self.was_answered
+    }
+
+    /// Nodes have told us that they keep it.
+    pub fn is_kept(&self) -> bool {
+        self.is_announced && self.is_kept
     }
 
     /// Joined again, perhaps in another role.
@@ -194,8 +210,10 @@ impl Discovery {
     pub fn ended(&mut self, now: Now, ended: Ended, random: &mut Random) -> bool {
         let Some(task) = self.running.take() else { return self.is_left && !self.is_announced };
         let was_stale = std::mem::take(&mut self.is_stale);
-        if task == Task::Unannounce {
-            self.is_announced = false;
+        match task {
+            Task::Unannounce => (self.is_announced, self.is_kept) = (false, false),
+            Task::Announce { .. } => self.is_kept = ended.answers > 0,
+            Task::Lookup => {}
         }
         if self.is_left {
             self.next_at = self.is_announced.then_some(now);
@@ -206,7 +224,7 @@ impl Discovery {
             return false;
         }
         self.has_ended_once = true;
-        (self.last_found, self.last_ended) = (self.found, Some(now));
+        (self.last_found, self.last_ended, self.was_answered) = (self.found, Some(now), ended.answers > 0);
         let is_half = task == Task::Lookup && self.role.server;
         let is_first = task == Task::Announce { is_first: true } && self.role.client && ended.answers > 0;
         self.next_at = Some(match () {

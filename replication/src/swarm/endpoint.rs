@@ -126,8 +126,14 @@ pub struct TopicStatus {
     pub peers: usize,
     /// When it ended.
     pub looked_up_at: Option<Now>,
+    /// Nodes answered then.
+    pub was_answered: bool,
     /// Peers of it that we are connected to.
     pub connected: usize,
+    /// Peers of it that we are connecting to.
+    pub connecting: usize,
+    /// The last note on one of its peers.
+    pub note: Option<Note>,
 }
 
 /// A connection, as [`SwarmStatus`] shows it.
@@ -605,15 +611,21 @@ impl Endpoint {
 
     fn topic_status(&self, name: &[u8; 32], topic: &super::discovery::Discovery) -> TopicStatus {
         let (found, looked_up_at) = topic.last();
-        let connected = self.by_key.keys().filter(|key| self.swarm.topics_of(key).contains(name)).count();
+        let is_on = |key: &Key| self.swarm.topics_of(key).contains(name);
+        let connected = self.by_key.keys().filter(|key| is_on(key)).count();
+        let connecting = self.connects_by_key.keys().filter(|key| is_on(key)).count();
+        let note = self.notes.iter().rev().find(|line| line.note.peer.is_some_and(|key| is_on(&key)));
         TopicStatus {
             topic: *name,
             role: topic.role(),
-            is_announced: topic.is_announced(),
+            is_announced: topic.is_kept(),
             found,
             peers: self.swarm.peers_on(name),
             looked_up_at,
+            was_answered: topic.was_answered(),
             connected,
+            connecting,
+            note: note.map(|line| line.note.clone()),
         }
     }
 

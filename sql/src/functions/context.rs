@@ -54,6 +54,8 @@ pub trait Services: Send + Sync {
     fn foreign_bee(&self, _key: CoreKey, _peers: &[String]) -> Result<Arc<ForeignBee>> {
         Err(SqlError::unsupported("reading another bee here"))
     }
+    /// A system relation that tells what the database defines is read; on a copy that has seen no version yet, it is empty for that.
+    fn definitions_are_read(&self) {}
     /// Whether the database is written elsewhere: pg_is_in_recovery().
     fn is_follower(&self) -> bool {
         false

@@ -1,12 +1,14 @@
 //! What only a session that reads what others write does: waiting for a first head, refusing what only a writer may, fetching ahead of need.
 
+use std::sync::atomic::Ordering;
+
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::{BlockIndex, Length, Version};
 
 use super::instance::Progress;
 use super::query::Ran;
 use super::shared::{Shared, unix_micros};
-use super::{Outcome, Session};
+use super::{Notice, Outcome, Session};
 use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
@@ -16,6 +18,8 @@ use crate::parse::ast::DefValue;
 use crate::wait::{FetchSource, What};
 use pgbee_engine::hypercore::BlockSource;
 
+/// SQLSTATE warning.
+const WARNING: &str = "01000";
 /// Entries read at once by a download.
 const ENTRIES: usize = 64;
 
@@ -25,13 +29,30 @@ impl Session {
         self.shared.is_follower() && self.shared.awaits_first_head()
     }
 
-    /// Runs what needs definitions. On a follower that has heard of no version yet, what fails for want of them waits for the first one and is run again; `SELECT 1` does not.
+    /// Runs what needs definitions. On a follower that has heard of no version yet, what fails for want of them waits for the first one and is run again; `SELECT 1`
+    /// does not. What looks for them in system relations (psql's `\d`) waits, too, and is answered with a warning when nothing comes.
     pub(super) fn with_first_head<T: Settle>(&mut self, mut run: impl FnMut(&mut Session) -> Result<T>) -> Result<T> {
         if !self.awaits_first_head() {
             return run(self);
         }
+        self.shared.has_read_definitions.store(false, Ordering::Relaxed);
         let first = run(self).and_then(|mut given| given.settle().map(|()| given));
         match first {
+            Ok(empty) if self.shared.has_read_definitions.load(Ordering::Relaxed) => {
+                match self.shared.wait_for_first_head() {
+                    Ok(()) => {
+                        drop(empty);
+                        self.forget_empty_snapshot();
+                        run(self)
+                    }
+                    Err(mut nobody) if nobody.state() == state::IO_ERROR => {
+                        nobody.0.state = WARNING;
+                        self.shared.notices.lock().push(Notice { severity: "WARNING", report: nobody });
+                        Ok(empty)
+                    }
+                    Err(other) => Err(other),
+                }
+            }
             Err(error) if is_unknown(&error) => {
                 self.shared.wait_for_first_head()?;
                 self.forget_empty_snapshot();

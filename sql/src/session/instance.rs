@@ -53,7 +53,9 @@ const FIRST_DATABASE: &str = "postgres";
 /// The one role.
 pub(super) const SUPERUSER_NAME: &str = "postgres";
 /// SQLSTATE of what is in use.
-const OBJECT_IN_USE: &str = "55006";
+pub(super) const OBJECT_IN_USE: &str = "55006";
+/// How often a database that is dropped under who connects to it is looked for again.
+const CONNECT_ATTEMPTS: usize = 16;
 
 /// How an instance uses the machine.
 #[derive(Clone, Debug)]
@@ -174,7 +176,7 @@ impl Db {
         let found = self.catalogs.get(snapshot, fork);
         let catalog = found.map_err(|e| match e.state() {
             state::DATA_CORRUPTED if self.followed.is_some() => e.hint(
-                "A core that is no bee looks like this, and one that is encrypted without its read key: give it by pgbee follow --read-key, or CREATE DATABASE ... WITH read_key.",
+                "A core that is no bee looks like this, and one that is encrypted without its read key: give it by pgbee follow --read-key, or CREATE DATABASE ... WITH read_key; one that is followed already, by pgbee follow KEY --read-key at a start.",
             ),
             _ => e,
         })?;
@@ -218,10 +220,13 @@ pub(super) struct Source {
     pub key: String,
     /// `host:port` of peers to connect to.
     #[serde(default)]
-    peers: Vec<String>,
+    pub(super) peers: Vec<String>,
     /// What its blocks are encrypted with, in hex, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    read_key: Option<String>,
+    pub(super) read_key: Option<String>,
+    /// Somebody connected to the key, and nothing of it was seen yet: it may be a slip of the pen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_on_trial: bool,
 }
 
 const PRIVATE_FORMAT: u32 = 1;
@@ -328,6 +333,7 @@ impl Instance {
         if instance.private.lock().databases.is_empty() {
             instance.create_database(FIRST_DATABASE)?;
         }
+        instance.end_trials()?;
         Ok(instance)
     }
 
@@ -354,15 +360,22 @@ impl Instance {
             Some((name, version)) => (name, Some(version)),
             None => (options.database.as_str(), None),
         };
-        let db = match self.db(name) {
-            Err(unknown) if unknown.state() == state::INVALID_CATALOG_NAME => match name.parse() {
-                Ok(key) => self.database_by_key(key, &options.user)?,
-                Err(_) => return Err(unknown),
-            },
-            found => found?,
-        };
         let as_of = version.map(|v| if v.contains(':') { v.to_owned() } else { format!("version:{v}") });
-        Session::new(self.clone(), db, &options, as_of)
+        let cancel = Arc::new(CancelFlag::default());
+        for _ in 0..CONNECT_ATTEMPTS {
+            let db = match self.db(name) {
+                Err(unknown) if unknown.state() == state::INVALID_CATALOG_NAME => match name.parse() {
+                    Ok(key) => self.database_by_key(key, &options.user)?,
+                    Err(_) => return Err(unknown),
+                },
+                found => found?,
+            };
+            // Who connects while it is dropped looks for it anew.
+            if let Some(presence) = self.enter(&db, &cancel) {
+                return Session::new(self.clone(), db, presence, cancel, &options, as_of);
+            }
+        }
+        Err(unknown_database(name))
     }
     /// Names of the databases.
     pub fn databases(&self) -> Vec<String> {
@@ -470,13 +483,19 @@ impl Instance {
         peers: &[String],
         read_key: Option<&ReadKey>,
     ) -> Result<()> {
+        let read_key = read_key.map(|key| key.to_hex().to_string());
+        let source = Source { key: key.to_string(), peers: peers.to_vec(), read_key, is_on_trial: false };
+        self.follow_source(name, key, source)
+    }
+    pub(super) fn follow_source(&self, name: &str, key: CoreKey, source: Source) -> Result<()> {
+        let peers = source.peers.clone();
         {
             let mut private = self.private.lock();
             if private.has(name) {
                 return Err(already_exists(name));
             }
-            let text = key.to_string();
-            if let Some((other, _)) = private.followed.iter().find(|(_, source)| source.key == text) {
+            let text = &source.key;
+            if let Some((other, _)) = private.followed.iter().find(|(_, source)| source.key == *text) {
                 return Err(SqlError::new(
                     state::DUPLICATE_OBJECT,
                     format!("key {text} is followed already, as database \"{other}\""),
@@ -489,15 +508,14 @@ impl Instance {
                 ));
             }
             let mut next = private.clone();
-            let read_key = read_key.map(|key| key.to_hex().to_string());
-            next.followed.insert(name.to_owned(), Source { key: text, peers: peers.to_vec(), read_key });
+            next.followed.insert(name.to_owned(), source);
             self.save(&next)?;
             *private = next;
         }
         let begun = self.db(name).and_then(|db| match self.network() {
             Some(network) => {
                 network.announce(key, self.is_announced(name));
-                network.follow(db.database.core(), peers)
+                network.follow(db.database.core(), &peers)
             }
             None => Ok(()),
         });
@@ -515,7 +533,7 @@ impl Instance {
             let mut private = self.private.lock();
             let mut next = private.clone();
             let source = next.followed.get_mut(name).ok_or_else(|| unknown_database(name))?;
-            source.peers = peers.to_vec();
+            (source.peers, source.is_on_trial) = (peers.to_vec(), false);
             self.save(&next)?;
             *private = next;
         }
@@ -563,10 +581,17 @@ impl Instance {
     }
     /// DROP DATABASE: its name goes; its log stays on disk, since others may follow it. 3D000 if there is none, 55006 while in use.
     pub fn drop_database(&self, name: &str) -> Result<()> {
+        self.drop_database_if(name, |_| true).map(|_| ())
+    }
+    /// The same if what is known of it is so; whether it was.
+    pub(super) fn drop_database_if(&self, name: &str, is_to_go: impl FnOnce(&Private) -> bool) -> Result<bool> {
         let mut private = self.private.lock();
         let mut open = self.open.lock();
         if !private.has(name) {
             return Err(unknown_database(name));
+        }
+        if !is_to_go(&private) {
+            return Ok(false);
         }
         let sessions = open.get(name).map_or(0, |db| db.sessions.load(Ordering::Acquire));
         if sessions > 0 {
@@ -593,7 +618,7 @@ impl Instance {
         {
             network.unfollow(key);
         }
-        Ok(())
+        Ok(true)
     }
     /// The public key replicas follow the database by.
     pub fn key(&self, database: &str) -> Result<[u8; 32]> {
@@ -711,13 +736,19 @@ impl Instance {
     pub(super) fn check_open(&self) -> Result<()> {
         if self.closing.load(Ordering::Acquire) { Err(closing_error()) } else { Ok(()) }
     }
-    /// A session's presence in a database.
-    pub(super) fn enter(self: &Arc<Self>, db: &Arc<Db>, cancel: &Arc<CancelFlag>) -> Presence {
-        db.sessions.fetch_add(1, Ordering::AcqRel);
+    /// A session's presence in a database; None if it was dropped just now.
+    fn enter(self: &Arc<Self>, db: &Arc<Db>, cancel: &Arc<CancelFlag>) -> Option<Presence> {
+        {
+            let open = self.open.lock();
+            if !open.get(&db.name).is_some_and(|there| Arc::ptr_eq(there, db)) {
+                return None;
+            }
+            db.sessions.fetch_add(1, Ordering::AcqRel);
+        }
         let mut sessions = self.sessions.lock();
         sessions.retain(|s| s.strong_count() > 0);
         sessions.push(Arc::downgrade(cancel));
-        Presence(db.clone())
+        Some(Presence { db: db.clone(), instance: Arc::downgrade(self) })
     }
     /// A number for a transaction.
     pub(super) fn transaction_id(&self) -> u64 {
@@ -812,11 +843,20 @@ fn write_private(dir: &Path, private: &Private) -> Result<()> {
 }
 
 /// Counts a session among its database's as long as it lives.
-pub(super) struct Presence(Arc<Db>);
+pub(super) struct Presence {
+    db: Arc<Db>,
+    instance: Weak<Instance>,
+}
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
+        let was_last = self.db.sessions.fetch_sub(1, Ordering::AcqRel) == 1;
+        if was_last
+            && self.db.followed.is_some()
+            && let Some(instance) = self.instance.upgrade()
+        {
+            instance.end_trial(&self.db);
+        }
     }
 }
 

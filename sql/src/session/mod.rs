@@ -47,7 +47,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -120,7 +120,14 @@ enum Active {
 }
 
 impl Session {
-    fn new(instance: Arc<Instance>, db: Arc<Db>, options: &ConnectOptions, as_of: Option<String>) -> Result<Session> {
+    fn new(
+        instance: Arc<Instance>,
+        db: Arc<Db>,
+        presence: Presence,
+        cancel: Arc<CancelFlag>,
+        options: &ConnectOptions,
+        as_of: Option<String>,
+    ) -> Result<Session> {
         let of_instance = instance.options();
         let mut settings = Settings::new([
             ("max_connections", of_instance.max_connections.to_string()),
@@ -138,8 +145,6 @@ impl Session {
         if let Some(as_of) = &as_of {
             settings.set_at_start("bee.as_of", as_of)?;
         }
-        let cancel = Arc::new(CancelFlag::default());
-        let presence = instance.enter(&db, &cancel);
         let waiting = Waiting::new(cancel.clone(), instance.network_is_over().clone());
         // Who connects to a follower waits for no peer: its first statement loads the definitions.
         let is_follower = db.followed.is_some();
@@ -161,6 +166,7 @@ impl Session {
                 read_only: is_follower,
                 isolation: IsolationLevel::ReadCommitted,
             }),
+            has_read_definitions: AtomicBool::new(false),
             transaction_id: AtomicU64::new(0),
             foreign: foreign::SessionBees::default(),
             cancel,

@@ -1,7 +1,7 @@
 //! What a session and the functions its statements call have in common: settings, the transaction, sequences.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -83,6 +83,8 @@ pub(super) struct Shared {
     pub notices: Mutex<Vec<Notice>>,
     pub cancel: Arc<CancelFlag>,
     pub current: Mutex<Current>,
+    /// The statement asked what the database defines.
+    pub has_read_definitions: AtomicBool,
     /// Number of the transaction: txid_current().
     pub transaction_id: AtomicU64,
     /// Bees of others that this session reads.
@@ -217,6 +219,9 @@ impl AsOfResolver for Shared {
 }
 
 impl Services for Shared {
+    fn definitions_are_read(&self) {
+        self.has_read_definitions.store(true, Ordering::Relaxed);
+    }
     fn nextval(&self, oid: u32) -> Result<i64> {
         self.refuse_read_only("nextval()")?;
         let sequence = self.sequence(oid)?;

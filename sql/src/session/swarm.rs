@@ -4,15 +4,16 @@
 //! bee.announce     own databases   off, until ALTER DATABASE .. SET: the key is the right to read, and finding comes before reading
 //!                  followed ones   on, unless set off: who follows helps others to follow
 //! psql -d KEY      known here: that database, whatever its name; else it is followed from now on, under its key in z-base-32
+//!                  on trial until the first session ends in which something of it was seen: what nobody was found for is dropped with its last session
 //! ```
 //!
-//! What must stay true: nothing is announced that was not to be; connecting asks no peer (the first statement waits for a version); whoever may not follow a key is
+//! What must stay true: nothing is announced that was not to be; nothing is dropped of which a block or a signed length is here; connecting asks no peer (the first statement waits for a version); whoever may not follow a key is
 //! not told whether anybody has it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::instance::{Db, Instance, SUPERUSER_NAME, unknown_database};
+use super::instance::{Db, Instance, Private, SUPERUSER_NAME, Source, unknown_database};
 use super::settings::{definition, truth};
 use super::shared::on_or_off;
 use super::utility::command;
@@ -113,13 +114,78 @@ impl Instance {
             let message = format!("{by_connecting} databases are followed by connecting to their keys already");
             return Err(SqlError::new(LIMIT_EXCEEDED, message).hint("Drop those that nobody reads any more."));
         }
-        match self.follow_database(&name, key, &[], None) {
+        let source = Source { key: name.clone(), peers: Vec::new(), read_key: None, is_on_trial: true };
+        match self.follow_source(&name, key, source) {
             Ok(()) => tracing::info!("following {name}: {user} connected to it"),
             // Somebody else connected to it just now.
             Err(error) if matches!(error.state(), state::DUPLICATE_DATABASE | state::DUPLICATE_OBJECT) => {}
             Err(error) => return Err(error),
         }
         self.known_by_key(key)?.ok_or_else(|| unknown_database(&name))
+    }
+
+    /// A session was the last one of a database that is followed. One that was followed by connecting to its key goes again, as long as nothing of it was seen and
+    /// nobody was found who may have it: it may be a slip of the pen, and is followed anew as easily.
+    pub(super) fn end_trial(&self, db: &Db) {
+        let name = &db.name;
+        if !self.private.lock().followed.get(name).is_some_and(|source| source.is_on_trial) {
+            return;
+        }
+        if db.database.core().len().0 > 0 {
+            self.end_trial_well(name);
+            return;
+        }
+        let (key, topic) = (db.database.key(), db.database.core().discovery_key().0);
+        let swarm = self.network().and_then(|network| network.swarm());
+        let is_hoped_for = self.remote(key).peers > 0
+            || swarm.is_some_and(|swarm| swarm.topics.iter().any(|t| t.discovery_key == topic && t.peers > 0));
+        if is_hoped_for {
+            return;
+        }
+        let is_on_trial = |private: &Private| {
+            private.followed.get(name).is_some_and(|source| source.is_on_trial) && !private.announce.contains_key(name)
+        };
+        match self.drop_database_if(name, is_on_trial) {
+            Ok(true) => tracing::info!("{name} is not followed any more: nobody was found who has it"),
+            // Somebody has set something, connected or dropped it meanwhile.
+            Ok(false) => {}
+            Err(error) if matches!(error.state(), super::instance::OBJECT_IN_USE | state::INVALID_CATALOG_NAME) => {}
+            Err(error) => tracing::warn!("{name}: {error}"),
+        }
+    }
+
+    /// Something of it is here: it stays.
+    fn end_trial_well(&self, name: &str) {
+        let mut private = self.private.lock();
+        let mut next = private.clone();
+        let Some(source) = next.followed.get_mut(name) else { return };
+        source.is_on_trial = false;
+        match self.save(&next) {
+            Ok(()) => *private = next,
+            // It is looked at again when the next session ends.
+            Err(error) => tracing::warn!("{name}: {error}"),
+        }
+    }
+
+    /// At a start: no session of before is left.
+    pub(super) fn end_trials(&self) -> Result<()> {
+        let mut private = self.private.lock();
+        let mut next = private.clone();
+        let mut is_changed = false;
+        for (name, source) in &private.followed {
+            let Some(key) = source.key.parse::<CoreKey>().ok().filter(|_| source.is_on_trial) else { continue };
+            is_changed = true;
+            if self.store().get_by_key(key)?.len().0 > 0 || private.announce.contains_key(name) {
+                next.followed.entry(name.clone()).and_modify(|source| source.is_on_trial = false);
+            } else {
+                next.followed.remove(name);
+            }
+        }
+        if is_changed {
+            self.save(&next)?;
+            *private = next;
+        }
+        Ok(())
     }
 
     fn known_by_key(&self, key: CoreKey) -> Result<Option<Arc<Db>>> {

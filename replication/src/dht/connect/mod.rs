@@ -113,7 +113,7 @@ pub enum ConnectError {
     NoNodeReachable,
     /// Nodes forwarded the handshake, and nothing came back.
     #[error(
-        "{attempts} nodes know the peer, but it does not answer through them: it has just gone, or refuses this key"
+        "the peer is known, but did not answer when nodes asked it ({attempts} times): it has just gone, or refuses this key"
     )]
     NoAnswer {
         /// Nodes tried.

@@ -97,6 +97,8 @@ pub(crate) enum Rows {
     Fixed(fn() -> Vec<Row>),
     /// Made for each query.
     Computed(fn(&Ask<'_>) -> Result<Vec<Row>>),
+    /// The same, of what the database defines.
+    Defined(fn(&Ask<'_>) -> Result<Vec<Row>>),
 }
 
 /// One system relation.
@@ -135,7 +137,7 @@ impl Made {
     pub(crate) fn collect(&self, ask: &Ask<'_>) -> Result<Vec<Row>> {
         let kept = match self.rows {
             Rows::Empty => return Ok(Vec::new()),
-            Rows::Computed(make) => {
+            Rows::Computed(make) | Rows::Defined(make) => {
                 let mut rows = make(ask)?;
                 rows.retain(|r| self.matches(r, ask.equals));
                 return Ok(rows);
@@ -175,6 +177,9 @@ impl VirtualTable for Made {
         equals: &[(usize, Datum)],
         cx: &'a ExecCx,
     ) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send + 'a>> {
+        if matches!(self.rows, Rows::Defined(_)) {
+            cx.session.services.definitions_are_read();
+        }
         let rows = self.collect(&Ask::new(&cx.session, Some(cx), &self.definition.fields, equals))?;
         Ok(Box::new(rows.into_iter().map(Ok)))
     }

@@ -27,6 +27,8 @@ pub(super) struct Nearby {
     asked: AtomicUsize,
     /// It is found in a swarm; otherwise there is none.
     pub(super) has_swarm: AtomicBool,
+    /// Nobody announces it there.
+    pub(super) is_forgotten: AtomicBool,
     /// What the swarm is told of.
     pub(super) announced: Mutex<BTreeSet<CoreKey>>,
 }
@@ -49,6 +51,7 @@ impl Nearby {
             follows: Mutex::default(),
             asked: AtomicUsize::new(0),
             has_swarm: AtomicBool::new(false),
+            is_forgotten: AtomicBool::new(false),
             announced: Mutex::default(),
         })
     }
@@ -185,7 +188,8 @@ impl Network for Handle {
                 discovery_key: self.network.writer.discovery_key().0,
                 is_announced: self.network.announced.lock().contains(&self.network.writer.key()),
                 is_looked_up: true,
-                peers: 2,
+                // Who announces it may be away all the same.
+                peers: 2 * u64::from(!self.network.is_forgotten.load(Ordering::SeqCst)),
                 connections: 1,
                 state: "2 peers announce it".into(),
             }],

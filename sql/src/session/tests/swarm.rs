@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::follower::{Nearby, attach};
 use super::{connect, connect_to, instance, show};
@@ -213,4 +214,110 @@ fn a_key_that_nobody_announces_is_told_so() {
     // It stays, and once somebody has it, it is read.
     network.set_online(true);
     assert_eq!(count(&mut f), "2");
+}
+
+#[test]
+fn a_slip_of_the_pen_leaves_nothing_behind() {
+    let (_writer, key, network) = writer();
+    network.set_online(false);
+    network.is_forgotten.store(true, Ordering::SeqCst);
+    let dir = tempfile::tempdir().unwrap();
+    // The network's threads hold the store a moment longer than who dropped the instance.
+    let open = || {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            match Instance::open(dir.path(), InstanceOptions::default()) {
+                Err(error) if error.message().contains("in use") && Instant::now() < end => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    let (follower, name) = (open(), key.to_z32());
+    attach(&follower, &network);
+    let (first, second) = (connect_to(&follower, &name).unwrap(), connect_to(&follower, &name).unwrap());
+    assert_eq!(follower.databases().len(), 2);
+    drop(first);
+    assert_eq!(follower.databases().len(), 2, "somebody still waits for it");
+    drop(second);
+    assert_eq!(follower.databases(), ["postgres"], "it goes with its last session");
+    assert!(!network.follows(key) && network.announced.lock().is_empty());
+    // Somebody announces it and is not reached: that is no slip.
+    network.is_forgotten.store(false, Ordering::SeqCst);
+    drop(connect_to(&follower, &name).unwrap());
+    assert_eq!(follower.databases().len(), 2);
+    drop(follower);
+    // Whatever a crash left behind is looked at at the next start.
+    network.is_forgotten.store(true, Ordering::SeqCst);
+    let follower = open();
+    assert_eq!(follower.databases(), ["postgres"]);
+    attach(&follower, &network);
+    // What is set on it is meant, and so is what was asked for by a statement.
+    let f = connect_to(&follower, &name).unwrap();
+    show(&mut connect(&follower), &format!("alter database \"{name}\" set bee.announce = off"));
+    drop(f);
+    assert_eq!(follower.databases().len(), 2);
+    show(&mut connect(&follower), &format!("drop database \"{name}\""));
+    show(&mut connect(&follower), &format!("create database shop with bee_key = '{key}'"));
+    drop(connect_to(&follower, &name).unwrap());
+    assert_eq!(follower.databases(), ["postgres", "shop"]);
+    show(&mut connect(&follower), "drop database shop");
+    // Once something of it is here it stays.
+    network.set_online(true);
+    assert_eq!(count(&mut connect_to(&follower, &name).unwrap()), "2");
+    network.set_online(false);
+    drop(connect_to(&follower, &name).unwrap());
+    drop(follower);
+    let again = open();
+    assert!(again.databases().contains(&name));
+    assert_eq!(count(&mut connect_to(&again, &name).unwrap()), "2");
+}
+
+#[test]
+fn who_connects_while_it_goes_finds_it_anew() {
+    let (_writer, key, network) = writer();
+    network.set_online(false);
+    network.is_forgotten.store(true, Ordering::SeqCst);
+    let follower = instance();
+    attach(&follower, &network);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let mut f = connect_to(&follower, &key.to_z32()).unwrap();
+                    assert_eq!(show(&mut f, "select 1"), "1");
+                    assert!(follower.databases().contains(&key.to_z32()), "it is there as long as somebody is in it");
+                }
+            });
+        }
+    });
+    assert_eq!(follower.databases(), ["postgres"]);
+}
+
+/// psql's \d right after psql -d KEY shows what is there, not that nothing is there yet.
+#[test]
+fn who_asks_for_tables_waits_for_a_version() {
+    let tables = "select relname from pg_catalog.pg_class where relname = 't'";
+    let (_writer, key, network) = writer();
+    let follower = instance();
+    attach(&follower, &network);
+    let first = |sql: &str| {
+        let mut f = connect_to(&follower, &key.to_z32()).unwrap();
+        show(&mut f, "set bee.fetch_wait = '10s'");
+        show(&mut f, sql)
+    };
+    assert_eq!(first(tables), "t");
+    show(&mut connect(&follower), &format!("drop database \"{key}\""));
+    assert_eq!(first("select table_name from information_schema.tables where table_schema = 'public'"), "t");
+    // With nobody there, that is told, and what tells how things stand does not wait.
+    network.set_online(false);
+    let alone = instance();
+    attach(&alone, &network);
+    let mut f = connect_to(&alone, &key.to_z32()).unwrap();
+    show(&mut f, "set bee.fetch_wait = '1h'");
+    assert_eq!(show(&mut f, "select count(*) from bee_swarm"), "1");
+    assert_eq!(show(&mut f, "select count(*) from pg_database"), "2");
+    show(&mut f, "set bee.fetch_wait = '50ms'");
+    let told = show(&mut f, tables);
+    assert!(told.starts_with("WARNING:  01000: no version of database"), "{told}");
+    assert!(told.contains("Nobody announces it"), "{told}");
 }
