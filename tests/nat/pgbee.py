@@ -29,8 +29,8 @@ BINARY = os.environ.get("PGBEE", "pgbee")
 
 
 def say(text):
-    """A line for nat.py, at once."""
-    print(text, flush=True)
+    """A line for nat.py, at once and whole, whichever thread says it."""
+    os.write(1, f"{text}\n".encode())
 
 
 class Program:
