@@ -67,7 +67,7 @@ def missing():
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
         return "only root may make network namespaces"
-    for tool, package in (("ip", "iproute2"), ("iptables", "iptables")):
+    for tool, package in (("ip", "iproute2"), ("iptables", "iptables"), ("sysctl", "procps")):
         if shutil.which(tool) is None:
             return f"{tool} is not installed (package {package})"
     probe = f"pgbee-{own_name()}-probe"
@@ -75,6 +75,10 @@ def missing():
         sh("ip", "netns", "add", probe)
         sh("iptables", "-t", "nat", "-A", "POSTROUTING", "-j", "MASQUERADE", "--random-fully", ns=probe)
         sh("iptables", "-A", "FORWARD", "-m", "ttl", "--ttl-lt", str(HOPS), "-j", "DROP", ns=probe)
+        sh("iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP", ns=probe)
+        sh("sysctl", "-qw", "net.ipv4.ip_forward=1", ns=probe)
+        sh("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", ns=probe)
+        sh("ip", "link", "add", "lan", "type", "bridge", ns=probe)
         return None
     except Failed as failed:
         return f"this kernel or container refuses: {failed}"
