@@ -1,5 +1,5 @@
-//! Two peers behind the kernel's NATs, in network namespaces: `nat/nat.py`, with the program itself (`nat/pgbee.py`), with an endpoint alone (`nat/peer.rs`), and
-//! with JavaScript on either side (`nat/peer.cjs`).
+//! Two peers behind the kernel's NATs, in network namespaces: `nat/nat.py`, with the program itself (`nat/pgbee.py`), with an endpoint alone
+//! (`nat/peer.rs`), and with JavaScript on either side (`nat/peer.cjs`).
 //!
 //! ```text
 //! make test          the pairs that differ in how they are passed, and the relay
@@ -8,8 +8,8 @@
 //!
 //! Only root may make namespaces: elsewhere each test says that it was skipped, and why.
 //!
-//! What must stay true: no pair has to be faster than a JavaScript pair may be (between a NAT that changes ports and one that does not it tries for 20 s, and then
-//! again); no namespace has a way out; several runs at a time are in no one's way.
+//! What must stay true: no pair has to be faster than a JavaScript pair is (where a port has to be guessed both try for half a minute, and then again: 70 s were
+//! seen); no namespace has a way out; several runs at a time are in no one's way.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

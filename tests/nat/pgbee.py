@@ -10,8 +10,8 @@
 
 The binary is $PGBEE. Nothing listens but in this namespace: psql's port is the same in all of them.
 
-What must stay true: the reader has nothing of the database before its first query; what it prints happened; it and what it started end together, for they are one
-process group, which nat.py ends.
+What must stay true: the reader has nothing of the database before its first query; what it prints happened; it and what it started end together, for they are
+one process group, which nat.py ends.
 """
 
 import os
@@ -40,7 +40,8 @@ class Program:
         self.log, self.changed = [], threading.Condition()
         # What is said here is all it gets: an environment that names a swarm would be another one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PGBEE_")}
-        self.child = subprocess.Popen([BINARY, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+        words = [BINARY, *words, "--log", "info,pgbee_replication=debug"]
+        self.child = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self):
