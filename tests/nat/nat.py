@@ -19,11 +19,15 @@ kinds   open         no NAT
         random       masquerade --random-fully: another port for each destination
         lan          both behind one consistent NAT (only as a pair with itself)
 
-What must stay true: everything started is ended, every namespace removed, also after a failure. Skipped, with the reason, unless root with ip and iptables.
+    nat.py clean      removes what killed runs left behind; every run does so first
+
+What must stay true: everything started is ended, every namespace removed, also after a failure; what a killed run could not remove, the next one removes, and
+nothing of a run that is still there. Skipped, with the reason, unless root with ip and iptables.
 """
 
 import argparse
 import contextlib
+import glob
 import itertools
 import os
 import re
@@ -63,14 +67,18 @@ def missing():
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
         return "only root may make network namespaces"
-    for tool, package in (("ip", "iproute2"), ("iptables", "iptables")):
+    for tool, package in (("ip", "iproute2"), ("iptables", "iptables"), ("sysctl", "procps")):
         if shutil.which(tool) is None:
             return f"{tool} is not installed (package {package})"
-    probe = f"pgbee-probe-{os.getpid()}"
+    probe = f"pgbee-{own_name()}-probe"
     try:
         sh("ip", "netns", "add", probe)
         sh("iptables", "-t", "nat", "-A", "POSTROUTING", "-j", "MASQUERADE", "--random-fully", ns=probe)
         sh("iptables", "-A", "FORWARD", "-m", "ttl", "--ttl-lt", str(HOPS), "-j", "DROP", ns=probe)
+        sh("iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP", ns=probe)
+        sh("sysctl", "-qw", "net.ipv4.ip_forward=1", ns=probe)
+        sh("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", ns=probe)
+        sh("ip", "link", "add", "lan", "type", "bridge", ns=probe)
         return None
     except Failed as failed:
         return f"this kernel or container refuses: {failed}"
@@ -78,11 +86,46 @@ def missing():
         sh("ip", "netns", "del", probe, check=False)
 
 
+def remove(name):
+    """End everything in a namespace, and remove it."""
+    for pid in sh("ip", "netns", "pids", name, check=False).stdout.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    sh("ip", "netns", "del", name, check=False)
+
+
+def began_at(pid):
+    """When a process began, in the kernel's ticks: with its id a name that no other process ever had. None: there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def clean():
+    """Remove namespaces and folders of runs that are no more."""
+    for line in sh("ip", "netns", "list", check=False).stdout.splitlines():
+        name = line.split()[0] if line.split() else ""
+        owner = re.fullmatch(r"pgbee-(\d+)-(\d+)-\w+", name)
+        if owner and began_at(owner.group(1)) != owner.group(2):
+            remove(name)
+    for folder in glob.glob(os.path.join(tempfile.gettempdir(), "pgbee-nat-*")):
+        owner = re.fullmatch(r"pgbee-nat-(\d+)-(\d+)-\w+", os.path.basename(folder))
+        if owner and began_at(owner.group(1)) != owner.group(2):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_name():
+    """What this run's things are called by."""
+    return f"{os.getpid()}-{began_at(os.getpid())}"
+
+
 class Net:
-    """The namespaces of one run."""
+    """The namespaces of one pair."""
 
     def __init__(self, left, right, loss):
-        self.tag = f"pgbee{os.getpid()}"
+        self.tag = f"pgbee-{own_name()}"
         self.links = itertools.count()
         self.names = []
         try:
@@ -107,8 +150,8 @@ class Net:
     def add(self, name):
         """A namespace with its loopback up."""
         name = f"{self.tag}-{name}"
-        sh("ip", "netns", "add", name)
         self.names.append(name)
+        sh("ip", "netns", "add", name)
         sh("ip", "link", "set", "lo", "up", ns=name)
         return name
 
@@ -159,7 +202,7 @@ class Net:
     def close(self):
         """Remove everything."""
         for name in reversed(self.names):
-            sh("ip", "netns", "del", name, check=False)
+            remove(name)
         self.names = []
 
 
@@ -204,12 +247,12 @@ class Process:
 
     def end(self):
         """Ask it to end, then make it."""
+        # The group outlives the process that it is named after, if that one started others.
         for ask in (signal.SIGTERM, signal.SIGKILL):
-            if self.child.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.child.pid, ask)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.child.wait(3)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, ask)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(3)
         self.reader.join(3)
 
 
@@ -226,7 +269,7 @@ def run_pair(left, right, args, log):
         ends.callback(net.close)
 
         def start(name, ns, command, host):
-            folder = tempfile.mkdtemp(prefix="pgbee-nat-")
+            folder = tempfile.mkdtemp(prefix=f"pgbee-nat-{own_name()}-")
             ends.callback(shutil.rmtree, folder, ignore_errors=True)
             process = Process(name, ns, command.format(**words, dir=folder, host=host), log)
             ends.callback(process.end)
@@ -274,6 +317,7 @@ def run(args):
         if left not in KINDS + ["lan"] or right not in KINDS + ["lan"] or (left == "lan") != (right == "lan"):
             print(f"no such pair: {left}-{right}", file=sys.stderr)
             return 2
+    clean()
     hopeless = set(filter(None, args.hopeless.split(",")))
     wrong = 0
     with contextlib.ExitStack() as ends:
@@ -295,6 +339,8 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="say whether this can run here")
     check.set_defaults(run=lambda _: (lambda reason: print(reason or "it can run here") or (1 if reason else 0))(missing()))
+    cleaning = commands.add_parser("clean", help="remove what killed runs left behind")
+    cleaning.set_defaults(run=lambda _: clean())
     each = commands.add_parser("run", help="run pairs of NATs")
     each.add_argument("--kinds", default=",".join(KINDS), help="all pairs of these; lan too")
     each.add_argument("--pairs", default="", help="only these: left-right,...")
@@ -315,7 +361,8 @@ def main():
     each.add_argument("--required", action="store_true", help="a skip is a failure")
     each.set_defaults(run=run)
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: sys.exit(143))
     try:
         sys.exit(args.run(args))
     except Failed as failed:

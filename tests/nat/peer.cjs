@@ -1,12 +1,15 @@
-// The JavaScript side of nat.py: DHT nodes, a server and a client of hyperdht, found through NODE_PATH.
+// The JavaScript side of nat.py: DHT nodes, a server and a client of hyperdht, a writer and a reader of a hyperbee; the packages are found through NODE_PATH.
 //
 //   node peer.cjs nodes HOST...                        a network; the last host is a blind relay; prints `bootstrap HOST:PORT` and `relay KEY`
 //   node peer.cjs serve HOST:PORT [RELAY]              a server that echoes; prints `listening KEY`
 //   node peer.cjs connect HOST:PORT KEY [RELAY]        prints `connected ...` when an echo came back, or `failed ...`
+//   node peer.cjs write HOST:PORT DIR [RELAY]          hyperswarm with a bee of 1,000 entries; prints `listening KEY`
+//   node peer.cjs read HOST:PORT KEY DIR [RELAY]       prints `connected ...` when it has read all of a bee
 const DHT = require('hyperdht')
 const relay = require('blind-relay')
 
 const PORT = 49737
+const ENTRIES = 1000
 const [command, ...args] = process.argv.slice(2)
 const say = (text) => process.stdout.write(text + '\n')
 
@@ -67,7 +70,55 @@ function connect ([bootstrap, key, through]) {
   })
 }
 
-const commands = { nodes, serve, connect }
+async function swarmOf (bootstrap, dir, through) {
+  const Hyperswarm = require('hyperswarm')
+  const Corestore = require('corestore')
+  const store = new Corestore(dir)
+  await store.ready()
+  const swarm = new Hyperswarm({ bootstrap: [bootstrap], relayThrough: through ? Buffer.from(through, 'hex') : null })
+  swarm.on('connection', (connection) => {
+    connection.on('error', () => {})
+    store.replicate(connection)
+  })
+  return { store, swarm }
+}
+
+async function write ([bootstrap, dir, through]) {
+  const Hyperbee = require('hyperbee')
+  const { store, swarm } = await swarmOf(bootstrap, dir, through)
+  const core = store.get({ name: 'bee' })
+  const batch = new Hyperbee(core, { keyEncoding: 'utf-8', valueEncoding: 'utf-8' }).batch()
+  for (let i = 1; i <= ENTRIES; i++) await batch.put('k' + String(i).padStart(4, '0'), `value ${i}`)
+  await batch.flush()
+  await swarm.join(core.discoveryKey, { server: true, client: true }).flushed()
+  say(`listening ${core.key.toString('hex')}`)
+}
+
+async function read ([bootstrap, key, dir, through]) {
+  const Hyperbee = require('hyperbee')
+  const began = Date.now()
+  const seconds = () => ((Date.now() - began) / 1000).toFixed(2)
+  const { store, swarm } = await swarmOf(bootstrap, dir, through)
+  const core = store.get({ key: Buffer.from(key, 'hex') })
+  await core.ready()
+  swarm.join(core.discoveryKey, { server: false, client: true })
+  // Asked again until somebody is there: without peers an update says that there is nothing new.
+  while (core.length === 0) {
+    await core.update()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  let first = null
+  let count = 0
+  for await (const entry of new Hyperbee(core, { keyEncoding: 'binary', valueEncoding: 'binary' }).createReadStream()) {
+    first = first ?? (entry.value && seconds())
+    count++
+  }
+  if (count < ENTRIES) throw new Error(`only ${count} entries`)
+  const [{ rawStream }] = swarm.connections
+  say(`connected in ${first} s to ${rawStream.remoteHost}:${rawStream.remotePort}, all ${count} entries in ${seconds()} s`)
+}
+
+const commands = { nodes, serve, connect, write, read }
 if (!commands[command]) {
   console.error('nodes, serve or connect')
   process.exit(2)

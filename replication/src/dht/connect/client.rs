@@ -503,7 +503,7 @@ impl Client {
         } else if peer_address.is_none() {
             self.open(cx, reply.socket, node, Via::Direct);
         } else {
-            self.take_a_way(cx, reply.to, claims_open, holepunch);
+            self.take_a_way(cx, (reply.socket, reply.to), claims_open, holepunch);
         }
     }
 
@@ -511,7 +511,7 @@ impl Client {
     fn take_a_way(
         &mut self,
         cx: &mut Context<'_>,
-        client_address: SocketAddrV4,
+        (asked_by, client_address): (SocketId, SocketAddrV4),
         claims_open: bool,
         punch_secret: [u8; 32],
     ) {
@@ -530,11 +530,11 @@ impl Client {
                 .iter()
                 .find(|address| !address::is_bogon(*address.ip()) && address::is_reachable(**address));
             let to = public.copied().unwrap_or(chosen.server_address);
-            let socket = cx.rpc.socket();
             if !address::is_reachable(to) {
                 return self.fail(cx, ConnectError::CannotHolepunch);
             }
-            self.open(cx, socket, to, Via::Direct);
+            // Not the node's socket of now, which is another one since it was found to be open: where the question came from is where the server sends to.
+            self.open(cx, asked_by, to, Via::Direct);
             return;
         }
         if claims_open {
