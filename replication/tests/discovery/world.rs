@@ -321,6 +321,15 @@ impl World {
         host
     }
 
+    /// One more node, as anybody runs it: it has to find out whether it can be reached, and serves others only once it has for 20 minutes. Not in `nodes`.
+    pub fn add_adaptive_node(&mut self, realm: Realm) -> HostId {
+        let (seed, bootstrap) = (self.next_seed(), self.bootstrap.clone());
+        self.net.add_host(realm, |now, addresses| {
+            let rpc = RpcOptions { bootstrap, server_port: addresses.server.port(), ..RpcOptions::default() };
+            plain(now, addresses, rpc, seed)
+        })
+    }
+
     /// Another node in the place of one that went down.
     pub fn revive_node(&mut self, host: HostId) {
         let (seed, bootstrap) = (self.next_seed(), self.bootstrap.clone());
@@ -405,6 +414,10 @@ fn node(now: Now, addresses: Addresses, bootstrap: Vec<SocketAddrV4>, seed: [u8;
         public_address: Some(addresses.server),
         ..RpcOptions::default()
     };
+    plain(now, addresses, rpc, seed)
+}
+
+fn plain(now: Now, addresses: Addresses, rpc: RpcOptions, seed: [u8; 32]) -> Machine {
     let dht = Dht::new(
         now,
         DhtOptions { rpc, local_addresses: vec![addresses.server], ..DhtOptions::default() },
