@@ -20,7 +20,7 @@ use pgbee_replication::udp::{Now, Random, SocketId, Transmit};
 
 const NODE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(20, 1, 1, 1), 49_737);
 const SOURCES: &str = "FLOOD_SOURCES";
-/// The tables have 58 MiB by their own count; allocation and the machine's queues add to that.
+/// The tables have 84 MiB by their own count; allocation and the machine's queues add to that.
 const MEMORY_MAX: usize = 160 << 20;
 
 fn resident_bytes() -> usize {
@@ -188,7 +188,7 @@ fn a_flooded_node() {
     }
     let DhtStats { rpc, records, stored_bytes, .. } = flooded.dht.stats();
     println!("kept {records} records, {} MiB by the tables' own count; {rpc:?}", stored_bytes >> 20);
-    assert!(records > 0 && stored_bytes <= 58 << 20);
+    assert!(records > 0 && stored_bytes <= 84 << 20);
     assert!(rpc.requests_active <= 2048);
     println!("more-bytes {most}");
 }
