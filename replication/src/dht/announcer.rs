@@ -1,4 +1,4 @@
-//! Keeps a server to be found: it announces itself at the three nodes closest to its key, and these forward to it.
+//! Keeps a server to be found: it announces itself at the three nodes closest to its key (of different /24s, if it can be), and these forward to it.
 //!
 //! ```text
 //!   start --> walk (FIND_PEER) --> ANNOUNCE to the closest until three keep it --> UNANNOUNCE where it was before and is not now
@@ -22,6 +22,7 @@ use std::time::Duration;
 use super::connect::RelayInfo;
 use super::connect::server::Announced;
 use super::messages::{self, Announcement, Place, Signed, command};
+use super::rpc::scope::subnet;
 use super::rpc::{Outgoing, Query, QueryId, Reply, RequestError};
 use super::{Asker, Context, ServerId, Tag};
 use crate::secret_stream::handshake::Identity;
@@ -191,6 +192,9 @@ impl Announcer {
         if !closest.is_empty() {
             self.closest = closest.iter().map(|reply| reply.from).collect();
         }
+        // Who owns one host's ports shall not be all three: the closest of each /24 come first.
+        let mut subnets = BTreeSet::new();
+        closest.sort_by_cached_key(|reply| !subnets.insert(subnet(*reply.from.ip())));
         closest.reverse();
         self.state = State::Announces { candidates: closest, pending: Vec::new(), relays: Vec::new() };
         self.announce(cx);

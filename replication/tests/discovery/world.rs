@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use pgbee_replication::dht::rpc::{Persistence, RpcOptions};
+use pgbee_replication::dht::rpc::{Persistence, RpcLimits, RpcOptions};
 use pgbee_replication::dht::{Dht, DhtEvent, DhtOptions, Via};
 use pgbee_replication::secret_stream::{Identity, Role as StreamRole, SecretStream};
 use pgbee_replication::swarm::endpoint::Totals;
@@ -281,6 +281,8 @@ pub struct World {
     pub net: Net,
     pub nodes: Vec<HostId>,
     pub bootstrap: Vec<SocketAddrV4>,
+    /// Of the nodes that come.
+    pub limits: RpcLimits,
     seed: u8,
     made: u16,
 }
@@ -292,6 +294,7 @@ impl World {
             net: SimulatedUdp::new(u64::from(seed), conditions),
             nodes: Vec::new(),
             bootstrap: Vec::new(),
+            limits: RpcLimits::default(),
             seed,
             made: 0,
         };
@@ -312,8 +315,8 @@ impl World {
 
     /// One more node, which is open to everyone and serves others at once.
     pub fn add_node(&mut self) -> HostId {
-        let (seed, bootstrap) = (self.next_seed(), self.bootstrap.clone());
-        let host = self.net.add_host(Realm::INTERNET, |now, addresses| node(now, addresses, bootstrap, seed));
+        let (seed, bootstrap, limits) = (self.next_seed(), self.bootstrap.clone(), self.limits.clone());
+        let host = self.net.add_host(Realm::INTERNET, |now, addresses| node(now, addresses, bootstrap, limits, seed));
         if self.bootstrap.is_empty() {
             self.bootstrap.push(self.net.server_address(host));
         }
@@ -321,10 +324,19 @@ impl World {
         host
     }
 
+    /// One more node, as anybody runs it: it has to find out whether it can be reached, and serves others only once it has for 20 minutes. Not in `nodes`.
+    pub fn add_adaptive_node(&mut self, realm: Realm) -> HostId {
+        let (seed, bootstrap) = (self.next_seed(), self.bootstrap.clone());
+        self.net.add_host(realm, |now, addresses| {
+            let rpc = RpcOptions { bootstrap, server_port: addresses.server.port(), ..RpcOptions::default() };
+            plain(now, addresses, rpc, seed)
+        })
+    }
+
     /// Another node in the place of one that went down.
     pub fn revive_node(&mut self, host: HostId) {
-        let (seed, bootstrap) = (self.next_seed(), self.bootstrap.clone());
-        self.net.bring_up(host, |now, addresses| node(now, addresses, bootstrap, seed));
+        let (seed, bootstrap, limits) = (self.next_seed(), self.bootstrap.clone(), self.limits.clone());
+        self.net.bring_up(host, |now, addresses| node(now, addresses, bootstrap, limits, seed));
     }
 
     /// An endpoint; its key.
@@ -396,15 +408,20 @@ impl Default for PartyOptions {
     }
 }
 
-fn node(now: Now, addresses: Addresses, bootstrap: Vec<SocketAddrV4>, seed: [u8; 32]) -> Machine {
+fn node(now: Now, addresses: Addresses, bootstrap: Vec<SocketAddrV4>, limits: RpcLimits, seed: [u8; 32]) -> Machine {
     let rpc = RpcOptions {
         bootstrap,
         persistence: Persistence::Forced,
         firewalled: false,
         server_port: addresses.server.port(),
         public_address: Some(addresses.server),
+        limits,
         ..RpcOptions::default()
     };
+    plain(now, addresses, rpc, seed)
+}
+
+fn plain(now: Now, addresses: Addresses, rpc: RpcOptions, seed: [u8; 32]) -> Machine {
     let dht = Dht::new(
         now,
         DhtOptions { rpc, local_addresses: vec![addresses.server], ..DhtOptions::default() },

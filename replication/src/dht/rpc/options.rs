@@ -60,6 +60,8 @@ pub struct RpcLimits {
     pub unproven_bytes: u32,
     /// Nodes of one public /24 in a row of the table.
     pub nodes_per_subnet: usize,
+    /// Nodes of one public /24 among the closest of a walk, if there are enough others.
+    pub closest_per_subnet: usize,
     /// Delayed pings that wait.
     pub delayed_pings_max: usize,
     /// Hosts and addresses that limits and round trips are remembered of.
@@ -78,7 +80,8 @@ impl Default for RpcLimits {
             requests_per_loopback_host: 20_000,
             unproven_bytes_per_subnet: 4 * 1024,
             unproven_bytes: 256 * 1024,
-            nodes_per_subnet: 10,
+            nodes_per_subnet: 4,
+            closest_per_subnet: 3,
             delayed_pings_max: 256,
             remembered_max: 4096,
         }

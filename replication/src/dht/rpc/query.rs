@@ -10,7 +10,15 @@
 //! nodes, too, and nodes without an id are asked and listened to, but not kept among the closest: the first node of a private network is often one that says
 //! "unknown command", has no id, and knows everybody.
 //!
-//! What must stay true: every address is asked once; of the closest no more than [`SUBNET_MAX`] are of one public /24 (which JavaScript's does not limit); a node is asked only while it is closer than the worst of the 20; nothing a node tells makes a walk larger
+//! Ids are hashes of addresses, ports among them: with its 65,535 ports one host finds 20 ids nearer to a target than anybody else's. So of one public /24 only
+//! the closest few count; others of it are put off, and are asked and kept only where too few nodes of other networks are left, as in a network of one /24:
+//!
+//! ```text
+//! pending --- its /24 has enough closer ones ---> crowded ---- nobody else is left, and fewer than 20 answered ----> asked
+//! answered -- likewise ------------------------> crowd ------- fills the 20 up at the end
+//! ```
+//!
+//! What must stay true: every address is asked once; a node is asked only while it is closer than the worst of the 20; nothing a node tells makes a walk larger
 //! than [`SEEN_MAX`]. Source: dht-rpc `lib/query.js`; there the next node is the one heard of last, here it is the closest.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -24,8 +32,6 @@ use super::scope::{Scope, subnet};
 const SEEN_MAX: usize = 2048;
 /// Nodes that told us of the same node, and are told if it does not answer.
 const TELLERS_MAX: usize = 8;
-/// Nodes of one public /24 among the closest: ids follow from addresses, so one host with its 65,000 ports is nearer to any target than all honest nodes.
-const SUBNET_MAX: usize = 8;
 /// Asked at once while nodes of an earlier walk are asked again.
 const CONCURRENCY_REUSED: usize = 3;
 const RETRIES: u8 = 5;
@@ -78,8 +84,12 @@ pub struct Walk {
     pub purpose: Purpose,
     /// Nodes asked at once, as long as they are quick.
     pub concurrency: usize,
-    /// Its 20 closest answers, the closest first.
-    pub closest: Vec<Reply>,
+    /// The 20 closest answers that count, the closest first.
+    closest: Vec<Reply>,
+    /// The closest ones of those whose networks have enough.
+    crowd: Vec<Reply>,
+    /// Nodes of one public /24 that count.
+    per_subnet: usize,
     /// Answers without an error.
     pub successes: usize,
     /// Errors and silence.
@@ -87,28 +97,35 @@ pub struct Walk {
     seen: HashMap<SocketAddrV4, Seen>,
     given: VecDeque<SocketAddrV4>,
     pending: BTreeMap<[u8; 32], SocketAddrV4>,
+    crowded: BTreeMap<[u8; 32], SocketAddrV4>,
     asked: usize,
     slow: usize,
     is_slowed_down: bool,
     is_table_used: bool,
+    /// Nobody of other networks was left once.
+    is_filling: bool,
 }
 
 impl Walk {
     /// A walk that knows its given nodes only.
-    pub fn new(query: Query, purpose: Purpose, concurrency: usize) -> Walk {
+    pub fn new(query: Query, purpose: Purpose, concurrency: usize, per_subnet: usize) -> Walk {
         let mut walk = Walk {
             concurrency: query.concurrency.unwrap_or(concurrency).max(1),
             purpose,
             closest: Vec::new(),
+            crowd: Vec::new(),
+            per_subnet: per_subnet.max(1),
             successes: 0,
             errors: 0,
             seen: HashMap::new(),
             given: VecDeque::new(),
             pending: BTreeMap::new(),
+            crowded: BTreeMap::new(),
             asked: 0,
             slow: 0,
             is_slowed_down: false,
             is_table_used: query.is_only_given,
+            is_filling: false,
             query,
         };
         for node in std::mem::take(&mut walk.query.nodes).into_iter().take(SEEN_MAX) {
@@ -151,7 +168,7 @@ impl Walk {
         if !self.given.is_empty() || !self.pending.is_empty() {
             return Step::Wait;
         }
-        let is_over = self.asked == 0 || (self.slow == self.asked && self.closest.len() >= K);
+        let is_over = self.asked == 0 || (self.slow == self.asked && self.closest.len() + self.crowd.len() >= K);
         if !is_over {
             return Step::Wait;
         }
@@ -210,25 +227,22 @@ impl Walk {
         while let Some((distance, node)) = self.pending.pop_first() {
             if !self.is_closer(&distance) {
                 self.pending.clear();
-            } else if self.crowded_out(node, &distance).is_none_or(|at| at.is_some()) {
+            } else if self.has_enough(node, &distance) {
+                self.crowded.insert(distance, node);
+            } else {
                 return Some(node);
             }
         }
-        None
+        self.is_filling |= self.asked == 0;
+        let is_wanted = self.is_filling && self.closest.len() + self.crowd.len() < K;
+        is_wanted.then(|| self.crowded.pop_first()).flatten().map(|(_, node)| node)
     }
 
-    /// None: the closest have room for one more of this node's network. Else its place is that of the farthest of these, if it is closer than that one.
-    fn crowded_out(&self, node: SocketAddrV4, distance: &[u8; 32]) -> Option<Option<usize>> {
-        if Scope::of(node) != Some(Scope::Public) {
-            return None;
-        }
-        let is_neighbour = |(_, other): &(usize, &Reply)| subnet(*other.from.ip()) == subnet(*node.ip());
-        let neighbours = || self.closest.iter().enumerate().filter(is_neighbour);
-        if neighbours().count() < SUBNET_MAX {
-            return None;
-        }
-        let farthest = neighbours().next_back();
-        Some(farthest.filter(|(_, other)| *distance < self.distance(&node_id(other.from))).map(|(at, _)| at))
+    /// Whether enough closer nodes of the same network have answered.
+    fn has_enough(&self, node: SocketAddrV4, distance: &[u8; 32]) -> bool {
+        let of_network = self.closest.iter().filter(|reply| is_neighbour(reply.from, node));
+        let closer = of_network.filter(|reply| reply.from_id.is_some_and(|id| self.distance(&id) < *distance));
+        closer.count() >= self.per_subnet
     }
 
     fn add(&mut self, node: SocketAddrV4, teller: Option<SocketAddrV4>) -> Option<DownHint> {
@@ -250,19 +264,39 @@ impl Walk {
     }
 
     fn keep(&mut self, reply: &Reply) {
-        let Some(id) = &reply.from_id else { return };
-        let distance = self.distance(id);
-        let far = |other: &Reply| other.from_id.map_or([0xff; 32], |id| self.distance(&id));
-        if let Err(at) = self.closest.binary_search_by_key(&distance, far) {
-            match self.crowded_out(reply.from, &distance) {
-                Some(None) => return,
-                // It is farther away than the new one: `at` stays where it is.
-                Some(Some(farthest)) => drop(self.closest.remove(farthest)),
-                None => {}
-            }
-            self.closest.insert(at, reply.clone());
-            self.closest.truncate(K);
+        let Some(id) = reply.from_id else { return };
+        let distance = self.distance(&id);
+        if self.has_enough(reply.from, &distance) {
+            return self.insert(reply.clone(), true);
         }
+        self.insert(reply.clone(), false);
+        // It may be one too many of its network now: the farthest of it makes room.
+        let mut of_network = (0..self.closest.len()).filter(|&at| is_neighbour(self.closest[at].from, reply.from));
+        if let Some(last) = of_network.clone().next_back().filter(|_| of_network.by_ref().count() > self.per_subnet) {
+            let farthest = self.closest.remove(last);
+            self.insert(farthest, true);
+        }
+        self.closest.truncate(K);
+    }
+
+    fn insert(&mut self, reply: Reply, is_crowd: bool) {
+        let far = |reply: &Reply| reply.from_id.map_or([0xff; 32], |id| self.distance(&id));
+        let replies = if is_crowd { &self.crowd } else { &self.closest };
+        let Err(at) = replies.binary_search_by_key(&far(&reply), far) else { return };
+        let replies = if is_crowd { &mut self.crowd } else { &mut self.closest };
+        replies.insert(at, reply);
+        if is_crowd {
+            replies.truncate(K);
+        }
+    }
+
+    /// The 20 closest answers, the closest first; where other networks have fewer, more of one.
+    pub fn into_closest(mut self) -> Vec<Reply> {
+        let missing = K.saturating_sub(self.closest.len());
+        for reply in std::mem::take(&mut self.crowd).into_iter().take(missing) {
+            self.insert(reply, false);
+        }
+        self.closest
     }
 
     fn is_closer(&self, distance: &[u8; 32]) -> bool {
@@ -275,6 +309,11 @@ impl Walk {
     }
 }
 
+/// Whether two nodes are of one public /24. Local networks are one's own, and small.
+fn is_neighbour(a: SocketAddrV4, b: SocketAddrV4) -> bool {
+    subnet(*a.ip()) == subnet(*b.ip()) && Scope::of(a) == Some(Scope::Public)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -284,7 +323,7 @@ mod tests {
     use crate::udp::SocketId;
 
     fn node(n: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(Ipv4Addr::new(1, (n >> 8) as u8, n as u8, 1), 9)
+        SocketAddrV4::new(Ipv4Addr::new(1, 1, (n >> 8) as u8, n as u8), 9)
     }
 
     fn reply(from: SocketAddrV4, has_id: bool, error: u64) -> Reply {
@@ -311,7 +350,7 @@ mod tests {
 
     #[test]
     fn closer_nodes_of_errors_and_of_nodes_without_id_are_asked() {
-        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10);
+        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10, K);
         assert_eq!(walk.missing(), K);
         walk.add_known([node(1)]);
         assert_eq!(asked(&mut walk), [node(1)]);
@@ -331,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_end_does_not_wait_for_slow_ones_and_silence_is_told() {
-        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10);
+        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10, K);
         walk.add_known([node(1)]);
         asked(&mut walk);
         walk.answered(&reply(node(1), true, 0), (2..=40).map(node), false);
@@ -356,7 +395,7 @@ mod tests {
     #[test]
     fn given_nodes_first_then_the_table() {
         let nodes: Vec<_> = (1..=20).map(node).collect();
-        let mut walk = Walk::new(Query { nodes: nodes.clone(), ..Query::find_node([7; 32]) }, Purpose::Owner, 10);
+        let mut walk = Walk::new(Query { nodes: nodes.clone(), ..Query::find_node([7; 32]) }, Purpose::Owner, 10, K);
         assert_eq!(walk.missing(), 0);
         let mut order = asked(&mut walk);
         assert_eq!(order.len(), 10);
@@ -381,31 +420,59 @@ mod tests {
         assert_eq!(walk.step(), Step::End);
     }
 
-    /// Every port of one host is a node, and they name each other.
-    #[test]
-    fn one_host_does_not_crowd_out_the_others() {
-        let honest: Vec<_> = (1..=30).map(|n| SocketAddrV4::new(Ipv4Addr::new(20, n, 0, 1), 9)).collect();
-        let mut mine: Vec<_> = (1..=20_000).map(|port| SocketAddrV4::new(Ipv4Addr::new(66, 6, 6, 6), port)).collect();
-        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10);
-        mine.sort_by_key(|node| walk.distance(&node_id(*node)));
-        mine.truncate(400);
-        walk.add_known(honest.iter().copied().chain([mine[0]]));
-        let mut steps = 0;
-        while let Step::Ask(next) = walk.step() {
-            let closer = if next.ip().octets()[0] == 66 { &mine[..] } else { &honest[..] };
-            walk.answered(&reply(next, true, 0), closer.iter().copied(), false);
-            steps += 1;
+    /// Walks among nodes that all answer with all of `known`; whom it asked, and the closest.
+    fn walk_among(known: &[SocketAddrV4], per_subnet: usize) -> (usize, Vec<SocketAddrV4>) {
+        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10, per_subnet);
+        walk.add_known([known[0]]);
+        let mut count = 0;
+        loop {
+            let next = asked(&mut walk);
+            if next.is_empty() {
+                break;
+            }
+            count += next.len();
+            for node in next {
+                walk.answered(&reply(node, true, 0), known.iter().copied(), false);
+            }
         }
-        let of_host = walk.closest.iter().filter(|reply| reply.from.ip().octets()[0] == 66).count();
-        assert_eq!((walk.closest.len(), of_host), (K, SUBNET_MAX));
-        assert!(steps < 60, "and it costs no time: {steps}");
-        assert!(walk.closest.is_sorted_by_key(|reply| walk.distance(&node_id(reply.from))));
+        assert_eq!(walk.step(), Step::End);
+        let closest = walk.into_closest();
+        let distance = |reply: &Reply| std::array::from_fn::<u8, 32, _>(|at| reply.from_id.map_or(0, |id| id[at]) ^ 7);
+        assert!(closest.len() <= K && closest.is_sorted_by_key(distance));
+        (count, closest.iter().map(|reply| reply.from).collect())
+    }
+
+    #[test]
+    fn ports_of_two_hosts_do_not_make_a_neighbourhood() {
+        // A node in each of 60 networks, and of two hosts those of all their ports that are nearest to the target.
+        let honest: Vec<SocketAddrV4> = (0..60).map(|n| SocketAddrV4::new(Ipv4Addr::new(9, 9, n, 1), 9)).collect();
+        let hosts = [Ipv4Addr::new(66, 6, 6, 6), Ipv4Addr::new(77, 7, 7, 7)];
+        let mut ports: Vec<SocketAddrV4> =
+            hosts.iter().flat_map(|host| (1..10_000).map(|port| SocketAddrV4::new(*host, port))).collect();
+        ports.sort_by_cached_key(|node| std::array::from_fn::<u8, 32, _>(|at| node_id(*node)[at] ^ 7));
+        ports.truncate(500);
+        let known: Vec<SocketAddrV4> = honest.iter().chain(&ports).copied().collect();
+        let liars = |closest: &[SocketAddrV4]| closest.iter().filter(|node| hosts.contains(node.ip())).count();
+        let (_, closest) = walk_among(&known, K);
+        assert_eq!((closest.len(), liars(&closest)), (K, K), "JavaScript's walk");
+        let (asked, closest) = walk_among(&known, 3);
+        assert_eq!((closest.len(), liars(&closest)), (K, 6));
+        assert!(closest.contains(&ports[0]) && asked < 60, "{asked}");
+    }
+
+    #[test]
+    fn a_network_of_one_subnet_is_walked_whole() {
+        let known: Vec<SocketAddrV4> = (1..=40).map(|n| SocketAddrV4::new(Ipv4Addr::new(9, 9, 9, n), 9)).collect();
+        let (_, closest) = walk_among(&known, 3);
+        assert_eq!(closest.len(), K);
+        let few: Vec<SocketAddrV4> = known[..12].to_vec();
+        assert_eq!(walk_among(&few, 3).1.len(), 12);
     }
 
     #[test]
     fn only_given() {
         let query = Query { nodes: vec![node(1)], is_only_given: true, ..Query::find_node([7; 32]) };
-        let mut walk = Walk::new(query, Purpose::Owner, 10);
+        let mut walk = Walk::new(query, Purpose::Owner, 10, K);
         assert_eq!((walk.missing(), asked(&mut walk)), (0, vec![node(1)]));
         walk.answered(&reply(node(1), true, 0), [node(2)], false);
         assert_eq!(walk.step(), Step::End);
@@ -413,7 +480,7 @@ mod tests {
 
     #[test]
     fn a_liar_does_not_make_it_large() {
-        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10);
+        let mut walk = Walk::new(Query::find_node([7; 32]), Purpose::Owner, 10, K);
         walk.add_known([node(0)]);
         let mut told = 1;
         let mut steps = 0;

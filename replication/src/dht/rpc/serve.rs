@@ -12,6 +12,8 @@ use super::message::{self, DELAYED_PING, DOWN_HINT, FIND_NODE, INVALID_TOKEN, K,
 use super::{CANDIDATES_MAX, MET_MAX, MET_TICKS, Owner, Rpc, scope};
 use crate::udp::{Now, SocketId, Transmit};
 
+/// A row is well if each of its nodes was heard of within so many ticks: 20 minutes, in which the table's turn of pings comes round.
+const WELL_TICKS: u64 = 240;
 /// Delayed pings that wait for one host.
 const DELAYED_PINGS_PER_HOST: usize = 8;
 /// A reply so many times as large as its request waits until a stranger has answered a ping.
@@ -163,12 +165,17 @@ impl<T> Rpc<T> {
         }
         // Two nodes that have no room for each other would ping each other for each other's pings without end.
         let is_asked_lately = self.met.get(&request.from).is_some_and(|asked| tick - *asked < MET_TICKS);
+        let row = self.table.row_of(&id);
+        let is_room = row.len() < K;
+        // Old nodes that answer are worth more than new ones: a row full of them needs nobody. Else every request of a large network's strangers costs two pings.
+        let is_row_well = !is_room && row.iter().all(|node| tick - node.seen < WELL_TICKS);
         let is_useless = self.table.get(&id).is_some()
+            || is_row_well
             || id == *self.table.id()
             || is_asked_lately
             || self.met.len() >= MET_MAX
             || self.candidates.contains(&request.from)
-            || self.candidates.len() >= if self.table.row_of(&id).len() < K { CANDIDATES_MAX } else { 2 };
+            || self.candidates.len() >= if is_room { CANDIDATES_MAX } else { 2 };
         if !is_useless && self.begin_internal(request.from, PING, None, 1, Owner::Candidate) {
             self.candidates.insert(request.from);
             self.met.insert(request.from, tick);

@@ -61,7 +61,7 @@ impl<T> Rpc<T> {
 
     fn begin_walk(&mut self, now: Now, id: QueryId, query: Query, purpose: Purpose) {
         let concurrency = if purpose == Purpose::Owner { self.options.concurrency } else { BACKGROUND_CONCURRENCY };
-        let mut walk = Walk::new(query, purpose, concurrency);
+        let mut walk = Walk::new(query, purpose, concurrency, self.options.limits.closest_per_subnet);
         if walk.missing() > 0 {
             self.give_table(&mut walk);
         }
@@ -161,7 +161,7 @@ impl<T> Rpc<T> {
     fn end_walk(&mut self, now: Now, id: QueryId, walk: Walk) {
         self.forget_requests_of(now, id);
         match walk.purpose {
-            Purpose::Owner => self.events.push_back(RpcEvent::QueryEnded { query: id, closest: walk.closest }),
+            Purpose::Owner => self.events.push_back(RpcEvent::QueryEnded { query: id, closest: walk.into_closest() }),
             Purpose::Bootstrap => self.bootstrap_walked(now),
             Purpose::Refresh => {}
         }
@@ -181,7 +181,7 @@ impl<T> Rpc<T> {
     /// All walks end with what they have; their requests are gone already.
     pub(super) fn end_all_walks(&mut self) {
         let running = std::mem::take(&mut self.walks).into_iter().filter(|(_, walk)| walk.purpose == Purpose::Owner);
-        let running = running.map(|(id, walk)| (id, walk.closest));
+        let running = running.map(|(id, walk)| (id, walk.into_closest()));
         let waiting = std::mem::take(&mut self.walks_waiting).into_iter().map(|(id, _)| (id, Vec::new()));
         self.events.extend(running.chain(waiting).map(|(query, closest)| RpcEvent::QueryEnded { query, closest }));
     }

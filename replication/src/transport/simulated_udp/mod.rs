@@ -241,6 +241,20 @@ impl<M: Machine> SimulatedUdp<M> {
         ip
     }
 
+    /// Opens a socket of a host at a port of one's choice; `Err` gives the number back if the port is taken.
+    ///
+    /// # Errors
+    /// If another socket is there, or the socket is open already.
+    pub fn open_at(&mut self, id: HostId, socket: SocketId, port: u16) -> Result<(), SocketId> {
+        let host = &mut self.hosts[id.0];
+        if host.ports.contains_key(&port) || host.sockets.contains_key(&socket) {
+            return Err(socket);
+        }
+        host.ports.insert(port, socket);
+        host.sockets.insert(socket, port);
+        Ok(())
+    }
+
     /// Hosts of different groups do not hear each other; all begin in group 0.
     pub fn set_group(&mut self, id: HostId, group: u32) {
         self.hosts[id.0].group = group;
