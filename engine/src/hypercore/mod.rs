@@ -366,6 +366,12 @@ impl Core {
 
     /// What is in the store now: let readers see it, and peers if it may be shown.
     fn publish(&self, state: State, is_shown: bool) {
+        let position = self.replace_state(state, is_shown);
+        self.watch.publish(position);
+    }
+
+    /// As [`publish`](Core::publish), but nobody is told yet.
+    fn replace_state(&self, state: State, is_shown: bool) -> Position {
         let State { head, roots, held } = state;
         let position = Position { fork: head.fork, length: head.length };
         {
@@ -382,7 +388,7 @@ impl Core {
             self.fork.store(head.fork.0, Ordering::Release);
             published.head = head;
         }
-        self.watch.publish(position);
+        position
     }
 
     /// After a failed write: find out what is in the store, if that can be read now. Else whoever writes next does.

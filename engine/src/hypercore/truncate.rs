@@ -87,7 +87,7 @@ impl Core {
         let mut held = self.published.read().held.clone();
         held.truncate(from);
         self.put_state(&mut batch, &head, &mut held);
-        let _rewriting = Rewriting::begin(&self.rewrites);
+        let rewriting = Rewriting::begin(&self.rewrites);
         writer.is_stale = true;
         let written = self.backend.write(batch, durability);
         self.nodes.forget();
@@ -99,7 +99,10 @@ impl Core {
         self.note_rewrite(from);
         // One of ours has to be durable before anyone sees it; a peer's cannot be signed otherwise.
         let is_shown = durability == Durability::Sync || self.pair.is_none();
-        self.publish(State { head, roots, held }, is_shown);
+        let position = self.replace_state(State { head, roots, held }, is_shown);
+        // Whoever is told asks for proofs at once: none may be refused because of what is over.
+        drop(rewriting);
+        self.watch.publish(position);
         Ok(())
     }
 
