@@ -137,9 +137,9 @@ impl TopicInfo {
             let is_silent = nodes == 0 || self.was_looked_up && !self.was_answered;
             return match (is_silent, self.was_looked_up) {
                 (true, _) => "No node of the swarm answers.".to_owned(),
-                (_, false) => format!("Peers are being looked for; {} of the swarm are known.", counted(nodes, "node")),
+                (_, false) => format!("Peers are being looked for; we know {} of the swarm.", counted(nodes, "node")),
                 (_, true) => {
-                    format!("{nobody} announces it in this swarm, of which {} are known.", counted(nodes, "node"))
+                    format!("{nobody} announces it in this swarm, of which we know {}.", counted(nodes, "node"))
                 }
             };
         }
@@ -396,11 +396,11 @@ mod tests {
             last_failure: None,
         };
         for (info, is_searching, words) in [
-            (info.clone(), true, "Peers are being looked for; 3 nodes of the swarm are known."),
+            (info.clone(), true, "Peers are being looked for; we know 3 nodes of the swarm."),
             (
                 TopicInfo { was_looked_up: true, ..info.clone() },
                 false,
-                "Nobody announces it in this swarm, of which 3 nodes are known.",
+                "Nobody announces it in this swarm, of which we know 3 nodes.",
             ),
             (
                 TopicInfo { was_looked_up: true, was_answered: false, ..info.clone() },
@@ -410,7 +410,7 @@ mod tests {
             (
                 TopicInfo { was_looked_up: true, is_announced: true, ..info.clone() },
                 false,
-                "Nobody else announces it in this swarm, of which 3 nodes are known.",
+                "Nobody else announces it in this swarm, of which we know 3 nodes.",
             ),
             (
                 TopicInfo { was_looked_up: true, is_announced: true, connections: 2, ..info.clone() },
