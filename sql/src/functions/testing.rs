@@ -24,6 +24,9 @@ use crate::types::{Array, Datum, Type, info, io};
 struct TestServices;
 
 impl Services for TestServices {
+    fn database_settings(&self) -> Vec<(String, Vec<String>)> {
+        vec![("postgres".into(), vec!["bee.announce=on".into()])]
+    }
     fn nextval(&self, sequence: u32) -> Result<i64> {
         if sequence == 1 { Ok(7) } else { Err(SqlError::internal("no such sequence")) }
     }
