@@ -384,12 +384,6 @@ impl Endpoint {
         self.pump(now);
     }
 
-    /// Undoes [`Endpoint::connect_peer`]; an open connection stays.
-    pub fn disconnect_peer(&mut self, now: Now, key: Key) {
-        self.swarm.leave_peer(key);
-        self.pump(now);
-    }
-
     /// Ends a connection at once.
     pub fn disconnect(&mut self, now: Now, stream: u32) {
         if let Some(stream) = self.mux.stream(stream) {
