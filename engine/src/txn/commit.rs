@@ -144,7 +144,8 @@ impl Committer {
                 pending = Some(group);
                 continue;
             }
-            if let Err(error) = group.apply(i, job, i + 1 < jobs.len()) {
+            let has_followers = jobs[i + 1..].iter().any(|job| conflict::has_checks(&job.txn));
+            if let Err(error) = group.apply(i, job, has_followers) {
                 answers[i] = Some(Err(error));
             }
             pending = Some(group);

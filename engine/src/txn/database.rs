@@ -7,10 +7,12 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::commit::{CommitInfo, Committer, Job};
+use super::conflict;
 use super::history::Commits;
 use super::log::Log;
 use super::news::{News, Subscription};
 use super::queue::Queue;
+use super::reads::Reads;
 use super::record::CommitRecord;
 use super::snapshot::Snapshot;
 use super::spill::Scratch;
@@ -242,7 +244,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// * [`Error::Conflict`]: something it wrote or relied on changed since it read it. Run it again.
+    /// * [`Error::Conflict`], [`Error::ReadConflict`]: something it wrote or relied on changed since it read it. Run it again.
     /// * [`Error::Storage`]: nothing of it is visible, and the database goes on from the version before.
     ///   The disk may have it nevertheless, as after a crash just before the answer.
     /// * [`Error::NotWritable`]: the log is written elsewhere, or this is a reader.
@@ -259,7 +261,26 @@ impl Database {
         if self.is_reader {
             return Err(Error::NotWritable);
         }
+        if let Some(reads) = txn.reads().filter(|_| txn.is_recording()) {
+            // Outside the queue, where it holds up nobody; there only what is committed from now on is left to look at.
+            self.validate(reads)?;
+        }
         self.queue.run(Job { txn, info }, |jobs| self.committer.commit(jobs, |version| self.news.tell(version)))
+    }
+
+    /// Whether all that was read is in the newest version as it was seen. It is only compared with what was committed since the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadConflict`] if not: a transaction that [records](Transaction::record) these reads cannot commit any more. Those of reading.
+    pub fn validate(&self, reads: &Reads) -> Result<()> {
+        let position = self.core().watch().position();
+        let bee = self.bee.at(position.fork).bee;
+        let head = bee.at(Version(position.length.0));
+        match conflict::check_reads(reads, &bee, &head, &conflict::Group::new()) {
+            Err(Error::Conflict { base }) => Err(Error::ReadConflict { base }),
+            checked => checked,
+        }
     }
 
     /// Waits until the head has reached a version; whether it has, before the time was up.

@@ -165,6 +165,7 @@ impl Session {
                 version: 0,
                 read_only: is_follower,
                 isolation: IsolationLevel::ReadCommitted,
+                deferrable: false,
             }),
             has_read_definitions: AtomicBool::new(false),
             transaction_id: AtomicU64::new(0),

@@ -49,6 +49,8 @@ pub(super) struct Current {
     pub version: u64,
     pub read_only: bool,
     pub isolation: IsolationLevel,
+    /// Whether it is DEFERRABLE.
+    pub deferrable: bool,
 }
 
 /// Sequences as this session used them.
@@ -272,6 +274,7 @@ impl Services for Shared {
         match name.to_ascii_lowercase().as_str() {
             "transaction_isolation" => Some(current.isolation.name().to_owned()),
             "transaction_read_only" => Some(if current.read_only { "on" } else { "off" }.to_owned()),
+            "transaction_deferrable" => Some(on_or_off(current.deferrable).to_owned()),
             "bee.announce" => Some(on_or_off(self.instance.is_announced(&self.db.name)).to_owned()),
             _ => self.settings.lock().show(name).ok(),
         }

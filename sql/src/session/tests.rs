@@ -8,6 +8,7 @@ mod limits;
 mod memory;
 mod protocol;
 mod scripts;
+mod serializable;
 mod speed;
 mod swarm;
 
