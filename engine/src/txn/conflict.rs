@@ -11,8 +11,8 @@
 //!
 //! A range changed when the trees of both versions differ in it; the comparison skips what they share.
 //!
-//! Transactions committed as one group are not in the tree yet when the next of the group is checked: the
-//! keys they write are kept in a set ([`Group`]), and any key in it has changed for whoever comes later.
+//! Transactions on their way to the log are not in the tree that is compared with: the
+//! keys they write are kept in a set a group ([`Group`]), and any key in it has changed for whoever comes later.
 
 use std::collections::BTreeSet;
 
@@ -33,13 +33,28 @@ pub(crate) const GUARDED: Version = Version(u64::MAX);
 /// The keys written by the transactions of a commit group that are not in the tree yet.
 pub(crate) type Group = BTreeSet<Bytes>;
 
+/// The groups that are not in the tree yet: the one being written, and the one that is open.
+pub(crate) struct OnTheirWay<'a> {
+    pub groups: [&'a Group; 2],
+}
+
+impl OnTheirWay<'_> {
+    fn is_empty(&self) -> bool {
+        self.groups.iter().all(|group| group.is_empty())
+    }
+
+    fn contains(&self, key: &Bytes) -> bool {
+        self.groups.iter().any(|group| group.contains(key))
+    }
+
+    fn has_any(&self, range: &KeyRange) -> bool {
+        let bounds = (as_slice(&range.start), as_slice(&range.end));
+        self.groups.iter().any(|group| !group.is_empty() && group.range::<[u8], _>(bounds).next().is_some())
+    }
+}
+
 /// Beyond so many keys and ranges read, the changes since are looked for among them instead of each of them being looked up.
 const LOOKED_UP: usize = 32;
-
-/// Whether a commit has to be compared with those before it in its group.
-pub(crate) fn has_checks(txn: &Transaction) -> bool {
-    txn.writes().oldest_base().is_some_and(|base| base != GUARDED) || txn.reads().is_some_and(|reads| !reads.is_empty())
-}
 
 /// Whether a transaction may commit on `head` and the group's transactions before it.
 ///
@@ -47,7 +62,7 @@ pub(crate) fn has_checks(txn: &Transaction) -> bool {
 ///
 /// [`Error::Conflict`] if something written, or depended on by name, has changed; [`Error::ReadConflict`] if something
 /// that a recording transaction has read has; on a failed read that failure, and then nothing is known.
-pub(crate) fn check(txn: &Transaction, bee: &Bee, head: &Snapshot, group: &Group) -> Result<()> {
+pub(crate) fn check(txn: &Transaction, bee: &Bee, head: &Snapshot, group: &OnTheirWay<'_>) -> Result<()> {
     let is_current = |seen: &Version| *seen >= head.version() && group.is_empty();
     let oldest_base = txn.writes().oldest_base();
     if oldest_base.is_some_and(|base| base != GUARDED && !is_current(&base)) {
@@ -70,10 +85,10 @@ pub(crate) fn check(txn: &Transaction, bee: &Bee, head: &Snapshot, group: &Group
 /// # Errors
 ///
 /// [`Error::Conflict`] if not; else as [`check`].
-pub(crate) fn check_reads(reads: &Reads, bee: &Bee, head: &Snapshot, group: &Group) -> Result<()> {
+pub(crate) fn check_reads(reads: &Reads, bee: &Bee, head: &Snapshot, group: &OnTheirWay<'_>) -> Result<()> {
     reads.with(|relied| {
         let Some(oldest) = relied.oldest() else { return Ok(()) };
-        if let Some((_, base)) = relied.ranges().find(|(range, _)| has_any(group, range)) {
+        if let Some((_, base)) = relied.ranges().find(|(range, _)| group.has_any(range)) {
             return Err(Error::Conflict { base });
         }
         if let Some((_, base)) = relied.keys().find(|(key, _)| group.contains(*key)) {
@@ -94,6 +109,7 @@ pub(crate) fn check_reads(reads: &Reads, bee: &Bee, head: &Snapshot, group: &Gro
         } else {
             let mut past = Past { bee, head, last: None };
             let none = Group::new();
+            let none = OnTheirWay { groups: [&none, &none] };
             for (key, seen) in relied.keys() {
                 check_key(key, seen, &mut past, &none)?;
             }
@@ -108,11 +124,7 @@ pub(crate) fn check_reads(reads: &Reads, bee: &Bee, head: &Snapshot, group: &Gro
     })
 }
 
-fn has_any(group: &Group, range: &KeyRange) -> bool {
-    !group.is_empty() && group.range::<[u8], _>((as_slice(&range.start), as_slice(&range.end))).next().is_some()
-}
-
-fn check_key(key: &Bytes, base: Version, past: &mut Past<'_>, group: &Group) -> Result<()> {
+fn check_key(key: &Bytes, base: Version, past: &mut Past<'_>, group: &OnTheirWay<'_>) -> Result<()> {
     if base == GUARDED {
         return Ok(());
     }

@@ -29,6 +29,7 @@
 
 mod copying;
 mod extended;
+mod flusher;
 mod followed;
 mod follower;
 mod foreign;

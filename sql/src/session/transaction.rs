@@ -469,6 +469,9 @@ impl Session {
                 let error = SqlError::from(error);
                 return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
             }
+            if !derived.synchronous {
+                self.shared.db.flusher.soon();
+            }
         }
         self.shared.txn.unlock();
         self.shared.settings.lock().commit();
