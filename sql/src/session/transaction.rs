@@ -11,10 +11,9 @@
 //! or after a statement that writes, it gets 40001. One that only reads never does.
 //!
 //! The engine's transaction is opened by the first statement that writes; one that only reads needs a snapshot and no more. READ COMMITTED takes
-//! a snapshot a statement. Who writes a row another transaction wrote waits for its end; if the row has changed then, the statement is undone and
-//! run again on a newer snapshot (READ COMMITTED; PostgreSQL looks at the one row again, we at the whole statement) or fails with 40001
-//! (REPEATABLE READ). What is not ordered by locks (definitions, loads of very many rows) is decided at the commit: of two transactions that
-//! wrote a key, or relied on it, the later one gets 40001; a statement that is a transaction of its own is run again instead.
+//! a snapshot a statement. Who writes a row another transaction wrote waits for its end; if the row has changed then, it is looked at again as it is now
+//! (READ COMMITTED), or the statement fails with 40001 (REPEATABLE READ): see [`crate::write::row`]. What is written under locks needs no check at the
+//! commit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,7 +36,8 @@ use crate::memory::Account;
 use crate::parse::ast::{self, StatementKind, TransactionModes};
 use crate::types::Datum;
 use crate::wait::What;
-use crate::write::Writer;
+use crate::write::moves::Stay;
+use crate::write::{Place, Writer};
 
 /// Times a statement is run before its conflict is reported.
 const ATTEMPTS: usize = 1000;
@@ -90,7 +90,7 @@ struct Save {
     own_sequences: usize,
     rows: u64,
     /// Locks held when it was made.
-    locks: usize,
+    place: Place,
     /// What LISTEN, UNLISTEN and NOTIFY had asked for.
     listening: usize,
 }
@@ -221,7 +221,7 @@ impl Session {
             _ => self.shared.db.catalog(&snapshot)?,
         };
         let search_path = self.search_path(&catalog, &derived.search_path);
-        self.shared.txn.set_lock_timeout(derived.lock_timeout);
+        self.shared.txn.locks().set_timeouts(derived.lock_timeout, derived.deadlock_timeout);
         let read_only = self.block.read_only || past.is_some();
         {
             let mut current = self.shared.current.lock();
@@ -320,7 +320,8 @@ impl Session {
             if let Some(reads) = &self.block.reads {
                 txn.record(reads);
             }
-            self.shared.txn.set(txn);
+            let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
+            self.shared.txn.set(txn, stamp);
         }
     }
     /// Surroundings of a statement's operators.
@@ -339,18 +340,35 @@ impl Session {
         Ok(if may_wait { ExecCx { waiting: Some(self.shared.waiting.clone()), ..cx } } else { cx })
     }
 
-    /// Opens the engine's transaction for a statement that writes.
-    pub(super) fn begin_writes(&mut self, statement: &StatementCx, what: &str) -> Result<()> {
+    /// Opens the engine's transaction for a statement that changes rows, or locks them. What moves from now on is remembered as long as the stay is kept.
+    pub(super) fn open_writes(&mut self, statement: &StatementCx, what: &str) -> Result<Option<Stay>> {
         if statement.past || self.block.read_only {
             return Err(self.shared.read_only(what));
         }
         self.open_transaction(&statement.snapshot);
+        let txn = &self.shared.txn;
+        txn.set_fixed(self.block.isolation.is_fixed());
+        let mut stay = txn.moves().enter(statement.snapshot.version());
+        // What moved since the snapshot may be forgotten already; nothing was read yet, so that it can be a newer one.
+        while stay.is_none() && !txn.is_fixed() {
+            let newest = self.shared.database.snapshot();
+            stay = txn.moves().enter(newest.version());
+            txn.with(|t| {
+                t.refresh(newest);
+                Ok(())
+            })?;
+        }
+        Ok(stay)
+    }
+    /// Opens the engine's transaction for a statement that writes, and begins the statement in it.
+    pub(super) fn begin_writes(&mut self, statement: &StatementCx, what: &str) -> Result<Option<Stay>> {
+        let stay = self.open_writes(statement, what)?;
         self.shared.txn.with(|t| {
             t.begin_statement();
             Ok(())
         })?;
         self.block.in_statement = true;
-        Ok(())
+        Ok(stay)
     }
     /// Keeps what the statement wrote.
     pub(super) fn end_writes(&mut self) -> Result<()> {
@@ -377,39 +395,19 @@ impl Session {
         }
     }
 
-    /// Runs a statement that changes rows, again on a newer snapshot whenever a row it waited for had changed.
-    pub(super) fn with_locks<T>(
-        &mut self,
-        statement: &StatementCx,
-        mut run: impl FnMut(&mut Session, &StatementCx) -> Result<T>,
-    ) -> Result<T> {
-        let mut result = run(self, statement);
-        for _ in 0..ATTEMPTS {
-            let is_stale = self.shared.txn.take_stale();
-            if result.is_ok() || !is_stale || self.block.isolation.is_fixed() {
-                break;
-            }
-            self.abort_writes();
-            let newer = self.statement()?;
-            result = run(self, &newer);
-        }
-        result
-    }
-
     /// An error ends the statement: an implicit transaction is over, an explicit one is failed.
     pub(super) fn fail(&mut self) {
         self.abort_writes();
-        self.shared.txn.take_stale();
         match self.block.status {
             Status::Implicit => self.rollback(),
             Status::Explicit => {
                 self.block.status = Status::Failed;
                 // What can only be rolled back holds up nobody.
                 match self.block.saves.last() {
-                    Some(save) => self.shared.txn.unlock_from(save.locks),
+                    Some(save) => self.shared.txn.undo_to(save.place),
                     None => {
                         self.shared.txn.take();
-                        self.shared.txn.unlock();
+                        self.shared.txn.end();
                     }
                 }
             }
@@ -429,7 +427,9 @@ impl Session {
     pub(super) fn rollback(&mut self) {
         self.block = Block::idle();
         self.shared.txn.take();
-        self.shared.txn.unlock();
+        // Portals keep what moved since their snapshots, and it is time to forget it.
+        self.portals.clear();
+        self.shared.txn.end();
         self.shared.settings.lock().rollback();
         self.shared.sequences.lock().own.clear();
         self.shared.listening.lock().undo_to(0);
@@ -437,8 +437,6 @@ impl Session {
     }
     fn end_of_transaction(&mut self) {
         self.portals.clear();
-        self.pipeline.clear();
-        self.can_rerun = true;
         self.tell_current();
     }
 
@@ -462,18 +460,21 @@ impl Session {
                 rows_changed: block.rows,
                 durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
             };
-            let committed = self.shared.database.commit(txn, info);
-            if let Err(error) = committed {
-                self.rollback();
-                let conflict = matches!(error, EngineError::Conflict { .. });
-                let error = SqlError::from(error);
-                return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+            match self.shared.database.commit(txn, info) {
+                // Who waits for one of its rows follows it: before the locks are given up.
+                Ok(version) => self.shared.txn.publish_moves(version),
+                Err(error) => {
+                    self.rollback();
+                    let conflict = matches!(error, EngineError::Conflict { .. });
+                    let error = SqlError::from(error);
+                    return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+                }
             }
             if !derived.synchronous {
                 self.shared.db.flusher.soon();
             }
         }
-        self.shared.txn.unlock();
+        self.shared.txn.end();
         self.shared.settings.lock().commit();
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
@@ -714,7 +715,7 @@ impl Session {
             settings: self.shared.settings.lock().mark(),
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
-            locks: self.shared.txn.locks_held(),
+            place: self.shared.txn.place(),
             listening: self.shared.listening.lock().mark(),
         });
         Ok("SAVEPOINT")
@@ -744,7 +745,7 @@ impl Session {
             self.shared.txn.with(|t| Ok(t.rollback_to(name)?))?;
         }
         let save = &self.block.saves[at];
-        self.shared.txn.unlock_from(save.locks);
+        self.shared.txn.undo_to(save.place);
         self.block.catalog = save.catalog.clone();
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);
