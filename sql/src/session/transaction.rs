@@ -22,9 +22,10 @@ use pgbee_engine::storage::Durability;
 use pgbee_engine::txn::{CommitInfo, ReadView, Snapshot};
 
 use super::Session;
+use super::activity::WaitEvent;
 use super::outcome::{Notice, Outcome};
 use super::settings::IsolationLevel;
-use super::shared::{sql_micros, unix_micros};
+use super::shared::{Waits, sql_micros, unix_micros};
 use crate::bind::AsOfResolver;
 use crate::catalog::{Catalog, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
@@ -154,6 +155,7 @@ impl Session {
             ..Block::idle()
         };
         self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
+        self.shared.activity.begin_transaction(sql_micros(self.block.started));
         self.tell_current();
     }
 
@@ -387,7 +389,10 @@ impl Session {
 
     /// Ends the transaction without a trace.
     pub(super) fn rollback(&mut self) {
-        self.block = Block::idle();
+        let was = std::mem::replace(&mut self.block, Block::idle());
+        if was.status != Status::Idle {
+            self.shared.activity.end_transaction(false);
+        }
         self.shared.txn.take();
         self.shared.txn.unlock();
         self.shared.settings.lock().rollback();
@@ -410,6 +415,9 @@ impl Session {
             return Err(Failure::Error(error));
         }
         let block = std::mem::replace(&mut self.block, Block::idle());
+        let notifies = self.shared.listening.lock().notifies();
+        let turn = notifies.then(|| self.shared.db.channels.turn());
+        let mut version = if notifies { self.shared.database.head().0 } else { 0 };
         if let Some(txn) = self.shared.txn.take()
             && !txn.is_read_only()
         {
@@ -422,20 +430,30 @@ impl Session {
                 rows_changed: block.rows,
                 durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
             };
-            let committed = self.shared.database.commit(txn, info);
-            if let Err(error) = committed {
-                self.rollback();
-                let conflict = matches!(error, EngineError::Conflict { .. });
-                let error = SqlError::from(error);
-                return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+            let committed = {
+                let _waits = Waits::on(&self.shared.activity, WaitEvent::Commit);
+                self.shared.database.commit(txn, info)
+            };
+            match committed {
+                Ok(made) => version = made.0,
+                Err(error) => {
+                    self.rollback();
+                    self.shared.activity.end_transaction(false);
+                    let conflict = matches!(error, EngineError::Conflict { .. });
+                    let error = SqlError::from(error);
+                    return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+                }
             }
+        }
+        if block.status != Status::Idle {
+            self.shared.activity.end_transaction(true);
         }
         self.shared.txn.unlock();
         self.shared.settings.lock().commit();
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
         }
-        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid);
+        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid, turn, version);
         self.end_of_transaction();
         Ok(())
     }
