@@ -100,6 +100,8 @@ pub struct Derived {
     pub lock_timeout: Option<Duration>,
     /// client_connection_check_interval.
     pub client_check: Option<Duration>,
+    /// deadlock_timeout.
+    pub deadlock_timeout: Duration,
     /// idle_session_timeout.
     pub idle_session_timeout: Option<Duration>,
     /// idle_in_transaction_session_timeout.
@@ -356,6 +358,7 @@ impl Settings {
             statement_timeout: milliseconds("statement_timeout"),
             lock_timeout: milliseconds("lock_timeout"),
             client_check: milliseconds("client_connection_check_interval"),
+            deadlock_timeout: milliseconds("deadlock_timeout").unwrap_or_default(),
             idle_session_timeout: milliseconds("idle_session_timeout"),
             idle_in_transaction_session_timeout: milliseconds("idle_in_transaction_session_timeout"),
             synchronous: text("synchronous_commit") != "off",
@@ -384,6 +387,7 @@ impl Derived {
             statement_timeout: None,
             lock_timeout: None,
             client_check: None,
+            deadlock_timeout: Duration::from_millis(10),
             idle_session_timeout: None,
             idle_in_transaction_session_timeout: None,
             synchronous: true,
