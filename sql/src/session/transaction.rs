@@ -24,9 +24,10 @@ use pgbee_engine::storage::Durability;
 use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot};
 
 use super::Session;
+use super::activity::WaitEvent;
 use super::outcome::{Notice, Outcome};
 use super::settings::IsolationLevel;
-use super::shared::{on_or_off, sql_micros, unix_micros};
+use super::shared::{Waits, on_or_off, sql_micros, unix_micros};
 use crate::bind::AsOfResolver;
 use crate::catalog::{Catalog, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
@@ -168,6 +169,7 @@ impl Session {
             ..Block::idle()
         };
         self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
+        self.shared.activity.begin_transaction(sql_micros(self.block.started));
         self.tell_current();
     }
 
@@ -425,7 +427,10 @@ impl Session {
 
     /// Ends the transaction without a trace.
     pub(super) fn rollback(&mut self) {
-        self.block = Block::idle();
+        let was = std::mem::replace(&mut self.block, Block::idle());
+        if was.status != Status::Idle {
+            self.shared.activity.end_transaction(false);
+        }
         self.shared.txn.take();
         // Portals keep what moved since their snapshots, and it is time to forget it.
         self.portals.clear();
@@ -448,6 +453,9 @@ impl Session {
             return Err(Failure::Error(error));
         }
         let block = std::mem::replace(&mut self.block, Block::idle());
+        let notifies = self.shared.listening.lock().notifies();
+        let turn = notifies.then(|| self.shared.db.channels.turn());
+        let mut version = if notifies { self.shared.database.head().0 } else { 0 };
         if let Some(txn) = self.shared.txn.take()
             && !txn.is_read_only()
         {
@@ -460,11 +468,19 @@ impl Session {
                 rows_changed: block.rows,
                 durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
             };
-            match self.shared.database.commit(txn, info) {
-                // Who waits for one of its rows follows it: before the locks are given up.
-                Ok(version) => self.shared.txn.publish_moves(version),
+            let committed = {
+                let _waits = Waits::on(&self.shared.activity, WaitEvent::Commit);
+                self.shared.database.commit(txn, info)
+            };
+            match committed {
+                Ok(made) => {
+                    version = made.0;
+                    // Who waits for one of its rows follows it: before the locks are given up.
+                    self.shared.txn.publish_moves(made);
+                }
                 Err(error) => {
                     self.rollback();
+                    self.shared.activity.end_transaction(false);
                     let conflict = matches!(error, EngineError::Conflict { .. });
                     let error = SqlError::from(error);
                     return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
@@ -474,12 +490,15 @@ impl Session {
                 self.shared.db.flusher.soon();
             }
         }
+        if block.status != Status::Idle {
+            self.shared.activity.end_transaction(true);
+        }
         self.shared.txn.end();
         self.shared.settings.lock().commit();
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
         }
-        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid);
+        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid, turn, version);
         self.end_of_transaction();
         Ok(())
     }

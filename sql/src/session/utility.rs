@@ -266,11 +266,11 @@ impl Session {
 
     fn drop_database(&mut self, name: &str, if_exists: bool, force: bool) -> Result<Outcome> {
         self.refuse_in_block("DROP DATABASE")?;
-        if force {
-            return Err(SqlError::unsupported("DROP DATABASE ... WITH (FORCE)"));
-        }
         if name == self.shared.db.name {
             return Err(SqlError::new("55006", "cannot drop the currently open database"));
+        }
+        if force {
+            self.instance.end_sessions_of(name, &self.shared.cancel)?;
         }
         match self.instance.drop_database(name) {
             Err(e) if if_exists && e.state() == state::INVALID_CATALOG_NAME => {
