@@ -447,6 +447,8 @@ fn without_numbers(line: &str, names: &[(i32, String)]) -> String {
             }
             "transaction" | "relation" | "database" if !number.is_empty() => format!("<n>{rest}"),
             "tuple" if word.starts_with('(') => "<ctid>".to_owned(),
+            // An advisory lock's first number is the database.
+            "lock" if word.starts_with('[') => word.split_once(',').map_or(word.to_owned(), |(_, keys)| format!("[<n>,{keys}")),
             _ => word.to_owned(),
         };
         word.clone_into(&mut before);

@@ -246,18 +246,21 @@ pub fn chosen(sql: &str, choice: &Choice) -> String {
     choice.iter().fold(sql.to_owned(), |sql, (name, value)| sql.replace(&format!("${name}"), value))
 }
 
-/// The blocks of an expected output by their titles; what stands before the first one belongs to no permutation.
-pub fn blocks(text: &str) -> HashMap<String, String> {
-    let mut blocks = HashMap::new();
+/// The blocks of an expected output by their titles, more than one where more than one outcome is right; what stands before the first title belongs to none.
+pub fn blocks(text: &str) -> HashMap<String, Vec<String>> {
+    let mut blocks: HashMap<String, Vec<String>> = HashMap::new();
     let mut title = String::new();
     for line in text.lines() {
         if line.starts_with("permutation") {
-            title = line.to_owned();
-            blocks.insert(title.clone(), String::new());
-        } else if let Some(block) = blocks.get_mut(&title) {
+            line.clone_into(&mut title);
+            blocks.entry(title.clone()).or_default().push(String::new());
+        } else if let Some(block) = blocks.get_mut(&title).and_then(|all| all.last_mut()) {
             block.push_str(line);
             block.push('\n');
         }
+    }
+    for block in blocks.values_mut().flatten() {
+        block.truncate(block.trim_end().len());
     }
     blocks
 }
@@ -274,5 +277,5 @@ fn a_spec_is_read_as_written() {
     assert_eq!(titles[3], "permutation a c! b (level A B)");
     assert_eq!(titles[..3].iter().filter(|t| t.contains("a c b") || t.contains("c a b") || t.contains("a b c")).count(), 3);
     assert_eq!(chosen(&spec.sessions[0].setup[0], &spec.choices()[1]), "BEGIN C");
-    assert_eq!(blocks("x\npermutation a\n1\n2\npermutation b\n3\n")["permutation a"], "1\n2\n");
+    assert_eq!(blocks("x\npermutation a\n1\n2\n\npermutation b\n3\npermutation a\n4")["permutation a"], ["1\n2", "4"]);
 }
