@@ -61,7 +61,9 @@ fn judged(run: &Run, client: &mut Client, began: Instant) -> Vec<String> {
         run.errors.lock().expect("unpoisoned"),
         verdict.counts
     );
-    let mut wrong: Vec<String> = run.unexpected.lock().expect("unpoisoned").iter().take(10).map(|e| format!("{}: {e}", run.level)).collect();
+    let mut unexpected = run.unexpected.lock().expect("unpoisoned").clone();
+    unexpected.sort();
+    let mut wrong: Vec<String> = unexpected.iter().step_by(1 + unexpected.len() / 8).map(|e| format!("{}: {e}", run.level)).collect();
     for anomaly in verdict.forbidden(&run.level) {
         let kind = format!("{anomaly:?}:");
         let witnesses = verdict.witnesses.iter().filter(|w| w.starts_with(&kind));

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use pgbee_tests::{Answer, Client, Server, WireError};
@@ -71,6 +71,42 @@ fn block(client: &mut Client, level: &str, statements: &[String]) -> Result<(), 
     result
 }
 
+/// A barrier that fails when somebody does not come, for then he has failed.
+struct Meeting {
+    size: usize,
+    /// How many are here, and how many meetings there were.
+    here: Mutex<(usize, usize)>,
+    all: Condvar,
+}
+
+impl Meeting {
+    fn new(size: usize) -> Meeting {
+        Meeting { size, here: Mutex::default(), all: Condvar::new() }
+    }
+    fn wait(&self) {
+        let mut here = self.here.lock().expect("unpoisoned");
+        here.0 += 1;
+        if here.0 == self.size {
+            *here = (0, here.1 + 1);
+            self.all.notify_all();
+            return;
+        }
+        let meeting = here.1;
+        let (here, waited) = self.all.wait_timeout_while(here, Duration::from_secs(60), |h| h.1 == meeting).expect("unpoisoned");
+        drop(here);
+        assert!(!waited.timed_out(), "not everybody came");
+    }
+}
+
+/// Counts one who has ended, whichever way.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 const ACCOUNTS: u64 = 12;
 const SUM: u64 = ACCOUNTS * 1000;
 
@@ -88,6 +124,7 @@ fn a_bank_keeps_its_money_at_every_version() {
         for w in 0..6u64 {
             let (place, left, done, refused, writers_done) = (&place, &left, &done, &refused, &writers_done);
             scope.spawn(move || {
+                let _counted = Counted(writers_done);
                 let (mut client, mut seed) = (place.client(), 0x9e37_79b9 + w * 7_919);
                 let level = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"][w as usize % 3];
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
@@ -122,7 +159,6 @@ fn a_bank_keeps_its_money_at_every_version() {
                         break;
                     }
                 }
-                writers_done.fetch_add(1, Ordering::Relaxed);
             });
         }
         let (place, writers_done) = (&place, &writers_done);
@@ -206,7 +242,7 @@ fn one_of_thirty_two_wins_each_key() {
     let place = Place::new("race");
     let mut client = place.client();
     client.query("CREATE TABLE k (id int PRIMARY KEY, by int); CREATE TABLE u (id serial PRIMARY KEY, name text UNIQUE, n int)");
-    let (rounds, start) = (load(6), Barrier::new(RACERS));
+    let (rounds, start) = (load(6), Meeting::new(RACERS));
     let (won, lost) = (Mutex::new(HashMap::<usize, usize>::new()), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for racer in 0..RACERS {
@@ -317,7 +353,7 @@ fn hundreds_of_deadlocks_are_resolved_within_a_second() {
     let first = |circle: usize| 1 + circle * 10;
     std::thread::scope(|scope| {
         for (c, size) in circles.iter().enumerate() {
-            let (start, together) = (Arc::new(Barrier::new(*size)), Arc::new(Mutex::new(HashMap::<usize, usize>::new())));
+            let (start, together) = (Arc::new(Meeting::new(*size)), Arc::new(Mutex::new(HashMap::<usize, usize>::new())));
             for member in 0..*size {
                 let (place, start, together, longest, victims, survivors) = (&place, start.clone(), together.clone(), &longest, &victims, &survivors);
                 scope.spawn(move || {
