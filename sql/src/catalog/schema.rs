@@ -161,9 +161,21 @@ pub struct Index {
     pub unique: bool,
     /// Made by a UNIQUE constraint.
     pub constraint: bool,
+    /// Plans may use it: it has an entry for every row. One that is not valid (being built, or left by a build that failed) is kept up by writers all the same.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub valid: bool,
     /// COMMENT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it by reference
+fn is_yes(yes: &bool) -> bool {
+    *yes
 }
 
 /// One column of an index.

@@ -139,7 +139,7 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
                 return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
             }
             if let Some(oid) = found.sequence {
-                cx.change.drop_relation(oid);
+                cx.change.drop_relation(oid)?;
             }
             edit(table, column, cx, |c, _| {
                 (c.identity, c.sequence) = (None, None);
@@ -320,7 +320,7 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
         drop::drop_views(&views, &what, cascade, cx)?;
     }
     for sequence in owned_sequences(table.oid, cx).into_iter().filter(|s| s.owner.is_some_and(|(_, a)| a == attnum)) {
-        cx.change.drop_relation(sequence.oid);
+        cx.change.drop_relation(sequence.oid)?;
     }
     let new = cx.change.put_table(new)?;
     if loses_key {

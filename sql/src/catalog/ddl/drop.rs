@@ -119,7 +119,7 @@ pub(super) fn drop_all(targets: Vec<Relation>, cascade: bool, within: Option<&st
         }
     }
     for oid in going {
-        cx.change.drop_relation(oid);
+        cx.change.drop_relation(oid)?;
     }
     Ok(())
 }
@@ -333,7 +333,7 @@ fn drop_schema(name: &str, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -
     }
     tell_cascade(&words, cx);
     drop_all(inside, true, Some(name), cx)?;
-    cx.change.drop_schema(oid);
+    cx.change.drop_schema(oid)?;
     Ok(())
 }
 
@@ -389,7 +389,7 @@ fn version_of(at: &AsOf, cx: &DdlCx<'_>) -> Result<u64> {
 /// DROP TAG.
 pub(super) fn drop_tag(name: &Name, if_exists: bool, cx: &mut DdlCx<'_>) -> Result<&'static str> {
     if cx.catalog().tags.contains_key(&name.text) {
-        cx.change.drop_tag(&name.text);
+        cx.change.drop_tag(&name.text)?;
     } else if if_exists {
         cx.notices.push(Notice::new(format!("tag \"{}\" does not exist, skipping", name.text)));
     } else {
