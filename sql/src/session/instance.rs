@@ -42,10 +42,10 @@ use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus, ReadKey, Remote};
 use crate::functions::context::CancelFlag;
+use crate::lock::LockManager;
 use crate::memory::Account;
 use crate::wait::{FetchSource, Fetched, Waiting};
 use crate::write::RowIds;
-use crate::write::locks::LockTable;
 use crate::write::sequence::Sequences;
 
 /// The database every instance has from the start.
@@ -123,7 +123,8 @@ pub(super) struct Db {
     pub database: Arc<Database>,
     pub row_ids: Arc<RowIds>,
     pub sequences: Sequences,
-    pub locks: Arc<LockTable>,
+    /// Rows, unique keys, tables and advisory keys.
+    pub locks: Arc<LockManager>,
     /// Held by a statement that is run again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
     /// LISTEN and NOTIFY.

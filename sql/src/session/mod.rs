@@ -61,6 +61,7 @@ use crate::catalog::{Catalog, load};
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
+use crate::lock::Locks;
 use crate::memory::{self, Account, Reservation};
 use crate::parse::{self, ast};
 use crate::wait::Waiting;
@@ -150,8 +151,9 @@ impl Session {
         let is_follower = db.followed.is_some();
         let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
+        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory());
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.locks.clone(), cancel.clone()),
+            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), locks),
             instance: instance.clone(),
             database,
             waiting,

@@ -30,6 +30,7 @@ use crate::catalog::{Catalog, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
 use crate::exec::ExecCx;
 use crate::functions::SessionCx;
+use crate::lock::Mark;
 use crate::memory::Account;
 use crate::parse::ast::{self, StatementKind, TransactionModes};
 use crate::types::Datum;
@@ -79,7 +80,7 @@ struct Save {
     own_sequences: usize,
     rows: u64,
     /// Locks held when it was made.
-    locks: usize,
+    locks: Mark,
     /// What LISTEN, UNLISTEN and NOTIFY had asked for.
     listening: usize,
 }
@@ -203,7 +204,7 @@ impl Session {
             _ => self.shared.db.catalog(&snapshot)?,
         };
         let search_path = self.search_path(&catalog, &derived.search_path);
-        self.shared.txn.set_lock_timeout(derived.lock_timeout);
+        self.shared.txn.locks().set_timeouts(derived.lock_timeout, derived.deadlock_timeout);
         let read_only = self.block.read_only || past.is_some();
         {
             let mut current = self.shared.current.lock();
@@ -366,10 +367,10 @@ impl Session {
                 self.block.status = Status::Failed;
                 // What can only be rolled back holds up nobody.
                 match self.block.saves.last() {
-                    Some(save) => self.shared.txn.unlock_from(save.locks),
+                    Some(save) => self.shared.txn.locks().release_since(save.locks),
                     None => {
                         self.shared.txn.take();
-                        self.shared.txn.unlock();
+                        self.shared.txn.locks().release_all();
                     }
                 }
             }
@@ -389,7 +390,7 @@ impl Session {
     pub(super) fn rollback(&mut self) {
         self.block = Block::idle();
         self.shared.txn.take();
-        self.shared.txn.unlock();
+        self.shared.txn.locks().release_all();
         self.shared.settings.lock().rollback();
         self.shared.sequences.lock().own.clear();
         self.shared.listening.lock().undo_to(0);
@@ -430,7 +431,7 @@ impl Session {
                 return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
             }
         }
-        self.shared.txn.unlock();
+        self.shared.txn.locks().release_all();
         self.shared.settings.lock().commit();
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
@@ -662,7 +663,7 @@ impl Session {
             settings: self.shared.settings.lock().mark(),
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
-            locks: self.shared.txn.locks_held(),
+            locks: self.shared.txn.locks().mark(),
             listening: self.shared.listening.lock().mark(),
         });
         Ok("SAVEPOINT")
@@ -692,7 +693,7 @@ impl Session {
             self.shared.txn.with(|t| Ok(t.rollback_to(name)?))?;
         }
         let save = &self.block.saves[at];
-        self.shared.txn.unlock_from(save.locks);
+        self.shared.txn.locks().release_since(save.locks);
         self.block.catalog = save.catalog.clone();
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);

@@ -4,7 +4,6 @@
 //! target       one table made ready to be written: its keys, its indexes, what must hold
 //! constraints  NOT NULL, CHECK, unique keys, and the errors PostgreSQL reports for them
 //! insert       rows in, ON CONFLICT;  update   rows changed and removed
-//! locks        writers of one row wait for each other
 //! sequence     nextval and setval, durable ahead of use
 //! copy         COPY in its three formats
 //! ```
@@ -15,7 +14,6 @@
 pub mod constraints;
 pub mod copy;
 pub mod insert;
-pub mod locks;
 pub mod sequence;
 pub mod target;
 pub mod update;
@@ -24,7 +22,6 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use pgbee_engine::bee::Direction;
@@ -34,11 +31,10 @@ use rustc_hash::FxHashMap;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{DmlRunner, ExecCx, RowBuffer};
-use crate::functions::context::CancelFlag;
 use crate::ir::{Dml, DmlKind};
 use crate::memory::{Account, Reservation};
 
-use locks::{LockTable, Owner};
+use crate::lock::{Got, Locks};
 
 /// The session's transaction, shared with what runs inside its statement.
 #[derive(Clone)]
@@ -50,51 +46,20 @@ struct Inner {
     txn: Mutex<Option<Transaction>>,
     database: Arc<Database>,
     row_ids: Arc<RowIds>,
-    locks: Arc<LockTable>,
-    owner: Owner,
-    held: Mutex<Vec<Box<[u8]>>>,
-    cancel: Arc<CancelFlag>,
-    /// lock_timeout, in microseconds; 0: none.
-    lock_timeout: AtomicU64,
+    locks: Locks,
     /// A lock was got and its key had changed: the statement needs a newer snapshot.
     is_stale: AtomicBool,
 }
 
-impl Inner {
-    fn release(&self, held: Vec<Box<[u8]>>) {
-        if !held.is_empty() {
-            self.locks.release(self.owner, held);
-        }
-    }
-}
-
-impl Drop for Inner {
-    // A session may end anywhere: its client is gone, or it panicked.
-    fn drop(&mut self) {
-        let held = std::mem::take(self.held.get_mut());
-        self.release(held);
-    }
-}
-
 impl TxnHandle {
     /// A session's handle, without transaction.
-    pub fn new(
-        database: Arc<Database>,
-        row_ids: Arc<RowIds>,
-        locks: Arc<LockTable>,
-        cancel: Arc<CancelFlag>,
-    ) -> TxnHandle {
-        static OWNERS: AtomicU64 = AtomicU64::new(1);
+    pub fn new(database: Arc<Database>, row_ids: Arc<RowIds>, locks: Locks) -> TxnHandle {
         TxnHandle {
             inner: Arc::new(Inner {
                 txn: Mutex::default(),
                 database,
                 row_ids,
                 locks,
-                owner: OWNERS.fetch_add(1, Ordering::Relaxed),
-                held: Mutex::default(),
-                cancel,
-                lock_timeout: AtomicU64::new(0),
                 is_stale: AtomicBool::new(false),
             }),
         }
@@ -107,7 +72,7 @@ impl TxnHandle {
     pub fn set(&self, txn: Transaction) {
         *self.inner.txn.lock() = Some(txn);
     }
-    /// Takes the transaction away. Its locks stay until [`TxnHandle::unlock`].
+    /// Takes the transaction away. Its locks stay until they are released.
     pub fn take(&self) -> Option<Transaction> {
         self.inner.txn.lock().take()
     }
@@ -127,17 +92,9 @@ impl TxnHandle {
     /// help. 40P01, 55P03 and cancels while waiting.
     pub fn lock(&self, key: &[u8]) -> Result<()> {
         let inner = &*self.inner;
-        if inner.held.lock().len() >= locks::HELD_MAX {
+        if inner.locks.claim(0, key)? == Got::Had {
             return Ok(());
         }
-        let timeout = match inner.lock_timeout.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(Duration::from_micros(micros)),
-        };
-        if !inner.locks.acquire(inner.owner, key, &inner.cancel, timeout)? {
-            return Ok(());
-        }
-        inner.held.lock().push(key.into());
         let is_stale = self.with(|t| {
             if inner.database.head() == t.base().version() {
                 return Ok(false);
@@ -158,23 +115,9 @@ impl TxnHandle {
     pub fn take_stale(&self) -> bool {
         self.inner.is_stale.swap(false, Ordering::Relaxed)
     }
-    /// How many locks the transaction holds: a mark for [`TxnHandle::unlock_from`].
-    pub fn locks_held(&self) -> usize {
-        self.inner.held.lock().len()
-    }
-    /// What was locked since the mark is as it was before: others may have it.
-    pub fn unlock_from(&self, mark: usize) {
-        let mut held = self.inner.held.lock();
-        let since = mark.min(held.len());
-        self.inner.release(held.split_off(since));
-    }
-    /// The transaction is over: others may have its rows.
-    pub fn unlock(&self) {
-        self.unlock_from(0);
-    }
-    /// lock_timeout.
-    pub fn set_lock_timeout(&self, timeout: Option<Duration>) {
-        self.inner.lock_timeout.store(timeout.map_or(0, |t| t.as_micros() as u64), Ordering::Relaxed);
+    /// The transaction's locks.
+    pub fn locks(&self) -> &Locks {
+        &self.inner.locks
     }
 }
 

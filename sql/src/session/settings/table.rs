@@ -54,7 +54,7 @@ pub const DEFINITIONS: &[Definition] = &[
     d("data_checksums", Bool, "on", Internal, false, "Shows whether data checksums are turned on for this cluster."),
     d("data_directory", Text, "", Start, false, "Sets the server's data directory."),
     d("DateStyle", Text, "ISO, MDY", User, true, "Sets the display format for date and time values."),
-    d("deadlock_timeout", Int(1, 2147483647, Unit::Ms), "1000", User, false, "Sets the time to wait on a lock before checking for deadlock."),
+    d("deadlock_timeout", Int(1, 2147483647, Unit::Ms), "10", User, false, "Sets the time to wait on a lock before checking for deadlock."),
     d("debug_pretty_print", Bool, "on", User, false, "Indents parse and plan tree displays."),
     d("debug_print_parse", Bool, "off", User, false, "Logs each query's parse tree."),
     d("default_statistics_target", Int(1, 10000, Unit::None), "100", User, false, "Sets the default statistics target."),
