@@ -39,6 +39,8 @@ pub struct Catalog {
     pub relations: FxHashMap<u32, Relation>,
     /// Oid by (schema oid, name). Tables, views, sequences and indexes share one name space.
     pub names: FxHashMap<(u32, String), u32>,
+    /// Oids of the tables whose foreign keys refer to a table, in order, by that table's oid.
+    pub referring: FxHashMap<u32, Vec<u32>>,
     /// Foreign servers by oid.
     pub servers: BTreeMap<u32, Arc<Server>>,
     /// Tags by name.
@@ -63,6 +65,25 @@ impl Catalog {
     /// The first relation of this name along a search path.
     pub fn find(&self, search_path: &[u32], name: &str) -> Option<&Relation> {
         search_path.iter().find_map(|s| self.relation(*s, name))
+    }
+    /// A stored table by oid.
+    pub fn table(&self, oid: u32) -> Option<&Arc<Table>> {
+        match self.relations.get(&oid) {
+            Some(Relation::Table(table)) => Some(table),
+            _ => None,
+        }
+    }
+    /// Foreign keys that refer to a table, each with the table it is of, the oldest first.
+    pub fn references_to(&self, oid: u32) -> Vec<(&Arc<Table>, &schema::ForeignKey)> {
+        let tables = self.referring.get(&oid).into_iter().flatten().filter_map(|t| self.table(*t));
+        let mut found: Vec<_> =
+            tables.flat_map(|t| t.foreign_keys.iter().filter(|f| f.table == oid).map(move |f| (t, f))).collect();
+        found.sort_by_key(|(_, f)| f.oid);
+        found
+    }
+    /// Whether any foreign key refers to a table.
+    pub fn is_referenced(&self, oid: u32) -> bool {
+        self.referring.get(&oid).is_some_and(|tables| !tables.is_empty())
     }
     /// A relation by oid.
     pub fn by_oid(&self, oid: u32) -> Option<&Relation> {
