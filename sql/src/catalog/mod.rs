@@ -66,6 +66,12 @@ impl Catalog {
     pub fn find(&self, search_path: &[u32], name: &str) -> Option<&Relation> {
         search_path.iter().find_map(|s| self.relation(*s, name))
     }
+    /// All stored tables, by oid.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        let mut tables: Vec<&Arc<Table>> = self.relations.values().filter_map(|r| if let Relation::Table(t) = r { Some(t) } else { None }).collect();
+        tables.sort_by_key(|t| t.oid);
+        tables.into_iter()
+    }
     /// A stored table by oid.
     pub fn table(&self, oid: u32) -> Option<&Arc<Table>> {
         match self.relations.get(&oid) {

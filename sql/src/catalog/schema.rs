@@ -180,6 +180,23 @@ pub struct Index {
     pub comment: Option<String>,
 }
 
+impl Index {
+    /// One that is not unique and belongs to no constraint.
+    pub fn new(oid: u32, name: String, columns: Vec<IndexColumn>) -> Index {
+        Index {
+            oid,
+            name,
+            columns,
+            unique: false,
+            constraint: false,
+            valid: true,
+            primary: false,
+            deferral: Deferral::Never,
+            comment: None,
+        }
+    }
+}
+
 fn yes() -> bool {
     true
 }

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use super::Session;
 use super::followed::Followed;
 use super::foreign::ForeignBees;
+use super::locking::Oids;
 use super::listen::Channels;
 use super::shared::unix_micros;
 use crate::catalog::change::Change;
@@ -125,6 +126,8 @@ pub(super) struct Db {
     pub sequences: Sequences,
     /// Rows, unique keys, tables and advisory keys.
     pub locks: Arc<LockManager>,
+    /// Oids of what will be defined.
+    pub oids: Oids,
     /// Held by a statement that is run again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
     /// LISTEN and NOTIFY.
@@ -148,6 +151,7 @@ impl Db {
             row_ids: Arc::default(),
             sequences: Sequences::default(),
             locks: Arc::default(),
+            oids: Oids::default(),
             turn: Mutex::default(),
             channels,
             followed,

@@ -22,11 +22,13 @@
 //! settings      SET and SHOW                        query        planned statements and their rows
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
 //! utility       all other statements                copying      COPY
+//! locking       locks of relations, own definitions concurrently CREATE INDEX CONCURRENTLY and its kin
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
 //! swarm         databases that are found by their keys alone
 //! ```
 
+mod concurrently;
 mod copying;
 mod extended;
 mod followed;
@@ -34,6 +36,7 @@ mod follower;
 mod foreign;
 pub mod instance;
 mod listen;
+mod locking;
 pub mod outcome;
 mod query;
 pub mod settings;
@@ -337,26 +340,23 @@ impl Session {
         let params = crate::bind::ParamTypes::none();
         let mut plan_again =
             |session: &mut Session, cx: &StatementCx| session.plan(statement, &params, cx).map(Arc::new);
+        let mut planned_under_locks =
+            |session: &mut Session| session.plan_under_locks(|s, cx| s.plan(statement, &params, cx).map(Arc::new));
         if self.awaits_first_head() {
             let ran = self.with_first_head(|session| {
-                let cx = session.statement()?;
-                let planned = session.plan(statement, &params, &cx)?;
+                let (planned, cx) = planned_under_locks(session)?;
                 session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
             })?;
             return Ok(self.give(ran, None));
         }
-        let cx = self.statement()?;
-        let planned = self.plan(statement, &params, &cx)?;
+        let (planned, cx) = planned_under_locks(self)?;
         let ran = if planned.writes && own && self.block.status == Status::Implicit {
             let mut first = Some((planned, cx));
             self.retrying(|session| {
                 // Later rounds meet a newer snapshot, and perhaps newer definitions.
                 let (planned, cx) = match first.take() {
                     Some(first) => first,
-                    None => {
-                        let cx = session.statement()?;
-                        (session.plan(statement, &params, &cx)?, cx)
-                    }
+                    None => planned_under_locks(session)?,
                 };
                 session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
             })?

@@ -19,14 +19,16 @@ use std::time::Duration;
 
 use pgbee_engine::Error as EngineError;
 use pgbee_engine::storage::Durability;
-use pgbee_engine::txn::{CommitInfo, ReadView, Snapshot};
+use pgbee_engine::txn::{CommitInfo, ReadView, Snapshot, Transaction};
 
 use super::Session;
+use super::locking::{Own, SeenFrom};
 use super::outcome::{Notice, Outcome};
 use super::settings::IsolationLevel;
 use super::shared::{sql_micros, unix_micros};
 use crate::bind::AsOfResolver;
 use crate::catalog::{Catalog, PG_CATALOG};
+use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec::ExecCx;
 use crate::functions::SessionCx;
@@ -60,7 +62,9 @@ pub(super) struct Block {
     /// The one snapshot of REPEATABLE READ, once taken, or what SET TRANSACTION SNAPSHOT named.
     fixed: Option<Snapshot>,
     /// Definitions as the transaction changed them.
-    pub catalog: Option<Arc<Catalog>>,
+    pub own: Option<Own>,
+    /// Definitions as its one snapshot sees them, where others changed them since.
+    pub seen: Option<SeenFrom>,
     saves: Vec<Save>,
     /// Rows changed so far.
     pub rows: u64,
@@ -69,13 +73,13 @@ pub(super) struct Block {
     /// The engine's transaction is inside a statement.
     in_statement: bool,
     /// SET TRANSACTION SNAPSHOT named an old version.
-    is_past: bool,
+    pub is_past: bool,
 }
 
 /// What a savepoint goes back to.
 struct Save {
     name: String,
-    catalog: Option<Arc<Catalog>>,
+    own: Option<Own>,
     settings: usize,
     own_sequences: usize,
     rows: u64,
@@ -94,7 +98,8 @@ impl Block {
             read_only: false,
             started: 0,
             fixed: None,
-            catalog: None,
+            own: None,
+            seen: None,
             saves: Vec::new(),
             rows: 0,
             queried: false,
@@ -128,6 +133,13 @@ pub(super) struct StatementCx {
     pub snapshot: Snapshot,
     /// It reads the past: the transaction's own writes are not in sight, and nothing can be written.
     past: bool,
+}
+
+impl StatementCx {
+    /// Whether it reads the past.
+    pub fn is_past(&self) -> bool {
+        self.past
+    }
 }
 
 impl Session {
@@ -166,6 +178,13 @@ impl Session {
 
     /// Surroundings of the next statement: its snapshot, definitions, time. Opens an implicit block if there is none.
     pub(super) fn statement(&mut self) -> Result<StatementCx> {
+        self.statement_at(None)
+    }
+    /// The surroundings of a statement that was begun, with a newer snapshot and what others made of definitions.
+    pub(super) fn statement_anew(&mut self, before: &StatementCx) -> Result<StatementCx> {
+        self.statement_at(Some(before.cx.statement_micros))
+    }
+    fn statement_at(&mut self, time: Option<i64>) -> Result<StatementCx> {
         self.instance.check_open()?;
         let is_first = self.block.status == Status::Idle;
         if is_first {
@@ -199,9 +218,9 @@ impl Session {
         if is_follower {
             self.shared.waiting.reading(What::Definitions, snapshot.version().0);
         }
-        let catalog = match &self.block.catalog {
-            Some(own) if past.is_none() => own.clone(),
-            _ => self.shared.db.catalog(&snapshot)?,
+        let catalog = match past {
+            None => self.definitions(&snapshot)?,
+            Some(_) => self.shared.db.catalog(&snapshot)?,
         };
         let search_path = self.search_path(&catalog, &derived.search_path);
         self.shared.txn.locks().set_timeouts(derived.lock_timeout, derived.deadlock_timeout);
@@ -212,7 +231,7 @@ impl Session {
             (current.read_only, current.isolation) = (read_only, self.block.isolation);
         }
         let started = sql_micros(self.block.started);
-        let now = if is_first { started } else { sql_micros(unix_micros()) };
+        let now = time.unwrap_or_else(|| if is_first { started } else { sql_micros(unix_micros()) });
         let cx = Arc::new(SessionCx {
             time_zone: derived.time_zone.clone(),
             date_order: derived.date_order,
@@ -328,7 +347,7 @@ impl Session {
         self.shared.txn.with(|t| Ok(t.end_statement()?))
     }
     /// Drops what the statement wrote, if it is inside one.
-    fn abort_writes(&mut self) {
+    pub(super) fn abort_writes(&mut self) {
         if std::mem::take(&mut self.block.in_statement)
             && let Err(e) = self.shared.txn.with(|t| Ok(t.abort_statement()?))
         {
@@ -403,6 +422,34 @@ impl Session {
         self.tell_current();
     }
 
+    /// Commits what was written. Whoever commits definitions stores the counter of oids with them, one after the other, so that no commit sets it back.
+    fn commit_writes(&self, mut txn: Transaction, defines: bool, rows: u64) -> pgbee_engine::Result<()> {
+        let oids = &self.shared.db.oids;
+        let _one = defines.then(|| oids.commit.lock());
+        if defines {
+            txn.put_guarded(keyspace::NEXT_OID, oids.stored())?;
+        }
+        let derived = self.shared.settings.lock().derived().clone();
+        let info = CommitInfo {
+            time_micros: unix_micros(),
+            user: self.user.clone(),
+            application: derived.application_name.clone(),
+            message: derived.commit_message.clone(),
+            rows_changed: rows,
+            durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
+        };
+        self.shared.database.commit(txn, info).map(|_| ())
+    }
+    /// Commits what a statement of several transactions did so far, and keeps its locks.
+    pub(super) fn commit_step(&mut self) -> Result<()> {
+        let defines = self.block.own.take().is_some();
+        let rows = std::mem::take(&mut self.block.rows);
+        match self.shared.txn.take().filter(|txn| !txn.is_read_only()) {
+            Some(txn) => Ok(self.commit_writes(txn, defines, rows)?),
+            None => Ok(()),
+        }
+    }
+
     /// Ends the transaction for good. However it goes, the session is idle after it.
     pub(super) fn commit(&mut self) -> Result<(), Failure> {
         let room = self.shared.listening.lock().check_room(&self.shared.db.channels);
@@ -413,23 +460,12 @@ impl Session {
         let block = std::mem::replace(&mut self.block, Block::idle());
         if let Some(txn) = self.shared.txn.take()
             && !txn.is_read_only()
+            && let Err(error) = self.commit_writes(txn, block.own.is_some(), block.rows)
         {
-            let derived = self.shared.settings.lock().derived().clone();
-            let info = CommitInfo {
-                time_micros: unix_micros(),
-                user: self.user.clone(),
-                application: derived.application_name.clone(),
-                message: derived.commit_message.clone(),
-                rows_changed: block.rows,
-                durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
-            };
-            let committed = self.shared.database.commit(txn, info);
-            if let Err(error) = committed {
-                self.rollback();
-                let conflict = matches!(error, EngineError::Conflict { .. });
-                let error = SqlError::from(error);
-                return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
-            }
+            self.rollback();
+            let conflict = matches!(error, EngineError::Conflict { .. });
+            let error = SqlError::from(error);
+            return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
         }
         self.shared.txn.locks().release_all();
         self.shared.settings.lock().commit();
@@ -659,7 +695,7 @@ impl Session {
         }
         self.block.saves.push(Save {
             name: name.to_owned(),
-            catalog: self.block.catalog.clone(),
+            own: self.block.own.clone(),
             settings: self.shared.settings.lock().mark(),
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
@@ -694,7 +730,7 @@ impl Session {
         }
         let save = &self.block.saves[at];
         self.shared.txn.locks().release_since(save.locks);
-        self.block.catalog = save.catalog.clone();
+        self.block.own = save.own.clone();
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);
         self.shared.sequences.lock().own.truncate(save.own_sequences);

@@ -222,7 +222,7 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
     attach_sequence(&mut new, table.oid, table.schema, &table.name, &[], cx)?;
     let empty = is_empty(&old, cx)?;
     if empty {
-        cx.depend_rows(&old)?;
+        cx.sees_all_rows(&old)?;
     }
     let identity = new.column.sequence.filter(|_| new.column.identity.is_some());
     let next_value = identity.map(|sequence| format!("nextval({sequence}::oid::regclass)"));

@@ -56,7 +56,7 @@ pub(super) fn add_unique(
         Some(name) => free_name(table, name, cx)?,
         None => choose_name(table, &columns, "key", cx),
     };
-    let index = Index { oid: cx.change.new_oid(), name, columns, unique: true, constraint: true, comment: None };
+    let index = Index { unique: true, constraint: true, ..Index::new(cx.change.new_oid(), name, columns) };
     table.indexes.push(index.clone());
     Ok(index)
 }
@@ -122,15 +122,17 @@ pub(super) fn create(create: &CreateIndex, cx: &mut DdlCx<'_>) -> Result<&'stati
         Some(name) => name.text.clone(),
         None => choose_name(&table, &columns, "idx", cx),
     };
-    let index =
-        Index { oid: cx.change.new_oid(), name, columns, unique: create.unique, constraint: false, comment: None };
+    // One that is made CONCURRENTLY is filled and declared valid by the session, in transactions of their own.
+    let valid = !create.concurrently;
+    let index = Index { unique: create.unique, valid, ..Index::new(cx.change.new_oid(), name, columns) };
     changed.indexes.push(index.clone());
     let table = cx.change.put_table(changed)?;
-    fill_index(&table, &index, cx)?;
+    if valid {
+        fill_index(&table, &index, cx)?;
+    }
     Ok(TAG)
 }
 
-/// CONCURRENTLY is honoured as it is: readers and writers are never blocked by a new index.
 fn refuse(create: &CreateIndex) -> Result<()> {
     match create.method.as_deref() {
         None | Some("btree") => {}

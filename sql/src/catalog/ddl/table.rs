@@ -360,8 +360,8 @@ pub(super) fn truncate(names: &[QName], restart_identity: bool, cx: &mut DdlCx<'
     for table in &tables {
         let ranges = std::iter::once(keyspace::table_range(table.oid))
             .chain(table.indexes.iter().map(|i| keyspace::index_range(i.oid)));
+        cx.sees_all_rows(table)?;
         for range in ranges {
-            cx.depend_range(range.clone())?;
             delete_all(range, cx)?;
         }
         if restart_identity {
@@ -382,7 +382,7 @@ fn delete_all(range: KeyRange, cx: &DdlCx<'_>) -> Result<()> {
     let mut batch = Vec::new();
     while scan.next_batch(&mut batch, 1024)? > 0 {
         cx.session.check_cancel()?;
-        cx.txn.with(|t| Ok(batch.drain(..).try_for_each(|(key, _)| t.delete(key))?))?;
+        cx.txn.with(|t| Ok(batch.drain(..).try_for_each(|(key, _)| t.delete_guarded(key))?))?;
     }
     Ok(())
 }
