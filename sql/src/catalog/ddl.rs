@@ -15,6 +15,7 @@
 //! sequence  CREATE and ALTER SEQUENCE
 //! view      CREATE VIEW and what views depend on
 //! foreign   foreign servers and tables
+//! foreign_key  foreign keys as definitions
 //! import    IMPORT FOREIGN SCHEMA
 //! drop      DROP, with its dependencies; COMMENT; schemas and tags
 //! ```
@@ -23,6 +24,7 @@ mod alter;
 mod column;
 mod drop;
 mod foreign;
+mod foreign_key;
 mod import;
 mod index;
 mod names;
@@ -114,8 +116,8 @@ pub fn run(statement: &StatementKind, cx: &mut DdlCx<'_>) -> Result<Option<Strin
         StatementKind::Drop { kind, names, if_exists, cascade, .. } => {
             drop::run(*kind, names, *if_exists, *cascade, cx)?
         }
-        StatementKind::Truncate { tables, restart_identity, cascade: _ } => {
-            table::truncate(tables, *restart_identity, cx)?
+        StatementKind::Truncate { tables, restart_identity, cascade } => {
+            table::truncate(tables, *restart_identity, *cascade, cx)?
         }
         StatementKind::Comment { on, text } => drop::comment(on, text.as_deref(), cx)?,
         StatementKind::CreateTag { name, at, if_not_exists } => {
