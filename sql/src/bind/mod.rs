@@ -21,6 +21,7 @@ mod function;
 mod group;
 mod hypothetical;
 mod label;
+mod locking;
 mod operator;
 mod overload;
 mod query;
@@ -43,6 +44,7 @@ use crate::ir::{Expr, Field, Rel};
 use crate::parse::{ast, with_char_position};
 use crate::types::{Type, TypeMod};
 pub(crate) use binder::Clause;
+pub(crate) use locking::clause_name;
 use binder::{Binder, Level, Val};
 pub(crate) use trace::Trace;
 

@@ -341,12 +341,23 @@ pub struct Query {
     pub with_ties: bool,
     /// OFFSET.
     pub offset: Option<Expr>,
-    /// FOR UPDATE and the like, as written, with where.
-    pub locking: Option<(String, Pos)>,
+    /// FOR UPDATE and the like.
+    pub locking: Vec<Locking>,
     /// Where it begins.
     pub pos: Pos,
     /// Where it ends.
     pub end: Pos,
+}
+
+/// FOR UPDATE, NO KEY UPDATE, SHARE or KEY SHARE.
+#[derive(Clone, Debug)]
+pub struct Locking {
+    /// How strong.
+    pub mode: RowMode,
+    /// OF these; empty: of all.
+    pub of: Vec<QName>,
+    /// NOWAIT, SKIP LOCKED, or neither.
+    pub patience: Patience,
 }
 
 /// What a query consists of.
