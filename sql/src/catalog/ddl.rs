@@ -16,6 +16,7 @@
 //! sequence  CREATE and ALTER SEQUENCE
 //! view      CREATE VIEW and what views depend on
 //! foreign   foreign servers and tables
+//! foreign_key  foreign keys as definitions
 //! import    IMPORT FOREIGN SCHEMA
 //! drop      DROP, with its dependencies; COMMENT; schemas and tags
 //! ```
@@ -24,6 +25,7 @@ mod alter;
 mod column;
 mod drop;
 mod foreign;
+mod foreign_key;
 mod import;
 mod index;
 pub(crate) mod lock;
@@ -115,8 +117,8 @@ pub fn run(statement: &StatementKind, cx: &mut DdlCx<'_>) -> Result<Option<Strin
         StatementKind::Drop { kind, names, if_exists, cascade, .. } => {
             drop::run(*kind, names, *if_exists, *cascade, cx)?
         }
-        StatementKind::Truncate { tables, restart_identity, cascade: _ } => {
-            table::truncate(tables, *restart_identity, cx)?
+        StatementKind::Truncate { tables, restart_identity, cascade } => {
+            table::truncate(tables, *restart_identity, *cascade, cx)?
         }
         StatementKind::Reindex { name, .. } => rewrite::reindex(name, cx)?,
         StatementKind::Comment { on, text } => drop::comment(on, text.as_deref(), cx)?,

@@ -17,7 +17,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use pgbee_engine::bee::Direction;
-use pgbee_engine::txn::ReadView;
 use rustc_hash::FxHashMap;
 
 use crate::catalog::schema::Deferral;
@@ -183,7 +182,9 @@ pub struct AfterQueue {
     held: Option<Reservation>,
     sift_at: usize,
     /// Rows that came or changed, counted: what was read before may lack them.
-    writes: u64,
+    arrivals: u64,
+    /// All changes, counted.
+    changes: u64,
 }
 
 /// Where a queue stood when a savepoint was made.
@@ -199,9 +200,8 @@ impl AfterQueue {
     /// Puts in line what a change asks for; true if it is time to sift.
     fn record(&mut self, target: &Target, change: &Change<'_>, session: &SessionCx) -> Result<bool> {
         let rules = self.rules(target, &session.catalog);
-        if !matches!(change, Change::Delete { .. }) {
-            self.writes += 1;
-        }
+        self.changes += 1;
+        self.arrivals += u64::from(!matches!(change, Change::Delete { .. }));
         let before = self.bytes;
         for rule in &rules.referenced {
             if let Some(gone) = rule.gone(change) {
@@ -209,7 +209,7 @@ impl AfterQueue {
             }
         }
         for rule in &rules.references {
-            if let Some(reference) = rule.reference(change, || self.awaits(rule.key.oid)) {
+            if let Some(reference) = rule.reference(change, !(self.now.is_empty() && self.deferred.is_empty())) {
                 self.push(Event::Reference(rule.clone(), reference));
             }
         }
@@ -246,11 +246,6 @@ impl AfterQueue {
         } else {
             self.now.push_back(event);
         }
-    }
-    /// Whether a check of this constraint is still to be made.
-    fn awaits(&self, oid: u32) -> bool {
-        let is_of = |e: &Event| e.constraint().0 == oid;
-        self.now.iter().any(is_of) || self.deferred.iter().flatten().any(|e| is_of(e))
     }
     fn reserve(&mut self, session: &SessionCx) -> Result<()> {
         if self.held.is_none() {
@@ -293,14 +288,31 @@ pub(super) fn encoded(columns: &[(usize, KeyColumn)], row: &[Datum]) -> Vec<u8> 
 
 impl TxnHandle {
     /// A row was changed: what is to be checked or done for it is put in line. Call it with each row, after it was written.
-    pub fn record(&self, target: &Target, change: Change<'_>, cx: &AfterCx<'_>) -> Result<()> {
-        if !target.has_after(&cx.session.catalog) {
+    ///
+    /// # Errors
+    /// 53200; those of looking at what is in line already, when it has grown long.
+    pub fn record(&self, target: &Target, change: Change<'_>, session: &SessionCx) -> Result<()> {
+        if !target.has_after(&session.catalog) {
             return Ok(());
         }
-        if self.after().lock().record(target, &change, cx.session)? {
-            sift(self, cx)?;
+        if self.after().lock().record(target, &change, session)? {
+            sift(self, session)?;
         }
         Ok(())
+    }
+    /// How many rows came or changed in the transaction, and how many changed at all, of those that are looked after.
+    pub(super) fn row_counts(&self) -> (u64, u64) {
+        let queue = self.after().lock();
+        (queue.arrivals, queue.changes)
+    }
+    /// A savepoint was released: with `last` there is none left.
+    pub fn release_after(&self, last: bool) {
+        let mut queue = self.after().lock();
+        if last {
+            (queue.saved, queue.fired) = (0, Vec::new());
+            queue.deferred.retain(Option::is_some);
+            queue.settle();
+        }
     }
     /// Whether something is to be done before the transaction may commit.
     pub fn has_deferred(&self) -> bool {
@@ -365,36 +377,27 @@ impl TxnHandle {
     }
 }
 
-/// What checks and cascades run in.
-#[derive(Clone, Copy)]
-pub struct AfterCx<'a> {
-    /// Definitions, settings, memory.
-    pub session: &'a Arc<SessionCx>,
-    /// The transaction reads one snapshot (REPEATABLE READ, SERIALIZABLE).
-    pub is_fixed: bool,
-}
-
 /// Fires what is in line for the end of the statement, and deferred events whose constraint is immediate by now.
 ///
 /// # Errors
 /// 23503 and 23505 for what does not hold; those of the rows that cascades change; 40001 in a transaction of one snapshot.
-pub fn fire_statement(txn: &TxnHandle, cx: &AfterCx<'_>) -> Result<()> {
-    fire(txn, cx, false)
+pub fn fire_statement(txn: &TxnHandle, session: &Arc<SessionCx>) -> Result<()> {
+    fire(txn, session, false)
 }
 
 /// Fires everything: the transaction is about to commit.
 ///
 /// # Errors
 /// As [`fire_statement`].
-pub fn fire_deferred(txn: &TxnHandle, cx: &AfterCx<'_>) -> Result<()> {
-    fire(txn, cx, true)
+pub fn fire_deferred(txn: &TxnHandle, session: &Arc<SessionCx>) -> Result<()> {
+    fire(txn, session, true)
 }
 
-fn fire(txn: &TxnHandle, cx: &AfterCx<'_>, all: bool) -> Result<()> {
+fn fire(txn: &TxnHandle, session: &Arc<SessionCx>, all: bool) -> Result<()> {
     if txn.after().lock().is_empty() {
         return Ok(());
     }
-    let mut probe = Probe::new(txn, cx)?;
+    let mut probe = Probe::acting(txn, session);
     let mut at = 0;
     let result = loop {
         if let Err(e) = probe.each_now(&mut |probe, event| event.fire(probe)) {
@@ -415,7 +418,6 @@ fn fire(txn: &TxnHandle, cx: &AfterCx<'_>, all: bool) -> Result<()> {
         }
         txn.after().lock().strike(found);
     };
-    probe.end()?;
     let mut queue = txn.after().lock();
     if queue.saved == 0 {
         queue.deferred.retain(Option::is_some);
@@ -439,14 +441,10 @@ impl Probe<'_> {
             let Some(event) = next else { return Ok(()) };
             fired += 1;
             if fired.is_multiple_of(256) {
-                self.cx.session.check_cancel()?;
+                self.session.check_cancel()?;
             }
             f(self, &event)?;
         }
-    }
-    /// How many rows came or changed in the transaction.
-    pub(super) fn writes(&self) -> u64 {
-        self.txn.after().lock().writes
     }
 }
 
@@ -457,7 +455,7 @@ impl Event {
             Event::Gone(rule, gone) => rule.act(gone, probe),
             Event::Key(rule, values) => match rule.is_single(values, probe)? {
                 true => Ok(()),
-                false => Err(rule.violation(values, probe.cx.session)),
+                false => Err(rule.violation(values, probe.session)),
             },
         }
     }
@@ -472,8 +470,8 @@ impl Event {
 }
 
 /// Drops events of which it can be seen already that they hold.
-fn sift(txn: &TxnHandle, cx: &AfterCx<'_>) -> Result<()> {
-    let mut probe = Probe::new(txn, cx)?;
+fn sift(txn: &TxnHandle, session: &SessionCx) -> Result<()> {
+    let mut probe = Probe::new(txn, session);
     let (events, deferred) = {
         let mut queue = txn.after().lock();
         let deferred: Vec<(usize, Arc<Event>)> =
@@ -500,7 +498,6 @@ fn sift(txn: &TxnHandle, cx: &AfterCx<'_>) -> Result<()> {
             Err(e) => result = Err(e),
         }
     }
-    probe.end()?;
     let mut queue = txn.after().lock();
     for at in held {
         queue.strike(at);
@@ -523,8 +520,8 @@ impl KeyRule {
         for ((_, column), value) in self.columns().iter().zip(values) {
             column.encode(value, &mut prefix);
         }
-        probe.claim(self.target.table.oid, &prefix)?;
-        let mut scan = probe.view()?.scan_keys(keyspace::prefix_range(&prefix), Direction::Forward)?;
+        probe.txn.locks().claim(self.target.table.oid, &prefix)?;
+        let mut scan = probe.view(true)?.scan_keys(keyspace::prefix_range(&prefix), Direction::Forward)?;
         Ok(scan.next()?.is_none() || scan.next()?.is_none())
     }
     fn violation(&self, values: &[Datum], session: &SessionCx) -> SqlError {
@@ -567,6 +564,3 @@ pub fn named_constraints(catalog: &Catalog, schemas: &[u32], name: &str, deferre
     }
     Err(SqlError::new(state::UNDEFINED_OBJECT, format!("constraint \"{name}\" does not exist")))
 }
-
-/// A view with what it was taken after: see [`Probe::view`].
-pub(super) type Taken = (ReadView, u64);

@@ -3,7 +3,7 @@
 use super::names::columns_part;
 use super::rewrite::fill_index;
 use super::{DdlCx, column};
-use crate::catalog::schema::{Index, IndexColumn, Key, Table};
+use crate::catalog::schema::{Deferral, Index, IndexColumn, Key, Table};
 use crate::codec::key::is_key_type;
 use crate::error::{Result, SqlError, state};
 use crate::parse::ast::{CreateIndex, ExprKind, IndexElement};
@@ -21,9 +21,10 @@ pub(super) fn add_primary(
     table: &mut Table,
     name: Option<String>,
     columns: Vec<i16>,
+    deferral: Deferral,
     cx: &mut DdlCx<'_>,
 ) -> Result<()> {
-    if table.primary_key.is_some() {
+    if table.primary_key.is_some() || table.indexes.iter().any(|i| i.primary) {
         return Err(multiple_primary_keys(&table.name));
     }
     for attnum in &columns {
@@ -36,8 +37,33 @@ pub(super) fn add_primary(
         Some(name) => free_name(table, name, cx)?,
         None => cx.choose_relation(table.schema, &table.name, None, "pkey", &names_of(table)),
     };
-    table.primary_key = Some(Key { oid: cx.change.new_oid(), name, columns, comment: None });
+    let oid = cx.change.new_oid();
+    if deferral.is_never() {
+        table.primary_key = Some(Key { oid, name, columns, comment: None });
+    } else {
+        // Its entries are the caller's matter, as those of [`add_unique`] are.
+        let index = key_index(oid, name, columns, deferral);
+        table.indexes.push(Index { primary: true, ..index });
+    }
     Ok(())
+}
+
+/// The index of a UNIQUE constraint.
+fn key_index(oid: u32, name: String, columns: Vec<i16>, deferral: Deferral) -> Index {
+    Index {
+        oid,
+        name,
+        columns: columns.into_iter().map(ascending).collect(),
+        unique: deferral.is_never(),
+        constraint: true,
+        primary: false,
+        deferral,
+        comment: None,
+    }
+}
+
+fn ascending(attnum: i16) -> IndexColumn {
+    IndexColumn { attnum, desc: false, nulls_first: false }
 }
 
 /// Gives a table the index of a UNIQUE constraint. Its entries are the caller's matter.
@@ -45,18 +71,20 @@ pub(super) fn add_unique(
     table: &mut Table,
     name: Option<String>,
     columns: Vec<i16>,
+    deferral: Deferral,
     cx: &mut DdlCx<'_>,
 ) -> Result<Index> {
     for attnum in &columns {
         check_key_type(table, *attnum)?;
     }
-    let columns: Vec<IndexColumn> =
-        columns.into_iter().map(|attnum| IndexColumn { attnum, desc: false, nulls_first: false }).collect();
     let name = match name {
         Some(name) => free_name(table, name, cx)?,
-        None => choose_name(table, &columns, "key", cx),
+        None => {
+            let columns: Vec<IndexColumn> = columns.iter().copied().map(ascending).collect();
+            choose_name(table, &columns, "key", cx)
+        }
     };
-    let index = Index { unique: true, constraint: true, ..Index::new(cx.change.new_oid(), name, columns) };
+    let index = key_index(cx.change.new_oid(), name, columns, deferral);
     table.indexes.push(index.clone());
     Ok(index)
 }

@@ -11,7 +11,7 @@ use crate::error::{Result, SqlError, state};
 use crate::exec;
 use crate::parse::ast::QName;
 use crate::plan::PlanCx;
-use crate::types::Row;
+use crate::types::{Datum, Row};
 use crate::write::constraints::{duplicated, is_true_or_null};
 
 /// Rows handled between two looks for a cancel.
@@ -99,7 +99,8 @@ pub(super) fn fill_index(table: &Table, index: &Index, cx: &DdlCx<'_>) -> Result
         }
         let (key, value) = codec.entry(&row, row_key);
         cx.txn.with(|t| Ok(t.put_guarded(key, value)?))
-    })
+    })?;
+    check_single(table, index, &codec, cx)
 }
 
 /// REINDEX of a table, or of one of its indexes: entries are compared with rows, and only what differs is written.
@@ -145,7 +146,35 @@ fn mend_index(table: &Table, index: &Index, cx: &DdlCx<'_>) -> Result<()> {
             Some(_) => Err(duplicated(table, &index.name, codec.columns().iter().map(|(p, _)| *p), &row, cx.session)),
             None => cx.txn.with(|t| Ok(t.put_guarded(entry, value)?)),
         }
-    })
+    })?;
+    check_single(table, index, &codec, cx)
+}
+
+/// A deferrable key's entries stand beside each other if they are equal: fails if two do.
+fn check_single(table: &Table, index: &Index, codec: &IndexCodec, cx: &DdlCx<'_>) -> Result<()> {
+    if index.deferral.is_never() {
+        return Ok(());
+    }
+    let view = cx.txn.with(|t| Ok(t.view()))?;
+    let mut scan = view.scan_keys(keyspace::index_range(index.oid), Direction::Forward)?;
+    let (mut batch, mut last) = (Vec::with_capacity(CANCEL_ROWS), Vec::new());
+    while scan.next_batch(&mut batch, CANCEL_ROWS)? > 0 {
+        cx.session.check_cancel()?;
+        for (entry, _) in batch.drain(..) {
+            let columns = codec.columns_of(&entry)?;
+            let values = codec.decode(&entry)?;
+            if last == columns && !values.iter().any(Datum::is_null) {
+                let mut row = vec![Datum::Null; table.width()];
+                for ((position, _), value) in codec.columns().iter().zip(values) {
+                    row[*position] = value;
+                }
+                return Err(duplicated(table, &index.name, codec.columns().iter().map(|(p, _)| *p), &row, cx.session)
+                    .table(cx.schema_name(table.schema), &table.name));
+            }
+            last = columns.to_vec();
+        }
+    }
+    Ok(())
 }
 
 /// Writes every row of `old` as a row of `new`, with the values `map` makes of it; both have one oid. Keys and index entries follow; indexes
@@ -207,6 +236,7 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
             let (key, value) = codec.entry(&row, row_key);
             cx.txn.with(|t| Ok(t.put_guarded(key, value)?))
         })?;
+        check_single(new, index, codec, cx)?;
     }
     Ok(())
 }
