@@ -185,6 +185,17 @@ impl Change {
         self.writes.insert(key, Some(oid.to_string().into_bytes()));
         Ok(())
     }
+    /// Takes a new table's name before the names of what comes with it: whoever makes a table of the same name waits for that.
+    pub fn claim_table_name(&mut self, schema: u32, name: &str) -> Result<()> {
+        let key = keyspace::name(Kind::Relation, schema, name);
+        if let Some(guard) = &self.guard
+            && guard.claim(&key)?
+            && guard.named(&key)?.is_some()
+        {
+            return Err(taken("pg_type", "pg_type_typname_nsp_index", "typname, typnamespace", name, Some(schema)));
+        }
+        Ok(())
+    }
     fn delete_name(&mut self, kind: Kind, schema: u32, name: &str) -> Result<()> {
         let key = keyspace::name(kind, schema, name);
         if let Some(guard) = &self.guard {
@@ -230,8 +241,8 @@ impl Change {
         let has_type = !was && matches!(r, Relation::Table(_) | Relation::View(_));
         self.put_name(Kind::Relation, r.schema(), r.name(), r.oid(), || match has_type {
             // The first of a table's rows in PostgreSQL's catalogs is that of its row type.
-            true => taken("pg_type_typname_nsp_index", "typname, typnamespace", r.name(), Some(r.schema())),
-            false => taken("pg_class_relname_nsp_index", "relname, relnamespace", r.name(), Some(r.schema())),
+            true => taken("pg_type", "pg_type_typname_nsp_index", "typname, typnamespace", r.name(), Some(r.schema())),
+            false => taken("pg_class", "pg_class_relname_nsp_index", "relname, relnamespace", r.name(), Some(r.schema())),
         })
     }
 
@@ -266,7 +277,7 @@ impl Change {
         }
         self.put(Kind::Schema, schema.oid, &schema)?;
         let (name, oid) = (schema.name.clone(), schema.oid);
-        self.put_name(Kind::Schema, 0, &name, oid, || taken("pg_namespace_nspname_index", "nspname", &name, None))?;
+        self.put_name(Kind::Schema, 0, &name, oid, || taken("pg_namespace", "pg_namespace_nspname_index", "nspname", &name, None))?;
         let schema = Arc::new(schema);
         self.edits.insert((Kind::Schema, oid), Some(Edit::Schema(schema.clone())));
         self.edit().schemas.insert(oid, schema);
@@ -293,7 +304,7 @@ impl Change {
         }
         self.put(Kind::Server, server.oid, &server)?;
         let (name, oid) = (server.name.clone(), server.oid);
-        self.put_name(Kind::Server, 0, &name, oid, || taken("pg_foreign_server_name_index", "srvname", &name, None))?;
+        self.put_name(Kind::Server, 0, &name, oid, || taken("pg_foreign_server", "pg_foreign_server_name_index", "srvname", &name, None))?;
         let server = Arc::new(server);
         self.edits.insert((Kind::Server, oid), Some(Edit::Server(server.clone())));
         self.edit().servers.insert(oid, server);
@@ -340,9 +351,10 @@ impl Change {
 }
 
 /// What PostgreSQL says when somebody else has committed an object of this name after the statement looked for it.
-fn taken(index: &str, columns: &str, name: &str, schema: Option<u32>) -> SqlError {
+fn taken(catalog: &str, index: &str, columns: &str, name: &str, schema: Option<u32>) -> SqlError {
     let values = schema.map_or_else(|| name.to_owned(), |schema| format!("{name}, {schema}"));
     SqlError::new(state::UNIQUE_VIOLATION, format!("duplicate key value violates unique constraint \"{index}\""))
         .detail(format!("Key ({columns})=({values}) already exists."))
+        .table("pg_catalog", catalog)
         .constraint(index)
 }

@@ -28,7 +28,7 @@ pub fn relations(rel: &Rel, catalog: &Catalog) -> Vec<(u32, TableMode)> {
                     }
                 }
             }
-            RelKind::Dml(dml) => change(dml, catalog, &mut wanted),
+            RelKind::Dml(dml) => change(dml.as_ref(), catalog, &mut wanted),
             _ => {}
         }
         // The columns of a view say so.

@@ -340,7 +340,7 @@ impl Session {
         let params = crate::bind::ParamTypes::none();
         let mut plan_again =
             |session: &mut Session, cx: &StatementCx| session.plan(statement, &params, cx).map(Arc::new);
-        let mut planned_under_locks =
+        let planned_under_locks =
             |session: &mut Session| session.plan_under_locks(|s, cx| s.plan(statement, &params, cx).map(Arc::new));
         if self.awaits_first_head() {
             let ran = self.with_first_head(|session| {

@@ -50,16 +50,8 @@ pub(super) fn add_primary(
 
 /// The index of a UNIQUE constraint.
 fn key_index(oid: u32, name: String, columns: Vec<i16>, deferral: Deferral) -> Index {
-    Index {
-        oid,
-        name,
-        columns: columns.into_iter().map(ascending).collect(),
-        unique: deferral.is_never(),
-        constraint: true,
-        primary: false,
-        deferral,
-        comment: None,
-    }
+    let columns = columns.into_iter().map(ascending).collect();
+    Index { unique: deferral.is_never(), constraint: true, deferral, ..Index::new(oid, name, columns) }
 }
 
 fn ascending(attnum: i16) -> IndexColumn {
