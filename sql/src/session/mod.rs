@@ -151,7 +151,7 @@ impl Session {
         let is_follower = db.followed.is_some();
         let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
-        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory());
+        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
             txn: TxnHandle::new(database.clone(), db.row_ids.clone(), locks),
             instance: instance.clone(),
@@ -174,6 +174,8 @@ impl Session {
             cancel,
             db,
         });
+        let of_session = Arc::downgrade(&shared);
+        shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
         let mut session = Session {
             instance,
             shared,

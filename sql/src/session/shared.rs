@@ -101,6 +101,10 @@ impl Shared {
             None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
         }
     }
+    /// What messages call a relation.
+    pub fn relation_name(&self, oid: u32) -> Option<String> {
+        Some(self.current.lock().catalog.by_oid(oid)?.name().to_owned())
+    }
     fn refuse_read_only(&self, what: &str) -> Result<()> {
         if self.current.lock().read_only {
             return Err(self.read_only(what));

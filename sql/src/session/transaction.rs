@@ -154,7 +154,9 @@ impl Session {
             started: unix_micros(),
             ..Block::idle()
         };
-        self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
+        let number = self.instance.transaction_id();
+        self.shared.transaction_id.store(number, Ordering::Relaxed);
+        self.shared.txn.locks().begin(number);
         self.tell_current();
     }
 
