@@ -25,6 +25,8 @@ pub const PG_CATALOG: u32 = 11;
 pub const PUBLIC: u32 = 2200;
 /// Oid of information_schema.
 pub const INFORMATION_SCHEMA: u32 = 13000;
+/// Oid of the session's database, the same for all: nothing refers to another one.
+pub const DATABASE_OID: u32 = 5;
 /// The first oid given to users' objects.
 pub const FIRST_USER_OID: u32 = 16384;
 

@@ -150,7 +150,7 @@ impl Session {
         let is_follower = db.followed.is_some();
         let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
-        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory());
+        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
             txn: TxnHandle::new(
                 database.clone(),
@@ -179,6 +179,8 @@ impl Session {
             cancel,
             db,
         });
+        let of_session = Arc::downgrade(&shared);
+        shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
         let mut session = Session {
             instance,
             shared,
@@ -351,8 +353,8 @@ impl Session {
 
     /// What a statement without parameters gives, and whether it changed rows.
     fn plan_and_run(&mut self, statement: &ast::Statement) -> Result<(Ran, bool)> {
-        let cx = self.statement()?;
-        let planned = self.plan(statement, &crate::bind::ParamTypes::none(), &cx)?;
+        let params = crate::bind::ParamTypes::none();
+        let (planned, cx) = self.plan_under_locks(|s, cx| s.plan(statement, &params, cx).map(Arc::new))?;
         let ran = self.run_planned(&planned, Vec::new(), &cx)?;
         Ok((ran, planned.writes))
     }

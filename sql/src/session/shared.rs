@@ -115,6 +115,10 @@ impl Shared {
             }
         }
     }
+    /// What messages call a relation.
+    pub fn relation_name(&self, oid: u32) -> Option<String> {
+        Some(self.current.lock().catalog.by_oid(oid)?.name().to_owned())
+    }
     fn refuse_read_only(&self, what: &str) -> Result<()> {
         if self.current.lock().read_only {
             return Err(self.read_only(what));

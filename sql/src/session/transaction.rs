@@ -165,7 +165,9 @@ impl Session {
             started: unix_micros(),
             ..Block::idle()
         };
-        self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
+        let number = self.instance.transaction_id();
+        self.shared.transaction_id.store(number, Ordering::Relaxed);
+        self.shared.txn.locks().begin(number);
         self.tell_current();
     }
 
@@ -435,7 +437,10 @@ impl Session {
             rows_changed: rows,
             durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
         };
-        self.shared.database.commit(txn, info).map(|_| ())
+        let version = self.shared.database.commit(txn, info)?;
+        // Who waits for one of its rows follows it: before the locks are given up.
+        self.shared.txn.publish_moves(version);
+        Ok(())
     }
     /// Commits what a statement of several transactions did so far, and keeps its locks.
     pub(super) fn commit_step(&mut self) -> Result<()> {
