@@ -402,7 +402,7 @@ impl Binder<'_> {
         if let Some(key) = table.primary_key.as_ref().filter(|k| same(k.columns.clone())) {
             return Ok(key.oid);
         }
-        let found = table.indexes.iter().find(|i| i.unique && same(i.columns.iter().map(|c| c.attnum).collect()));
+        let found = table.indexes.iter().find(|i| i.unique && i.valid && same(i.columns.iter().map(|c| c.attnum).collect()));
         match found {
             Some(index) => Ok(index.oid),
             None => error(

@@ -93,15 +93,17 @@ impl Session {
             return Ok(Prepared { statement, params: types, fields, planned: Mutex::new(None), _held: None });
         }
         let (params, planned) = self.with_first_head(|session| {
-            let cx = session.statement()?;
-            let params = ParamTypes::declared(types.clone());
-            let planned = session.plan(found, &params, &cx)?;
+            let mut params = ParamTypes::none();
+            let (planned, _) = session.plan_under_locks(|session, cx| {
+                params = ParamTypes::declared(types.clone());
+                session.plan(found, &params, cx).map(Arc::new)
+            })?;
             Ok((params, planned))
         })?;
         Ok(Prepared {
             params: params.finish()?,
             fields: planned.gives_rows.then(|| planned.fields.clone()),
-            planned: Mutex::new(Some(Arc::new(planned))),
+            planned: Mutex::new(Some(planned)),
             _held: None,
             statement,
         })
@@ -294,8 +296,7 @@ impl Session {
 
     /// Runs a prepared query or change.
     pub(super) fn run_prepared(&mut self, prepared: &Arc<Prepared>, params: Vec<Datum>) -> Result<Ran> {
-        let cx = self.statement()?;
-        let planned = self.planned(prepared, &cx)?;
+        let (planned, cx) = self.plan_under_locks(|session, cx| session.planned(prepared, cx))?;
         self.run_planned(&planned, params, &cx)
     }
 

@@ -35,6 +35,7 @@ use super::activity::{Activities, Activity, End};
 use super::flusher::Flusher;
 use super::followed::Followed;
 use super::foreign::ForeignBees;
+use super::locking::Oids;
 use super::listen::Channels;
 use super::shared::unix_micros;
 use crate::catalog::change::Change;
@@ -137,6 +138,8 @@ pub(super) struct Db {
     pub sequences: Sequences,
     /// Rows, unique keys, tables and advisory keys.
     pub locks: Arc<LockManager>,
+    /// Oids of what will be defined.
+    pub oids: Oids,
     /// Where rows went whose keys changed.
     pub moves: Arc<Moves>,
     /// Held by a definition that is made again after a conflict, so that those in trouble take turns.
@@ -165,6 +168,7 @@ impl Db {
             row_ids: Arc::default(),
             sequences: Sequences::default(),
             locks: Arc::default(),
+            oids: Oids::default(),
             moves: Arc::default(),
             turn: Mutex::default(),
             channels,

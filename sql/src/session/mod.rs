@@ -23,12 +23,14 @@
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
 //! activity      who is connected, and does what
 //! utility       all other statements                copying      COPY
+//! locking       locks of relations, own definitions concurrently CREATE INDEX CONCURRENTLY and its kin
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
 //! swarm         databases that are found by their keys alone
 //! ```
 
 pub mod activity;
+mod concurrently;
 mod copying;
 mod extended;
 mod flusher;
@@ -37,6 +39,7 @@ mod follower;
 mod foreign;
 pub mod instance;
 mod listen;
+mod locking;
 pub mod outcome;
 mod query;
 pub mod settings;
@@ -156,7 +159,7 @@ impl Session {
         let is_follower = db.followed.is_some();
         let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
-        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory());
+        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
             txn: TxnHandle::new(
                 database.clone(),
@@ -189,6 +192,8 @@ impl Session {
             activity: presence.activity.clone(),
         });
         presence.activity.belongs_to(&shared);
+        let of_session = Arc::downgrade(&shared);
+        shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
         let mut session = Session {
             instance,
             shared,
@@ -395,8 +400,8 @@ impl Session {
 
     /// What a statement without parameters gives, and whether it changed rows.
     fn plan_and_run(&mut self, statement: &ast::Statement) -> Result<(Ran, bool)> {
-        let cx = self.statement()?;
-        let planned = self.plan(statement, &crate::bind::ParamTypes::none(), &cx)?;
+        let params = crate::bind::ParamTypes::none();
+        let (planned, cx) = self.plan_under_locks(|s, cx| s.plan(statement, &params, cx).map(Arc::new))?;
         let ran = self.run_planned(&planned, Vec::new(), &cx)?;
         Ok((ran, planned.writes))
     }

@@ -19,17 +19,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgbee_engine::Error as EngineError;
+use pgbee_engine::{Error as EngineError, Version};
 use pgbee_engine::storage::Durability;
-use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot};
+use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot, Transaction};
 
 use super::Session;
 use super::activity::WaitEvent;
+use super::locking::{Own, SeenFrom};
 use super::outcome::{Notice, Outcome};
 use super::settings::IsolationLevel;
 use super::shared::{Waits, on_or_off, sql_micros, unix_micros};
 use crate::bind::AsOfResolver;
 use crate::catalog::{Catalog, PG_CATALOG};
+use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec::ExecCx;
 use crate::functions::SessionCx;
@@ -71,7 +73,9 @@ pub(super) struct Block {
     /// The one snapshot of REPEATABLE READ, once taken, or what SET TRANSACTION SNAPSHOT named.
     fixed: Option<Snapshot>,
     /// Definitions as the transaction changed them.
-    pub catalog: Option<Arc<Catalog>>,
+    pub own: Option<Own>,
+    /// Definitions as its one snapshot sees them, where others changed them since.
+    pub seen: Option<SeenFrom>,
     saves: Vec<Save>,
     /// Rows changed so far.
     pub rows: u64,
@@ -80,13 +84,13 @@ pub(super) struct Block {
     /// The engine's transaction is inside a statement.
     in_statement: bool,
     /// SET TRANSACTION SNAPSHOT named an old version.
-    is_past: bool,
+    pub is_past: bool,
 }
 
 /// What a savepoint goes back to.
 struct Save {
     name: String,
-    catalog: Option<Arc<Catalog>>,
+    own: Option<Own>,
     settings: usize,
     own_sequences: usize,
     rows: u64,
@@ -107,7 +111,8 @@ impl Block {
             reads: None,
             started: 0,
             fixed: None,
-            catalog: None,
+            own: None,
+            seen: None,
             saves: Vec::new(),
             rows: 0,
             queried: false,
@@ -143,6 +148,13 @@ pub(super) struct StatementCx {
     past: bool,
 }
 
+impl StatementCx {
+    /// Whether it reads the past.
+    pub fn is_past(&self) -> bool {
+        self.past
+    }
+}
+
 impl Session {
     /// The error for all but the end of a failed transaction.
     pub(super) fn check_not_failed(&self, statement: &StatementKind) -> Result<()> {
@@ -168,7 +180,9 @@ impl Session {
             started: unix_micros(),
             ..Block::idle()
         };
-        self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
+        let number = self.instance.transaction_id();
+        self.shared.transaction_id.store(number, Ordering::Relaxed);
+        self.shared.txn.locks().begin(number);
         self.shared.activity.begin_transaction(sql_micros(self.block.started));
         self.tell_current();
     }
@@ -182,6 +196,13 @@ impl Session {
 
     /// Surroundings of the next statement: its snapshot, definitions, time. Opens an implicit block if there is none.
     pub(super) fn statement(&mut self) -> Result<StatementCx> {
+        self.statement_at(None)
+    }
+    /// The surroundings of a statement that was begun, with a newer snapshot and what others made of definitions.
+    pub(super) fn statement_anew(&mut self, before: &StatementCx) -> Result<StatementCx> {
+        self.statement_at(Some(before.cx.statement_micros))
+    }
+    fn statement_at(&mut self, time: Option<i64>) -> Result<StatementCx> {
         self.instance.check_open()?;
         let is_first = self.block.status == Status::Idle;
         if is_first {
@@ -218,9 +239,9 @@ impl Session {
         if is_follower {
             self.shared.waiting.reading(What::Definitions, snapshot.version().0);
         }
-        let catalog = match &self.block.catalog {
-            Some(own) if past.is_none() => own.clone(),
-            _ => self.shared.db.catalog(&snapshot)?,
+        let catalog = match past {
+            None => self.definitions(&snapshot)?,
+            Some(_) => self.shared.db.catalog(&snapshot)?,
         };
         let search_path = self.search_path(&catalog, &derived.search_path);
         self.shared.txn.locks().set_timeouts(derived.lock_timeout, derived.deadlock_timeout);
@@ -231,7 +252,7 @@ impl Session {
             (current.read_only, current.isolation) = (read_only, self.block.isolation);
         }
         let started = sql_micros(self.block.started);
-        let now = if is_first { started } else { sql_micros(unix_micros()) };
+        let now = time.unwrap_or_else(|| if is_first { started } else { sql_micros(unix_micros()) });
         let cx = Arc::new(SessionCx {
             time_zone: derived.time_zone.clone(),
             date_order: derived.date_order,
@@ -387,7 +408,7 @@ impl Session {
         }
     }
     /// Drops what the statement wrote, if it is inside one.
-    fn abort_writes(&mut self) {
+    pub(super) fn abort_writes(&mut self) {
         if std::mem::take(&mut self.block.in_statement)
             && let Err(e) = self.shared.txn.with(|t| Ok(t.abort_statement()?))
         {
@@ -445,6 +466,44 @@ impl Session {
         self.tell_current();
     }
 
+    /// Commits what was written. Whoever commits definitions stores the counter of oids with them, one after the other, so that no commit sets it back.
+    fn commit_writes(&self, mut txn: Transaction, defines: bool, rows: u64) -> pgbee_engine::Result<Version> {
+        let oids = &self.shared.db.oids;
+        let _one = defines.then(|| oids.commit.lock());
+        if defines {
+            txn.put_guarded(keyspace::NEXT_OID, oids.stored())?;
+        }
+        let derived = self.shared.settings.lock().derived().clone();
+        let info = CommitInfo {
+            time_micros: unix_micros(),
+            user: self.user.clone(),
+            application: derived.application_name.clone(),
+            message: derived.commit_message.clone(),
+            rows_changed: rows,
+            durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
+        };
+        let committed = {
+            let _waits = Waits::on(&self.shared.activity, WaitEvent::Commit);
+            self.shared.database.commit(txn, info)
+        };
+        let version = committed?;
+        // Who waits for one of its rows follows it: before the locks are given up.
+        self.shared.txn.publish_moves(version);
+        if !derived.synchronous {
+            self.shared.db.flusher.soon();
+        }
+        Ok(version)
+    }
+    /// Commits what a statement of several transactions did so far, and keeps its locks.
+    pub(super) fn commit_step(&mut self) -> Result<()> {
+        let defines = self.block.own.take().is_some();
+        let rows = std::mem::take(&mut self.block.rows);
+        match self.shared.txn.take().filter(|txn| !txn.is_read_only()) {
+            Some(txn) => Ok(self.commit_writes(txn, defines, rows).map(|_| ())?),
+            None => Ok(()),
+        }
+    }
+
     /// Ends the transaction for good. However it goes, the session is idle after it.
     pub(super) fn commit(&mut self) -> Result<(), Failure> {
         let room = self.shared.listening.lock().check_room(&self.shared.db.channels);
@@ -456,28 +515,9 @@ impl Session {
         let notifies = self.shared.listening.lock().notifies();
         let turn = notifies.then(|| self.shared.db.channels.turn());
         let mut version = if notifies { self.shared.database.head().0 } else { 0 };
-        if let Some(txn) = self.shared.txn.take()
-            && !txn.is_read_only()
-        {
-            let derived = self.shared.settings.lock().derived().clone();
-            let info = CommitInfo {
-                time_micros: unix_micros(),
-                user: self.user.clone(),
-                application: derived.application_name.clone(),
-                message: derived.commit_message.clone(),
-                rows_changed: block.rows,
-                durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
-            };
-            let committed = {
-                let _waits = Waits::on(&self.shared.activity, WaitEvent::Commit);
-                self.shared.database.commit(txn, info)
-            };
-            match committed {
-                Ok(made) => {
-                    version = made.0;
-                    // Who waits for one of its rows follows it: before the locks are given up.
-                    self.shared.txn.publish_moves(made);
-                }
+        if let Some(txn) = self.shared.txn.take().filter(|txn| !txn.is_read_only()) {
+            match self.commit_writes(txn, block.own.is_some(), block.rows) {
+                Ok(made) => version = made.0,
                 Err(error) => {
                     self.rollback();
                     self.shared.activity.end_transaction(false);
@@ -485,9 +525,6 @@ impl Session {
                     let error = SqlError::from(error);
                     return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
                 }
-            }
-            if !derived.synchronous {
-                self.shared.db.flusher.soon();
             }
         }
         if block.status != Status::Idle {
@@ -730,7 +767,7 @@ impl Session {
         }
         self.block.saves.push(Save {
             name: name.to_owned(),
-            catalog: self.block.catalog.clone(),
+            own: self.block.own.clone(),
             settings: self.shared.settings.lock().mark(),
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
@@ -765,7 +802,7 @@ impl Session {
         }
         let save = &self.block.saves[at];
         self.shared.txn.undo_to(save.place);
-        self.block.catalog = save.catalog.clone();
+        self.block.own = save.own.clone();
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);
         self.shared.sequences.lock().own.truncate(save.own_sequences);

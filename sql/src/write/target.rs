@@ -40,6 +40,8 @@ pub struct TargetIndex {
     pub oid: u32,
     /// Its name, that of the constraint too.
     pub name: String,
+    /// It is unique and not valid: there may be several rows with one key, of which it has one.
+    pub is_partial: bool,
     /// Its entries.
     pub codec: IndexCodec,
 }
@@ -50,6 +52,7 @@ impl Target {
         let index = |i: &crate::catalog::schema::Index| TargetIndex {
             oid: i.oid,
             name: i.name.clone(),
+            is_partial: i.unique && !i.valid,
             codec: IndexCodec::new(table, i),
         };
         let keys = RowKeyCodec::new(table);
