@@ -31,6 +31,7 @@ fn table(types: &[Type]) -> Table {
         primary_key: None,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         foreign: None,
         comment: None,
     }
@@ -301,6 +302,8 @@ fn entries_lead_to_their_rows() {
         columns: vec![IndexColumn { attnum: 2, desc: true, nulls_first: true }],
         unique,
         constraint: false,
+        primary: false,
+        deferral: crate::catalog::schema::Deferral::Never,
         comment: None,
     };
     t.indexes = vec![index(false, 16401), index(true, 16402)];
