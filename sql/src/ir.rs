@@ -286,7 +286,8 @@ pub enum RelKind {
     Values(Vec<Vec<Expr>>),
     /// A stored table: all its live columns in order. `at` is None for the statement's own view. With `row_key` a last
     /// column (bytea) holds the row's key in the bee: what UPDATE and DELETE find it by.
-    Scan { table: Arc<Table>, at: Option<AsOf>, row_key: bool },
+    /// With `system` its xmin and ctid follow.
+    Scan { table: Arc<Table>, at: Option<AsOf>, row_key: bool, system: bool },
     /// A relation made on the fly: pg_catalog, information_schema, bee_*.
     Virtual { table: Arc<dyn VirtualTable>, args: Vec<Expr> },
     /// Functions in FROM: side by side (ROWS FROM), padded with NULLs; WITH ORDINALITY adds a bigint column.
@@ -403,6 +404,8 @@ pub struct Dml {
     pub returning: Option<Vec<Expr>>,
     /// Shape of the RETURNING rows; empty without.
     pub schema: Arc<[Field]>,
+    /// The target's xmin and ctid stand behind its row key (INSERT: behind its columns, for RETURNING).
+    pub system: bool,
 }
 
 /// The changes.

@@ -517,6 +517,7 @@ impl Binder<'_> {
             by_column: true,
             no_lateral: false,
             scalar: false,
+            system: None,
         };
         if let Some(alias) = &join.alias {
             let mut item = plain(Some(&alias.name), columns);

@@ -116,6 +116,7 @@ impl Binder<'_> {
         let Some(scope) = &mut self.locks else { return Ok(None) };
         let mut lock: Option<Strength> = None;
         for clause in &mut scope.clauses {
+            let is_about_all = clause.of.is_empty();
             let named = clause.of.iter_mut().find(|(of, ..)| name == Some(of.as_str()));
             match (named, kind) {
                 (Some((_, pos, met)), _) if !*met => {
@@ -125,7 +126,7 @@ impl Binder<'_> {
                         return error(state::FEATURE_NOT_SUPPORTED, *pos, message);
                     }
                 }
-                (None, LeafKind::Table | LeafKind::Query) if clause.of.is_empty() => {}
+                (None, LeafKind::Table | LeafKind::Query) if is_about_all => {}
                 _ => continue,
             }
             lock = Some(lock.map_or(clause.strength, |l| stronger(l, clause.strength)));

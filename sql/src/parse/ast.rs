@@ -5,6 +5,8 @@
 //! PostgreSQL makes of them. A [`Pos`] is the byte offset in the string given to [`super::parse`]; it becomes a character position when an
 //! error leaves [`crate::bind`]. What is recognised but has no field here is refused by the parser, never dropped.
 
+use crate::lock::{Patience, RowMode};
+
 /// Byte offset in the source string.
 pub type Pos = u32;
 

@@ -66,7 +66,10 @@ impl Planner<'_> {
             Op::Virtual { filter, .. } => 200.0 * self.selectivity_of(filter),
             Op::Function { .. } => 100.0,
             Op::Filter { input, preds } => self.rows(input) * self.selectivity_of(preds),
-            Op::Project { input, .. } | Op::Window { input, .. } | Op::Sort { input, .. } => self.rows(input),
+            Op::Project { input, .. }
+            | Op::Window { input, .. }
+            | Op::Sort { input, .. }
+            | Op::LockRows { input, .. } => self.rows(input),
             Op::ProjectSet { input, .. } => self.rows(input) * 10.0,
             Op::Join { kind, left, right, on, guess, .. } => {
                 if let Some(rows) = guess.rows.get() {

@@ -44,6 +44,7 @@ use crate::functions::SessionCx;
 use crate::ir::{Dml, Expr, ExprKind, Rel, RelKind};
 
 use build::Scope;
+pub(crate) use build::{each_rel, locks_rows};
 use logical::{ColId, Planner};
 use lower::Ask;
 

@@ -74,7 +74,7 @@ impl Session {
             }
             Relation::Table(table) => {
                 let fields = table.fields();
-                (RelKind::Scan { table, at: None, row_key: false }, fields)
+                (RelKind::Scan { table, at: None, row_key: false, system: false }, fields)
             }
             Relation::Virtual(table) => {
                 let fields = table.columns();
@@ -206,7 +206,6 @@ impl Session {
         let rows = copy.finish()?;
         self.end_writes()?;
         self.block.rows += rows;
-        self.can_rerun = false;
         // A COPY that is all of a simple string is committed before it is answered.
         if self.block.status == Status::Implicit && self.script.as_ref().is_some_and(|s| s.single) {
             self.commit()?;

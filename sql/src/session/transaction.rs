@@ -8,10 +8,9 @@
 //! ```
 //!
 //! The engine's transaction is opened by the first statement that writes; one that only reads needs a snapshot and no more. READ COMMITTED takes
-//! a snapshot a statement. Who writes a row another transaction wrote waits for its end; if the row has changed then, the statement is undone and
-//! run again on a newer snapshot (READ COMMITTED; PostgreSQL looks at the one row again, we at the whole statement) or fails with 40001
-//! (REPEATABLE READ). What is not ordered by locks (definitions, loads of very many rows) is decided at the commit: of two transactions that
-//! wrote a key, or relied on it, the later one gets 40001; a statement that is a transaction of its own is run again instead.
+//! a snapshot a statement. Who writes a row another transaction wrote waits for its end; if the row has changed then, it is looked at again as it is now
+//! (READ COMMITTED), or the statement fails with 40001 (REPEATABLE READ): see [`crate::write::row`]. What is written under locks needs no check at the
+//! commit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,13 +29,13 @@ use crate::catalog::{Catalog, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
 use crate::exec::ExecCx;
 use crate::functions::SessionCx;
-use crate::lock::Mark;
 use crate::memory::Account;
 use crate::parse::ast::{self, StatementKind, TransactionModes};
 use crate::types::Datum;
 use crate::wait::What;
 use crate::write::after::AfterMark;
-use crate::write::{Writer, after};
+use crate::write::moves::Stay;
+use crate::write::{Place, Writer, after};
 
 /// Times a statement is run before its conflict is reported.
 const ATTEMPTS: usize = 1000;
@@ -81,7 +80,7 @@ struct Save {
     own_sequences: usize,
     rows: u64,
     /// Locks held when it was made.
-    locks: Mark,
+    place: Place,
     /// What LISTEN, UNLISTEN and NOTIFY had asked for.
     listening: usize,
     /// Checks that were to come.
@@ -310,20 +309,38 @@ impl Session {
         Ok(if may_wait { ExecCx { waiting: Some(self.shared.waiting.clone()), ..cx } } else { cx })
     }
 
-    /// Opens the engine's transaction for a statement that writes.
-    pub(super) fn begin_writes(&mut self, statement: &StatementCx, what: &str) -> Result<()> {
+    /// Opens the engine's transaction for a statement that changes rows, or locks them. What moves from now on is remembered as long as the stay is kept.
+    pub(super) fn open_writes(&mut self, statement: &StatementCx, what: &str) -> Result<Option<Stay>> {
         if statement.past || self.block.read_only {
             return Err(self.shared.read_only(what));
         }
-        if !self.shared.txn.is_open() {
-            self.shared.txn.set(self.shared.database.begin_at(statement.snapshot.clone()));
+        let txn = &self.shared.txn;
+        txn.set_fixed(self.block.isolation.is_fixed());
+        if !txn.is_open() {
+            let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
+            txn.set(self.shared.database.begin_at(statement.snapshot.clone()), stamp);
         }
+        let mut stay = txn.moves().enter(statement.snapshot.version());
+        // What moved since the snapshot may be forgotten already; nothing was read yet, so that it can be a newer one.
+        while stay.is_none() && !txn.is_fixed() {
+            let newest = self.shared.database.snapshot();
+            stay = txn.moves().enter(newest.version());
+            txn.with(|t| {
+                t.refresh(newest);
+                Ok(())
+            })?;
+        }
+        Ok(stay)
+    }
+    /// Opens the engine's transaction for a statement that writes, and begins the statement in it.
+    pub(super) fn begin_writes(&mut self, statement: &StatementCx, what: &str) -> Result<Option<Stay>> {
+        let stay = self.open_writes(statement, what)?;
         self.shared.txn.with(|t| {
             t.begin_statement();
             Ok(())
         })?;
         self.block.in_statement = Some(statement.cx.clone());
-        Ok(())
+        Ok(stay)
     }
     /// Does what is to be done after the statement's changes, and keeps what it wrote.
     pub(super) fn end_writes(&mut self) -> Result<()> {
@@ -345,39 +362,19 @@ impl Session {
         }
     }
 
-    /// Runs a statement that changes rows, again on a newer snapshot whenever a row it waited for had changed.
-    pub(super) fn with_locks<T>(
-        &mut self,
-        statement: &StatementCx,
-        mut run: impl FnMut(&mut Session, &StatementCx) -> Result<T>,
-    ) -> Result<T> {
-        let mut result = run(self, statement);
-        for _ in 0..ATTEMPTS {
-            let is_stale = self.shared.txn.take_stale();
-            if result.is_ok() || !is_stale || self.block.isolation.is_fixed() {
-                break;
-            }
-            self.abort_writes();
-            let newer = self.statement()?;
-            result = run(self, &newer);
-        }
-        result
-    }
-
     /// An error ends the statement: an implicit transaction is over, an explicit one is failed.
     pub(super) fn fail(&mut self) {
         self.abort_writes();
-        self.shared.txn.take_stale();
         match self.block.status {
             Status::Implicit => self.rollback(),
             Status::Explicit => {
                 self.block.status = Status::Failed;
                 // What can only be rolled back holds up nobody.
                 match self.block.saves.last() {
-                    Some(save) => self.shared.txn.locks().release_since(save.locks),
+                    Some(save) => self.shared.txn.undo_to(save.place),
                     None => {
                         self.shared.txn.take();
-                        self.shared.txn.locks().release_all();
+                        self.shared.txn.end();
                     }
                 }
             }
@@ -397,7 +394,9 @@ impl Session {
     pub(super) fn rollback(&mut self) {
         self.block = Block::idle();
         self.shared.txn.take();
-        self.shared.txn.locks().release_all();
+        // Portals keep what moved since their snapshots, and it is time to forget it.
+        self.portals.clear();
+        self.shared.txn.end();
         self.shared.settings.lock().rollback();
         self.shared.sequences.lock().own.clear();
         self.shared.listening.lock().undo_to(0);
@@ -406,8 +405,6 @@ impl Session {
     }
     fn end_of_transaction(&mut self) {
         self.portals.clear();
-        self.pipeline.clear();
-        self.can_rerun = true;
         self.tell_current();
     }
 
@@ -437,15 +434,18 @@ impl Session {
                 rows_changed: block.rows,
                 durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
             };
-            let committed = self.shared.database.commit(txn, info);
-            if let Err(error) = committed {
-                self.rollback();
-                let conflict = matches!(error, EngineError::Conflict { .. });
-                let error = SqlError::from(error);
-                return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+            match self.shared.database.commit(txn, info) {
+                // Who waits for one of its rows follows it: before the locks are given up.
+                Ok(version) => self.shared.txn.publish_moves(version),
+                Err(error) => {
+                    self.rollback();
+                    let conflict = matches!(error, EngineError::Conflict { .. });
+                    let error = SqlError::from(error);
+                    return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+                }
             }
         }
-        self.shared.txn.locks().release_all();
+        self.shared.txn.end();
         self.shared.settings.lock().commit();
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
@@ -692,7 +692,8 @@ impl Session {
         self.require_block("SAVEPOINT")?;
         if !self.shared.txn.is_open() && !self.block.read_only {
             let statement = self.statement()?;
-            self.shared.txn.set(self.shared.database.begin_at(statement.snapshot));
+            let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
+            self.shared.txn.set(self.shared.database.begin_at(statement.snapshot), stamp);
         }
         if self.shared.txn.is_open() {
             self.shared.txn.with(|t| {
@@ -706,7 +707,7 @@ impl Session {
             settings: self.shared.settings.lock().mark(),
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
-            locks: self.shared.txn.locks().mark(),
+            place: self.shared.txn.place(),
             listening: self.shared.listening.lock().mark(),
             after: self.shared.txn.mark_after(),
         });
@@ -738,7 +739,7 @@ impl Session {
             self.shared.txn.with(|t| Ok(t.rollback_to(name)?))?;
         }
         let save = &self.block.saves[at];
-        self.shared.txn.locks().release_since(save.locks);
+        self.shared.txn.undo_to(save.place);
         self.block.catalog = save.catalog.clone();
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);

@@ -61,7 +61,6 @@ impl Session {
     /// Carries out a statement that is no query. `own`: it is a transaction of its own, if none is open.
     pub(super) fn utility(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
         if ddl::is_ddl(&statement.kind) {
-            self.can_rerun = false;
             let own = own && self.block.status == Status::Idle;
             let tag = if own { self.retrying(|s| s.define(statement))? } else { self.define(statement)? };
             return Ok(Outcome::Command { tag });
@@ -190,8 +189,6 @@ impl Session {
         if self.block.status == Status::Idle {
             self.begin(Status::Implicit);
         }
-        // A second run of the pipeline would not set it again.
-        self.can_rerun = false;
     }
 
     /// LISTEN and UNLISTEN: done when the transaction commits.
@@ -469,13 +466,11 @@ impl Session {
                 params.push(exec::eval(e, &[], &exec_cx)?);
             }
         }
-        let own = own && self.block.status == Status::Implicit && !self.shared.txn.is_open();
+        let ran = self.run_prepared(&prepared, params)?;
         let writes = prepared.statement.as_ref().is_some_and(|s| !matches!(s.kind, StatementKind::Query(_)));
-        let ran = if own && writes {
-            self.retrying(|s| s.run_prepared(&prepared, params.clone(), false))?
-        } else {
-            self.run_prepared(&prepared, params, false)?
-        };
+        if own && writes && self.block.status == Status::Implicit {
+            self.commit()?;
+        }
         Ok(self.give(ran, None))
     }
 
@@ -499,14 +494,10 @@ impl Session {
         }
         options.analyze |= explain.analyze;
         let writes = options.analyze && !matches!(&inner.kind, StatementKind::Query(_));
-        let lines = if own && writes && self.block.status == Status::Idle {
-            self.retrying(|s| s.explain_lines(inner, options))?
-        } else if writes {
-            let cx = self.statement()?;
-            self.with_locks(&cx, |s, _| s.explain_lines(inner, options))?
-        } else {
-            self.explain_lines(inner, options)?
-        };
+        let lines = self.explain_lines(inner, options)?;
+        if own && writes && self.block.status == Status::Implicit {
+            self.commit()?;
+        }
         let rows = lines.into_iter().map(|l| vec![Datum::text(l)]).collect();
         self.give_rows(&["QUERY PLAN"], rows, "EXPLAIN")
     }
@@ -522,16 +513,18 @@ impl Session {
         })?;
         let writes = bound.writes();
         let rel = bound.rel().cloned().ok_or_else(|| SqlError::internal("nothing to explain"))?;
+        let locks = plan::locks_rows(&rel);
         let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
         let planning = Planning { took: start.elapsed(), fetched: self.shared.waiting.fetched().since(before) };
         if !options.analyze {
             return Ok(plan::explain(&plan, &cx.cx, options, Some(planning), None));
         }
         let mut writer = None;
-        if writes {
-            self.begin_writes(&cx, "EXPLAIN ANALYZE")?;
+        if writes || locks {
+            let what = "EXPLAIN ANALYZE";
+            let stay = if writes { self.begin_writes(&cx, what)? } else { self.open_writes(&cx, what)? };
             let (txn, memory) = (self.shared.txn.clone(), &cx.cx.memory);
-            writer = Some(Arc::new(Writer::new(txn, Arc::<DmlPlans>::default(), true, memory)));
+            writer = Some(Arc::new(Writer::new(txn, Arc::<DmlPlans>::default(), true, memory, stay)));
         }
         let exec_cx = Arc::new(self.exec_cx(&cx, Vec::new(), writer.clone())?);
         exec_cx.shared.measure(plan.nodes);
@@ -540,7 +533,7 @@ impl Session {
         while cursor.next_batch()?.is_some() {}
         drop(cursor);
         let total = start.elapsed();
-        if let Some(writer) = writer {
+        if let Some(writer) = writer.filter(|_| writes) {
             self.end_writes()?;
             self.block.rows += writer.rows();
         }

@@ -120,8 +120,9 @@ pub(super) fn run(
                 }
                 Some(conflicts) => conflicts.put(writer, &putter, row, cx)?,
             };
-            if let Some(row) = row {
+            if let Some(mut row) = row {
                 count += 1;
+                row.extend(prepared.fresh_system(writer.txn.row_stamp()));
                 prepared.return_row(&row, cx, &mut returned)?;
             }
         }

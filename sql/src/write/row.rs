@@ -26,6 +26,7 @@ use pgbee_engine::Version;
 use super::TxnHandle;
 use super::target::{Target, TargetIndex};
 use crate::error::{Result, SqlError, state};
+use crate::exec::value;
 use crate::functions::SessionCx;
 use crate::lock::{Got, Patience, RowMode};
 use crate::types::Datum;
@@ -121,7 +122,12 @@ pub fn concurrent(what: &str) -> SqlError {
 
 /// The mode in which an UPDATE locks its row: only who changes a key hinders those who merely need the row to stay.
 pub fn update_mode(target: &Target, old: &[Datum], new: &[Datum]) -> RowMode {
-    if target.key_columns.iter().all(|p| old[*p] == new[*p]) { RowMode::NoKeyUpdate } else { RowMode::Update }
+    let same = |p: &usize| match (&old[*p], &new[*p]) {
+        (Datum::Null, Datum::Null) => true,
+        (Datum::Null, _) | (_, Datum::Null) => false,
+        (old, new) => value::order(old, new).is_eq(),
+    };
+    if target.key_columns.iter().all(same) { RowMode::NoKeyUpdate } else { RowMode::Update }
 }
 
 /// Puts a new row under its key, which [`Target::new_key`] makes, with its index entries. NOT NULL and CHECK are the caller's.

@@ -100,7 +100,7 @@ impl Target {
     /// The row's bytes, as a transaction of this number writes it.
     pub fn encode(&self, row: &[Datum], written_by: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(20 + row.len() * 12);
-        self.encoder.encode(row, written_by, &mut bytes);
+        self.encoder.encode_by(row, written_by, &mut bytes);
         bytes
     }
     /// A row's values from its bytes.
@@ -201,6 +201,8 @@ pub struct Prepared {
     pub reaches_once: bool,
     /// UPDATE and DELETE: what is asked of a row again that another transaction changed before its lock was got.
     pub recheck: Option<Recheck>,
+    /// The target's system columns are among what RETURNING may name.
+    pub system: bool,
     checks: Vec<(Arc<str>, exec::Prepared)>,
     returning: Option<Vec<exec::Prepared>>,
 }
@@ -243,6 +245,7 @@ impl Prepared {
             },
         };
         prepared.returning = returning;
+        prepared.system = dml.system;
         Ok(prepared)
     }
 
@@ -254,6 +257,7 @@ impl Prepared {
             conflict: None,
             reaches_once: true,
             recheck: None,
+            system: false,
             checks: vec![],
             returning: None,
         }
@@ -285,6 +289,11 @@ impl Prepared {
             out.push(&list.iter().map(|e| e.eval(row, cx)).collect::<Result<Row>>()?)?;
         }
         Ok(())
+    }
+    /// xmin and ctid of a row that is written but not committed, where they are asked for.
+    pub fn fresh_system(&self, row_stamp: u32) -> impl Iterator<Item = Datum> {
+        let columns = self.system.then(|| [Datum::Oid(row_stamp), exec::nowhere()]);
+        columns.into_iter().flatten()
     }
     /// A place for the rows of RETURNING.
     pub fn returned(&self, cx: &ExecCx) -> RowBuffer {

@@ -5,6 +5,7 @@
 
 use pgbee_engine::Version;
 
+use crate::codec::row::written_by;
 use crate::error::{Result, SqlError};
 use crate::exec::{self, ExecCx, RowBuffer};
 use crate::ir::Dml;
@@ -70,7 +71,11 @@ impl Change<'_> {
             Locked::Changed(key, bytes) => {
                 let mut row = target.decode(&bytes)?;
                 row.push(Datum::bytea(&key));
-                row.extend_from_slice(&source[target.width() + 1..]);
+                if self.prepared.system {
+                    row.push(Datum::Oid(written_by(&bytes)));
+                    row.push(exec::place_of(&txn.database().snapshot(), &key, &bytes)?);
+                }
+                row.extend_from_slice(&source[row.len()..]);
                 match &self.prepared.recheck {
                     Some(recheck) if !recheck.holds(&mut row, self.cx)? => None,
                     _ => Some(Found::Changed(key, row)),
@@ -88,9 +93,13 @@ enum Found {
     Changed(Vec<u8>, Row),
 }
 
-/// The row RETURNING sees: the target's as it is now, then the rest of the source's, row key included.
-fn with_others(target: &[Datum], source: &[Datum], width: usize) -> Row {
-    target.iter().chain(&source[width..]).cloned().collect()
+/// The row RETURNING sees of an UPDATE: the target's as it is now, then the rest of the source's, row key included.
+fn with_others(prepared: &Prepared, target: &[Datum], source: &[Datum], row_stamp: u32) -> Row {
+    let mut row = target.to_vec();
+    row.push(source[row.len()].clone());
+    row.extend(prepared.fresh_system(row_stamp));
+    row.extend_from_slice(&source[row.len()..]);
+    row
 }
 
 /// The target's row with the assignments made.
@@ -136,7 +145,8 @@ pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
             writer.touch(&new_key)?;
         }
         if prepared.returns() {
-            prepared.return_row(&with_others(&new, source, width), cx, &mut returned)?;
+            let row = with_others(prepared, &new, source, writer.txn.row_stamp());
+            prepared.return_row(&row, cx, &mut returned)?;
         }
         Ok(true)
     })?;
@@ -163,7 +173,7 @@ pub(super) fn delete(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
         row::delete(&prepared.target, &writer.txn, &source[..width], key)?;
         writer.txn.record(&prepared.target, After::Delete { key, old: &source[..width] }, &cx.session)?;
         if prepared.returns() {
-            prepared.return_row(&with_others(&source[..width], source, width), cx, &mut returned)?;
+            prepared.return_row(source, cx, &mut returned)?;
         }
         Ok(true)
     })?;
