@@ -9,7 +9,7 @@
 //!
 //! Views count as well as what they read. What is read at another version is not locked: the past stays as it is. Nor are relations made on the fly.
 
-use super::each_rel_of;
+use super::build::each_rel_of;
 use crate::catalog::Catalog;
 use crate::catalog::schema::{Action, Relation, Table};
 use crate::ir::{Dml, DmlKind, LockLeaf, Rel, RelKind};

@@ -38,7 +38,7 @@ use pgbee_engine::txn::{Database, ReadView, Transaction};
 use rustc_hash::FxHashMap;
 
 use crate::codec::keyspace;
-use crate::error::{Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::exec::{DmlRunner, ExecCx, RowBuffer};
 use crate::ir::{Dml, DmlKind};
 use crate::lock::{Locks, Mark};

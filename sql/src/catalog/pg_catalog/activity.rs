@@ -2,7 +2,8 @@
 //!
 //! The server has no processes but its sessions, so nothing else is listed. What is not counted here (blocks, rows, temporary files) is NULL and not 0.
 
-use super::cluster::{DATABASE_OID, database_oid};
+use super::cluster::database_oid;
+use crate::catalog::DATABASE_OID;
 use super::made::Ask;
 use super::value::{NULL, int4, int8, oid, text, text_or_null};
 use crate::error::Result;
