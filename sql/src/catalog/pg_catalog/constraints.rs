@@ -23,8 +23,7 @@ pub(super) fn index_shape(table: &Table, index: u32) -> Option<IndexShape<'_>> {
     if let Some(key) = table.primary_key.as_ref().filter(|k| k.oid == index) {
         let columns = key.columns.iter().map(|a| IndexColumn { attnum: *a, desc: false, nulls_first: false }).collect();
         let deferral = Deferral::Never;
-        let (name, valid) = (&key.name, true);
-        return Some(IndexShape { name, columns, unique: true, primary: true, constraint: true, valid, deferral });
+        return Some(IndexShape { name: &key.name, columns, unique: true, primary: true, constraint: true, valid: true, deferral });
     }
     let i = table.indexes.iter().find(|i| i.oid == index)?;
     Some(IndexShape {
