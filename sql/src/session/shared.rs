@@ -25,6 +25,7 @@ use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
 use crate::functions::Services;
 use crate::functions::context::CancelFlag;
+use crate::lock::{AdvisoryKey, LockStatus};
 use crate::lock::{Got, Patience, TableMode};
 use crate::wait::Waiting;
 use crate::write::TxnHandle;
@@ -335,15 +336,9 @@ impl Services for Shared {
         }
     }
     fn sleep(&self, seconds: f64) -> Result<()> {
-        let end = Instant::now() + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX / 4);
-        loop {
-            self.cancel.check()?;
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(POLL));
-        }
+        // Longer than the clock can tell is for ever.
+        let end = Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|time| Instant::now().checked_add(time));
+        self.cancel.wait(end, || false).map(|_| ())
     }
     fn transaction_id(&self) -> u64 {
         self.transaction_id.load(Ordering::Relaxed)
@@ -363,6 +358,21 @@ impl Services for Shared {
     fn listening(&self) -> (Vec<String>, f64) {
         let mailbox = self.listening.lock().mailbox.clone();
         (mailbox.channels(), mailbox.usage())
+    }
+    fn advisory_lock(&self, key: AdvisoryKey, exclusive: bool, by_session: bool, wait: bool) -> Result<bool> {
+        self.lock_advisory(key, exclusive, by_session, wait)
+    }
+    fn advisory_unlock(&self, key: AdvisoryKey, exclusive: bool) -> Result<bool> {
+        Ok(self.unlock_advisory(key, exclusive))
+    }
+    fn advisory_unlock_all(&self) {
+        self.txn.locks().advisory_unlock_all();
+    }
+    fn locks(&self) -> Vec<(String, LockStatus)> {
+        self.all_locks()
+    }
+    fn blocking_pids(&self, pid: i32) -> Vec<i32> {
+        self.blockers(pid)
     }
     fn databases(&self) -> Vec<String> {
         self.instance.databases()

@@ -45,7 +45,7 @@ fn database(number: u32, name: &str) -> Row {
 }
 
 /// A database has no number outside of itself; this one is made of its name (FNV-1a), far from those of definitions.
-fn database_oid(name: &str) -> u32 {
+pub(super) fn database_oid(name: &str) -> u32 {
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash | 0x8000_0000
 }
