@@ -12,6 +12,7 @@ use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
 use crate::lock::{AdvisoryKey, LockStatus};
 use crate::memory::Account;
+use crate::session::activity::{DatabaseStatus, SessionStatus};
 use crate::types::Type;
 use crate::types::timezone::TimeZone;
 
@@ -86,6 +87,22 @@ pub trait Services: Send + Sync {
     /// Sessions that this one waits for: pg_blocking_pids().
     fn blocking_pids(&self, _pid: i32) -> Vec<i32> {
         Vec::new()
+    }
+    /// All sessions of the server: pg_stat_activity.
+    fn sessions(&self) -> Vec<SessionStatus> {
+        Vec::new()
+    }
+    /// What was counted in each database: pg_stat_database.
+    fn database_statuses(&self) -> Vec<DatabaseStatus> {
+        Vec::new()
+    }
+    /// pg_cancel_backend(): whether there is such a session; if not, a warning says so.
+    fn cancel_backend(&self, _pid: i32) -> Result<bool> {
+        Err(SqlError::unsupported("pg_cancel_backend() here"))
+    }
+    /// pg_terminate_backend(): the same, and whether it was gone within so many milliseconds, if any are given.
+    fn terminate_backend(&self, _pid: i32, _timeout_ms: i64) -> Result<bool> {
+        Err(SqlError::unsupported("pg_terminate_backend() here"))
     }
     /// Names of all databases of the server: pg_database.
     fn databases(&self) -> Vec<String> {

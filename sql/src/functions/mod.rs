@@ -5,6 +5,7 @@
 //! one `register`, called from [`registry`]. WHERE, SET, DEFAULT, CHECK and RETURNING all come here: one truth for
 //! what an expression means.
 
+pub mod activity;
 pub mod aggregate;
 mod args;
 pub mod arith;

@@ -52,9 +52,20 @@ enum PortalState {
 impl Session {
     /// Parse. An empty name replaces the unnamed statement; type 0 (or a missing one) is inferred.
     pub fn parse(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
-        self.start_clock();
+        self.hear(sql);
         let result = self.parse_inner(name, sql, param_types);
         self.guard(result)
+    }
+
+    /// A message about a statement that is prepared; Execute behind Bind says nothing new.
+    fn hear_of(&mut self, prepared: Option<Arc<Prepared>>) {
+        if self.has_heard && prepared.as_ref().is_some_and(|p| self.shown.as_ref().is_some_and(|s| Arc::ptr_eq(s, p))) {
+            self.start_clock();
+            return;
+        }
+        let text = prepared.as_ref().and_then(|p| p.statement.as_ref()).map(|s| s.source.clone());
+        self.hear(text.as_deref().unwrap_or(""));
+        self.shown = prepared;
     }
 
     fn parse_inner(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
@@ -143,7 +154,7 @@ impl Session {
         param_formats: &[i16],
         result_formats: &[i16],
     ) -> Result<()> {
-        self.start_clock();
+        self.hear_of(self.statements.get(statement).cloned());
         let result = self.bind_inner(portal, statement, &params, param_formats, result_formats);
         self.guard(result)
     }
@@ -221,7 +232,7 @@ impl Session {
 
     /// Execute, for at most so many rows (0: all). The outcome is followed up as in the simple protocol.
     pub fn execute(&mut self, portal: &str, max_rows: usize) -> Result<Outcome> {
-        self.start_clock();
+        self.hear_of(self.portals.get(portal).map(|p| p.prepared.clone()));
         self.drop_active();
         let result = self.execute_inner(portal, max_rows);
         self.guard(result)
@@ -316,6 +327,8 @@ impl Session {
     /// Sync: ends the implicit transaction. Call it after errors too: then it rolls back and succeeds.
     pub fn sync(&mut self) -> Result<()> {
         self.drop_active();
+        self.has_heard = false;
+        self.shown = None;
         if self.block.status != Status::Implicit {
             return Ok(());
         }

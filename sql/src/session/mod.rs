@@ -21,6 +21,7 @@
 //! instance      databases and what they share       transaction  blocks, snapshots, commits, conflicts
 //! settings      SET and SHOW                        query        planned statements and their rows
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
+//! activity      who is connected, and does what
 //! utility       all other statements                copying      COPY
 //! locking       locks of relations, own definitions concurrently CREATE INDEX CONCURRENTLY and its kin
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
@@ -28,9 +29,11 @@
 //! swarm         databases that are found by their keys alone
 //! ```
 
+pub mod activity;
 mod concurrently;
 mod copying;
 mod extended;
+mod flusher;
 mod followed;
 mod follower;
 mod foreign;
@@ -57,6 +60,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+pub use activity::{Activity, End, WaitEvent};
 pub use instance::{ConnectOptions, Instance, InstanceOptions, Verified};
 pub use listen::{COMMITS, Notification, Wake};
 pub use outcome::{CopyShape, CopyStep, Notice, Outcome, StatementShape, Step};
@@ -73,6 +77,7 @@ use crate::write::TxnHandle;
 pub use crate::write::copy::CopyPiece;
 use crate::write::copy::{CopyIn, CopyOut};
 
+use activity::SessionState;
 use extended::{Portal, Prepared};
 use instance::{Db, Presence};
 use query::{Ran, Rows};
@@ -84,7 +89,11 @@ use transaction::{Block, Status};
 pub struct Session {
     instance: Arc<Instance>,
     shared: Arc<Shared>,
-    _presence: Presence,
+    presence: Presence,
+    /// The statement whose text is shown.
+    shown: Option<Arc<Prepared>>,
+    /// Messages have come since the client was last told that it may go on.
+    has_heard: bool,
     user: String,
     backend_pid: i32,
     block: Block,
@@ -165,6 +174,7 @@ impl Session {
             waiting,
             listening: Mutex::default(),
             backend_pid: options.backend_pid,
+            user: options.user.clone(),
             settings: Mutex::new(settings),
             sequences: Mutex::new(SequenceUse::default()),
             notices: Mutex::default(),
@@ -173,19 +183,24 @@ impl Session {
                 version: 0,
                 read_only: is_follower,
                 isolation: IsolationLevel::ReadCommitted,
+                deferrable: false,
             }),
             has_read_definitions: AtomicBool::new(false),
             transaction_id: AtomicU64::new(0),
             foreign: foreign::SessionBees::default(),
             cancel,
             db,
+            activity: presence.activity.clone(),
         });
+        presence.activity.belongs_to(&shared);
         let of_session = Arc::downgrade(&shared);
         shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
         let mut session = Session {
             instance,
             shared,
-            _presence: presence,
+            presence,
+            shown: None,
+            has_heard: false,
             user: options.user.clone(),
             backend_pid: options.backend_pid,
             block: Block::idle(),
@@ -212,7 +227,7 @@ impl Session {
     pub fn simple(&mut self, sql: &str) -> Result<()> {
         self.active = Active::None;
         self.script = None;
-        self.start_clock();
+        self.hear(sql);
         let held = self.instance.memory().reserve("A statement's text", memory::of_text(sql));
         match held.and_then(|held| Ok((parse::parse_unless(&self.shared.cancel, sql)?, held))) {
             Ok((statements, held)) => {
@@ -250,6 +265,7 @@ impl Session {
             Some(statement) => self.run(&statement, single).map(Some),
             None => {
                 self.script = None;
+                self.has_heard = false;
                 if self.block.status == Status::Implicit {
                     self.commit()?;
                 }
@@ -285,6 +301,10 @@ impl Session {
             Status::Implicit | Status::Explicit | Status::Failed => Vec::new(),
         }
     }
+    /// Whether it listens on a channel: a message may come at any time.
+    pub fn is_listening(&self) -> bool {
+        self.shared.listening.lock().listens()
+    }
     /// Who is called, in any thread, when there is a message for this session.
     pub fn on_notification(&self, wake: Wake) {
         self.shared.listening.lock().mailbox.set_wake(wake);
@@ -301,6 +321,7 @@ impl Session {
     pub fn abort(&mut self) {
         self.active = Active::None;
         self.script = None;
+        self.has_heard = false;
         self.fail();
     }
 
@@ -316,13 +337,39 @@ impl Session {
         result
     }
 
-    /// Forgets old cancels and starts statement_timeout; from now on peers may be waited for.
+    /// A message with a statement: shows its text, and forgets a cancel that came too late for the one before.
+    fn hear(&mut self, text: &str) {
+        self.shown = None;
+        self.shared.activity.begin(text);
+        if !std::mem::replace(&mut self.has_heard, true) {
+            self.shared.cancel.reset();
+            // Who is told to end is told once: a flag that was raised before it was reset is raised again.
+            if let Some(end) = self.shared.activity.ending() {
+                self.shared.cancel.raise(end.error());
+            }
+        }
+        self.start_clock();
+    }
+    /// The client is about to be told that it may go on: from now on it is waited for.
+    pub fn rest(&mut self) {
+        self.has_heard = false;
+        self.shared.activity.rest(match self.block.status {
+            Status::Idle | Status::Implicit => SessionState::Idle,
+            Status::Explicit => SessionState::IdleInTransaction,
+            Status::Failed => SessionState::Aborted,
+        });
+    }
+    /// What others see of it.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.presence.activity
+    }
+
+    /// Starts statement_timeout; from now on peers may be waited for.
     fn start_clock(&mut self) {
         let (timeout, fetch_wait) = {
             let settings = self.shared.settings.lock();
             (settings.derived().statement_timeout, settings.derived().fetch_wait)
         };
-        self.shared.cancel.reset();
         self.shared.cancel.set_timeout(timeout);
         self.shared.waiting.begin(fetch_wait);
     }

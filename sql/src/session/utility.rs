@@ -312,11 +312,11 @@ impl Session {
 
     fn drop_database(&mut self, name: &str, if_exists: bool, force: bool) -> Result<Outcome> {
         self.refuse_in_block("DROP DATABASE")?;
-        if force {
-            return Err(SqlError::unsupported("DROP DATABASE ... WITH (FORCE)"));
-        }
         if name == self.shared.db.name {
             return Err(SqlError::new("55006", "cannot drop the currently open database"));
+        }
+        if force {
+            self.instance.end_sessions_of(name, &self.shared.cancel)?;
         }
         match self.instance.drop_database(name) {
             Err(e) if if_exists && e.state() == state::INVALID_CATALOG_NAME => {
@@ -501,6 +501,10 @@ impl Session {
                 let on = read_only || !derived.as_of.is_empty() || self.shared.is_follower();
                 if on { "on" } else { "off" }.to_owned()
             }
+            "transaction_deferrable" if self.block.status != Status::Idle => {
+                on_or_off(self.block.deferrable).to_owned()
+            }
+            "transaction_deferrable" => on_or_off(self.shared.settings.lock().derived().deferrable).to_owned(),
             ANNOUNCE => on_or_off(self.instance.is_announced(&self.shared.db.name)).to_owned(),
             _ => self.shared.settings.lock().show(name)?,
         };

@@ -1,7 +1,7 @@
 //! The server around the database, as far as a session knows it: itself, its user, its database, its settings.
 
 use super::made::Ask;
-use super::value::{NULL, bool, char, int4, oid, text, text_or_null};
+use super::value::{NULL, bool, char, int4, oid, text};
 use crate::catalog::bee_views::{committed_at, peers::time};
 use crate::catalog::DATABASE_OID;
 use crate::error::Result;
@@ -175,36 +175,6 @@ pub(super) fn settings(ask: &Ask<'_>) -> Result<Vec<Row>> {
         ]);
     }
     Ok(rows)
-}
-
-/// The session itself: of the others it knows nothing.
-pub(super) fn activity(ask: &Ask<'_>) -> Result<Vec<Row>> {
-    let cx = ask.cx;
-    let (transaction, statement) = (Datum::TimestampTz(cx.transaction_micros), Datum::TimestampTz(cx.statement_micros));
-    Ok(vec![vec![
-        oid(DATABASE_OID),
-        text(&cx.database),
-        int4(cx.backend_pid),
-        NULL, // leader_pid
-        oid(SUPERUSER),
-        text(&cx.user),
-        text_or_null(cx.services.setting("application_name")),
-        NULL, // client_addr
-        NULL, // client_hostname
-        NULL, // client_port
-        NULL, // backend_start
-        transaction,
-        statement.clone(),
-        statement,
-        NULL, // wait_event_type
-        NULL, // wait_event
-        text("active"),
-        NULL, // backend_xid
-        NULL, // backend_xmin
-        NULL, // query_id
-        NULL, // query
-        text("client backend"),
-    ]])
 }
 
 /// A length of a core in the shape of a place in PostgreSQL's log, which counts bytes where this counts blocks.
