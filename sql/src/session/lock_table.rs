@@ -6,7 +6,7 @@
 //! What must stay true: LOCK TABLE takes no snapshot. A transaction that keeps its snapshot may lock first, and then sees what those did for whom it
 //! waited.
 
-use super::outcome::{Notice, Outcome};
+use super::outcome::Outcome;
 use super::shared::Shared;
 use super::transaction::Status;
 use super::{Session, utility};
@@ -15,9 +15,6 @@ use crate::catalog::Relation;
 use crate::error::{Result, SqlError, state};
 use crate::lock::{AdvisoryKey, LockStatus, Patience, TableMode};
 use crate::parse::ast::QName;
-
-/// SQLSTATE of warnings in general.
-const WARNING: &str = "01000";
 
 impl Session {
     /// LOCK TABLE. `own`: it is a transaction of its own, if none is open.
@@ -113,8 +110,7 @@ impl Shared {
         let had = self.txn.locks().advisory_unlock(key, exclusive);
         if !had {
             let mode = if exclusive { TableMode::Exclusive } else { TableMode::Share };
-            let message = format!("you don't own a lock of type {}", mode.name());
-            self.notices.lock().push(Notice::warning(WARNING, message));
+            self.warn(format!("you don't own a lock of type {}", mode.name()));
         }
         had
     }

@@ -169,12 +169,12 @@ impl Shared {
     }
     /// wait_event_type and wait_event of the lock that is waited for.
     pub fn lock_wait(&self) -> Option<(&'static str, &'static str)> {
-        None
+        Some(("Lock", self.txn.locks().wait_event()?))
     }
     fn is_superuser(&self) -> bool {
         self.user == SUPERUSER_NAME
     }
-    fn warn(&self, message: String) {
+    pub fn warn(&self, message: String) {
         self.notices.lock().push(Notice::warning(WARNING, &message));
     }
     /// The session of this process id, if this one may signal it; None with a warning if there is no such one.
