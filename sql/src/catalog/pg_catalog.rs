@@ -20,6 +20,7 @@ mod cluster;
 mod constraints;
 pub(super) mod describe;
 pub(super) mod foreign;
+mod locks;
 mod made;
 mod routines;
 pub(super) mod value;
@@ -84,6 +85,7 @@ fn rows_of(name: &str) -> Rows {
         "pg_authid" => Rows::Computed(cluster::authids),
         "pg_user" | "pg_shadow" => Rows::Computed(cluster::users),
         "pg_settings" => Rows::Computed(cluster::settings),
+        "pg_locks" => Rows::Computed(locks::locks),
         "pg_stat_activity" => Rows::Computed(activity::activity),
         "pg_stat_database" => Rows::Computed(activity::databases),
         "pg_stat_replication" => Rows::Computed(cluster::replication),

@@ -201,6 +201,15 @@ impl Session {
     pub(super) fn statement(&mut self) -> Result<StatementCx> {
         self.statement_at(None)
     }
+    /// Surroundings of a statement that reads no rows: a transaction that keeps its snapshot has not taken it by that.
+    pub(super) fn statement_without_snapshot(&mut self) -> Result<StatementCx> {
+        let is_first = self.block.fixed.is_none() && !self.block.queried;
+        let cx = self.statement()?;
+        if is_first {
+            self.block.fixed = None;
+        }
+        Ok(cx)
+    }
     /// The surroundings of a statement that was begun, with a newer snapshot and what others made of definitions.
     pub(super) fn statement_anew(&mut self, before: &StatementCx) -> Result<StatementCx> {
         self.statement_at(Some(before.cx.statement_micros))
