@@ -371,6 +371,7 @@ impl Session {
                 match self.block.saves.last() {
                     Some(save) => self.shared.txn.locks().release_since(save.locks),
                     None => {
+                        self.shared.activity.fail_transaction();
                         self.shared.txn.take();
                         self.shared.txn.locks().release_all();
                     }
