@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::conflict::Relied;
+use super::conflict::{self, Relied};
 use super::record;
 use super::snapshot::Snapshot;
 use super::spill::Scratch;
@@ -97,6 +97,40 @@ impl Transaction {
         let key = key.into();
         check(&key, 0)?;
         self.writes.put(key, None, self.base.version())
+    }
+
+    /// Sets a key that nobody else can write before this transaction ends, because the caller holds a lock on
+    /// it that every other writer would need: the commit does not look whether it changed since. A plain write
+    /// of the same key before or after it in this transaction is still checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Transaction::put).
+    pub fn put_guarded(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
+        let (key, value) = (key.into(), value.into());
+        check(&key, value.len())?;
+        self.writes.put(key, Some(value), conflict::GUARDED)
+    }
+
+    /// Removes a key under a lock, as [`put_guarded`](Transaction::put_guarded) sets one.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Transaction::put).
+    pub fn delete_guarded(&mut self, key: impl Into<Bytes>) -> Result<()> {
+        let key = key.into();
+        check(&key, 0)?;
+        self.writes.put(key, None, conflict::GUARDED)
+    }
+
+    /// What this transaction itself last did to a key, a running statement's writes included: `None` when it
+    /// did not write it, `Some(None)` when it removed it. Reads nothing of the database.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading spilled writes.
+    pub fn own(&self, key: &[u8]) -> Result<Option<Option<Bytes>>> {
+        Ok(self.writes.get(key)?.map(|write| write.value))
     }
 
     /// Whether there is nothing to commit.

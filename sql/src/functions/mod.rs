@@ -11,6 +11,7 @@ mod args;
 pub mod arith;
 pub mod array;
 pub mod bytea;
+pub mod cancel;
 pub mod cast;
 pub mod catalog;
 pub mod compare;

@@ -34,6 +34,7 @@ use super::Session;
 use super::activity::{Activities, Activity, End};
 use super::followed::Followed;
 use super::foreign::ForeignBees;
+use super::locking::Oids;
 use super::listen::Channels;
 use super::shared::unix_micros;
 use crate::catalog::change::Change;
@@ -47,7 +48,15 @@ use crate::lock::LockManager;
 use crate::memory::Account;
 use crate::wait::{FetchSource, Fetched, Waiting};
 use crate::write::RowIds;
+use crate::write::moves::Moves;
 use crate::write::sequence::Sequences;
+
+/// The number of the first transaction of an instance: it goes on from another one than after the last start, for what rows carry tells whether they changed.
+/// Numbers below 3 have a meaning of their own in PostgreSQL.
+fn first_transaction() -> u64 {
+    let millis = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64);
+    (millis & 0x3fff_ffff).max(3)
+}
 
 /// The database every instance has from the start.
 const FIRST_DATABASE: &str = "postgres";
@@ -128,7 +137,11 @@ pub(super) struct Db {
     pub sequences: Sequences,
     /// Rows, unique keys, tables and advisory keys.
     pub locks: Arc<LockManager>,
-    /// Held by a statement that is run again after a conflict, so that those in trouble take turns.
+    /// Oids of what will be defined.
+    pub oids: Oids,
+    /// Where rows went whose keys changed.
+    pub moves: Arc<Moves>,
+    /// Held by a definition that is made again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
     /// LISTEN and NOTIFY.
     pub channels: Arc<Channels>,
@@ -151,6 +164,8 @@ impl Db {
             row_ids: Arc::default(),
             sequences: Sequences::default(),
             locks: Arc::default(),
+            oids: Oids::default(),
+            moves: Arc::default(),
             turn: Mutex::default(),
             channels,
             followed,
@@ -330,7 +345,7 @@ impl Instance {
             activities: Activities::default(),
             closing: AtomicBool::new(false),
             network_is_over: Arc::default(),
-            transactions: AtomicU64::new(1),
+            transactions: AtomicU64::new(first_transaction()),
             network: RwLock::default(),
             progress: Mutex::default(),
             foreign: ForeignBees::default(),
@@ -765,7 +780,7 @@ impl Instance {
         let number = self.activities.enter(&activity);
         Some(Presence { db: db.clone(), instance: Arc::downgrade(self), activity, number })
     }
-    /// A number for a transaction.
+    /// A number for a transaction. Rows carry its lower half.
     pub(super) fn transaction_id(&self) -> u64 {
         self.transactions.fetch_add(1, Ordering::Relaxed)
     }

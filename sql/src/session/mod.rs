@@ -23,12 +23,14 @@
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
 //! activity      who is connected, and does what
 //! utility       all other statements                copying      COPY
+//! locking       locks of relations, own definitions concurrently CREATE INDEX CONCURRENTLY and its kin
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
 //! swarm         databases that are found by their keys alone
 //! ```
 
 pub mod activity;
+mod concurrently;
 mod copying;
 mod extended;
 mod followed;
@@ -36,6 +38,7 @@ mod follower;
 mod foreign;
 pub mod instance;
 mod listen;
+mod locking;
 pub mod outcome;
 mod query;
 pub mod settings;
@@ -73,12 +76,12 @@ pub use crate::write::copy::CopyPiece;
 use crate::write::copy::{CopyIn, CopyOut};
 
 use activity::SessionState;
-use extended::{Portal, Prepared, Rerun};
+use extended::{Portal, Prepared};
 use instance::{Db, Presence};
 use query::{Ran, Rows};
 use settings::{IsolationLevel, Settings};
 use shared::{Current, SequenceUse, Shared};
-use transaction::{Block, StatementCx, Status};
+use transaction::{Block, Status};
 
 /// One client in one database.
 pub struct Session {
@@ -97,10 +100,6 @@ pub struct Session {
     /// Statements of a simple string that are still to run.
     script: Option<Script>,
     active: Active,
-    /// Changes made by extended queries since the last Sync, to be made again if their commit conflicts.
-    pipeline: Vec<Rerun>,
-    /// All that was given out since the last Sync can be compared with a second run.
-    can_rerun: bool,
     /// The version bee.as_of names, by its text, and the definitions' stamp and settings' generation that text was read under.
     as_of: Option<(String, u64, u64, u64)>,
     /// A resolved search path, by catalog and settings.
@@ -159,9 +158,15 @@ impl Session {
         let is_follower = db.followed.is_some();
         let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
-        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory());
+        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), locks),
+            txn: TxnHandle::new(
+                database.clone(),
+                db.row_ids.clone(),
+                db.moves.clone(),
+                locks,
+                instance.memory(),
+            ),
             instance: instance.clone(),
             database,
             waiting,
@@ -185,6 +190,8 @@ impl Session {
             activity: presence.activity.clone(),
         });
         presence.activity.belongs_to(&shared);
+        let of_session = Arc::downgrade(&shared);
+        shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
         let mut session = Session {
             instance,
             shared,
@@ -198,8 +205,6 @@ impl Session {
             portals: FxHashMap::default(),
             script: None,
             active: Active::None,
-            pipeline: Vec::new(),
-            can_rerun: true,
             as_of: None,
             path: None,
             random: shared::unix_micros() as u64 ^ 0x9e37_79b9_7f4a_7c15,
@@ -379,36 +384,24 @@ impl Session {
     }
 
     fn run_query(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
-        let params = crate::bind::ParamTypes::none();
-        let mut plan_again =
-            |session: &mut Session, cx: &StatementCx| session.plan(statement, &params, cx).map(Arc::new);
         if self.awaits_first_head() {
-            let ran = self.with_first_head(|session| {
-                let cx = session.statement()?;
-                let planned = session.plan(statement, &params, &cx)?;
-                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
-            })?;
-            return Ok(self.give(ran, None));
+            let ran = self.with_first_head(|session| session.plan_and_run(statement))?;
+            return Ok(self.give(ran.0, None));
         }
-        let cx = self.statement()?;
-        let planned = self.plan(statement, &params, &cx)?;
-        let ran = if planned.writes && own && self.block.status == Status::Implicit {
-            let mut first = Some((planned, cx));
-            self.retrying(|session| {
-                // Later rounds meet a newer snapshot, and perhaps newer definitions.
-                let (planned, cx) = match first.take() {
-                    Some(first) => first,
-                    None => {
-                        let cx = session.statement()?;
-                        (session.plan(statement, &params, &cx)?, cx)
-                    }
-                };
-                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
-            })?
-        } else {
-            self.run_planned(&planned, Vec::new(), &cx, &mut plan_again)?
-        };
+        let (ran, writes) = self.plan_and_run(statement)?;
+        // A change that is a transaction of its own is committed before anything of it is given out.
+        if writes && own && self.block.status == Status::Implicit {
+            self.commit()?;
+        }
         Ok(self.give(ran, None))
+    }
+
+    /// What a statement without parameters gives, and whether it changed rows.
+    fn plan_and_run(&mut self, statement: &ast::Statement) -> Result<(Ran, bool)> {
+        let params = crate::bind::ParamTypes::none();
+        let (planned, cx) = self.plan_under_locks(|s, cx| s.plan(statement, &params, cx).map(Arc::new))?;
+        let ran = self.run_planned(&planned, Vec::new(), &cx)?;
+        Ok((ran, planned.writes))
     }
 
     /// Makes a statement's result the active one.

@@ -26,6 +26,7 @@ use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
 use crate::functions::Services;
 use crate::functions::context::CancelFlag;
+use crate::lock::{Got, Patience, TableMode};
 use crate::wait::Waiting;
 use crate::write::TxnHandle;
 use crate::write::sequence::SequenceState;
@@ -109,6 +110,23 @@ impl Shared {
             }
             None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
         }
+    }
+    /// The sequence as it is once nobody alters it any more: it is locked until the transaction ends, as in PostgreSQL.
+    fn locked_sequence(&self, sequence: Arc<Sequence>) -> Result<Arc<Sequence>> {
+        if self.txn.locks().table(sequence.oid, TableMode::RowExclusive, Patience::Wait)? == Got::Had {
+            return Ok(sequence);
+        }
+        match self.db.catalog(&self.database.snapshot())?.by_oid(sequence.oid) {
+            Some(Relation::Sequence(now)) => Ok(now.clone()),
+            _ => {
+                let message = format!("could not open relation with OID {}", sequence.oid);
+                Err(SqlError::new(state::UNDEFINED_TABLE, message))
+            }
+        }
+    }
+    /// What messages call a relation.
+    pub fn relation_name(&self, oid: u32) -> Option<String> {
+        Some(self.current.lock().catalog.by_oid(oid)?.name().to_owned())
     }
     fn refuse_read_only(&self, what: &str) -> Result<()> {
         if self.current.lock().read_only {
@@ -275,6 +293,7 @@ impl Services for Shared {
                 Ok(next.last)
             })?
         } else {
+            let sequence = self.locked_sequence(sequence)?;
             self.db.sequences.next(&sequence, &self.db.database, unix_micros())?
         };
         self.remember(oid, value);
@@ -302,6 +321,7 @@ impl Services for Shared {
         if self.is_own(oid) {
             self.txn.with(|t| Ok(to.put(oid, t)?))?;
         } else {
+            let sequence = self.locked_sequence(sequence)?;
             self.db.sequences.set(&sequence, to, &self.db.database, unix_micros())?;
         }
         if is_called {

@@ -3,14 +3,13 @@
 use super::made::Ask;
 use super::value::{NULL, bool, char, int4, oid, text};
 use crate::catalog::bee_views::{committed_at, peers::time};
+use crate::catalog::DATABASE_OID;
 use crate::error::Result;
 use crate::follow::PeerStatus;
 use crate::functions::system::z_base_32;
 use crate::types::reg::SUPERUSER;
 use crate::types::{Array, Datum, Row, Type};
 
-/// Oid of the session's database, the same for all: nothing refers to another one.
-pub(crate) const DATABASE_OID: u32 = 5;
 /// Oid of pg_default.
 const DEFAULT_TABLESPACE: u32 = 1663;
 /// pg_database.encoding of UTF8.

@@ -24,12 +24,9 @@ pub(crate) fn sample() -> SessionCx {
     id.comment = Some("the key".into());
     let by = |attnum, desc| IndexColumn { attnum, desc, nulls_first: desc };
     let index = |oid, name: &str, columns, constraint| Index {
-        oid,
-        name: name.into(),
-        columns,
         unique: constraint,
         constraint,
-        comment: None,
+        ..Index::new(oid, name.into(), columns)
     };
     let table = Arc::new(Table {
         oid: 16384,
