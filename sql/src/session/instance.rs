@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::activity::{Activities, Activity, End};
+use super::flusher::Flusher;
 use super::followed::Followed;
 use super::foreign::ForeignBees;
 use super::locking::Oids;
@@ -143,6 +144,8 @@ pub(super) struct Db {
     pub moves: Arc<Moves>,
     /// Held by a definition that is made again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
+    /// Syncs what was committed without it.
+    pub flusher: Flusher,
     /// LISTEN and NOTIFY.
     pub channels: Arc<Channels>,
     /// It is written elsewhere.
@@ -160,6 +163,7 @@ impl Db {
         Db {
             name: name.to_owned(),
             _news: database.subscribe(move |version| told.tell_version(version.0)),
+            flusher: Flusher::new(&database),
             database,
             row_ids: Arc::default(),
             sequences: Sequences::default(),

@@ -33,6 +33,7 @@ pub mod activity;
 mod concurrently;
 mod copying;
 mod extended;
+mod flusher;
 mod followed;
 mod follower;
 mod foreign;
@@ -181,6 +182,7 @@ impl Session {
                 version: 0,
                 read_only: is_follower,
                 isolation: IsolationLevel::ReadCommitted,
+                deferrable: false,
             }),
             has_read_definitions: AtomicBool::new(false),
             transaction_id: AtomicU64::new(0),

@@ -29,7 +29,7 @@ use crate::functions::context::CancelFlag;
 use crate::lock::{Got, Patience, TableMode};
 use crate::wait::Waiting;
 use crate::write::TxnHandle;
-use crate::write::sequence::SequenceState;
+use crate::write::sequence::{SequenceState, Taken};
 
 /// SQLSTATE of a warning.
 const WARNING: &str = "01000";
@@ -55,6 +55,8 @@ pub(super) struct Current {
     pub version: u64,
     pub read_only: bool,
     pub isolation: IsolationLevel,
+    /// Whether it is DEFERRABLE.
+    pub deferrable: bool,
 }
 
 /// Sequences as this session used them.
@@ -64,12 +66,15 @@ pub(super) struct SequenceUse {
     latest: Option<u32>,
     /// Those whose state is part of the open transaction.
     pub own: Vec<u32>,
+    /// What CACHE has the session keep.
+    taken: FxHashMap<u32, Taken>,
 }
 
 impl SequenceUse {
     /// DISCARD SEQUENCES.
     pub fn forget(&mut self) {
         (self.last, self.latest) = (FxHashMap::default(), None);
+        self.taken.clear();
     }
 }
 
@@ -110,6 +115,20 @@ impl Shared {
             }
             None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
         }
+    }
+    /// The next value of a sequence: one the session keeps, if it does.
+    fn take(&self, sequence: &Arc<Sequence>) -> Result<i64> {
+        let all = &self.db.sequences;
+        if sequence.cache > 1
+            && let Some(value) = self.sequences.lock().taken.get_mut(&sequence.oid).and_then(|taken| taken.next(all))
+        {
+            return Ok(value);
+        }
+        let (value, taken) = all.next(sequence, &self.db.database, unix_micros())?;
+        if sequence.cache > 1 {
+            self.sequences.lock().taken.insert(sequence.oid, taken);
+        }
+        Ok(value)
     }
     /// The sequence as it is once nobody alters it any more: it is locked until the transaction ends, as in PostgreSQL.
     fn locked_sequence(&self, sequence: Arc<Sequence>) -> Result<Arc<Sequence>> {
@@ -293,8 +312,7 @@ impl Services for Shared {
                 Ok(next.last)
             })?
         } else {
-            let sequence = self.locked_sequence(sequence)?;
-            self.db.sequences.next(&sequence, &self.db.database, unix_micros())?
+            self.take(&self.locked_sequence(sequence)?)?
         };
         self.remember(oid, value);
         Ok(value)
@@ -323,6 +341,7 @@ impl Services for Shared {
         } else {
             let sequence = self.locked_sequence(sequence)?;
             self.db.sequences.set(&sequence, to, &self.db.database, unix_micros())?;
+            self.sequences.lock().taken.remove(&oid);
         }
         if is_called {
             self.sequences.lock().last.insert(oid, value);
@@ -334,6 +353,7 @@ impl Services for Shared {
         match name.to_ascii_lowercase().as_str() {
             "transaction_isolation" => Some(current.isolation.name().to_owned()),
             "transaction_read_only" => Some(if current.read_only { "on" } else { "off" }.to_owned()),
+            "transaction_deferrable" => Some(on_or_off(current.deferrable).to_owned()),
             "bee.announce" => Some(on_or_off(self.instance.is_announced(&self.db.name)).to_owned()),
             _ => self.settings.lock().show(name).ok(),
         }

@@ -9,6 +9,7 @@ mod limits;
 mod memory;
 mod protocol;
 mod scripts;
+mod serializable;
 mod speed;
 mod swarm;
 
