@@ -180,7 +180,7 @@ impl Shared {
     /// The session of this process id, if this one may signal it; None with a warning if there is no such one.
     fn signalled(&self, pid: i32, what: &str) -> Result<Option<Arc<Activity>>> {
         let Some(found) = self.instance.activities.find(pid) else {
-            self.warn(format!("PID {pid} is not a PostgreSQL server process"));
+            self.warn(format!("PID {pid} is not a PostgreSQL backend process"));
             return Ok(None);
         };
         if self.is_superuser() || found.user() == self.user {
