@@ -2,7 +2,7 @@
 
 use super::*;
 
-const FAILED: &str = "40001 could not serialize access due to read/write dependencies among transactions";
+const FAILED: &str = "40001: could not serialize access due to read/write dependencies among transactions";
 
 fn two() -> (Session, Session) {
     let instance = instance();
