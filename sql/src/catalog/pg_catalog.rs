@@ -31,8 +31,9 @@ pub(super) use made::{Ask, Made, Rows, definitions, fits};
 use super::PG_CATALOG;
 use super::schema::VirtualTable;
 
+pub(super) use classes::index_attnums;
 pub(super) use constraints::columns_of;
-pub(crate) use describe::{check_def, index_column_name, index_def, key_def, view_def};
+pub(crate) use describe::{check_def, foreign_key_def, index_column_name, index_def, key_def, marks, view_def};
 pub(crate) use routines::proc_row;
 pub(super) use routines::proc_rows;
 

@@ -191,9 +191,9 @@ impl Session {
             db,
             activity: presence.activity.clone(),
         });
-        presence.activity.belongs_to(&shared);
         let of_session = Arc::downgrade(&shared);
         shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
+        presence.activity.belongs_to(&shared);
         let mut session = Session {
             instance,
             shared,

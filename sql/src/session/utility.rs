@@ -173,12 +173,10 @@ impl Session {
             StatementKind::Close(Some(name)) | StatementKind::Fetch(name) => {
                 Err(SqlError::new(state::INVALID_CURSOR_NAME, format!("cursor \"{}\" does not exist", name.text)))
             }
-            StatementKind::SetConstraints { names, .. } => match names.first() {
-                None => command("SET CONSTRAINTS"),
-                Some(name) => {
-                    Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("constraint \"{name}\" is not deferrable")))
-                }
-            },
+            StatementKind::SetConstraints { names, deferred } => {
+                self.set_constraints(names, *deferred)?;
+                command("SET CONSTRAINTS")
+            }
             other => Err(SqlError::unsupported(unsupported_words(other))),
         }
     }
