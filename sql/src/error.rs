@@ -129,6 +129,12 @@ impl From<pgbee_engine::Error> for SqlError {
                     .detail(format!("Something this transaction read or wrote changed after version {base}."))
                     .hint("The transaction might succeed if retried.")
             }
+            Error::ReadConflict { .. } => SqlError::new(
+                state::SERIALIZATION_FAILURE,
+                "could not serialize access due to read/write dependencies among transactions",
+            )
+            .detail("Reason code: Canceled on identification as a pivot, during commit attempt.")
+            .hint("The transaction might succeed if retried."),
             Error::NotAVersion { asked, oldest, newest } => {
                 SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of this database"))
                     .detail(format!("Versions are the ends of commits, from {oldest} to {newest}."))

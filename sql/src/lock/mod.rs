@@ -168,7 +168,9 @@ impl Locks {
                     let mut at = holder;
                     while let Some(next) = state.waits.get(&at) {
                         if *next == self.owner {
-                            return Err(SqlError::new("40P01", "deadlock detected").hint("See server log for query details."));
+                            return Err(
+                                SqlError::new("40P01", "deadlock detected").hint("See server log for query details.")
+                            );
                         }
                         at = *next;
                     }

@@ -31,6 +31,7 @@ use pgbee_engine::{CoreKey, Length};
 use serde::{Deserialize, Serialize};
 
 use super::Session;
+use super::flusher::Flusher;
 use super::followed::Followed;
 use super::foreign::ForeignBees;
 use super::listen::Channels;
@@ -137,6 +138,8 @@ pub(super) struct Db {
     pub moves: Arc<Moves>,
     /// Held by a definition that is made again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
+    /// Syncs what was committed without it.
+    pub flusher: Flusher,
     /// LISTEN and NOTIFY.
     pub channels: Arc<Channels>,
     /// It is written elsewhere.
@@ -154,6 +157,7 @@ impl Db {
         Db {
             name: name.to_owned(),
             _news: database.subscribe(move |version| told.tell_version(version.0)),
+            flusher: Flusher::new(&database),
             database,
             row_ids: Arc::default(),
             sequences: Sequences::default(),

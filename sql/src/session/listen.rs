@@ -206,10 +206,6 @@ impl Listening {
     pub fn undo_to(&mut self, mark: usize) {
         self.pending.truncate(mark);
     }
-    /// Whether the transaction asked for anything.
-    pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
 
     /// Fails if somebody has too much unread to be told more. Before the commit.
     ///

@@ -29,6 +29,7 @@
 
 mod copying;
 mod extended;
+mod flusher;
 mod followed;
 mod follower;
 mod foreign;
@@ -149,13 +150,7 @@ impl Session {
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
         let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory());
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(
-                database.clone(),
-                db.row_ids.clone(),
-                db.moves.clone(),
-                locks,
-                instance.memory(),
-            ),
+            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.moves.clone(), locks, instance.memory()),
             instance: instance.clone(),
             database,
             waiting,
@@ -169,6 +164,7 @@ impl Session {
                 version: 0,
                 read_only: is_follower,
                 isolation: IsolationLevel::ReadCommitted,
+                deferrable: false,
             }),
             has_read_definitions: AtomicBool::new(false),
             transaction_id: AtomicU64::new(0),

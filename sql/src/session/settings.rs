@@ -114,6 +114,8 @@ pub struct Derived {
     pub read_only: bool,
     /// default_transaction_isolation.
     pub isolation: IsolationLevel,
+    /// default_transaction_deferrable.
+    pub deferrable: bool,
     /// bee.as_of.
     pub as_of: String,
     /// bee.commit_message.
@@ -363,6 +365,7 @@ impl Settings {
             min_severity: value::severity(&text("client_min_messages")),
             read_only: text("default_transaction_read_only") == "on",
             isolation: IsolationLevel::parse(&text("default_transaction_isolation")),
+            deferrable: text("default_transaction_deferrable") == "on",
             as_of: text("bee.as_of"),
             commit_message: text("bee.commit_message"),
             application_name: text("application_name"),
@@ -391,6 +394,7 @@ impl Derived {
             min_severity: 0,
             read_only: false,
             isolation: IsolationLevel::ReadCommitted,
+            deferrable: false,
             as_of: String::new(),
             commit_message: String::new(),
             application_name: String::new(),

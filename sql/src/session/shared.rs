@@ -27,7 +27,7 @@ use crate::functions::Services;
 use crate::functions::context::CancelFlag;
 use crate::wait::Waiting;
 use crate::write::TxnHandle;
-use crate::write::sequence::SequenceState;
+use crate::write::sequence::{SequenceState, Taken};
 
 /// Seconds between 1970 and 2000, where SQL's time begins.
 const EPOCH_2000_SECONDS: i64 = 946_684_800;
@@ -49,6 +49,8 @@ pub(super) struct Current {
     pub version: u64,
     pub read_only: bool,
     pub isolation: IsolationLevel,
+    /// Whether it is DEFERRABLE.
+    pub deferrable: bool,
 }
 
 /// Sequences as this session used them.
@@ -58,12 +60,15 @@ pub(super) struct SequenceUse {
     latest: Option<u32>,
     /// Those whose state is part of the open transaction.
     pub own: Vec<u32>,
+    /// What CACHE has the session keep.
+    taken: FxHashMap<u32, Taken>,
 }
 
 impl SequenceUse {
     /// DISCARD SEQUENCES.
     pub fn forget(&mut self) {
         (self.last, self.latest) = (FxHashMap::default(), None);
+        self.taken.clear();
     }
 }
 
@@ -100,6 +105,20 @@ impl Shared {
             }
             None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
         }
+    }
+    /// The next value of a sequence: one the session keeps, if it does.
+    fn take(&self, sequence: &Arc<Sequence>) -> Result<i64> {
+        let all = &self.db.sequences;
+        if sequence.cache > 1
+            && let Some(value) = self.sequences.lock().taken.get_mut(&sequence.oid).and_then(|taken| taken.next(all))
+        {
+            return Ok(value);
+        }
+        let (value, taken) = all.next(sequence, &self.db.database, unix_micros())?;
+        if sequence.cache > 1 {
+            self.sequences.lock().taken.insert(sequence.oid, taken);
+        }
+        Ok(value)
     }
     fn refuse_read_only(&self, what: &str) -> Result<()> {
         if self.current.lock().read_only {
@@ -233,7 +252,7 @@ impl Services for Shared {
                 Ok(next.last)
             })?
         } else {
-            self.db.sequences.next(&sequence, &self.db.database, unix_micros())?
+            self.take(&sequence)?
         };
         self.remember(oid, value);
         Ok(value)
@@ -261,6 +280,7 @@ impl Services for Shared {
             self.txn.with(|t| Ok(to.put(oid, t)?))?;
         } else {
             self.db.sequences.set(&sequence, to, &self.db.database, unix_micros())?;
+            self.sequences.lock().taken.remove(&oid);
         }
         if is_called {
             self.sequences.lock().last.insert(oid, value);
@@ -272,6 +292,7 @@ impl Services for Shared {
         match name.to_ascii_lowercase().as_str() {
             "transaction_isolation" => Some(current.isolation.name().to_owned()),
             "transaction_read_only" => Some(if current.read_only { "on" } else { "off" }.to_owned()),
+            "transaction_deferrable" => Some(on_or_off(current.deferrable).to_owned()),
             "bee.announce" => Some(on_or_off(self.instance.is_announced(&self.db.name)).to_owned()),
             _ => self.settings.lock().show(name).ok(),
         }

@@ -7,7 +7,9 @@ mod foreign;
 mod limits;
 mod memory;
 mod protocol;
+mod row_locks;
 mod scripts;
+mod serializable;
 mod speed;
 mod swarm;
 

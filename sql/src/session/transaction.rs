@@ -7,6 +7,9 @@
 //! Failed    an explicit one after an error: only its end, or a way back to a savepoint, is accepted
 //! ```
 //!
+//! SERIALIZABLE is REPEATABLE READ that remembers what it reads, from its first statement on ([`Reads`]): if any of it has changed when it commits,
+//! or after a statement that writes, it gets 40001. One that only reads never does.
+//!
 //! The engine's transaction is opened by the first statement that writes; one that only reads needs a snapshot and no more. READ COMMITTED takes
 //! a snapshot a statement. Who writes a row another transaction wrote waits for its end; if the row has changed then, it is looked at again as it is now
 //! (READ COMMITTED), or the statement fails with 40001 (REPEATABLE READ): see [`crate::write::row`]. What is written under locks needs no check at the
@@ -18,12 +21,12 @@ use std::time::Duration;
 
 use pgbee_engine::Error as EngineError;
 use pgbee_engine::storage::Durability;
-use pgbee_engine::txn::{CommitInfo, ReadView, Snapshot};
+use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot};
 
 use super::Session;
 use super::outcome::{Notice, Outcome};
 use super::settings::IsolationLevel;
-use super::shared::{sql_micros, unix_micros};
+use super::shared::{on_or_off, sql_micros, unix_micros};
 use crate::bind::AsOfResolver;
 use crate::catalog::{Catalog, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
@@ -38,6 +41,9 @@ use crate::write::{Place, Writer};
 
 /// Times a statement is run before its conflict is reported.
 const ATTEMPTS: usize = 1000;
+/// What a SERIALIZABLE transaction has read is compared with the newest version after each statement that writes while it is no more than so
+/// many keys and ranges.
+const CHECKED_EARLY: usize = 4096;
 /// How long a waiting statement goes without looking for a cancel.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -55,6 +61,11 @@ pub(super) struct Block {
     pub status: Status,
     pub isolation: IsolationLevel,
     pub read_only: bool,
+    /// DEFERRABLE: shown, and nothing more, for no serializable transaction that only reads has to wait to be safe: every version is one
+    /// that a serial order passes through.
+    pub deferrable: bool,
+    /// What a SERIALIZABLE transaction has read since its first statement.
+    reads: Option<Reads>,
     started: i64,
     /// The one snapshot of REPEATABLE READ, once taken, or what SET TRANSACTION SNAPSHOT named.
     fixed: Option<Snapshot>,
@@ -91,6 +102,8 @@ impl Block {
             status: Status::Idle,
             isolation: IsolationLevel::ReadCommitted,
             read_only: false,
+            deferrable: false,
+            reads: None,
             started: 0,
             fixed: None,
             catalog: None,
@@ -150,6 +163,7 @@ impl Session {
             status,
             isolation: derived.isolation,
             read_only: derived.read_only || self.shared.is_follower(),
+            deferrable: derived.deferrable,
             started: unix_micros(),
             ..Block::idle()
         };
@@ -161,6 +175,7 @@ impl Session {
     fn tell_current(&self) {
         let mut current = self.shared.current.lock();
         (current.isolation, current.read_only) = (self.block.isolation, self.block.read_only);
+        current.deferrable = self.block.deferrable;
     }
 
     /// Surroundings of the next statement: its snapshot, definitions, time. Opens an implicit block if there is none.
@@ -195,6 +210,9 @@ impl Session {
                 newest
             }
         };
+        if self.block.isolation == IsolationLevel::Serializable && !self.block.read_only {
+            self.block.reads.get_or_insert_default();
+        }
         if is_follower {
             self.shared.waiting.reading(What::Definitions, snapshot.version().0);
         }
@@ -287,7 +305,24 @@ impl Session {
         if self.shared.txn.is_open() && !statement.past {
             self.shared.txn.with(|t| Ok(t.view()))
         } else {
-            Ok(ReadView::from(statement.snapshot.clone()))
+            let view = ReadView::from(statement.snapshot.clone());
+            // Reads before the first write count, too.
+            Ok(match &self.block.reads {
+                Some(reads) if !statement.past => view.recording(reads),
+                _ => view,
+            })
+        }
+    }
+    /// Opens the engine's transaction if it is not.
+    fn open_transaction(&mut self, snapshot: &Snapshot) {
+        if !self.shared.txn.is_open() {
+            let mut txn = self.shared.database.begin_at(snapshot.clone());
+            if let Some(reads) = &self.block.reads {
+                txn.record(reads);
+            }
+            // Rows carry the lower half of the transaction's number.
+            let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
+            self.shared.txn.set(txn, stamp);
         }
     }
     /// Surroundings of a statement's operators.
@@ -311,12 +346,9 @@ impl Session {
         if statement.past || self.block.read_only {
             return Err(self.shared.read_only(what));
         }
+        self.open_transaction(&statement.snapshot);
         let txn = &self.shared.txn;
         txn.set_fixed(self.block.isolation.is_fixed());
-        if !txn.is_open() {
-            let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
-            txn.set(self.shared.database.begin_at(statement.snapshot.clone()), stamp);
-        }
         let mut stay = txn.moves().enter(statement.snapshot.version());
         // What moved since the snapshot may be forgotten already; nothing was read yet, so that it can be a newer one.
         while stay.is_none() && !txn.is_fixed() {
@@ -341,8 +373,17 @@ impl Session {
     }
     /// Keeps what the statement wrote.
     pub(super) fn end_writes(&mut self) -> Result<()> {
+        self.check_reads()?;
         self.block.in_statement = false;
         self.shared.txn.with(|t| Ok(t.end_statement()?))
+    }
+    /// A SERIALIZABLE transaction that has written and cannot commit any more is told so at once, as PostgreSQL mostly does, and not only at its
+    /// commit. One that has read very much is not asked so often.
+    fn check_reads(&self) -> Result<()> {
+        match &self.block.reads {
+            Some(reads) if reads.len() <= CHECKED_EARLY => Ok(self.shared.database.validate(reads)?),
+            _ => Ok(()),
+        }
     }
     /// Drops what the statement wrote, if it is inside one.
     fn abort_writes(&mut self) {
@@ -429,6 +470,9 @@ impl Session {
                     let error = SqlError::from(error);
                     return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
                 }
+            }
+            if !derived.synchronous {
+                self.shared.db.flusher.soon();
             }
         }
         self.shared.txn.end();
@@ -531,15 +575,20 @@ impl Session {
     fn set_modes(&mut self, modes: &TransactionModes) -> Result<()> {
         let read_only = modes.read_only.unwrap_or(self.block.read_only);
         let isolation = modes.isolation.map_or(self.block.isolation, level);
-        if isolation == IsolationLevel::Serializable && !read_only {
-            return Err(SqlError::unsupported("ISOLATION LEVEL SERIALIZABLE")
-                .hint("Use REPEATABLE READ, or SERIALIZABLE READ ONLY, which reads one snapshot."));
+        let in_subtransaction = !self.block.saves.is_empty();
+        if isolation != self.block.isolation && (self.block.queried || in_subtransaction) {
+            let message = match self.block.queried {
+                true => "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+                false => "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction",
+            };
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, message));
         }
-        if isolation != self.block.isolation && self.block.queried {
-            return Err(SqlError::new(
-                state::ACTIVE_SQL_TRANSACTION,
-                "SET TRANSACTION ISOLATION LEVEL must be called before any query",
-            ));
+        if modes.deferrable.is_some() && (self.block.queried || in_subtransaction) {
+            let message = match in_subtransaction {
+                true => "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction",
+                false => "SET TRANSACTION [NOT] DEFERRABLE must be called before any query",
+            };
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, message));
         }
         if self.shared.is_follower() && !read_only {
             let message = "cannot set transaction read-write mode during recovery";
@@ -567,6 +616,7 @@ impl Session {
             }
         }
         (self.block.read_only, self.block.isolation) = (read_only, isolation);
+        self.block.deferrable = modes.deferrable.unwrap_or(self.block.deferrable);
         self.tell_current();
         Ok(())
     }
@@ -577,7 +627,10 @@ impl Session {
             settings.set("default_transaction_isolation", &[level(isolation).name().to_owned()], false)?;
         }
         if let Some(read_only) = modes.read_only {
-            settings.set("default_transaction_read_only", &[if read_only { "on" } else { "off" }.to_owned()], false)?;
+            settings.set("default_transaction_read_only", &[on_or_off(read_only).to_owned()], false)?;
+        }
+        if let Some(deferrable) = modes.deferrable {
+            settings.set("default_transaction_deferrable", &[on_or_off(deferrable).to_owned()], false)?;
         }
         Ok(())
     }
@@ -611,7 +664,7 @@ impl Session {
     }
 
     fn end_block(&mut self, commit: bool, chain: bool) -> Result<&'static str> {
-        let (status, modes) = (self.block.status, (self.block.isolation, self.block.read_only));
+        let (status, modes) = (self.block.status, (self.block.isolation, self.block.read_only, self.block.deferrable));
         let in_block = matches!(status, Status::Explicit | Status::Failed);
         let word = if commit { "COMMIT" } else { "ROLLBACK" };
         if !in_block {
@@ -629,7 +682,7 @@ impl Session {
         }
         if chain {
             self.begin(Status::Explicit);
-            (self.block.isolation, self.block.read_only) = modes;
+            (self.block.isolation, self.block.read_only, self.block.deferrable) = modes;
             self.tell_current();
         }
         Ok(if commit { "COMMIT" } else { "ROLLBACK" })
@@ -649,8 +702,7 @@ impl Session {
         self.require_block("SAVEPOINT")?;
         if !self.shared.txn.is_open() && !self.block.read_only {
             let statement = self.statement()?;
-            let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
-            self.shared.txn.set(self.shared.database.begin_at(statement.snapshot), stamp);
+            self.open_transaction(&statement.snapshot);
         }
         if self.shared.txn.is_open() {
             self.shared.txn.with(|t| {

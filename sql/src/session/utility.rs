@@ -425,6 +425,10 @@ impl Session {
                 let on = read_only || !derived.as_of.is_empty() || self.shared.is_follower();
                 if on { "on" } else { "off" }.to_owned()
             }
+            "transaction_deferrable" if self.block.status != Status::Idle => {
+                on_or_off(self.block.deferrable).to_owned()
+            }
+            "transaction_deferrable" => on_or_off(self.shared.settings.lock().derived().deferrable).to_owned(),
             ANNOUNCE => on_or_off(self.instance.is_announced(&self.shared.db.name)).to_owned(),
             _ => self.shared.settings.lock().show(name)?,
         };

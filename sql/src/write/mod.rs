@@ -34,7 +34,7 @@ use pgbee_engine::txn::{Database, ReadView, Transaction};
 use rustc_hash::FxHashMap;
 
 use crate::codec::keyspace;
-use crate::error::{Result, SqlError};
+use crate::error::{Result, SqlError, state};
 use crate::exec::{DmlRunner, ExecCx, RowBuffer};
 use crate::ir::{Dml, DmlKind};
 use crate::lock::{Locks, Mark};
@@ -120,6 +120,18 @@ impl TxnHandle {
     /// Whether there is one.
     pub fn is_open(&self) -> bool {
         self.inner.txn.lock().is_some()
+    }
+    /// The error as a SERIALIZABLE transaction has it: a key that is taken, where it read that it was free or anything else has changed since, means
+    /// that it came too late and may succeed when run again.
+    pub fn explain(&self, error: SqlError) -> SqlError {
+        if error.state() != state::UNIQUE_VIOLATION {
+            return error;
+        }
+        let reads = self.with(|t| Ok(t.reads().filter(|_| t.is_recording()).cloned()));
+        match reads {
+            Ok(Some(reads)) => self.inner.database.validate(&reads).err().map_or(error, SqlError::from),
+            _ => error,
+        }
     }
     /// Row ids of the database.
     pub fn row_ids(&self) -> &RowIds {
@@ -230,7 +242,7 @@ impl RowIds {
         }
         // The transaction may read an older version, and may have put rows of its own into a table it made.
         let rows = keyspace::table_range(table);
-        let own = txn.with(|t| Ok(t.scan(rows.clone(), Direction::Backward)?.next()?))?;
+        let own = txn.with(|t| Ok(t.view().unrecorded().scan(rows.clone(), Direction::Backward)?.next()?))?;
         let newest = ReadView::from(txn.inner.database.snapshot()).scan(rows, Direction::Backward)?.next()?;
         let ids = [own, newest].into_iter().flatten().filter_map(|(key, _)| keyspace::parse_row_id(&key));
         let id = ids.max().unwrap_or(0);
@@ -337,13 +349,14 @@ impl Writer {
 impl DmlRunner for Writer {
     fn run(&self, dml: &Dml, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
         let prepared = self.plans.get(dml, cx)?;
-        let (returned, count) = match &dml.kind {
+        let changed = match &dml.kind {
             DmlKind::Insert { columns, on_conflict, .. } => {
-                insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx)?
+                insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx)
             }
-            DmlKind::Update { .. } => update::update(self, dml, &prepared, cx)?,
-            DmlKind::Delete { .. } => update::delete(self, dml, &prepared, cx)?,
+            DmlKind::Update { .. } => update::update(self, dml, &prepared, cx),
+            DmlKind::Delete { .. } => update::delete(self, dml, &prepared, cx),
         };
+        let (returned, count) = changed.map_err(|error| self.txn.explain(error))?;
         self.rows.fetch_add(count, Ordering::Relaxed);
         Ok((returned, count))
     }
