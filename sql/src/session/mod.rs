@@ -162,13 +162,7 @@ impl Session {
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
         let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(
-                database.clone(),
-                db.row_ids.clone(),
-                db.moves.clone(),
-                locks,
-                instance.memory(),
-            ),
+            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.moves.clone(), locks, instance.memory()),
             instance: instance.clone(),
             database,
             waiting,
