@@ -118,10 +118,7 @@ impl LockRows {
 /// The transaction rows are locked for.
 fn txn_of<'e>(env: &Env<'e>) -> Result<&'e TxnHandle> {
     let refused = || {
-        SqlError::new(
-            state::READ_ONLY_SQL_TRANSACTION,
-            "cannot execute SELECT FOR UPDATE in a read-only transaction",
-        )
+        SqlError::new(state::READ_ONLY_SQL_TRANSACTION, "cannot execute SELECT FOR UPDATE in a read-only transaction")
     };
     Ok(env.cx.writer.as_ref().ok_or_else(refused)?.txn())
 }

@@ -9,6 +9,7 @@ mod limits;
 mod locks;
 mod memory;
 mod protocol;
+mod row_locks;
 mod scripts;
 mod serializable;
 mod speed;

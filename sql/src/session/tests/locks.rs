@@ -64,7 +64,10 @@ fn lock_table_says_what_it_is_for() {
         assert_eq!(show(&mut s, &format!("begin; {sql}")), format!("BEGIN\n{expected}"), "{sql}");
         show(&mut s, "rollback");
     }
-    assert_eq!(show(&mut s, "begin read only; lock table t in exclusive mode; rollback"), "BEGIN\nLOCK TABLE\nROLLBACK");
+    assert_eq!(
+        show(&mut s, "begin read only; lock table t in exclusive mode; rollback"),
+        "BEGIN\nLOCK TABLE\nROLLBACK"
+    );
 }
 
 #[test]
@@ -82,7 +85,10 @@ fn a_view_is_locked_with_all_that_it_reads() {
     let refused = show(&mut other, "begin; lock table t in share mode nowait");
     assert_eq!(refused, "BEGIN\nERROR:  55P03: could not obtain lock on relation \"t\"");
     show(&mut s, "commit");
-    assert_eq!(show(&mut other, "rollback; begin; lock table t in share mode nowait; commit"), "ROLLBACK\nBEGIN\nLOCK TABLE\nCOMMIT");
+    assert_eq!(
+        show(&mut other, "rollback; begin; lock table t in share mode nowait; commit"),
+        "ROLLBACK\nBEGIN\nLOCK TABLE\nCOMMIT"
+    );
 }
 
 #[test]
@@ -92,7 +98,10 @@ fn who_waits_for_a_table_reads_it_as_it_is_then() {
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             let mut other = connect_as(&instance, 2);
-            show(&mut other, "begin isolation level repeatable read; lock table t in share mode; select b from t; commit")
+            show(
+                &mut other,
+                "begin isolation level repeatable read; lock table t in share mode; select b from t; commit",
+            )
         });
         let mut watcher = connect_as(&instance, 3);
         until_waiting(&mut watcher, 1);
@@ -175,7 +184,10 @@ fn advisory_locks_of_sessions_and_transactions() {
     );
     show(&mut s, "begin; savepoint a; select pg_advisory_xact_lock(10); rollback to a");
     assert_eq!(show(&mut other, "select pg_try_advisory_lock(9), pg_try_advisory_lock(10)"), "t|t");
-    assert_eq!(show(&mut s, "commit; discard all"), "COMMIT\nERROR:  25001: DISCARD ALL cannot run inside a transaction block");
+    assert_eq!(
+        show(&mut s, "commit; discard all"),
+        "COMMIT\nERROR:  25001: DISCARD ALL cannot run inside a transaction block"
+    );
     assert_eq!(show(&mut s, "discard all"), "DISCARD ALL");
     assert_eq!(show(&mut other, "select pg_try_advisory_lock(7), pg_try_advisory_lock_shared(1)"), "t|t");
     assert_eq!(show(&mut other, "select pg_advisory_unlock_all()"), "");
