@@ -1,6 +1,6 @@
 //! A table made ready to be written, and the expressions of one change of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::catalog::schema::Table;
 use crate::codec::{Decoder, IndexCodec, RowEncoder, RowKeyCodec};
@@ -30,7 +30,7 @@ pub struct Target {
     /// Positions of columns that must not be NULL.
     not_null: Vec<usize>,
     /// All columns of a stored row.
-    decoder: Decoder,
+    decoder: OnceLock<Decoder>,
     width: usize,
 }
 
@@ -61,7 +61,7 @@ impl Target {
         Target {
             keys,
             key_columns,
-            decoder: Decoder::all(table),
+            decoder: OnceLock::new(),
             encoder: RowEncoder::new(table),
             primary_after: table
                 .primary_key
@@ -96,7 +96,7 @@ impl Target {
     }
     /// A row's values from its bytes.
     pub fn decode(&self, bytes: &[u8]) -> Result<Row> {
-        self.decoder.decode(bytes)
+        self.decoder.get_or_init(|| Decoder::all(&self.table)).decode(bytes)
     }
     /// Name of the primary key's constraint.
     pub fn primary_name(&self) -> &str {
@@ -190,8 +190,8 @@ pub struct Prepared {
     pub conflict: Option<ConflictUpdate>,
     /// UPDATE and DELETE: no FROM or USING can bring a row more than once.
     pub reaches_once: bool,
-    /// UPDATE and DELETE: what is asked of a row again that another transaction changed before its lock was got.
-    pub recheck: Option<Recheck>,
+    /// See [`Prepared::recheck`].
+    recheck: OnceLock<Recheck>,
     /// The target's system columns are among what RETURNING may name.
     pub system: bool,
     checks: Vec<(Arc<str>, exec::Prepared)>,
@@ -224,14 +224,12 @@ impl Prepared {
             DmlKind::Update { table, source, assignments, checks } => {
                 let mut prepared = Prepared::bare(table);
                 prepared.reaches_once = reads_one_table(source);
-                prepared.recheck = Some(Recheck::new(source, &plan_cx)?);
                 prepared.assignments = each(assignments)?;
                 prepared.checks = checked(checks)?;
                 prepared
             }
             DmlKind::Delete { table, source } => Prepared {
                 reaches_once: reads_one_table(source),
-                recheck: Some(Recheck::new(source, &plan_cx)?),
                 ..Prepared::bare(table)
             },
         };
@@ -247,13 +245,22 @@ impl Prepared {
             assignments: vec![],
             conflict: None,
             reaches_once: true,
-            recheck: None,
+            recheck: OnceLock::new(),
             system: false,
             checks: vec![],
             returning: None,
         }
     }
 
+    /// UPDATE and DELETE: what is asked of a row again that another transaction changed before its lock was got. Made when it is first asked.
+    pub fn recheck(&self, dml: &Dml, cx: &ExecCx) -> Result<Option<&Recheck>> {
+        let (DmlKind::Update { source, .. } | DmlKind::Delete { source, .. }) = &dml.kind else { return Ok(None) };
+        if let Some(made) = self.recheck.get() {
+            return Ok(Some(made));
+        }
+        let made = Recheck::new(source, &PlanCx::new(&cx.session))?;
+        Ok(Some(self.recheck.get_or_init(|| made)))
+    }
     /// Fails unless a new row satisfies NOT NULL and CHECK.
     pub fn check(&self, row: &[Datum], cx: &ExecCx) -> Result<()> {
         self.target.check_not_null(row, &cx.session)?;
