@@ -144,7 +144,7 @@ impl Planner<'_> {
     pub(crate) fn unique_by(&self, scan: &Scan, columns: &BTreeSet<ColId>) -> bool {
         let has = |attnum: i16| scan.table.position(attnum).is_some_and(|at| columns.contains(&scan.made[at]));
         let primary = scan.table.primary_key.as_ref().is_some_and(|k| k.columns.iter().all(|a| has(*a)));
-        primary || scan.table.indexes.iter().any(|i| i.unique && i.columns.iter().all(|c| has(c.attnum)))
+        primary || scan.table.indexes.iter().any(|i| i.unique && i.valid && i.columns.iter().all(|c| has(c.attnum)))
     }
 
     /// What part of rows satisfies all conditions.

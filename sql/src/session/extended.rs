@@ -52,9 +52,20 @@ enum PortalState {
 impl Session {
     /// Parse. An empty name replaces the unnamed statement; type 0 (or a missing one) is inferred.
     pub fn parse(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
-        self.start_clock();
+        self.hear(sql);
         let result = self.parse_inner(name, sql, param_types);
         self.guard(result)
+    }
+
+    /// A message about a statement that is prepared; Execute behind Bind says nothing new.
+    fn hear_of(&mut self, prepared: Option<Arc<Prepared>>) {
+        if self.has_heard && prepared.as_ref().is_some_and(|p| self.shown.as_ref().is_some_and(|s| Arc::ptr_eq(s, p))) {
+            self.start_clock();
+            return;
+        }
+        let text = prepared.as_ref().and_then(|p| p.statement.as_ref()).map(|s| s.source.clone());
+        self.hear(text.as_deref().unwrap_or(""));
+        self.shown = prepared;
     }
 
     fn parse_inner(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
@@ -82,15 +93,17 @@ impl Session {
             return Ok(Prepared { statement, params: types, fields, planned: Mutex::new(None), _held: None });
         }
         let (params, planned) = self.with_first_head(|session| {
-            let cx = session.statement()?;
-            let params = ParamTypes::declared(types.clone());
-            let planned = session.plan(found, &params, &cx)?;
+            let mut params = ParamTypes::none();
+            let (planned, _) = session.plan_under_locks(|session, cx| {
+                params = ParamTypes::declared(types.clone());
+                session.plan(found, &params, cx).map(Arc::new)
+            })?;
             Ok((params, planned))
         })?;
         Ok(Prepared {
             params: params.finish()?,
             fields: planned.gives_rows.then(|| planned.fields.clone()),
-            planned: Mutex::new(Some(Arc::new(planned))),
+            planned: Mutex::new(Some(planned)),
             _held: None,
             statement,
         })
@@ -141,7 +154,7 @@ impl Session {
         param_formats: &[i16],
         result_formats: &[i16],
     ) -> Result<()> {
-        self.start_clock();
+        self.hear_of(self.statements.get(statement).cloned());
         let result = self.bind_inner(portal, statement, &params, param_formats, result_formats);
         self.guard(result)
     }
@@ -219,7 +232,7 @@ impl Session {
 
     /// Execute, for at most so many rows (0: all). The outcome is followed up as in the simple protocol.
     pub fn execute(&mut self, portal: &str, max_rows: usize) -> Result<Outcome> {
-        self.start_clock();
+        self.hear_of(self.portals.get(portal).map(|p| p.prepared.clone()));
         self.drop_active();
         let result = self.execute_inner(portal, max_rows);
         self.guard(result)
@@ -283,8 +296,7 @@ impl Session {
 
     /// Runs a prepared query or change.
     pub(super) fn run_prepared(&mut self, prepared: &Arc<Prepared>, params: Vec<Datum>) -> Result<Ran> {
-        let cx = self.statement()?;
-        let planned = self.planned(prepared, &cx)?;
+        let (planned, cx) = self.plan_under_locks(|session, cx| session.planned(prepared, cx))?;
         self.run_planned(&planned, params, &cx)
     }
 
@@ -315,6 +327,8 @@ impl Session {
     /// Sync: ends the implicit transaction. Call it after errors too: then it rolls back and succeeds.
     pub fn sync(&mut self) -> Result<()> {
         self.drop_active();
+        self.has_heard = false;
+        self.shown = None;
         if self.block.status != Status::Implicit {
             return Ok(());
         }

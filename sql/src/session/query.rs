@@ -9,6 +9,7 @@ use crate::bind::{self, BindEnv, Bound, ParamTypes};
 use crate::error::Result;
 use crate::exec::{self, Batch, BufferPlace, Cursor, RowBuffer};
 use crate::ir::{Field, Rel, RelKind};
+use crate::lock::TableMode;
 use crate::parse::ast::{self, StatementKind};
 use crate::plan::{self, Physical, PlanCx};
 use crate::types::{Datum, Row};
@@ -25,6 +26,8 @@ pub(super) struct Planned {
     pub plan: Arc<Physical>,
     /// Shape of its rows.
     pub fields: Arc<[Field]>,
+    /// What is locked before it runs.
+    pub relations: Vec<(u32, TableMode)>,
     /// It changes rows.
     pub writes: bool,
     /// It locks rows that it gives.
@@ -231,6 +234,7 @@ impl Session {
             return Err(crate::SqlError::internal("a statement without rows was planned"));
         };
         let several = changes(&rel) > 1;
+        let relations = plan::relations(&rel, &cx.cx.catalog);
         let locks = plan::locks_rows(&rel);
         let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
         Ok(Planned {
@@ -239,6 +243,7 @@ impl Session {
             moment: is_relative.then_some(cx.cx.statement_micros),
             fields: plan.schema.clone(),
             plan,
+            relations,
             writes,
             locks,
             gives_rows,

@@ -98,6 +98,8 @@ pub struct Derived {
     pub statement_timeout: Option<Duration>,
     /// lock_timeout.
     pub lock_timeout: Option<Duration>,
+    /// client_connection_check_interval.
+    pub client_check: Option<Duration>,
     /// deadlock_timeout.
     pub deadlock_timeout: Duration,
     /// idle_session_timeout.
@@ -357,6 +359,7 @@ impl Settings {
             work_mem_bytes: number("work_mem").max(64) as usize * 1024,
             statement_timeout: milliseconds("statement_timeout"),
             lock_timeout: milliseconds("lock_timeout"),
+            client_check: milliseconds("client_connection_check_interval"),
             deadlock_timeout: milliseconds("deadlock_timeout").unwrap_or_default(),
             idle_session_timeout: milliseconds("idle_session_timeout"),
             idle_in_transaction_session_timeout: milliseconds("idle_in_transaction_session_timeout"),
@@ -386,6 +389,7 @@ impl Derived {
             work_mem_bytes: 4 << 20,
             statement_timeout: None,
             lock_timeout: None,
+            client_check: None,
             deadlock_timeout: Duration::from_millis(10),
             idle_session_timeout: None,
             idle_in_transaction_session_timeout: None,

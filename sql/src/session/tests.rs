@@ -1,6 +1,7 @@
 //! Sessions over a store in memory: scripts against what psql shows of PostgreSQL, protocols, conflicts, restarts, failing disks.
 
 mod concurrency;
+mod definitions;
 mod faults;
 mod follower;
 mod foreign;

@@ -19,16 +19,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgbee_engine::Error as EngineError;
+use pgbee_engine::{Error as EngineError, Version};
 use pgbee_engine::storage::Durability;
-use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot};
+use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot, Transaction};
 
 use super::Session;
+use super::activity::WaitEvent;
+use super::locking::{Own, SeenFrom};
 use super::outcome::{Notice, Outcome};
 use super::settings::IsolationLevel;
-use super::shared::{on_or_off, sql_micros, unix_micros};
+use super::shared::{Waits, on_or_off, sql_micros, unix_micros};
 use crate::bind::AsOfResolver;
 use crate::catalog::{Catalog, PG_CATALOG};
+use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec::ExecCx;
 use crate::functions::SessionCx;
@@ -36,8 +39,9 @@ use crate::memory::Account;
 use crate::parse::ast::{self, StatementKind, TransactionModes};
 use crate::types::Datum;
 use crate::wait::What;
+use crate::write::after::AfterMark;
 use crate::write::moves::Stay;
-use crate::write::{Place, Writer};
+use crate::write::{Place, Writer, after};
 
 /// Times a statement is run before its conflict is reported.
 const ATTEMPTS: usize = 1000;
@@ -70,22 +74,24 @@ pub(super) struct Block {
     /// The one snapshot of REPEATABLE READ, once taken, or what SET TRANSACTION SNAPSHOT named.
     fixed: Option<Snapshot>,
     /// Definitions as the transaction changed them.
-    pub catalog: Option<Arc<Catalog>>,
+    pub own: Option<Own>,
+    /// Definitions as its one snapshot sees them, where others changed them since.
+    pub seen: Option<SeenFrom>,
     saves: Vec<Save>,
     /// Rows changed so far.
     pub rows: u64,
     /// A statement has read or written.
     queried: bool,
-    /// The engine's transaction is inside a statement.
-    in_statement: bool,
+    /// The engine's transaction is inside a statement, which has these surroundings.
+    in_statement: Option<Arc<SessionCx>>,
     /// SET TRANSACTION SNAPSHOT named an old version.
-    is_past: bool,
+    pub is_past: bool,
 }
 
 /// What a savepoint goes back to.
 struct Save {
     name: String,
-    catalog: Option<Arc<Catalog>>,
+    own: Option<Own>,
     settings: usize,
     own_sequences: usize,
     rows: u64,
@@ -93,6 +99,8 @@ struct Save {
     place: Place,
     /// What LISTEN, UNLISTEN and NOTIFY had asked for.
     listening: usize,
+    /// Checks that were to come.
+    after: AfterMark,
 }
 
 impl Block {
@@ -106,11 +114,12 @@ impl Block {
             reads: None,
             started: 0,
             fixed: None,
-            catalog: None,
+            own: None,
+            seen: None,
             saves: Vec::new(),
             rows: 0,
             queried: false,
-            in_statement: false,
+            in_statement: None,
             is_past: false,
         }
     }
@@ -142,6 +151,13 @@ pub(super) struct StatementCx {
     past: bool,
 }
 
+impl StatementCx {
+    /// Whether it reads the past.
+    pub fn is_past(&self) -> bool {
+        self.past
+    }
+}
+
 impl Session {
     /// The error for all but the end of a failed transaction.
     pub(super) fn check_not_failed(&self, statement: &StatementKind) -> Result<()> {
@@ -167,7 +183,10 @@ impl Session {
             started: unix_micros(),
             ..Block::idle()
         };
-        self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
+        let number = self.instance.transaction_id();
+        self.shared.transaction_id.store(number, Ordering::Relaxed);
+        self.shared.txn.locks().begin(number);
+        self.shared.activity.begin_transaction(sql_micros(self.block.started));
         self.tell_current();
     }
 
@@ -180,6 +199,22 @@ impl Session {
 
     /// Surroundings of the next statement: its snapshot, definitions, time. Opens an implicit block if there is none.
     pub(super) fn statement(&mut self) -> Result<StatementCx> {
+        self.statement_at(None)
+    }
+    /// Surroundings of a statement that reads no rows: a transaction that keeps its snapshot has not taken it by that.
+    pub(super) fn statement_without_snapshot(&mut self) -> Result<StatementCx> {
+        let is_first = self.block.fixed.is_none() && !self.block.queried;
+        let cx = self.statement()?;
+        if is_first {
+            self.block.fixed = None;
+        }
+        Ok(cx)
+    }
+    /// The surroundings of a statement that was begun, with a newer snapshot and what others made of definitions.
+    pub(super) fn statement_anew(&mut self, before: &StatementCx) -> Result<StatementCx> {
+        self.statement_at(Some(before.cx.statement_micros))
+    }
+    fn statement_at(&mut self, time: Option<i64>) -> Result<StatementCx> {
         self.instance.check_open()?;
         let is_first = self.block.status == Status::Idle;
         if is_first {
@@ -216,9 +251,9 @@ impl Session {
         if is_follower {
             self.shared.waiting.reading(What::Definitions, snapshot.version().0);
         }
-        let catalog = match &self.block.catalog {
-            Some(own) if past.is_none() => own.clone(),
-            _ => self.shared.db.catalog(&snapshot)?,
+        let catalog = match past {
+            None => self.definitions(&snapshot)?,
+            Some(_) => self.shared.db.catalog(&snapshot)?,
         };
         let search_path = self.search_path(&catalog, &derived.search_path);
         self.shared.txn.locks().set_timeouts(derived.lock_timeout, derived.deadlock_timeout);
@@ -229,7 +264,7 @@ impl Session {
             (current.read_only, current.isolation) = (read_only, self.block.isolation);
         }
         let started = sql_micros(self.block.started);
-        let now = if is_first { started } else { sql_micros(unix_micros()) };
+        let now = time.unwrap_or_else(|| if is_first { started } else { sql_micros(unix_micros()) });
         let cx = Arc::new(SessionCx {
             time_zone: derived.time_zone.clone(),
             date_order: derived.date_order,
@@ -368,13 +403,16 @@ impl Session {
             t.begin_statement();
             Ok(())
         })?;
-        self.block.in_statement = true;
+        self.block.in_statement = Some(statement.cx.clone());
         Ok(stay)
     }
-    /// Keeps what the statement wrote.
+    /// Does what is to be done after the statement's changes, and keeps what it wrote.
     pub(super) fn end_writes(&mut self) -> Result<()> {
+        if let Some(cx) = self.block.in_statement.clone() {
+            after::fire_statement(&self.shared.txn, &cx)?;
+        }
         self.check_reads()?;
-        self.block.in_statement = false;
+        self.block.in_statement = None;
         self.shared.txn.with(|t| Ok(t.end_statement()?))
     }
     /// A SERIALIZABLE transaction that has written and cannot commit any more is told so at once, as PostgreSQL mostly does, and not only at its
@@ -386,8 +424,9 @@ impl Session {
         }
     }
     /// Drops what the statement wrote, if it is inside one.
-    fn abort_writes(&mut self) {
-        if std::mem::take(&mut self.block.in_statement)
+    pub(super) fn abort_writes(&mut self) {
+        self.shared.txn.forget_statement();
+        if self.block.in_statement.take().is_some()
             && let Err(e) = self.shared.txn.with(|t| Ok(t.abort_statement()?))
         {
             // Without it the transaction cannot be trusted.
@@ -426,7 +465,10 @@ impl Session {
 
     /// Ends the transaction without a trace.
     pub(super) fn rollback(&mut self) {
-        self.block = Block::idle();
+        let was = std::mem::replace(&mut self.block, Block::idle());
+        if was.status != Status::Idle {
+            self.shared.activity.end_transaction(false);
+        }
         self.shared.txn.take();
         // Portals keep what moved since their snapshots, and it is time to forget it.
         self.portals.clear();
@@ -434,11 +476,50 @@ impl Session {
         self.shared.settings.lock().rollback();
         self.shared.sequences.lock().own.clear();
         self.shared.listening.lock().undo_to(0);
+        self.shared.txn.forget_after();
         self.end_of_transaction();
     }
     fn end_of_transaction(&mut self) {
         self.portals.clear();
         self.tell_current();
+    }
+
+    /// Commits what was written. Whoever commits definitions stores the counter of oids with them, one after the other, so that no commit sets it back.
+    fn commit_writes(&self, mut txn: Transaction, defines: bool, rows: u64) -> pgbee_engine::Result<Version> {
+        let oids = &self.shared.db.oids;
+        let _one = defines.then(|| oids.commit.lock());
+        if defines {
+            txn.put_guarded(keyspace::NEXT_OID, oids.stored())?;
+        }
+        let derived = self.shared.settings.lock().derived().clone();
+        let info = CommitInfo {
+            time_micros: unix_micros(),
+            user: self.user.clone(),
+            application: derived.application_name.clone(),
+            message: derived.commit_message.clone(),
+            rows_changed: rows,
+            durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
+        };
+        let committed = {
+            let _waits = Waits::on(&self.shared.activity, WaitEvent::Commit);
+            self.shared.database.commit(txn, info)
+        };
+        let version = committed?;
+        // Who waits for one of its rows follows it: before the locks are given up.
+        self.shared.txn.publish_moves(version);
+        if !derived.synchronous {
+            self.shared.db.flusher.soon();
+        }
+        Ok(version)
+    }
+    /// Commits what a statement of several transactions did so far, and keeps its locks.
+    pub(super) fn commit_step(&mut self) -> Result<()> {
+        let defines = self.block.own.take().is_some();
+        let rows = std::mem::take(&mut self.block.rows);
+        match self.shared.txn.take().filter(|txn| !txn.is_read_only()) {
+            Some(txn) => Ok(self.commit_writes(txn, defines, rows).map(|_| ())?),
+            None => Ok(()),
+        }
     }
 
     /// Ends the transaction for good. However it goes, the session is idle after it.
@@ -448,41 +529,68 @@ impl Session {
             self.rollback();
             return Err(Failure::Error(error));
         }
-        let block = std::mem::replace(&mut self.block, Block::idle());
-        if let Some(txn) = self.shared.txn.take()
-            && !txn.is_read_only()
+        if self.shared.txn.has_deferred()
+            && let Err(error) = self.fire_deferred()
         {
-            let derived = self.shared.settings.lock().derived().clone();
-            let info = CommitInfo {
-                time_micros: unix_micros(),
-                user: self.user.clone(),
-                application: derived.application_name.clone(),
-                message: derived.commit_message.clone(),
-                rows_changed: block.rows,
-                durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
-            };
-            match self.shared.database.commit(txn, info) {
-                // Who waits for one of its rows follows it: before the locks are given up.
-                Ok(version) => self.shared.txn.publish_moves(version),
+            self.rollback();
+            return Err(Failure::Error(error));
+        }
+        let block = std::mem::replace(&mut self.block, Block::idle());
+        let notifies = self.shared.listening.lock().notifies();
+        let turn = notifies.then(|| self.shared.db.channels.turn());
+        let mut version = if notifies { self.shared.database.head().0 } else { 0 };
+        if let Some(txn) = self.shared.txn.take().filter(|txn| !txn.is_read_only()) {
+            match self.commit_writes(txn, block.own.is_some(), block.rows) {
+                Ok(made) => version = made.0,
                 Err(error) => {
                     self.rollback();
+                    self.shared.activity.end_transaction(false);
                     let conflict = matches!(error, EngineError::Conflict { .. });
                     let error = SqlError::from(error);
                     return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
                 }
             }
-            if !derived.synchronous {
-                self.shared.db.flusher.soon();
-            }
+        }
+        if block.status != Status::Idle {
+            self.shared.activity.end_transaction(true);
         }
         self.shared.txn.end();
         self.shared.settings.lock().commit();
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
         }
-        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid);
+        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid, turn, version);
+        self.shared.txn.forget_after();
         self.end_of_transaction();
         Ok(())
+    }
+
+    /// Makes the checks that were left for the end of the transaction.
+    fn fire_deferred(&mut self) -> Result<()> {
+        let statement = self.statement()?;
+        after::fire_deferred(&self.shared.txn, &statement.cx)
+    }
+
+    /// SET CONSTRAINTS.
+    pub(super) fn set_constraints(&mut self, names: &[ast::QName], deferred: bool) -> Result<()> {
+        let in_string = self.script.as_ref().is_some_and(|script| !script.single);
+        if self.block.status != Status::Explicit && !in_string {
+            self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "SET CONSTRAINTS can only be used in transaction blocks");
+        }
+        let statement = self.statement()?;
+        let catalog = &statement.cx.catalog;
+        let mut oids = Vec::new();
+        for name in names {
+            let schemas = match name.schema() {
+                Some(schema) => vec![catalog.schema_oid(schema).ok_or_else(|| {
+                    SqlError::new(state::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))
+                })?],
+                None => statement.cx.search_path.clone(),
+            };
+            oids.extend(after::named_constraints(catalog, &schemas, name.last(), deferred)?);
+        }
+        self.shared.txn.set_constraints((!names.is_empty()).then_some(&oids), deferred);
+        if deferred { Ok(()) } else { after::fire_statement(&self.shared.txn, &statement.cx) }
     }
 
     /// Runs a statement as a transaction of its own, again and again while others get in its way.
@@ -712,12 +820,13 @@ impl Session {
         }
         self.block.saves.push(Save {
             name: name.to_owned(),
-            catalog: self.block.catalog.clone(),
+            own: self.block.own.clone(),
             settings: self.shared.settings.lock().mark(),
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
             place: self.shared.txn.place(),
             listening: self.shared.listening.lock().mark(),
+            after: self.shared.txn.mark_after(),
         });
         Ok("SAVEPOINT")
     }
@@ -732,6 +841,7 @@ impl Session {
         self.require_block("RELEASE SAVEPOINT")?;
         let at = self.find_save(name)?;
         self.block.saves.truncate(at);
+        self.shared.txn.release_after(self.block.saves.is_empty());
         if self.shared.txn.is_open() {
             self.shared.txn.with(|t| Ok(t.release(name)?))?;
         }
@@ -747,11 +857,12 @@ impl Session {
         }
         let save = &self.block.saves[at];
         self.shared.txn.undo_to(save.place);
-        self.block.catalog = save.catalog.clone();
+        self.block.own = save.own.clone();
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);
         self.shared.sequences.lock().own.truncate(save.own_sequences);
         self.shared.listening.lock().undo_to(save.listening);
+        self.shared.txn.undo_after(&save.after);
         self.block.status = Status::Explicit;
         self.portals.clear();
         Ok("ROLLBACK")

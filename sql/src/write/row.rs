@@ -200,18 +200,21 @@ pub fn update(
     }
     for index in &target.indexes {
         let (before, after) = (index.codec.unique_key(old), index.codec.unique_key(new));
-        if before == after {
+        if before == after && !(moves && index.is_partial) {
             continue;
         }
+        let is_kept = before == after;
         if let Some(key) = before {
             txn.locks().claim(target.table.oid, &key)?;
         }
         if let Some(key) = after
+            && !is_kept
             && !is_free(target, txn, &key, Some(index))?
         {
             return Err(target.index_violation(index, new, session));
         }
     }
+    let others = others_entries(target, txn, old, old_key)?;
     let bytes = target.encode(new, txn.row_stamp());
     txn.with(|t| {
         if moves {
@@ -220,9 +223,12 @@ pub fn update(
         for index in &target.indexes {
             let (old_entry, old_value) = index.codec.entry(old, old_key);
             let (new_entry, new_value) = index.codec.entry(new, &new_key);
+            let is_others = others.contains(&index.oid);
             if old_entry != new_entry {
-                t.delete_guarded(old_entry)?;
-            } else if old_value == new_value {
+                if !is_others {
+                    t.delete_guarded(old_entry)?;
+                }
+            } else if is_others || old_value == new_value {
                 continue;
             }
             t.put_guarded(new_entry, new_value)?;
@@ -247,8 +253,9 @@ pub fn delete(target: &Target, txn: &TxnHandle, old: &[Datum], key: &[u8]) -> Re
             txn.locks().claim(target.table.oid, &unique)?;
         }
     }
+    let others = others_entries(target, txn, old, key)?;
     txn.with(|t| {
-        for index in &target.indexes {
+        for index in target.indexes.iter().filter(|i| !others.contains(&i.oid)) {
             t.delete_guarded(index.codec.entry(old, key).0)?;
         }
         t.delete_guarded(key.to_vec())?;
@@ -256,6 +263,21 @@ pub fn delete(target: &Target, txn: &TxnHandle, old: &[Datum], key: &[u8]) -> Re
     })?;
     // A row id is never given again: only under a primary key can another row come in its place.
     if target.keys.by_row_id() { Ok(()) } else { txn.moved(key, None) }
+}
+
+/// Indexes in which another row stands where a row's entry would: a unique index that is being built can have one of several rows with the same key. The
+/// claim of that key is held.
+fn others_entries(target: &Target, txn: &TxnHandle, row: &[Datum], key: &[u8]) -> Result<Vec<u32>> {
+    let mut others = Vec::new();
+    for index in target.indexes.iter().filter(|i| i.is_partial) {
+        let (entry, _) = index.codec.entry(row, key);
+        if let Some(value) = txn.newest(&entry)?
+            && index.codec.row_key(&entry, &value)? != key
+        {
+            others.push(index.oid);
+        }
+    }
+    Ok(others)
 }
 
 /// Tells inserters of the row's unique keys that its fate is open.

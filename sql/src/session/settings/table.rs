@@ -40,7 +40,7 @@ pub const DEFINITIONS: &[Definition] = &[
     d("bytea_output", Enum(&["escape", "hex"]), "hex", User, false, "Sets the output format for bytea."),
     d("check_function_bodies", Bool, "on", User, false, "Check routine bodies during CREATE FUNCTION and CREATE PROCEDURE."),
     d("checkpoint_timeout", Int(30, 86400, Unit::S), "300", Reload, false, "Sets the maximum time between automatic WAL checkpoints."),
-    d("client_connection_check_interval", Int(0, 2147483647, Unit::Ms), "0", User, false, "Sets the time interval between checks for disconnection while running queries."),
+    d("client_connection_check_interval", Int(0, 2147483647, Unit::Ms), "1000", User, false, "Sets the time interval between checks for disconnection while running queries."),
     d("client_encoding", Text, "UTF8", User, true, "Sets the client's character set encoding."),
     d("client_min_messages", Enum(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]), "notice", User, false, "Sets the message levels that are sent to the client."),
     d("cluster_name", Text, "", Start, false, "Sets the name of the cluster, which is included in the process title."),
