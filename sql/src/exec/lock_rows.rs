@@ -46,7 +46,9 @@ impl LockRows {
                 return Err(SqlError::internal("rows are to be locked of what has none"));
             };
             let Datum::Bytea(key) = &row[*key] else { continue };
-            match row::lock_row(txn, table.oid, key, seen, lock.mode, lock.patience).map_err(|e| named(e, &table.name))? {
+            match row::lock_row(txn, table.oid, key, seen, lock.mode, lock.patience)
+                .map_err(|e| named(e, &table.name))?
+            {
                 Locked::Same => {}
                 Locked::Skipped => return Ok(None),
                 Locked::Gone | Locked::Changed(..) if txn.is_fixed() => return Err(row::concurrent("update")),
@@ -117,10 +119,7 @@ impl LockRows {
 /// The transaction rows are locked for.
 fn txn_of<'e>(env: &Env<'e>) -> Result<&'e TxnHandle> {
     let refused = || {
-        SqlError::new(
-            state::READ_ONLY_SQL_TRANSACTION,
-            "cannot execute SELECT FOR UPDATE in a read-only transaction",
-        )
+        SqlError::new(state::READ_ONLY_SQL_TRANSACTION, "cannot execute SELECT FOR UPDATE in a read-only transaction")
     };
     Ok(env.cx.writer.as_ref().ok_or_else(refused)?.txn())
 }

@@ -313,6 +313,7 @@ impl Listening {
     pub fn listens(&self) -> bool {
         self.listens
     }
+
     /// Fails if somebody has too much unread to be told more. Before the commit.
     ///
     /// # Errors

@@ -162,13 +162,7 @@ impl Session {
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
         let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(
-                database.clone(),
-                db.row_ids.clone(),
-                db.moves.clone(),
-                locks,
-                instance.memory(),
-            ),
+            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.moves.clone(), locks, instance.memory()),
             instance: instance.clone(),
             database,
             waiting,
@@ -192,9 +186,9 @@ impl Session {
             db,
             activity: presence.activity.clone(),
         });
-        presence.activity.belongs_to(&shared);
         let of_session = Arc::downgrade(&shared);
         shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
+        presence.activity.belongs_to(&shared);
         let mut session = Session {
             instance,
             shared,

@@ -8,6 +8,7 @@ mod foreign;
 mod limits;
 mod memory;
 mod protocol;
+mod row_locks;
 mod scripts;
 mod serializable;
 mod speed;

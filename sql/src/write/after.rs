@@ -192,7 +192,6 @@ pub struct AfterQueue {
 pub struct AfterMark {
     deferred: usize,
     fired: usize,
-    saved: usize,
     modes: Modes,
 }
 
@@ -324,7 +323,6 @@ impl TxnHandle {
         let mark = AfterMark {
             deferred: queue.deferred.len(),
             fired: queue.fired.len(),
-            saved: queue.saved,
             modes: queue.modes.clone(),
         };
         queue.saved = queue.deferred.len();

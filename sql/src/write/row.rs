@@ -305,7 +305,10 @@ pub(super) fn holder(
     loop {
         let mark = locks.mark();
         locks.claim(table, key)?;
+        let seen = txn.database().head();
         let Some(value) = txn.newest(key)? else { return Ok(None) };
+        // What is free stays so, by the claim; that it is taken is for others to change.
+        txn.rely_on(key, seen)?;
         let Some(index) = index else {
             locks.release_since(mark);
             return Ok(Some(key.to_vec()));
