@@ -445,6 +445,7 @@ impl Session {
                 match self.block.saves.last() {
                     Some(save) => self.shared.txn.undo_to(save.place),
                     None => {
+                        self.shared.activity.fail_transaction();
                         self.shared.txn.take();
                         self.shared.txn.end();
                     }
