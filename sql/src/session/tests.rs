@@ -7,6 +7,7 @@ mod follower;
 mod foreign;
 mod foreign_keys;
 mod limits;
+mod locks;
 mod memory;
 mod protocol;
 mod row_locks;

@@ -111,7 +111,8 @@ fn many_references_are_looked_at_before_they_fill_memory() {
     assert!(shown.ends_with("INSERT 0 29991"), "{shown}");
     assert_eq!(show(&mut s, "insert into c values (40000, 4)"), "INSERT 0 1");
     assert!(show(&mut s, "commit").contains("Key (pid)=(4) is not present"));
-    let shown = show(&mut s, "insert into c select g, case g when 29000 then 9 else 1 end from generate_series(10, 30000) g");
+    let shown =
+        show(&mut s, "insert into c select g, case g when 29000 then 9 else 1 end from generate_series(10, 30000) g");
     assert!(shown.contains("Key (pid)=(9) is not present"), "{shown}");
     assert_eq!(show(&mut s, "select count(*) from c"), "1");
 }
@@ -120,7 +121,10 @@ fn many_references_are_looked_at_before_they_fill_memory() {
 fn a_long_chain_is_deleted_row_by_row() {
     let instance = instance();
     let mut s = connect(&instance);
-    show(&mut s, "create table chain (id int primary key, up int references chain on delete cascade); create index on chain (up)");
+    show(
+        &mut s,
+        "create table chain (id int primary key, up int references chain on delete cascade); create index on chain (up)",
+    );
     let shown = show(&mut s, "insert into chain select g, nullif(g - 1, 0) from generate_series(1, 5000) g");
     assert_eq!(shown, "INSERT 0 5000");
     assert_eq!(show(&mut s, "delete from chain where id = 1; select count(*) from chain"), "DELETE 1\n0");
