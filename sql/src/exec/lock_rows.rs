@@ -12,7 +12,7 @@ use super::operator::{BoxOperator, Operator};
 use super::scan::place_of;
 use crate::codec::Decoder;
 use crate::codec::row::written_by;
-use crate::error::{Result, SqlError, state};
+use crate::error::{Result, SqlError};
 use crate::exec::{self, Prepared};
 use crate::ir::LockLeaf;
 use crate::plan::PlanCx;
@@ -46,9 +46,7 @@ impl LockRows {
                 return Err(SqlError::internal("rows are to be locked of what has none"));
             };
             let Datum::Bytea(key) = &row[*key] else { continue };
-            match row::lock_row(txn, table.oid, key, seen, lock.mode, lock.patience)
-                .map_err(|e| named(e, &table.name))?
-            {
+            match row::lock_row(txn, table.oid, key, seen, lock.mode, lock.patience)? {
                 Locked::Same => {}
                 Locked::Skipped => return Ok(None),
                 Locked::Gone | Locked::Changed(..) if txn.is_fixed() => return Err(row::concurrent("update")),
@@ -118,18 +116,8 @@ impl LockRows {
 
 /// The transaction rows are locked for.
 fn txn_of<'e>(env: &Env<'e>) -> Result<&'e TxnHandle> {
-    let refused = || {
-        SqlError::new(state::READ_ONLY_SQL_TRANSACTION, "cannot execute SELECT FOR UPDATE in a read-only transaction")
-    };
+    let refused = || SqlError::unsupported("locking rows in this statement");
     Ok(env.cx.writer.as_ref().ok_or_else(refused)?.txn())
-}
-
-/// NOWAIT's error says which relation the row is of.
-fn named(error: SqlError, table: &str) -> SqlError {
-    if error.0.message == "could not obtain lock on row" {
-        return SqlError::new("55P03", format!("could not obtain lock on row in relation \"{table}\""));
-    }
-    error
 }
 
 impl Operator for LockRows {
