@@ -46,7 +46,8 @@ impl LockRows {
                 return Err(SqlError::internal("rows are to be locked of what has none"));
             };
             let Datum::Bytea(key) = &row[*key] else { continue };
-            match row::lock_row(txn, table.oid, key, seen, lock.mode, lock.patience)? {
+            let locked = row::lock_row(txn, table.oid, key, seen, lock.mode, lock.patience);
+            match locked.map_err(|e| row::waited(e, txn, &table.name, key, "locking"))? {
                 Locked::Same => {}
                 Locked::Skipped => return Ok(None),
                 Locked::Gone | Locked::Changed(..) if txn.is_fixed() => return Err(row::concurrent("update")),

@@ -151,6 +151,7 @@ pub struct Activity {
 struct Counted {
     commits: AtomicU64,
     rollbacks: AtomicU64,
+    deadlocks: AtomicU64,
     active_micros: AtomicU64,
     idle_in_transaction_micros: AtomicU64,
 }
@@ -193,8 +194,6 @@ pub struct SessionStatus {
 pub struct DatabaseStatus {
     /// Its name.
     pub database: String,
-    /// Deadlocks found.
-    pub deadlocks: u64,
     /// Sessions connected now.
     pub sessions_now: i32,
     /// What they and those before them counted.
@@ -208,6 +207,8 @@ pub struct Totals {
     pub commits: u64,
     /// Transactions rolled back.
     pub rollbacks: u64,
+    /// Deadlocks that one of their statements was given up for.
+    pub deadlocks: u64,
     /// Microseconds that sessions existed.
     pub session_micros: u64,
     /// Microseconds that statements ran.
@@ -226,6 +227,7 @@ impl Totals {
     fn add(&mut self, other: &Totals) {
         self.commits += other.commits;
         self.rollbacks += other.rollbacks;
+        self.deadlocks += other.deadlocks;
         self.session_micros += other.session_micros;
         self.active_micros += other.active_micros;
         self.idle_in_transaction_micros += other.idle_in_transaction_micros;
@@ -339,9 +341,22 @@ impl Activity {
     pub(super) fn begin_transaction(&self, at: i64) {
         self.transaction_start.store(at, Ordering::Relaxed);
     }
+    /// It has failed: what it did is undone, though its block goes on.
+    pub(super) fn fail_transaction(&self) {
+        self.transaction_start.store(0, Ordering::Relaxed);
+    }
     pub(super) fn end_transaction(&self, committed: bool) {
         self.transaction_start.store(0, Ordering::Relaxed);
         add(if committed { &self.counted.commits } else { &self.counted.rollbacks }, 1);
+    }
+
+    /// Its statement was given up so that others could go on.
+    pub(super) fn was_deadlocked(&self) {
+        add(&self.counted.deadlocks, 1);
+    }
+    /// What was done before there was a client does not count.
+    pub(super) fn begin_counting(&self) {
+        self.counted.rollbacks.store(0, Ordering::Relaxed);
     }
 
     // What the server tells.
@@ -399,6 +414,7 @@ impl Activity {
         Totals {
             commits: count(&self.counted.commits),
             rollbacks: count(&self.counted.rollbacks),
+            deadlocks: count(&self.counted.deadlocks),
             session_micros: u64::try_from(now().saturating_sub(self.started)).unwrap_or(0),
             active_micros: count(&self.counted.active_micros),
             idle_in_transaction_micros: count(&self.counted.idle_in_transaction_micros),
@@ -412,7 +428,11 @@ impl Activity {
         let session = self.session.get().and_then(Weak::upgrade);
         let application = session.as_ref().map(|s| s.settings.lock().derived().application_name.clone());
         let state = self.state();
-        let event = WaitEvent::ALL[usize::from(self.wait.load(Ordering::Relaxed)) % WaitEvent::ALL.len()];
+        let mut event = WaitEvent::ALL[usize::from(self.wait.load(Ordering::Relaxed)) % WaitEvent::ALL.len()];
+        if state != SessionState::Active {
+            // The last of its answer may be on its way still.
+            event = WaitEvent::ClientRead;
+        }
         let lock = session.as_ref().filter(|_| state == SessionState::Active).and_then(|s| s.lock_wait());
         SessionStatus {
             pid: self.pid,
@@ -426,9 +446,7 @@ impl Activity {
             query_start: moment(&self.query_start),
             state_change: moment(&self.state_change),
             state,
-            wait: lock
-                .or(event.names())
-                .or_else(|| WaitEvent::ClientRead.names().filter(|_| state != SessionState::Active)),
+            wait: lock.or(event.names()),
             transaction: session.as_ref().and_then(|s| s.writing_transaction()),
             query: self.query.lock().clone(),
         }
@@ -484,7 +502,7 @@ impl Activities {
                 totals.add(&activity.totals());
                 sessions_now += 1;
             }
-            DatabaseStatus { database: name, sessions_now, totals, deadlocks: 0 }
+            DatabaseStatus { database: name, sessions_now, totals }
         };
         names.into_iter().map(status).collect()
     }

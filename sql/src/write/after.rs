@@ -195,7 +195,6 @@ pub struct AfterQueue {
 pub struct AfterMark {
     deferred: usize,
     fired: usize,
-    saved: usize,
     modes: Modes,
 }
 
@@ -324,12 +323,7 @@ impl TxnHandle {
     /// A place to go back to.
     pub fn mark_after(&self) -> AfterMark {
         let mut queue = self.after().lock();
-        let mark = AfterMark {
-            deferred: queue.deferred.len(),
-            fired: queue.fired.len(),
-            saved: queue.saved,
-            modes: queue.modes.clone(),
-        };
+        let mark = AfterMark { deferred: queue.deferred.len(), fired: queue.fired.len(), modes: queue.modes.clone() };
         queue.saved = queue.deferred.len();
         mark
     }

@@ -33,6 +33,8 @@ struct Change<'a> {
     cx: &'a ExecCx,
     /// The version the statement reads.
     seen: Version,
+    /// What it does with rows, for the CONTEXT of errors.
+    doing: &'static str,
 }
 
 impl Change<'_> {
@@ -66,7 +68,8 @@ impl Change<'_> {
     fn lock(&self, key: &[u8], source: &[Datum], mode: RowMode) -> Result<Option<Found>> {
         let target = &self.prepared.target;
         let txn = &self.writer.txn;
-        Ok(match row::lock_current(txn, target.table.oid, key, self.seen, mode, Patience::Wait)? {
+        let locked = row::lock_current(txn, target.table.oid, key, self.seen, mode, Patience::Wait);
+        Ok(match locked.map_err(|e| row::waited(e, txn, &target.table.name, key, self.doing))? {
             Locked::Same => Some(Found::Same),
             Locked::Gone | Locked::Skipped => None,
             Locked::Changed(key, bytes) => {
@@ -117,7 +120,7 @@ fn assigned(prepared: &Prepared, source: &[Datum], cx: &ExecCx) -> Result<Row> {
 pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
     let (target, width) = (&prepared.target, prepared.target.width());
     let mut returned = prepared.returned(cx);
-    let change = Change { writer, dml, prepared, cx, seen: cx.view.version() };
+    let change = Change { writer, dml, prepared, cx, seen: cx.view.version(), doing: "updating" };
     let count = change.each_target(|key, source| {
         let mut new = assigned(prepared, source, cx)?;
         let mut mode = row::update_mode(target, &source[..width], &new);
@@ -158,7 +161,7 @@ pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
 pub(super) fn delete(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
     let width = prepared.target.width();
     let mut returned = prepared.returned(cx);
-    let change = Change { writer, dml, prepared, cx, seen: cx.view.version() };
+    let change = Change { writer, dml, prepared, cx, seen: cx.view.version(), doing: "deleting" };
     let count = change.each_target(|key, source| {
         let (mut key, mut source) = (key, source);
         let (now_key, now_source);
