@@ -72,9 +72,7 @@ fn row_object(world: &World, key: &[u8]) -> Object {
 #[test]
 fn every_pair_of_table_modes_conflicts_as_documented() {
     // The table of PostgreSQL's documentation, "Explicit Locking": x where row and column conflict.
-    let documented = [
-        ".......x", "......xx", "....xxxx", "...xxxxx", "..xx.xxx", "..xxxxxx", ".xxxxxxx", "xxxxxxxx",
-    ];
+    let documented = [".......x", "......xx", "....xxxx", "...xxxxx", "..xx.xxx", "..xxxxxx", ".xxxxxxx", "xxxxxxxx"];
     for (held, line) in TableMode::ALL.into_iter().zip(documented) {
         for (wanted, cell) in TableMode::ALL.into_iter().zip(line.chars()) {
             let world = World::new();
@@ -278,7 +276,10 @@ fn what_does_not_conflict_is_granted_together() {
 }
 
 /// Runs the last step of each session at once, each in its thread; the errors by session. Locks of who fails are released, as its transaction is over.
-fn deadlock(world: &World, steps: Vec<(Locks, Box<dyn Fn(&Locks) -> Result<Got> + Send + Sync>)>) -> Vec<Option<SqlError>> {
+fn deadlock(
+    world: &World,
+    steps: Vec<(Locks, Box<dyn Fn(&Locks) -> Result<Got> + Send + Sync>)>,
+) -> Vec<Option<SqlError>> {
     let many = steps.len();
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = steps

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgbee_engine::{Error as EngineError, Version};
 use pgbee_engine::storage::Durability;
 use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot, Transaction};
+use pgbee_engine::{Error as EngineError, Version};
 
 use super::Session;
 use super::activity::WaitEvent;

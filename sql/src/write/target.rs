@@ -68,7 +68,8 @@ impl Target {
         Target {
             keys,
             key_columns,
-            has_late_constraints: !table.foreign_keys.is_empty() || table.indexes.iter().any(|i| !i.deferral.is_never()),
+            has_late_constraints: !table.foreign_keys.is_empty()
+                || table.indexes.iter().any(|i| !i.deferral.is_never()),
             decoder: Decoder::all(table),
             encoder: RowEncoder::new(table),
             primary_after: table

@@ -34,7 +34,7 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
     if cx.is_taken(schema, &name, create.if_not_exists)? {
         return Ok("CREATE TABLE");
     }
-    cx.change.claim_table_name(schema, &name)?;
+    cx.change.claim_name(schema, &name, true)?;
     let mut table = blank(cx.change.new_oid(), schema, name);
     let mut columns: Vec<NewColumn> = Vec::new();
     let mut likes = Vec::new();
@@ -88,12 +88,7 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
 }
 
 /// Foreign keys, in the order written. They may refer to the table itself, which is there by now.
-fn add_foreign_keys(
-    table: u32,
-    elements: &[TableElement],
-    columns: &[NewColumn],
-    cx: &mut DdlCx<'_>,
-) -> Result<()> {
+fn add_foreign_keys(table: u32, elements: &[TableElement], columns: &[NewColumn], cx: &mut DdlCx<'_>) -> Result<()> {
     for element in elements {
         match element {
             TableElement::Column(def) => {

@@ -2,8 +2,8 @@
 
 use super::made::Ask;
 use super::value::{NULL, bool, char, int4, oid, text};
-use crate::catalog::bee_views::{committed_at, peers::time};
 use crate::catalog::DATABASE_OID;
+use crate::catalog::bee_views::{committed_at, peers::time};
 use crate::error::Result;
 use crate::follow::PeerStatus;
 use crate::functions::system::z_base_32;
