@@ -120,6 +120,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("client_encoding", "string", "Client Connection Defaults / Locale and Formatting"),
     ("client_min_messages", "enum", "Client Connection Defaults / Statement Behavior"),
     ("DateStyle", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("deadlock_timeout", "integer", "Lock Management"),
     ("default_transaction_deferrable", "bool", "Client Connection Defaults / Statement Behavior"),
     ("default_transaction_isolation", "enum", "Client Connection Defaults / Statement Behavior"),
     ("default_transaction_read_only", "bool", "Client Connection Defaults / Statement Behavior"),
