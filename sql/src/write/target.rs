@@ -69,13 +69,14 @@ impl Target {
             keys,
             key_columns,
             decoder: OnceLock::new(),
-            has_late_constraints: !table.foreign_keys.is_empty() || table.indexes.iter().any(|i| !i.deferral.is_never()),
+            has_late_constraints: !table.foreign_keys.is_empty()
+                || table.indexes.iter().any(|i| !i.deferral.is_never()),
             encoder: RowEncoder::new(table),
             primary_after: table
                 .primary_key
                 .as_ref()
-                .map_or(0, |k| table.indexes.iter().filter(|i| i.oid < k.oid).count()),
-            indexes: table.indexes.iter().map(index).collect(),
+                .map_or(0, |k| table.indexes.iter().filter(|i| i.ready && i.oid < k.oid).count()),
+            indexes: table.indexes.iter().filter(|i| i.ready).map(index).collect(),
             not_null: table.columns().enumerate().filter(|(_, c)| c.not_null).map(|(i, _)| i).collect(),
             width: table.width(),
             table: table.clone(),
@@ -240,10 +241,9 @@ impl Prepared {
                 prepared.checks = checked(checks)?;
                 prepared
             }
-            DmlKind::Delete { table, source } => Prepared {
-                reaches_once: reads_one_table(source),
-                ..Prepared::bare(table)
-            },
+            DmlKind::Delete { table, source } => {
+                Prepared { reaches_once: reads_one_table(source), ..Prepared::bare(table) }
+            }
         };
         prepared.returning = returning;
         prepared.system = dml.system;
