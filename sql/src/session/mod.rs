@@ -210,6 +210,7 @@ impl Session {
             // A past version that is none is refused now, not at the first statement.
             let first = session.statement();
             session.rollback();
+            session.shared.activity.begin_counting();
             first?;
         }
         Ok(session)
@@ -322,7 +323,10 @@ impl Session {
     /// An error ends what was going on; why a statement stopped waiting for peers is told as it is. Where nothing is left to fetch, the statement is over.
     fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
         let result = result.map_err(|e| self.shared.waiting.explain(e));
-        if result.is_err() {
+        if let Err(error) = &result {
+            if error.state() == state::DEADLOCK_DETECTED {
+                self.shared.activity.was_deadlocked();
+            }
             self.abort();
         }
         if matches!(self.active, Active::None) {

@@ -426,10 +426,9 @@ impl Services for Shared {
         Ok(false)
     }
     fn sleep(&self, seconds: f64) -> Result<()> {
-        // Longer than the clock can tell is for ever.
-        let end = Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|time| Instant::now().checked_add(time));
+        let end = Instant::now() + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX / 4);
         let _waits = Waits::on(&self.activity, WaitEvent::Sleep);
-        self.cancel.wait(end, || false).map(|_| ())
+        self.cancel.wait(Some(end), || false).map(|_| ())
     }
     fn transaction_id(&self) -> u64 {
         self.transaction_id.load(Ordering::Relaxed)

@@ -6,6 +6,7 @@ mod faults;
 mod follower;
 mod foreign;
 mod limits;
+mod locks;
 mod memory;
 mod protocol;
 mod row_locks;

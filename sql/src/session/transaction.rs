@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgbee_engine::{Error as EngineError, Version};
 use pgbee_engine::storage::Durability;
 use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot, Transaction};
+use pgbee_engine::{Error as EngineError, Version};
 
 use super::Session;
 use super::activity::WaitEvent;
@@ -355,6 +355,7 @@ impl Session {
             if let Some(reads) = &self.block.reads {
                 txn.record(reads);
             }
+            // Rows carry the lower half of the transaction's number.
             let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
             self.shared.txn.set(txn, stamp);
         }
@@ -445,6 +446,7 @@ impl Session {
                 match self.block.saves.last() {
                     Some(save) => self.shared.txn.undo_to(save.place),
                     None => {
+                        self.shared.activity.fail_transaction();
                         self.shared.txn.take();
                         self.shared.txn.end();
                     }
