@@ -355,6 +355,7 @@ impl Session {
             if let Some(reads) = &self.block.reads {
                 txn.record(reads);
             }
+            // Rows carry the lower half of the transaction's number.
             let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
             self.shared.txn.set(txn, stamp);
         }

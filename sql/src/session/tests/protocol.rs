@@ -1,6 +1,7 @@
 //! The extended protocol, conflicts between sessions, time travel, restarts.
 
 use std::sync::Barrier;
+use std::time::Duration;
 
 use bytes::Bytes;
 
