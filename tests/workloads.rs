@@ -25,7 +25,8 @@ impl Place {
         let postgres = std::env::var("PGBEE_POSTGRES").ok().map(|port| port.parse().expect("a port"));
         let server = postgres.is_none().then(|| Server::start_with(&["--max-connections", "300"]));
         let port = postgres.or(server.as_ref().map(|s| s.port)).expect("one of the two");
-        let mut control = Client::connect(port, &[("user", "postgres"), ("database", "postgres")]).expect("a connection");
+        let mut control =
+            Client::connect(port, &[("user", "postgres"), ("database", "postgres")]).expect("a connection");
         let _ = control.try_query(&format!("DROP DATABASE IF EXISTS {database}"));
         control.query(&format!("CREATE DATABASE {database}"));
         Place { port, database: database.to_owned(), _server: server }
@@ -92,7 +93,8 @@ impl Meeting {
             return;
         }
         let meeting = here.1;
-        let (here, waited) = self.all.wait_timeout_while(here, Duration::from_secs(60), |h| h.1 == meeting).expect("unpoisoned");
+        let (here, waited) =
+            self.all.wait_timeout_while(here, Duration::from_secs(60), |h| h.1 == meeting).expect("unpoisoned");
         drop(here);
         assert!(!waited.timed_out(), "not everybody came");
     }
@@ -118,7 +120,8 @@ fn a_bank_keeps_its_money_at_every_version() {
     client.query("CREATE TABLE account (id int PRIMARY KEY, balance bigint CHECK (balance >= 0))");
     client.query("CREATE TABLE moved (n bigserial PRIMARY KEY, source int, target int, amount bigint)");
     client.query(&format!("INSERT INTO account SELECT i, 1000 FROM generate_series(1, {ACCOUNTS}) i"));
-    let (left, done, refused) = (AtomicUsize::new(load(400)), AtomicUsize::new(0), Mutex::new(HashMap::<String, usize>::new()));
+    let (left, done, refused) =
+        (AtomicUsize::new(load(400)), AtomicUsize::new(0), Mutex::new(HashMap::<String, usize>::new()));
     let writers_done = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for w in 0..6u64 {
@@ -165,9 +168,21 @@ fn a_bank_keeps_its_money_at_every_version() {
         scope.spawn(move || {
             let mut client = place.client();
             while writers_done.load(Ordering::Relaxed) < 6 {
-                assert_eq!(client.query("SELECT sum(balance) FROM account").text(), SUM.to_string(), "in one statement");
+                assert_eq!(
+                    client.query("SELECT sum(balance) FROM account").text(),
+                    SUM.to_string(),
+                    "in one statement"
+                );
                 client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-                let each: u64 = (1..=ACCOUNTS).map(|id| client.query(&format!("SELECT balance FROM account WHERE id = {id}")).text().parse::<u64>().expect("a number")).sum();
+                let each: u64 = (1..=ACCOUNTS)
+                    .map(|id| {
+                        client
+                            .query(&format!("SELECT balance FROM account WHERE id = {id}"))
+                            .text()
+                            .parse::<u64>()
+                            .expect("a number")
+                    })
+                    .sum();
                 assert_eq!(each, SUM, "one by one in a snapshot");
                 client.query("COMMIT");
             }
@@ -195,7 +210,9 @@ fn a_bank_keeps_its_money_at_every_version() {
 fn consumers_with_skip_locked_share_a_queue() {
     let place = Place::new("queue");
     let mut client = place.client();
-    client.query("CREATE TABLE job (id int PRIMARY KEY, state text DEFAULT 'new'); CREATE INDEX job_state ON job (state)");
+    client.query(
+        "CREATE TABLE job (id int PRIMARY KEY, state text DEFAULT 'new'); CREATE INDEX job_state ON job (state)",
+    );
     client.query("CREATE TABLE done (job int, consumer int)");
     let jobs = load(200);
     client.query(&format!("INSERT INTO job (id) SELECT i FROM generate_series(1, {jobs}) i"));
@@ -241,7 +258,9 @@ fn one_of_thirty_two_wins_each_key() {
     const RACERS: usize = 32;
     let place = Place::new("race");
     let mut client = place.client();
-    client.query("CREATE TABLE k (id int PRIMARY KEY, by int); CREATE TABLE u (id serial PRIMARY KEY, name text UNIQUE, n int)");
+    client.query(
+        "CREATE TABLE k (id int PRIMARY KEY, by int); CREATE TABLE u (id serial PRIMARY KEY, name text UNIQUE, n int)",
+    );
     let (rounds, start) = (load(6), Meeting::new(RACERS));
     let (won, lost) = (Mutex::new(HashMap::<usize, usize>::new()), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -268,8 +287,14 @@ fn one_of_thirty_two_wins_each_key() {
     });
     assert!((0..rounds).all(|round| won.lock().expect("unpoisoned").get(&round) == Some(&1)), "{won:?}");
     assert_eq!(lost.load(Ordering::Relaxed), rounds * (RACERS - 1));
-    assert_eq!(client.query("SELECT count(*), min(n), max(n) FROM u WHERE name LIKE 'nothing%'").text(), format!("{rounds}|1|1"));
-    assert_eq!(client.query("SELECT count(*), min(n), max(n) FROM u WHERE name LIKE 'count%'").text(), format!("{rounds}|{RACERS}|{RACERS}"));
+    assert_eq!(
+        client.query("SELECT count(*), min(n), max(n) FROM u WHERE name LIKE 'nothing%'").text(),
+        format!("{rounds}|1|1")
+    );
+    assert_eq!(
+        client.query("SELECT count(*), min(n), max(n) FROM u WHERE name LIKE 'count%'").text(),
+        format!("{rounds}|{RACERS}|{RACERS}")
+    );
 }
 
 /// No value of a sequence is handed out twice, whether its transaction is rolled back or the server is killed.
@@ -278,7 +303,9 @@ fn sequences_give_no_value_twice_across_kills() {
     let directory = tempfile::tempdir().expect("a directory");
     let data = directory.path().join("data");
     let mut server = Server::open(&data, &[]).expect("it starts");
-    server.client().query("CREATE SEQUENCE plain; CREATE SEQUENCE cached CACHE 20; CREATE TABLE t (id serial PRIMARY KEY, by int)");
+    server.client().query(
+        "CREATE SEQUENCE plain; CREATE SEQUENCE cached CACHE 20; CREATE TABLE t (id serial PRIMARY KEY, by int)",
+    );
     let (stop, port) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU16::new(server.port)));
     let told: Arc<Mutex<HashMap<&str, Vec<i64>>>> = Arc::default();
     let clients: Vec<_> = (0..6u64)
@@ -301,7 +328,8 @@ fn sequences_give_no_value_twice_across_kills() {
                         // The value is in the first answer of a string that goes on to roll back.
                         match if sql.starts_with("BEGIN") { rolled_back(&mut client) } else { client.try_query(&sql) } {
                             Ok(Ok(answer)) => {
-                                let value = answer.text().parse().unwrap_or_else(|e| panic!("{sql}: {:?}: {e}", answer.text()));
+                                let value =
+                                    answer.text().parse().unwrap_or_else(|e| panic!("{sql}: {:?}: {e}", answer.text()));
                                 told.lock().expect("unpoisoned").entry(name).or_default().push(value);
                             }
                             Ok(Err(error)) => panic!("{sql}: {} {}", error.state(), error.message()),
@@ -346,16 +374,19 @@ fn rolled_back(client: &mut Client) -> std::io::Result<Result<Answer, WireError>
 fn hundreds_of_deadlocks_are_resolved_within_a_second() {
     let place = Place::new("deadlock");
     let mut client = place.client();
-    client.query("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, 0 FROM generate_series(1, 100) i");
+    client
+        .query("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, 0 FROM generate_series(1, 100) i");
     let circles: Vec<usize> = vec![2, 2, 2, 2, 3, 3, 4, 5];
     let rounds = load(15);
     let (longest, victims, survivors) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let first = |circle: usize| 1 + circle * 10;
     std::thread::scope(|scope| {
         for (c, size) in circles.iter().enumerate() {
-            let (start, together) = (Arc::new(Meeting::new(*size)), Arc::new(Mutex::new(HashMap::<usize, usize>::new())));
+            let (start, together) =
+                (Arc::new(Meeting::new(*size)), Arc::new(Mutex::new(HashMap::<usize, usize>::new())));
             for member in 0..*size {
-                let (place, start, together, longest, victims, survivors) = (&place, start.clone(), together.clone(), &longest, &victims, &survivors);
+                let (place, start, together, longest, victims, survivors) =
+                    (&place, start.clone(), together.clone(), &longest, &victims, &survivors);
                 scope.spawn(move || {
                     let mut client = place.client();
                     for round in 0..rounds {
@@ -381,14 +412,21 @@ fn hundreds_of_deadlocks_are_resolved_within_a_second() {
                         }
                         start.wait();
                         // Two may look at the same moment and both give way; nobody would be wrong. None giving way would.
-                        assert!(together.lock().expect("unpoisoned").get(&round).is_some_and(|n| *n >= 1), "a circle without a victim");
+                        assert!(
+                            together.lock().expect("unpoisoned").get(&round).is_some_and(|n| *n >= 1),
+                            "a circle without a victim"
+                        );
                     }
                 });
             }
         }
     });
     let (victims, survivors) = (victims.load(Ordering::Relaxed), survivors.load(Ordering::Relaxed));
-    println!("{victims} victims of {} deadlocks, the longest wait {} ms", rounds * circles.len(), longest.load(Ordering::Relaxed));
+    println!(
+        "{victims} victims of {} deadlocks, the longest wait {} ms",
+        rounds * circles.len(),
+        longest.load(Ordering::Relaxed)
+    );
     assert!(longest.load(Ordering::Relaxed) < 1_000, "{} ms", longest.load(Ordering::Relaxed));
     assert_eq!(client.query("SELECT sum(n) FROM t").text(), (2 * survivors).to_string());
     assert_eq!(victims + survivors, rounds * circles.iter().sum::<usize>());
