@@ -126,11 +126,11 @@ impl Binder<'_> {
         let checks = self.checks(&table)?;
         let on_conflict =
             s.on_conflict.as_ref().map(|c| self.on_conflict(c, &table, s.alias.as_deref())).transpose()?;
-        let stored = scan(&table, None, false);
+        let stored = scan(&table, None, false, self.system);
         let item = self.target_item(&table, &stored, s.alias.as_deref());
         let (returning, schema) = self.returning(&s.returning, vec![item], &stored)?;
         let kind = DmlKind::Insert { table, columns, source, defaults, checks, overriding: s.overriding, on_conflict };
-        Ok(Dml { kind, returning, schema })
+        Ok(Dml { kind, returning, schema, system: self.system })
     }
 
     fn target_column(&self, table: &Table, name: &ast::Name) -> Result<usize> {
@@ -305,6 +305,7 @@ impl Binder<'_> {
             by_column: true,
             no_lateral: false,
             scalar: false,
+            system: None,
         };
         let (val, _) = self.in_level(Level::new(vec![item], clause), |b| {
             let val = b.expr(e)?;
@@ -347,7 +348,7 @@ impl Binder<'_> {
         };
         let Some((sets, condition)) = &c.update else { return Ok(OnConflict { arbiter, update: None }) };
         let width = table.width();
-        let stored = scan(table, None, false);
+        let stored = scan(table, None, false, false);
         let existing = self.target_item(table, &stored, alias);
         let mut excluded = Item::over(Some(Arc::from("excluded")), &stored, &[], width);
         excluded.shift(width);
@@ -401,7 +402,7 @@ impl Binder<'_> {
         if let Some(key) = table.primary_key.as_ref().filter(|k| same(k.columns.clone())) {
             return Ok(key.oid);
         }
-        let found = table.indexes.iter().find(|i| i.unique && same(i.columns.iter().map(|c| c.attnum).collect()));
+        let found = table.indexes.iter().find(|i| i.unique && i.valid && same(i.columns.iter().map(|c| c.attnum).collect()));
         match found {
             Some(index) => Ok(index.oid),
             None => error(
@@ -519,7 +520,8 @@ impl Binder<'_> {
             rel = project(rel, exprs, schema.into());
         }
         let (returning, schema) = self.returning(&s.returning, level.items, &rel)?;
-        Ok(Dml { kind: DmlKind::Update { table, source: rel, assignments, checks }, returning, schema })
+        let kind = DmlKind::Update { table, source: rel, assignments, checks };
+        Ok(Dml { kind, returning, schema, system: self.system })
     }
 
     fn delete(&mut self, s: &ast::Delete) -> Result<Dml> {
@@ -531,7 +533,7 @@ impl Binder<'_> {
             rel = filter(rel, predicate);
         }
         let (returning, schema) = self.returning(&s.returning, level.items, &rel)?;
-        Ok(Dml { kind: DmlKind::Delete { table, source: rel }, returning, schema })
+        Ok(Dml { kind: DmlKind::Delete { table, source: rel }, returning, schema, system: self.system })
     }
 
     fn change_condition(&mut self, e: Option<&ast::Expr>) -> Result<Option<Expr>> {
@@ -542,7 +544,7 @@ impl Binder<'_> {
 
     /// The target with its row key, joined with what FROM or USING names.
     fn change_source(&mut self, table: &Arc<Table>, alias: Option<&str>, from: &[ast::FromItem]) -> Result<FromOut> {
-        let rel = scan(table, None, true);
+        let rel = scan(table, None, true, self.system);
         let item = self.target_item(table, &rel, alias);
         let mut out = FromOut { rel, items: vec![item] };
         if !from.is_empty() {

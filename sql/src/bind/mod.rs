@@ -21,6 +21,7 @@ mod function;
 mod group;
 mod hypothetical;
 mod label;
+mod locking;
 mod operator;
 mod overload;
 mod query;
@@ -43,6 +44,7 @@ use crate::ir::{Expr, Field, Rel};
 use crate::parse::{ast, with_char_position};
 use crate::types::{Type, TypeMod};
 pub(crate) use binder::Clause;
+pub(crate) use locking::clause_name;
 use binder::{Binder, Level, Val};
 pub(crate) use trace::Trace;
 
@@ -59,6 +61,7 @@ pub fn bind(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<Bound> {
 /// [`bind`], and whether the result holds only for now: an AS OF in it counts from the time of the statement.
 pub fn bind_to_keep(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<(Bound, bool)> {
     let mut binder = Binder::new(env);
+    binder.system = from::names_system_column(&stmt.source);
     let bound = match &stmt.kind {
         ast::StatementKind::Query(query) => binder.query(query, true).map(|out| Bound::Query(out.rel)),
         ast::StatementKind::Insert(_) | ast::StatementKind::Update(_) | ast::StatementKind::Delete(_) => {
@@ -79,7 +82,9 @@ pub fn bind_to_keep(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<(Bound, 
 
 /// Binds a query inside another statement (CREATE TABLE AS, CREATE VIEW), whose positions count in `source`.
 pub fn bind_query(query: &ast::Query, source: &str, env: &BindEnv<'_>) -> Result<Rel> {
-    Binder::new(env).query(query, true).map(|out| out.rel).map_err(|e| with_char_position(e, source))
+    let mut binder = Binder::new(env);
+    binder.system = from::names_system_column(source);
+    binder.query(query, true).map(|out| out.rel).map_err(|e| with_char_position(e, source))
 }
 
 /// Binds a stored expression (DEFAULT, CHECK) over a row of `columns`. Its type is what it is; see [`bind_default`], [`bind_check`].

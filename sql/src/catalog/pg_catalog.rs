@@ -14,6 +14,7 @@
 //! views are shown as they are stored, that is as they were written, not as PostgreSQL would deparse them. Tables have no row type, so
 //! `pg_class.reltype` is 0.
 
+pub(crate) mod activity;
 mod classes;
 mod cluster;
 mod constraints;
@@ -82,7 +83,8 @@ fn rows_of(name: &str) -> Rows {
         "pg_authid" => Rows::Computed(cluster::authids),
         "pg_user" | "pg_shadow" => Rows::Computed(cluster::users),
         "pg_settings" => Rows::Computed(cluster::settings),
-        "pg_stat_activity" => Rows::Computed(cluster::activity),
+        "pg_stat_activity" => Rows::Computed(activity::activity),
+        "pg_stat_database" => Rows::Computed(activity::databases),
         "pg_stat_replication" => Rows::Computed(cluster::replication),
         "pg_stat_wal_receiver" => Rows::Computed(cluster::wal_receiver),
         _ => Rows::Empty,

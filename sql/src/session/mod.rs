@@ -21,19 +21,25 @@
 //! instance      databases and what they share       transaction  blocks, snapshots, commits, conflicts
 //! settings      SET and SHOW                        query        planned statements and their rows
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
+//! activity      who is connected, and does what
 //! utility       all other statements                copying      COPY
+//! locking       locks of relations, own definitions concurrently CREATE INDEX CONCURRENTLY and its kin
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
 //! swarm         databases that are found by their keys alone
 //! ```
 
+pub mod activity;
+mod concurrently;
 mod copying;
 mod extended;
+mod flusher;
 mod followed;
 mod follower;
 mod foreign;
 pub mod instance;
 mod listen;
+mod locking;
 pub mod outcome;
 mod query;
 pub mod settings;
@@ -53,6 +59,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+pub use activity::{Activity, End, WaitEvent};
 pub use instance::{ConnectOptions, Instance, InstanceOptions, Verified};
 pub use listen::{COMMITS, Notification, Wake};
 pub use outcome::{CopyShape, CopyStep, Notice, Outcome, StatementShape, Step};
@@ -61,6 +68,7 @@ use crate::catalog::{Catalog, load};
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
+use crate::lock::Locks;
 use crate::memory::{self, Account, Reservation};
 use crate::parse::{self, ast};
 use crate::wait::Waiting;
@@ -68,18 +76,23 @@ use crate::write::TxnHandle;
 pub use crate::write::copy::CopyPiece;
 use crate::write::copy::{CopyIn, CopyOut};
 
-use extended::{Portal, Prepared, Rerun};
+use activity::SessionState;
+use extended::{Portal, Prepared};
 use instance::{Db, Presence};
 use query::{Ran, Rows};
 use settings::{IsolationLevel, Settings};
 use shared::{Current, SequenceUse, Shared};
-use transaction::{Block, StatementCx, Status};
+use transaction::{Block, Status};
 
 /// One client in one database.
 pub struct Session {
     instance: Arc<Instance>,
     shared: Arc<Shared>,
-    _presence: Presence,
+    presence: Presence,
+    /// The statement whose text is shown.
+    shown: Option<Arc<Prepared>>,
+    /// Messages have come since the client was last told that it may go on.
+    has_heard: bool,
     user: String,
     backend_pid: i32,
     block: Block,
@@ -88,10 +101,6 @@ pub struct Session {
     /// Statements of a simple string that are still to run.
     script: Option<Script>,
     active: Active,
-    /// Changes made by extended queries since the last Sync, to be made again if their commit conflicts.
-    pipeline: Vec<Rerun>,
-    /// All that was given out since the last Sync can be compared with a second run.
-    can_rerun: bool,
     /// The version bee.as_of names, by its text, and the definitions' stamp and settings' generation that text was read under.
     as_of: Option<(String, u64, u64, u64)>,
     /// A resolved search path, by catalog and settings.
@@ -150,13 +159,21 @@ impl Session {
         let is_follower = db.followed.is_some();
         let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
+        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.locks.clone(), cancel.clone()),
+            txn: TxnHandle::new(
+                database.clone(),
+                db.row_ids.clone(),
+                db.moves.clone(),
+                locks,
+                instance.memory(),
+            ),
             instance: instance.clone(),
             database,
             waiting,
             listening: Mutex::default(),
             backend_pid: options.backend_pid,
+            user: options.user.clone(),
             settings: Mutex::new(settings),
             sequences: Mutex::new(SequenceUse::default()),
             notices: Mutex::default(),
@@ -165,17 +182,24 @@ impl Session {
                 version: 0,
                 read_only: is_follower,
                 isolation: IsolationLevel::ReadCommitted,
+                deferrable: false,
             }),
             has_read_definitions: AtomicBool::new(false),
             transaction_id: AtomicU64::new(0),
             foreign: foreign::SessionBees::default(),
             cancel,
             db,
+            activity: presence.activity.clone(),
         });
+        presence.activity.belongs_to(&shared);
+        let of_session = Arc::downgrade(&shared);
+        shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
         let mut session = Session {
             instance,
             shared,
-            _presence: presence,
+            presence,
+            shown: None,
+            has_heard: false,
             user: options.user.clone(),
             backend_pid: options.backend_pid,
             block: Block::idle(),
@@ -183,8 +207,6 @@ impl Session {
             portals: FxHashMap::default(),
             script: None,
             active: Active::None,
-            pipeline: Vec::new(),
-            can_rerun: true,
             as_of: None,
             path: None,
             random: shared::unix_micros() as u64 ^ 0x9e37_79b9_7f4a_7c15,
@@ -204,7 +226,7 @@ impl Session {
     pub fn simple(&mut self, sql: &str) -> Result<()> {
         self.active = Active::None;
         self.script = None;
-        self.start_clock();
+        self.hear(sql);
         let held = self.instance.memory().reserve("A statement's text", memory::of_text(sql));
         match held.and_then(|held| Ok((parse::parse_unless(&self.shared.cancel, sql)?, held))) {
             Ok((statements, held)) => {
@@ -242,6 +264,7 @@ impl Session {
             Some(statement) => self.run(&statement, single).map(Some),
             None => {
                 self.script = None;
+                self.has_heard = false;
                 if self.block.status == Status::Implicit {
                     self.commit()?;
                 }
@@ -277,6 +300,10 @@ impl Session {
             Status::Implicit | Status::Explicit | Status::Failed => Vec::new(),
         }
     }
+    /// Whether it listens on a channel: a message may come at any time.
+    pub fn is_listening(&self) -> bool {
+        self.shared.listening.lock().listens()
+    }
     /// Who is called, in any thread, when there is a message for this session.
     pub fn on_notification(&self, wake: Wake) {
         self.shared.listening.lock().mailbox.set_wake(wake);
@@ -293,6 +320,7 @@ impl Session {
     pub fn abort(&mut self) {
         self.active = Active::None;
         self.script = None;
+        self.has_heard = false;
         self.fail();
     }
 
@@ -308,13 +336,39 @@ impl Session {
         result
     }
 
-    /// Forgets old cancels and starts statement_timeout; from now on peers may be waited for.
+    /// A message with a statement: shows its text, and forgets a cancel that came too late for the one before.
+    fn hear(&mut self, text: &str) {
+        self.shown = None;
+        self.shared.activity.begin(text);
+        if !std::mem::replace(&mut self.has_heard, true) {
+            self.shared.cancel.reset();
+            // Who is told to end is told once: a flag that was raised before it was reset is raised again.
+            if let Some(end) = self.shared.activity.ending() {
+                self.shared.cancel.raise(end.error());
+            }
+        }
+        self.start_clock();
+    }
+    /// The client is about to be told that it may go on: from now on it is waited for.
+    pub fn rest(&mut self) {
+        self.has_heard = false;
+        self.shared.activity.rest(match self.block.status {
+            Status::Idle | Status::Implicit => SessionState::Idle,
+            Status::Explicit => SessionState::IdleInTransaction,
+            Status::Failed => SessionState::Aborted,
+        });
+    }
+    /// What others see of it.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.presence.activity
+    }
+
+    /// Starts statement_timeout; from now on peers may be waited for.
     fn start_clock(&mut self) {
         let (timeout, fetch_wait) = {
             let settings = self.shared.settings.lock();
             (settings.derived().statement_timeout, settings.derived().fetch_wait)
         };
-        self.shared.cancel.reset();
         self.shared.cancel.set_timeout(timeout);
         self.shared.waiting.begin(fetch_wait);
     }
@@ -332,36 +386,24 @@ impl Session {
     }
 
     fn run_query(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
-        let params = crate::bind::ParamTypes::none();
-        let mut plan_again =
-            |session: &mut Session, cx: &StatementCx| session.plan(statement, &params, cx).map(Arc::new);
         if self.awaits_first_head() {
-            let ran = self.with_first_head(|session| {
-                let cx = session.statement()?;
-                let planned = session.plan(statement, &params, &cx)?;
-                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
-            })?;
-            return Ok(self.give(ran, None));
+            let ran = self.with_first_head(|session| session.plan_and_run(statement))?;
+            return Ok(self.give(ran.0, None));
         }
-        let cx = self.statement()?;
-        let planned = self.plan(statement, &params, &cx)?;
-        let ran = if planned.writes && own && self.block.status == Status::Implicit {
-            let mut first = Some((planned, cx));
-            self.retrying(|session| {
-                // Later rounds meet a newer snapshot, and perhaps newer definitions.
-                let (planned, cx) = match first.take() {
-                    Some(first) => first,
-                    None => {
-                        let cx = session.statement()?;
-                        (session.plan(statement, &params, &cx)?, cx)
-                    }
-                };
-                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
-            })?
-        } else {
-            self.run_planned(&planned, Vec::new(), &cx, &mut plan_again)?
-        };
+        let (ran, writes) = self.plan_and_run(statement)?;
+        // A change that is a transaction of its own is committed before anything of it is given out.
+        if writes && own && self.block.status == Status::Implicit {
+            self.commit()?;
+        }
         Ok(self.give(ran, None))
+    }
+
+    /// What a statement without parameters gives, and whether it changed rows.
+    fn plan_and_run(&mut self, statement: &ast::Statement) -> Result<(Ran, bool)> {
+        let params = crate::bind::ParamTypes::none();
+        let (planned, cx) = self.plan_under_locks(|s, cx| s.plan(statement, &params, cx).map(Arc::new))?;
+        let ran = self.run_planned(&planned, Vec::new(), &cx)?;
+        Ok((ran, planned.writes))
     }
 
     /// Makes a statement's result the active one.

@@ -1,6 +1,7 @@
 //! Sessions over a store in memory: scripts against what psql shows of PostgreSQL, protocols, conflicts, restarts, failing disks.
 
 mod concurrency;
+mod definitions;
 mod faults;
 mod follower;
 mod foreign;
@@ -8,6 +9,7 @@ mod limits;
 mod memory;
 mod protocol;
 mod scripts;
+mod serializable;
 mod speed;
 mod swarm;
 

@@ -15,12 +15,13 @@ pub(super) struct IndexShape<'a> {
     pub unique: bool,
     pub primary: bool,
     pub constraint: bool,
+    pub valid: bool,
 }
 
 pub(super) fn index_shape(table: &Table, index: u32) -> Option<IndexShape<'_>> {
     if let Some(key) = table.primary_key.as_ref().filter(|k| k.oid == index) {
         let columns = key.columns.iter().map(|a| IndexColumn { attnum: *a, desc: false, nulls_first: false }).collect();
-        return Some(IndexShape { name: &key.name, columns, unique: true, primary: true, constraint: true });
+        return Some(IndexShape { name: &key.name, columns, unique: true, primary: true, constraint: true, valid: true });
     }
     let i = table.indexes.iter().find(|i| i.oid == index)?;
     Some(IndexShape {
@@ -29,6 +30,7 @@ pub(super) fn index_shape(table: &Table, index: u32) -> Option<IndexShape<'_>> {
         unique: i.unique,
         primary: false,
         constraint: i.constraint,
+        valid: i.valid,
     })
 }
 
@@ -69,7 +71,7 @@ fn index_row(table: &Table, index: u32) -> Option<Row> {
         bool(false), // indisexclusion
         bool(true),  // indimmediate
         bool(false), // indisclustered
-        bool(true),  // indisvalid
+        bool(shape.valid),
         bool(false), // indcheckxmin
         bool(true),  // indisready
         bool(true),  // indislive

@@ -66,7 +66,6 @@ impl CopyIn {
         cx: ExecCx,
     ) -> Result<CopyIn> {
         let target = Target::new(table);
-        target.depend(txn)?;
         let live: Vec<_> = table.columns().collect();
         let columns: Vec<(usize, TypeMod, String)> =
             columns.iter().map(|p| (*p, live[*p].type_mod(), live[*p].name.clone())).collect();
