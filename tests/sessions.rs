@@ -149,7 +149,7 @@ fn statements_are_cancelled_from_another_session() {
     assert_eq!(c.query("SELECT pg_cancel_backend(1000000), pg_terminate_backend(1000001)").text(), "f|f");
     assert_eq!(
         c.notices,
-        ["PID 1000000 is not a PostgreSQL server process", "PID 1000001 is not a PostgreSQL server process"]
+        ["PID 1000000 is not a PostgreSQL backend process", "PID 1000001 is not a PostgreSQL backend process"]
     );
     let error = c.fails("SELECT pg_terminate_backend(1, -1)");
     assert_eq!((error.state(), error.message()), ("22003", "\"timeout\" must not be negative"));

@@ -164,6 +164,7 @@ impl Client {
     /// Handles what has arrived and what keeps arriving, until the client is silent for a while or the server stops.
     fn handle_while_busy(&mut self, stopping: &watch::Receiver<Stopping>) -> io::Result<Next> {
         self.connection.begin_blocking()?;
+        self.connection.waits(WaitEvent::None);
         loop {
             if self.handle_all()? == Next::Close {
                 return Ok(Next::Close);

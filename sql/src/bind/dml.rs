@@ -16,7 +16,7 @@ use super::operator::row_subquery;
 use super::query::with_around;
 use super::scope::{Item, ItemColumn};
 use super::walk::{map_row, walk_expr};
-use crate::catalog::schema::{Column, Relation, Table};
+use crate::catalog::schema::{Column, Index, Relation, Table};
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::{Volatility, registry};
 use crate::ir::*;
@@ -328,6 +328,11 @@ impl Binder<'_> {
     }
 
     fn on_conflict(&mut self, c: &ast::OnConflict, table: &Arc<Table>, alias: Option<&str>) -> Result<OnConflict> {
+        if c.target.is_none()
+            && let Some(index) = table.indexes.iter().find(|i| !i.deferral.is_never())
+        {
+            return Err(self.deferrable_arbiter(table, index));
+        }
         let arbiter = match &c.target {
             None if c.update.is_some() => {
                 return Err(SqlError::new(
@@ -338,7 +343,7 @@ impl Binder<'_> {
                 .at(Some(c.pos + 1)));
             }
             None => None,
-            Some(ast::ConflictTarget::Constraint(name)) => Some(constraint_index(table, name)?),
+            Some(ast::ConflictTarget::Constraint(name)) => Some(self.constraint_index(table, name)?),
             Some(ast::ConflictTarget::Columns(columns, filter)) => {
                 if let Some(filter) = filter {
                     return unsupported(filter.pos, "a predicate in ON CONFLICT");
@@ -405,10 +410,39 @@ impl Binder<'_> {
         let found = table.indexes.iter().find(|i| i.unique && i.valid && same(i.columns.iter().map(|c| c.attnum).collect()));
         match found {
             Some(index) => Ok(index.oid),
+            None => {
+                let is_late = |i: &&Index| i.is_key() && same(i.columns.iter().map(|c| c.attnum).collect());
+                if let Some(index) = table.indexes.iter().find(is_late) {
+                    return Err(self.deferrable_arbiter(table, index));
+                }
+                let message = "there is no unique or exclusion constraint matching the ON CONFLICT specification";
+                error(state::INVALID_COLUMN_REFERENCE, pos, message)
+            }
+        }
+    }
+    fn deferrable_arbiter(&self, table: &Table, index: &Index) -> SqlError {
+        let message = "ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters";
+        let schema = self.env.catalog.schemas.get(&table.schema).map(|s| s.name.clone()).unwrap_or_default();
+        SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message).table(schema, &table.name).constraint(&index.name)
+    }
+    /// The index behind a named constraint.
+    fn constraint_index(&self, table: &Table, name: &ast::Name) -> Result<u32> {
+        if let Some(key) = table.primary_key.as_ref().filter(|k| k.name == name.text) {
+            return Ok(key.oid);
+        }
+        let has_none = || {
+            table.checks.iter().any(|c| c.name == name.text) || table.foreign_keys.iter().any(|k| k.name == name.text)
+        };
+        match table.indexes.iter().find(|i| i.name == name.text && i.constraint) {
+            Some(index) if !index.deferral.is_never() => Err(self.deferrable_arbiter(table, index)),
+            Some(index) => Ok(index.oid),
+            None if has_none() => {
+                error(state::WRONG_OBJECT_TYPE, name.pos, "constraint in ON CONFLICT clause has no associated index")
+            }
             None => error(
-                state::INVALID_COLUMN_REFERENCE,
-                pos,
-                "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                state::UNDEFINED_OBJECT,
+                name.pos,
+                format!("constraint \"{}\" for table \"{}\" does not exist", name.text, table.name),
             ),
         }
     }
@@ -607,22 +641,4 @@ fn add_assignment(made: &mut Vec<(usize, Expr)>, position: usize, e: Expr, colum
     }
     made.push((position, e));
     Ok(())
-}
-
-/// The index behind a named constraint.
-fn constraint_index(table: &Table, name: &ast::Name) -> Result<u32> {
-    if let Some(key) = table.primary_key.as_ref().filter(|k| k.name == name.text) {
-        return Ok(key.oid);
-    }
-    match table.indexes.iter().find(|i| i.name == name.text && i.constraint) {
-        Some(index) => Ok(index.oid),
-        None if table.checks.iter().any(|c| c.name == name.text) => {
-            error(state::WRONG_OBJECT_TYPE, name.pos, "constraint in ON CONFLICT clause has no associated index")
-        }
-        None => error(
-            state::UNDEFINED_OBJECT,
-            name.pos,
-            format!("constraint \"{}\" for table \"{}\" does not exist", name.text, table.name),
-        ),
-    }
 }

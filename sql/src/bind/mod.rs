@@ -97,6 +97,11 @@ pub fn bind_default(sql: &str, column: &str, target: TypeMod, env: &BindEnv<'_>)
     Binder::new(env).stored_expr(sql, &[], Clause::Default, Some((target, column)))
 }
 
+/// What a column gets when nothing is given: its DEFAULT, or the next value of its identity.
+pub fn column_default(column: &crate::catalog::schema::Column, env: &BindEnv<'_>) -> Result<Option<Expr>> {
+    Binder::new(env).column_default(column)
+}
+
 /// A stored CHECK: a boolean over a row of `columns`.
 pub fn bind_check(sql: &str, columns: &[Field], env: &BindEnv<'_>) -> Result<Expr> {
     let e = bind_scalar(sql, columns, env)?;

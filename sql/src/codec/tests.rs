@@ -31,6 +31,7 @@ fn table(types: &[Type]) -> Table {
         primary_key: None,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         foreign: None,
         comment: None,
     }

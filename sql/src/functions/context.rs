@@ -10,6 +10,7 @@ use crate::catalog::Catalog;
 use crate::error::{Result, SqlError};
 use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
+use crate::lock::{AdvisoryKey, LockStatus};
 use crate::memory::Account;
 use crate::session::activity::{DatabaseStatus, SessionStatus};
 use crate::types::Type;
@@ -68,6 +69,24 @@ pub trait Services: Send + Sync {
     /// Channels the session listens on, and what part of the memory for its messages is taken.
     fn listening(&self) -> (Vec<String>, f64) {
         (Vec::new(), 0.0)
+    }
+    /// Takes an advisory lock; false if it is not free and not to be waited for.
+    fn advisory_lock(&self, _key: AdvisoryKey, _exclusive: bool, _by_session: bool, _wait: bool) -> Result<bool> {
+        Err(SqlError::unsupported("advisory locks here"))
+    }
+    /// Gives back an advisory lock of the session; false, with a warning, if it has none of this key and mode.
+    fn advisory_unlock(&self, _key: AdvisoryKey, _exclusive: bool) -> Result<bool> {
+        Err(SqlError::unsupported("advisory locks here"))
+    }
+    /// pg_advisory_unlock_all().
+    fn advisory_unlock_all(&self) {}
+    /// Locks that are held or waited for, with their databases: pg_locks.
+    fn locks(&self) -> Vec<(String, LockStatus)> {
+        Vec::new()
+    }
+    /// Sessions that this one waits for: pg_blocking_pids().
+    fn blocking_pids(&self, _pid: i32) -> Vec<i32> {
+        Vec::new()
     }
     /// All sessions of the server: pg_stat_activity.
     fn sessions(&self) -> Vec<SessionStatus> {

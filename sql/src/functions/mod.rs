@@ -23,6 +23,7 @@ mod grow;
 pub mod inspection;
 pub mod json;
 pub mod keywords;
+pub mod locks;
 pub mod math;
 pub mod ordered_set;
 pub mod pattern;

@@ -54,7 +54,7 @@ use queues::{Asked, Queues, Waiter, Woken};
 use shards::{KeyId, Lower, Object, Request, Shards, Take};
 
 pub use mode::{RowMode, TableMode};
-pub use status::{LockStatus, LockTarget, LockWait};
+pub use status::{LockStatus, LockTarget};
 
 /// A set of modes, a bit each.
 type Modes = u8;

@@ -57,7 +57,16 @@ impl TableMode {
     /// All modes.
     pub const ALL: [TableMode; 8] = {
         use TableMode::*;
-        [AccessShare, RowShare, RowExclusive, ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive]
+        [
+            AccessShare,
+            RowShare,
+            RowExclusive,
+            ShareUpdateExclusive,
+            Share,
+            ShareRowExclusive,
+            Exclusive,
+            AccessExclusive,
+        ]
     };
     /// The mode of this number.
     pub(super) fn from_number(number: u8) -> TableMode {
@@ -156,7 +165,10 @@ pub(super) const ROW_CONFLICTS: [Modes; 5] = [0, set(&[4]), set(&[3, 4]), set(&[
 const _: () = {
     let mut mode = 1;
     while mode < 4 {
-        assert!(ROW_CONFLICTS[mode] & !ROW_CONFLICTS[mode + 1] == 0, "a stronger mode conflicts with all a weaker one does");
+        assert!(
+            ROW_CONFLICTS[mode] & !ROW_CONFLICTS[mode + 1] == 0,
+            "a stronger mode conflicts with all a weaker one does"
+        );
         mode += 1;
     }
 };

@@ -10,7 +10,7 @@ use super::held::Member;
 use super::mode::{RowMode, TableMode, bit};
 use super::queues::{Queues, Waiter};
 use super::shards::Object;
-use super::{AdvisoryKey, LockManager, Modes};
+use super::{AdvisoryKey, LockManager, Locks, Modes};
 
 /// Number of the one database as pg_locks and DETAIL show it: see `pg_database.oid`.
 const DATABASE: u32 = crate::catalog::DATABASE_OID;
@@ -47,17 +47,6 @@ pub struct LockStatus {
     pub fast_path: bool,
     /// Since when it is waited for, in microseconds since 1970.
     pub wait_start: Option<i64>,
-}
-
-/// A session that waits for a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockWait {
-    /// The session.
-    pub pid: i32,
-    /// pg_stat_activity.wait_event; its type is `Lock`.
-    pub event: &'static str,
-    /// Since when, in microseconds since 1970.
-    pub since: i64,
 }
 
 impl LockManager {
@@ -120,25 +109,23 @@ impl LockManager {
         let edges = owners.into_iter().flat_map(|owner| deadlock::blockers(&queues, &self.shards, owner));
         edges.filter_map(|e| Some(queues.seat(e.blocker)?.member.pid)).collect()
     }
+}
 
-    /// All that wait, by session.
-    pub fn waits(&self) -> Vec<LockWait> {
-        let queues = self.queues.lock();
-        let mut all = Vec::new();
-        for (object, queue) in &queues.queues {
-            for (at, waiter) in queue.iter().enumerate() {
-                let event = match object {
-                    Object::Table(_) => "relation",
-                    Object::Advisory(_) => "advisory",
-                    Object::Key(key) if at > 0 && !key.is_claim() => "tuple",
-                    Object::Key(_) => "transactionid",
-                };
-                if let Some(seat) = queues.seat(waiter.owner) {
-                    all.push(LockWait { pid: seat.member.pid, event, since: waiter.since });
-                }
+impl Locks {
+    /// What the session waits for, as `pg_stat_activity.wait_event` has it where the type is `Lock`.
+    pub fn wait_event(&self) -> Option<&'static str> {
+        let queues = self.manager.queues.lock();
+        let (object, waiter) = queues.waits(self.member.owner)?;
+        Some(match object {
+            Object::Table(_) => "relation",
+            Object::Advisory(_) => "advisory",
+            Object::Key(key) if key.is_claim() => "transactionid",
+            // In line behind another, it waits for its turn; else for who has the row.
+            Object::Key(_) => {
+                let is_first = queues.queues.get(&object)?.front().is_some_and(|first| first.owner == waiter.owner);
+                if is_first { "transactionid" } else { "tuple" }
             }
-        }
-        all
+        })
     }
 }
 

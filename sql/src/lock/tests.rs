@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -38,8 +38,12 @@ impl World {
     /// Comes back when so many wait.
     fn until_waiting(&self, count: usize) {
         let start = Instant::now();
-        while self.manager.waits().len() != count {
-            assert!(start.elapsed() < Duration::from_secs(20), "{:?} should be {count}", self.manager.waits());
+        loop {
+            let waiting: usize = self.manager.queues.lock().queues.values().map(VecDeque::len).sum();
+            if waiting == count {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "{waiting} wait, {count} should");
             std::thread::yield_now();
         }
     }
@@ -559,9 +563,8 @@ fn status_tells_who_holds_and_who_waits_for_whom() {
         assert_eq!(world.manager.blocking_pids(2), [1]);
         assert_eq!(world.manager.blocking_pids(3), [1, 2]);
         assert_eq!(world.manager.blocking_pids(1), [0; 0]);
-        let mut events: Vec<_> = world.manager.waits().into_iter().map(|w| (w.pid, w.event)).collect();
-        events.sort_unstable();
-        assert_eq!(events, [(2, "transactionid"), (3, "tuple")]);
+        let events = [&one, &two, &three].map(Locks::wait_event);
+        assert_eq!(events, [None, Some("transactionid"), Some("tuple")]);
         one.release_all();
         second.join().unwrap().unwrap();
         two.release_all();

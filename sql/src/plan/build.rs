@@ -478,7 +478,7 @@ pub(crate) fn locks_rows(rel: &Rel) -> bool {
 }
 
 /// Calls `f` on a relation and every one in it, those in subqueries of its expressions too.
-pub(super) fn each_rel_of<'r>(rel: &'r Rel, f: &mut dyn FnMut(&'r Rel)) {
+pub(crate) fn each_rel_of<'r>(rel: &'r Rel, f: &mut dyn FnMut(&'r Rel)) {
     f(rel);
     rel_exprs(rel, &mut |e| each_rel(e, f));
     if let RelKind::Dml(dml) = &rel.kind {

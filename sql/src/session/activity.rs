@@ -339,6 +339,10 @@ impl Activity {
     pub(super) fn begin_transaction(&self, at: i64) {
         self.transaction_start.store(at, Ordering::Relaxed);
     }
+    /// It has failed: what it did is undone, though its block goes on.
+    pub(super) fn fail_transaction(&self) {
+        self.transaction_start.store(0, Ordering::Relaxed);
+    }
     pub(super) fn end_transaction(&self, committed: bool) {
         self.transaction_start.store(0, Ordering::Relaxed);
         add(if committed { &self.counted.commits } else { &self.counted.rollbacks }, 1);
@@ -412,7 +416,11 @@ impl Activity {
         let session = self.session.get().and_then(Weak::upgrade);
         let application = session.as_ref().map(|s| s.settings.lock().derived().application_name.clone());
         let state = self.state();
-        let event = WaitEvent::ALL[usize::from(self.wait.load(Ordering::Relaxed)) % WaitEvent::ALL.len()];
+        let mut event = WaitEvent::ALL[usize::from(self.wait.load(Ordering::Relaxed)) % WaitEvent::ALL.len()];
+        if state != SessionState::Active {
+            // The last of its answer may be on its way still.
+            event = WaitEvent::ClientRead;
+        }
         let lock = session.as_ref().filter(|_| state == SessionState::Active).and_then(|s| s.lock_wait());
         SessionStatus {
             pid: self.pid,
@@ -426,9 +434,7 @@ impl Activity {
             query_start: moment(&self.query_start),
             state_change: moment(&self.state_change),
             state,
-            wait: lock
-                .or(event.names())
-                .or_else(|| WaitEvent::ClientRead.names().filter(|_| state != SessionState::Active)),
+            wait: lock.or(event.names()),
             transaction: session.as_ref().and_then(|s| s.writing_transaction()),
             query: self.query.lock().clone(),
         }

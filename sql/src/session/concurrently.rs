@@ -271,13 +271,11 @@ struct Build {
     index: Index,
     codec: IndexCodec,
     decoder: Decoder,
-    cx: StatementCx,
     user: String,
 }
 
 impl Build {
-    fn new(session: &mut Session, table: u32, index: u32) -> Result<Build> {
-        let cx = session.statement()?;
+    fn new(session: &Session, table: u32, index: u32) -> Result<Build> {
         let catalog = session.newest_catalog()?;
         let table = catalog.table(table).cloned().ok_or_else(|| gone(index))?;
         let index = table.indexes.iter().find(|i| i.oid == index).cloned().ok_or_else(|| gone(index))?;
@@ -287,7 +285,6 @@ impl Build {
             user: session.user.clone(),
             table,
             index,
-            cx,
         })
     }
 

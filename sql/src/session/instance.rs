@@ -401,6 +401,10 @@ impl Instance {
         }
         Err(unknown_database(name))
     }
+    /// Databases that are open.
+    pub(super) fn open_databases(&self) -> Vec<Arc<Db>> {
+        self.open.lock().values().cloned().collect()
+    }
     /// Names of the databases.
     pub fn databases(&self) -> Vec<String> {
         let private = self.private.lock();

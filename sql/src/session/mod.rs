@@ -39,6 +39,7 @@ mod follower;
 mod foreign;
 pub mod instance;
 mod listen;
+mod lock_table;
 mod locking;
 pub mod outcome;
 mod query;

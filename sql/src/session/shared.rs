@@ -26,6 +26,7 @@ use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
 use crate::functions::Services;
 use crate::functions::context::CancelFlag;
+use crate::lock::{AdvisoryKey, LockStatus};
 use crate::lock::{Got, Patience, TableMode};
 use crate::wait::Waiting;
 use crate::write::TxnHandle;
@@ -168,18 +169,18 @@ impl Shared {
     }
     /// wait_event_type and wait_event of the lock that is waited for.
     pub fn lock_wait(&self) -> Option<(&'static str, &'static str)> {
-        None
+        Some(("Lock", self.txn.locks().wait_event()?))
     }
     fn is_superuser(&self) -> bool {
         self.user == SUPERUSER_NAME
     }
-    fn warn(&self, message: String) {
+    pub fn warn(&self, message: String) {
         self.notices.lock().push(Notice::warning(WARNING, &message));
     }
     /// The session of this process id, if this one may signal it; None with a warning if there is no such one.
     fn signalled(&self, pid: i32, what: &str) -> Result<Option<Arc<Activity>>> {
         let Some(found) = self.instance.activities.find(pid) else {
-            self.warn(format!("PID {pid} is not a PostgreSQL server process"));
+            self.warn(format!("PID {pid} is not a PostgreSQL backend process"));
             return Ok(None);
         };
         if self.is_superuser() || found.user() == self.user {
@@ -424,16 +425,10 @@ impl Services for Shared {
         Ok(false)
     }
     fn sleep(&self, seconds: f64) -> Result<()> {
-        let end = Instant::now() + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX / 4);
+        // Longer than the clock can tell is for ever.
+        let end = Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|time| Instant::now().checked_add(time));
         let _waits = Waits::on(&self.activity, WaitEvent::Sleep);
-        loop {
-            self.cancel.check()?;
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(POLL));
-        }
+        self.cancel.wait(end, || false).map(|_| ())
     }
     fn transaction_id(&self) -> u64 {
         self.transaction_id.load(Ordering::Relaxed)
@@ -453,6 +448,21 @@ impl Services for Shared {
     fn listening(&self) -> (Vec<String>, f64) {
         let mailbox = self.listening.lock().mailbox.clone();
         (mailbox.channels(), self.db.channels.usage())
+    }
+    fn advisory_lock(&self, key: AdvisoryKey, exclusive: bool, by_session: bool, wait: bool) -> Result<bool> {
+        self.lock_advisory(key, exclusive, by_session, wait)
+    }
+    fn advisory_unlock(&self, key: AdvisoryKey, exclusive: bool) -> Result<bool> {
+        Ok(self.unlock_advisory(key, exclusive))
+    }
+    fn advisory_unlock_all(&self) {
+        self.txn.locks().advisory_unlock_all();
+    }
+    fn locks(&self) -> Vec<(String, LockStatus)> {
+        self.all_locks()
+    }
+    fn blocking_pids(&self, pid: i32) -> Vec<i32> {
+        self.blockers(pid)
     }
     fn databases(&self) -> Vec<String> {
         self.instance.databases()

@@ -39,8 +39,9 @@ use crate::memory::Account;
 use crate::parse::ast::{self, StatementKind, TransactionModes};
 use crate::types::Datum;
 use crate::wait::What;
+use crate::write::after::AfterMark;
 use crate::write::moves::Stay;
-use crate::write::{Place, Writer};
+use crate::write::{Place, Writer, after};
 
 /// Times a statement is run before its conflict is reported.
 const ATTEMPTS: usize = 1000;
@@ -81,8 +82,8 @@ pub(super) struct Block {
     pub rows: u64,
     /// A statement has read or written.
     queried: bool,
-    /// The engine's transaction is inside a statement.
-    in_statement: bool,
+    /// The engine's transaction is inside a statement, which has these surroundings.
+    in_statement: Option<Arc<SessionCx>>,
     /// SET TRANSACTION SNAPSHOT named an old version.
     pub is_past: bool,
 }
@@ -98,6 +99,8 @@ struct Save {
     place: Place,
     /// What LISTEN, UNLISTEN and NOTIFY had asked for.
     listening: usize,
+    /// Checks that were to come.
+    after: AfterMark,
 }
 
 impl Block {
@@ -116,7 +119,7 @@ impl Block {
             saves: Vec::new(),
             rows: 0,
             queried: false,
-            in_statement: false,
+            in_statement: None,
             is_past: false,
         }
     }
@@ -197,6 +200,15 @@ impl Session {
     /// Surroundings of the next statement: its snapshot, definitions, time. Opens an implicit block if there is none.
     pub(super) fn statement(&mut self) -> Result<StatementCx> {
         self.statement_at(None)
+    }
+    /// Surroundings of a statement that reads no rows: a transaction that keeps its snapshot has not taken it by that.
+    pub(super) fn statement_without_snapshot(&mut self) -> Result<StatementCx> {
+        let is_first = self.block.fixed.is_none() && !self.block.queried;
+        let cx = self.statement()?;
+        if is_first {
+            self.block.fixed = None;
+        }
+        Ok(cx)
     }
     /// The surroundings of a statement that was begun, with a newer snapshot and what others made of definitions.
     pub(super) fn statement_anew(&mut self, before: &StatementCx) -> Result<StatementCx> {
@@ -390,13 +402,16 @@ impl Session {
             t.begin_statement();
             Ok(())
         })?;
-        self.block.in_statement = true;
+        self.block.in_statement = Some(statement.cx.clone());
         Ok(stay)
     }
-    /// Keeps what the statement wrote.
+    /// Does what is to be done after the statement's changes, and keeps what it wrote.
     pub(super) fn end_writes(&mut self) -> Result<()> {
+        if let Some(cx) = self.block.in_statement.clone() {
+            after::fire_statement(&self.shared.txn, &cx)?;
+        }
         self.check_reads()?;
-        self.block.in_statement = false;
+        self.block.in_statement = None;
         self.shared.txn.with(|t| Ok(t.end_statement()?))
     }
     /// A SERIALIZABLE transaction that has written and cannot commit any more is told so at once, as PostgreSQL mostly does, and not only at its
@@ -409,7 +424,8 @@ impl Session {
     }
     /// Drops what the statement wrote, if it is inside one.
     pub(super) fn abort_writes(&mut self) {
-        if std::mem::take(&mut self.block.in_statement)
+        self.shared.txn.forget_statement();
+        if self.block.in_statement.take().is_some()
             && let Err(e) = self.shared.txn.with(|t| Ok(t.abort_statement()?))
         {
             // Without it the transaction cannot be trusted.
@@ -459,6 +475,7 @@ impl Session {
         self.shared.settings.lock().rollback();
         self.shared.sequences.lock().own.clear();
         self.shared.listening.lock().undo_to(0);
+        self.shared.txn.forget_after();
         self.end_of_transaction();
     }
     fn end_of_transaction(&mut self) {
@@ -511,6 +528,12 @@ impl Session {
             self.rollback();
             return Err(Failure::Error(error));
         }
+        if self.shared.txn.has_deferred()
+            && let Err(error) = self.fire_deferred()
+        {
+            self.rollback();
+            return Err(Failure::Error(error));
+        }
         let block = std::mem::replace(&mut self.block, Block::idle());
         let notifies = self.shared.listening.lock().notifies();
         let turn = notifies.then(|| self.shared.db.channels.turn());
@@ -536,8 +559,37 @@ impl Session {
             self.shared.db.sequences.forget(oid);
         }
         self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid, turn, version);
+        self.shared.txn.forget_after();
         self.end_of_transaction();
         Ok(())
+    }
+
+    /// Makes the checks that were left for the end of the transaction.
+    fn fire_deferred(&mut self) -> Result<()> {
+        let statement = self.statement()?;
+        after::fire_deferred(&self.shared.txn, &statement.cx)
+    }
+
+    /// SET CONSTRAINTS.
+    pub(super) fn set_constraints(&mut self, names: &[ast::QName], deferred: bool) -> Result<()> {
+        let in_string = self.script.as_ref().is_some_and(|script| !script.single);
+        if self.block.status != Status::Explicit && !in_string {
+            self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "SET CONSTRAINTS can only be used in transaction blocks");
+        }
+        let statement = self.statement()?;
+        let catalog = &statement.cx.catalog;
+        let mut oids = Vec::new();
+        for name in names {
+            let schemas = match name.schema() {
+                Some(schema) => vec![catalog.schema_oid(schema).ok_or_else(|| {
+                    SqlError::new(state::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))
+                })?],
+                None => statement.cx.search_path.clone(),
+            };
+            oids.extend(after::named_constraints(catalog, &schemas, name.last(), deferred)?);
+        }
+        self.shared.txn.set_constraints((!names.is_empty()).then_some(&oids), deferred);
+        if deferred { Ok(()) } else { after::fire_statement(&self.shared.txn, &statement.cx) }
     }
 
     /// Runs a statement as a transaction of its own, again and again while others get in its way.
@@ -773,6 +825,7 @@ impl Session {
             rows: self.block.rows,
             place: self.shared.txn.place(),
             listening: self.shared.listening.lock().mark(),
+            after: self.shared.txn.mark_after(),
         });
         Ok("SAVEPOINT")
     }
@@ -787,6 +840,7 @@ impl Session {
         self.require_block("RELEASE SAVEPOINT")?;
         let at = self.find_save(name)?;
         self.block.saves.truncate(at);
+        self.shared.txn.release_after(self.block.saves.is_empty());
         if self.shared.txn.is_open() {
             self.shared.txn.with(|t| Ok(t.release(name)?))?;
         }
@@ -807,6 +861,7 @@ impl Session {
         self.shared.settings.lock().undo_to(save.settings);
         self.shared.sequences.lock().own.truncate(save.own_sequences);
         self.shared.listening.lock().undo_to(save.listening);
+        self.shared.txn.undo_after(&save.after);
         self.block.status = Status::Explicit;
         self.portals.clear();
         Ok("ROLLBACK")

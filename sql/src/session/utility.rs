@@ -144,17 +144,7 @@ impl Session {
                 self.check_columns(tables)?;
                 command("ANALYZE")
             }
-            // What it asks for is so: one snapshot reads the table as it was, whatever becomes of it. pg_dump asks.
-            StatementKind::Lock { tables, mode, .. }
-                if mode.eq_ignore_ascii_case("access share") && self.block.isolation.is_fixed() =>
-            {
-                if self.block.status != Status::Explicit {
-                    let message = "LOCK TABLE can only be used in transaction blocks";
-                    return Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, message));
-                }
-                self.check_tables(tables)?;
-                command("LOCK TABLE")
-            }
+            StatementKind::Lock { tables, mode, nowait } => self.lock_tables(tables, mode, *nowait, own),
             StatementKind::Checkpoint => command("CHECKPOINT"),
             StatementKind::Reindex { kind, name, concurrently } => {
                 self.refuse_on_follower("REINDEX")?;
@@ -173,12 +163,10 @@ impl Session {
             StatementKind::Close(Some(name)) | StatementKind::Fetch(name) => {
                 Err(SqlError::new(state::INVALID_CURSOR_NAME, format!("cursor \"{}\" does not exist", name.text)))
             }
-            StatementKind::SetConstraints { names, .. } => match names.first() {
-                None => command("SET CONSTRAINTS"),
-                Some(name) => {
-                    Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("constraint \"{name}\" is not deferrable")))
-                }
-            },
+            StatementKind::SetConstraints { names, deferred } => {
+                self.set_constraints(names, *deferred)?;
+                command("SET CONSTRAINTS")
+            }
             other => Err(SqlError::unsupported(unsupported_words(other))),
         }
     }
@@ -530,6 +518,7 @@ impl Session {
                 self.in_block();
                 self.shared.settings.lock().reset_all()?;
                 self.shared.sequences.lock().forget();
+                self.shared.txn.locks().advisory_unlock_all();
                 self.shared.listening.lock().ask(Pending::UnlistenAll);
                 command("DISCARD ALL")
             }
@@ -800,7 +789,6 @@ fn unsupported_words(kind: &StatementKind) -> String {
     match kind {
         StatementKind::Unsupported(words) => words.clone(),
         StatementKind::Cluster(_) => "CLUSTER".into(),
-        StatementKind::Lock { .. } => "LOCK TABLE".into(),
         StatementKind::Do { .. } => "DO".into(),
         StatementKind::Call(_) => "CALL".into(),
         _ => "this statement".into(),

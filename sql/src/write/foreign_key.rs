@@ -61,6 +61,8 @@ pub struct ForeignKeyRule {
     parent_index: Option<usize>,
     access: Access,
     child_rows: Decoder,
+    /// Names of the schemas of child and parent.
+    schemas: [String; 2],
     writing: Mutex<Option<Arc<Writing>>>,
 }
 
@@ -163,6 +165,7 @@ impl ForeignKeyRule {
         Some(ForeignKeyRule {
             key: key.clone(),
             child_rows: Decoder::all(child),
+            schemas: [child, parent].map(|t| catalog.schemas.get(&t.schema).map(|s| s.name.clone()).unwrap_or_default()),
             child: Arc::new(Target::new(child)),
             parent: Arc::new(Target::new(parent)),
             child_columns,
@@ -368,27 +371,19 @@ impl ForeignKeyRule {
                 gone.new.is_some() || some.is_empty() || some.contains(&self.key.columns[*i])
             })
             .collect();
-        let mut new_values = Vec::with_capacity(columns.len());
-        for i in &columns {
-            new_values.push(match (set, &gone.new) {
-                (Set::New, Some(new)) => match &writing.casts[*i] {
-                    Some(cast) => cast.eval(std::slice::from_ref(&new[*i]), &exec)?,
-                    None => new[*i].clone(),
-                },
-                // Each row is given a default of its own below.
-                _ => Datum::Null,
-            });
-        }
+        let value = |i: usize| match (set, &gone.new, &writing.casts[i], &writing.defaults[i]) {
+            (Set::New, Some(new), Some(cast), _) => cast.eval(std::slice::from_ref(&new[i]), &exec),
+            (Set::New, Some(new), None, _) => Ok(new[i].clone()),
+            (Set::Default, _, _, Some(default)) => default.eval(&[], &exec),
+            _ => Ok(Datum::Null),
+        };
         let changes_key =
             columns.iter().any(|i| self.child.key_columns.contains(&self.child_columns[*i].0));
         let mode = if changes_key { RowMode::Update } else { RowMode::NoKeyUpdate };
         let result = self.each_referrer(gone, mode, probe, &mut |probe, key, old| {
             let mut new = old.clone();
-            for (i, value) in columns.iter().zip(&new_values) {
-                new[self.child_columns[*i].0] = match (set, &writing.defaults[*i]) {
-                    (Set::Default, Some(default)) => default.eval(&[], &exec)?,
-                    _ => value.clone(),
-                };
+            for i in &columns {
+                new[self.child_columns[*i].0] = value(*i)?;
             }
             writing.prepared.check(&new, &exec)?;
             let new_key = row::update(&self.child, probe.txn, &old, key, &new, probe.session)?;
@@ -581,10 +576,10 @@ impl ForeignKeyRule {
         names(&self.parent.table, &self.parent_columns).map(quoted)
     }
     fn child_text(&self) -> String {
-        quoted(&self.child.table.name)
+        format!("{}.{}", quoted(&self.schemas[0]), quoted(&self.child.table.name))
     }
     fn parent_text(&self) -> String {
-        quoted(&self.parent.table.name)
+        format!("{}.{}", quoted(&self.schemas[1]), quoted(&self.parent.table.name))
     }
 
     // For errors

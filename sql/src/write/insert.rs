@@ -13,6 +13,7 @@ use crate::ir::{Dml, OnConflict};
 use crate::lock::{Patience, RowMode};
 use crate::types::{Datum, Row};
 
+use super::after::Change as After;
 use super::target::{Prepared, Target, TargetIndex};
 use super::{KeySet, TxnHandle, Writer, next_id, row};
 
@@ -112,7 +113,9 @@ pub(super) fn run(
             prepared.check(&row, cx)?;
             let row = match &mut conflicts {
                 None => {
-                    writer.touch(&putter.put(&prepared.target, &row, &cx.session)?)?;
+                    let key = putter.put(&prepared.target, &row, &cx.session)?;
+                    writer.touch(&key)?;
+                    writer.txn.record(&prepared.target, After::Insert { key: &key, row: &row }, &cx.session)?;
                     Some(row)
                 }
                 Some(conflicts) => conflicts.put(writer, &putter, row, cx)?,
@@ -157,6 +160,7 @@ impl<'a> Conflicts<'a> {
             let Some(key) = putter.conflicting(target, &row, self.clause.arbiter)? else {
                 let key = putter.put(target, &row, &cx.session)?;
                 writer.touch(&key)?;
+                writer.txn.record(target, After::Insert { key: &key, row: &row }, &cx.session)?;
                 if self.prepared.conflict.is_some() {
                     self.own.insert(&key)?;
                 }
@@ -227,6 +231,8 @@ impl<'a> Conflicts<'a> {
         }
         self.prepared.check(&new, cx)?;
         let new_key = row::update(target, &writer.txn, &both[..width], key, &new, &cx.session)?;
+        let change = After::Update { old_key: key, old: &both[..width], new_key: &new_key, new: &new };
+        writer.txn.record(target, change, &cx.session)?;
         writer.touch(key)?;
         writer.touch(&new_key)?;
         self.own.insert(&new_key)?;

@@ -5,6 +5,7 @@
 //! constraints  NOT NULL, CHECK, unique keys, and the errors PostgreSQL reports for them
 //! row          one row locked, put, changed, removed;  moves  where rows went whose keys changed
 //! insert       rows in, ON CONFLICT;  update   rows changed and removed
+//! after        what is checked at the end of a statement or transaction;  foreign_key  references checked, actions done
 //! sequence     nextval and setval, durable ahead of use
 //! copy         COPY in its three formats
 //! ```
@@ -12,10 +13,13 @@
 //! A statement reads through a view taken before it began and writes to the transaction, so it never meets its own rows as input; what must be
 //! unique is looked up through the transaction, own writes included. A [`Writer`] lives as long as its statement.
 
+pub mod after;
 pub mod constraints;
 pub mod copy;
+pub mod foreign_key;
 pub mod insert;
 pub mod moves;
+pub mod referring;
 pub mod row;
 pub mod sequence;
 pub mod target;
@@ -57,6 +61,7 @@ struct Inner {
     database: Arc<Database>,
     row_ids: Arc<RowIds>,
     locks: Locks,
+    after: Mutex<after::AfterQueue>,
     moves: Arc<Moves>,
     moved: Mutex<Moved>,
     /// It reads one snapshot: what another changed since then may not be changed.
@@ -98,6 +103,7 @@ impl TxnHandle {
                 row_ids,
                 locks,
                 moves,
+                after: Mutex::default(),
                 moved: Mutex::new(moved),
                 is_fixed: AtomicBool::new(false),
                 stamp: AtomicU32::new(0),
@@ -148,6 +154,10 @@ impl TxnHandle {
     /// Where rows of the database moved to.
     pub fn moves(&self) -> &Arc<Moves> {
         &self.inner.moves
+    }
+    /// What is to be done after its changes.
+    fn after(&self) -> &Mutex<after::AfterQueue> {
+        &self.inner.after
     }
     /// Whether the transaction reads one snapshot from its start to its end.
     pub fn is_fixed(&self) -> bool {

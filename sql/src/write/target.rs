@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::bind::{self, BindEnv};
+use crate::catalog::Catalog;
 use crate::catalog::schema::Table;
 use crate::codec::{Decoder, IndexCodec, RowEncoder, RowKeyCodec};
 use crate::error::Result;
@@ -27,6 +29,8 @@ pub struct Target {
     pub primary_after: usize,
     /// Positions of the columns that unique keys are made of: who changes one of them changes the row's identity to foreign keys.
     pub key_columns: Vec<usize>,
+    /// It has foreign keys, or keys that may be deferred.
+    has_late_constraints: bool,
     /// Positions of columns that must not be NULL.
     not_null: Vec<usize>,
     /// All columns of a stored row.
@@ -64,6 +68,7 @@ impl Target {
         Target {
             keys,
             key_columns,
+            has_late_constraints: !table.foreign_keys.is_empty() || table.indexes.iter().any(|i| !i.deferral.is_never()),
             decoder: Decoder::all(table),
             encoder: RowEncoder::new(table),
             primary_after: table
@@ -79,6 +84,10 @@ impl Target {
     /// How many columns it has.
     pub fn width(&self) -> usize {
         self.width
+    }
+    /// Whether changes of its rows may ask for something at the end of the statement: see [`super::after`].
+    pub fn has_after(&self, catalog: &Catalog) -> bool {
+        self.has_late_constraints || catalog.is_referenced(self.table.oid)
     }
     /// Whether a new row can be refused for one that is there: some key of the table is unique.
     pub fn has_unique_keys(&self) -> bool {
@@ -255,6 +264,16 @@ impl Prepared {
             checks: vec![],
             returning: None,
         }
+    }
+
+    /// For rows that no statement names: those that foreign keys' actions change.
+    pub fn of_table(table: &Arc<Table>, env: &BindEnv<'_>) -> Result<Prepared> {
+        let (mut prepared, fields, plan_cx) = (Prepared::bare(table), table.fields(), PlanCx::new(env.session));
+        for check in &table.checks {
+            let expr = bind::bind_check(&check.expr, &fields, env)?;
+            prepared.checks.push((Arc::from(check.name.as_str()), exec::prepare(&expr, &plan_cx)?));
+        }
+        Ok(prepared)
     }
 
     /// Fails unless a new row satisfies NOT NULL and CHECK.

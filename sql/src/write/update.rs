@@ -12,6 +12,7 @@ use crate::ir::Dml;
 use crate::lock::{Patience, RowMode};
 use crate::types::{Datum, Row};
 
+use super::after::Change as After;
 use super::row::{self, Locked};
 use super::target::Prepared;
 use super::{KeySet, Writer};
@@ -138,6 +139,8 @@ pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
             }
         }
         let new_key = row::update(target, &writer.txn, &source[..width], key, &new, &cx.session)?;
+        let change = After::Update { old_key: key, old: &source[..width], new_key: &new_key, new: &new };
+        writer.txn.record(target, change, &cx.session)?;
         if new_key != key {
             writer.touch(&new_key)?;
         }
@@ -168,6 +171,7 @@ pub(super) fn delete(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
             }
         }
         row::delete(&prepared.target, &writer.txn, &source[..width], key)?;
+        writer.txn.record(&prepared.target, After::Delete { key, old: &source[..width] }, &cx.session)?;
         if prepared.returns() {
             prepared.return_row(source, cx, &mut returned)?;
         }

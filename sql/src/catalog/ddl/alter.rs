@@ -34,6 +34,7 @@ pub(super) fn run(alter: &AlterTable, cx: &mut DdlCx<'_>) -> Result<&'static str
     if is_foreign && table.foreign.is_none() {
         return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a foreign table", table.name)));
     }
+    cx.txn.refuse_pending(table.oid, &table.name, "ALTER TABLE")?;
     for action in &alter.actions {
         // Each action sees what those before it made of the table.
         if foreign::alter_action(&current(table.oid, cx)?, action, cx)? {

@@ -473,6 +473,11 @@ pub(super) fn comment(on: &CommentTarget, text: Option<&str>, cx: &mut DdlCx<'_>
             let oid = key.or_else(|| found.indexes.iter().find(|i| i.constraint && i.name == name.text).map(|i| i.oid));
             match oid {
                 Some(oid) => comment_relation(Relation::Index(found, oid), comment, cx)?,
+                None if found.foreign_keys.iter().any(|k| k.name == name.text) => {
+                    let mut table = Table::clone(&found);
+                    table.foreign_keys.iter_mut().filter(|k| k.name == name.text).for_each(|k| k.comment = comment.clone());
+                    cx.change.put_table(table)?;
+                }
                 None if found.checks.iter().any(|c| c.name == name.text) => {
                     return Err(SqlError::unsupported("COMMENT ON CONSTRAINT of a CHECK"));
                 }

@@ -3,9 +3,9 @@
 //! The server has no processes but its sessions, so nothing else is listed. What is not counted here (blocks, rows, temporary files) is NULL and not 0.
 
 use super::cluster::database_oid;
-use crate::catalog::DATABASE_OID;
 use super::made::Ask;
 use super::value::{NULL, int4, int8, oid, text, text_or_null};
+use crate::catalog::DATABASE_OID;
 use crate::error::Result;
 use crate::functions::SessionCx;
 use crate::session::activity::{DatabaseStatus, SessionStatus};
