@@ -113,6 +113,17 @@ fn databases_are_counted() {
         "SELECT numbackends, sessions, sessions_killed, xact_commit FROM pg_stat_database WHERE datname = 'second'";
     assert_eq!(c.query(after).text(), "0|1|1|1");
     c.query("DROP DATABASE second");
+    // A deadlock is counted once, and so is who was given up.
+    c.query("CREATE TABLE t (a int PRIMARY KEY, b int); INSERT INTO t VALUES (1, 0), (2, 0)");
+    let (mut one, mut two) = (server.client(), server.client());
+    one.query("BEGIN; UPDATE t SET b = 1 WHERE a = 1");
+    two.query("BEGIN; UPDATE t SET b = 2 WHERE a = 2");
+    sends(&mut one, "UPDATE t SET b = 1 WHERE a = 2");
+    sends(&mut two, "UPDATE t SET b = 2 WHERE a = 1");
+    let states = [&mut one, &mut two]
+        .map(|c| c.collect().expect("the connection holds").map_or_else(|e| e.state().to_owned(), |a| a.tag));
+    assert!(states.contains(&"40P01".to_owned()) && states.contains(&"UPDATE 1".to_owned()), "{states:?}");
+    assert_eq!(c.query("SELECT deadlocks FROM pg_stat_database WHERE datname = 'postgres'").text(), "1");
 }
 
 #[test]
@@ -132,6 +143,16 @@ fn statements_are_cancelled_from_another_session() {
         sends(&mut victim, sql);
         until(&mut c, &format!("SELECT query FROM pg_stat_activity WHERE pid = {pid} AND state = 'active'"), sql);
         let start = Instant::now();
+        let wait =
+            c.query(&format!("SELECT wait_event_type, wait_event FROM pg_stat_activity WHERE pid = {pid}")).text();
+        match sql.split(' ').next() {
+            Some("UPDATE") => until(
+                &mut c,
+                &format!("SELECT wait_event_type, wait_event FROM pg_stat_activity WHERE pid = {pid}"),
+                "Lock|transactionid",
+            ),
+            _ => assert!(["Timeout|PgSleep", "|", "IPC|BeeVersion"].contains(&wait.as_str()), "{sql}: {wait}"),
+        }
         assert_eq!(c.query(&format!("SELECT pg_cancel_backend({pid})")).text(), "t");
         let error = victim.collect().expect("the connection holds").expect_err(sql);
         assert_eq!((error.state(), error.message()), ("57014", "canceling statement due to user request"));
@@ -228,6 +249,13 @@ fn sessions_are_ended_whatever_they_do() {
     // Nobody else was touched.
     holder.query("COMMIT");
     assert_eq!(holder.query("SELECT b FROM t WHERE a = 1").text(), "1");
+    // All of a database, so that it can be dropped.
+    free.query("CREATE DATABASE doomed");
+    let mut there =
+        Client::connect(server.port, &[("user", "postgres"), ("database", "doomed")]).expect("a connection");
+    assert_eq!(free.fails("DROP DATABASE doomed").state(), "55006");
+    free.query("DROP DATABASE doomed WITH (FORCE)");
+    assert_eq!(last_words(&mut there), fatal());
 }
 
 #[test]

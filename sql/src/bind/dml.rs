@@ -407,7 +407,8 @@ impl Binder<'_> {
         if let Some(key) = table.primary_key.as_ref().filter(|k| same(k.columns.clone())) {
             return Ok(key.oid);
         }
-        let found = table.indexes.iter().find(|i| i.unique && i.valid && same(i.columns.iter().map(|c| c.attnum).collect()));
+        let found =
+            table.indexes.iter().find(|i| i.unique && i.valid && same(i.columns.iter().map(|c| c.attnum).collect()));
         match found {
             Some(index) => Ok(index.oid),
             None => {
@@ -423,7 +424,9 @@ impl Binder<'_> {
     fn deferrable_arbiter(&self, table: &Table, index: &Index) -> SqlError {
         let message = "ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters";
         let schema = self.env.catalog.schemas.get(&table.schema).map(|s| s.name.clone()).unwrap_or_default();
-        SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message).table(schema, &table.name).constraint(&index.name)
+        SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .table(schema, &table.name)
+            .constraint(&index.name)
     }
     /// The index behind a named constraint.
     fn constraint_index(&self, table: &Table, name: &ast::Name) -> Result<u32> {

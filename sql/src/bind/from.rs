@@ -85,11 +85,7 @@ impl Binder<'_> {
                 self.table_item(name, as_of.as_ref(), alias.as_ref(), *end)
             }
             ast::FromItem::Subquery { query, alias, pos, .. } => {
-                let kind = match query.body {
-                    ast::Body::Values(_) if query.with.is_none() => LeafKind::Other("VALUES"),
-                    _ => LeafKind::Query,
-                };
-                let lock = self.lock_of_item(alias.as_ref().map(|a| a.name.as_str()), kind)?;
+                let lock = self.lock_of_item(alias.as_ref().map(|a| a.name.as_str()), LeafKind::Query)?;
                 self.inherited_lock = lock;
                 let out = self.subquery_item(query, alias.as_ref(), *pos)?;
                 self.lock_leaf(out, lock)

@@ -98,7 +98,8 @@ impl Binder<'_> {
         }
         clauses.extend(self.inherited_lock.take().map(|strength| ClauseScope { strength, of: vec![] }));
         let Some(first) = clauses.first() else { return Ok(None) };
-        let not_with = |what: &str| Err(refused(format!("{} is not allowed with {what}", clause_name(first.strength.0))));
+        let not_with =
+            |what: &str| Err(refused(format!("{} is not allowed with {what}", clause_name(first.strength.0))));
         if !matches!(s.distinct, ast::Distinct::No) {
             return not_with("DISTINCT clause");
         }
@@ -286,13 +287,13 @@ fn fill_leaves(rel: &mut Rel, depth: usize, first: &mut usize, leaves: &[Leaf], 
             fill_leaves(left, depth, first, leaves, next)?;
             fill_leaves(right, depth + usize::from(*lateral), first, leaves, next)
         }
-        RelKind::Project { input, .. } | RelKind::Filter { input, .. } => fill_leaves(input, depth, first, leaves, next),
+        RelKind::Project { input, .. } | RelKind::Filter { input, .. } => {
+            fill_leaves(input, depth, first, leaves, next)
+        }
         _ => {
             let leaf = leaves.get(*next).ok_or_else(|| SqlError::internal("FROM has more items than were bound"))?;
-            let value = |i: usize| Expr {
-                kind: ExprKind::Outer { depth: depth + 1, index: *first + i },
-                ty: rel.schema[i].ty,
-            };
+            let value =
+                |i: usize| Expr { kind: ExprKind::Outer { depth: depth + 1, index: *first + i }, ty: rel.schema[i].ty };
             let row = (0..leaf.width).map(value).collect();
             let marker = leaf.table.as_ref().map_or(leaf.width - 1, |t| t.width());
             let there = ExprKind::IsNull { input: Box::new(value(marker)), negated: true };

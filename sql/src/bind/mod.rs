@@ -44,8 +44,8 @@ use crate::ir::{Expr, Field, Rel};
 use crate::parse::{ast, with_char_position};
 use crate::types::{Type, TypeMod};
 pub(crate) use binder::Clause;
-pub(crate) use locking::clause_name;
 use binder::{Binder, Level, Val};
+pub(crate) use locking::clause_name;
 pub(crate) use trace::Trace;
 
 /// Binds a statement: SELECT, VALUES, INSERT, UPDATE, DELETE. Others are [`Bound::Utility`]. See [`bind_to_keep`] for one that is kept.

@@ -159,7 +159,10 @@ impl Change {
         let Some(guard) = self.guard.clone().filter(|_| self.is_known(kind, oid)) else { return Ok(()) };
         if guard.claim(&keyspace::definition(kind, oid))? && guard.is_stale()? {
             self.is_stale = true;
-            return Err(SqlError::new(state::SERIALIZATION_FAILURE, "could not serialize access due to concurrent update"));
+            return Err(SqlError::new(
+                state::SERIALIZATION_FAILURE,
+                "could not serialize access due to concurrent update",
+            ));
         }
         Ok(())
     }
@@ -174,7 +177,14 @@ impl Change {
         self.edits.insert((kind, oid), None);
     }
     /// A name for an object, which is a new one unless `was` it there before.
-    fn put_name(&mut self, kind: Kind, schema: u32, name: &str, oid: u32, taken: impl FnOnce() -> SqlError) -> Result<()> {
+    fn put_name(
+        &mut self,
+        kind: Kind,
+        schema: u32,
+        name: &str,
+        oid: u32,
+        taken: impl FnOnce() -> SqlError,
+    ) -> Result<()> {
         let key = keyspace::name(kind, schema, name);
         if let Some(guard) = &self.guard
             && guard.claim(&key)?
@@ -242,7 +252,9 @@ impl Change {
         self.put_name(Kind::Relation, r.schema(), r.name(), r.oid(), || match has_type {
             // The first of a table's rows in PostgreSQL's catalogs is that of its row type.
             true => taken("pg_type", "pg_type_typname_nsp_index", "typname, typnamespace", r.name(), Some(r.schema())),
-            false => taken("pg_class", "pg_class_relname_nsp_index", "relname, relnamespace", r.name(), Some(r.schema())),
+            false => {
+                taken("pg_class", "pg_class_relname_nsp_index", "relname, relnamespace", r.name(), Some(r.schema()))
+            }
         })
     }
 
@@ -277,7 +289,9 @@ impl Change {
         }
         self.put(Kind::Schema, schema.oid, &schema)?;
         let (name, oid) = (schema.name.clone(), schema.oid);
-        self.put_name(Kind::Schema, 0, &name, oid, || taken("pg_namespace", "pg_namespace_nspname_index", "nspname", &name, None))?;
+        self.put_name(Kind::Schema, 0, &name, oid, || {
+            taken("pg_namespace", "pg_namespace_nspname_index", "nspname", &name, None)
+        })?;
         let schema = Arc::new(schema);
         self.edits.insert((Kind::Schema, oid), Some(Edit::Schema(schema.clone())));
         self.edit().schemas.insert(oid, schema);
@@ -304,7 +318,9 @@ impl Change {
         }
         self.put(Kind::Server, server.oid, &server)?;
         let (name, oid) = (server.name.clone(), server.oid);
-        self.put_name(Kind::Server, 0, &name, oid, || taken("pg_foreign_server", "pg_foreign_server_name_index", "srvname", &name, None))?;
+        self.put_name(Kind::Server, 0, &name, oid, || {
+            taken("pg_foreign_server", "pg_foreign_server_name_index", "srvname", &name, None)
+        })?;
         let server = Arc::new(server);
         self.edits.insert((Kind::Server, oid), Some(Edit::Server(server.clone())));
         self.edit().servers.insert(oid, server);

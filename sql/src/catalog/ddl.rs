@@ -211,7 +211,8 @@ impl DdlCx<'_> {
     fn sees_all_rows(&self, table: &Table) -> Result<()> {
         let base = self.txn.with(|t| Ok(t.base().clone()))?;
         let newest = self.database.snapshot();
-        if newest.version() == base.version() || newest.diff(&base, keyspace::table_range(table.oid)).next()?.is_none() {
+        if newest.version() == base.version() || newest.diff(&base, keyspace::table_range(table.oid)).next()?.is_none()
+        {
             return Ok(());
         }
         Err(SqlError::new(state::SERIALIZATION_FAILURE, "could not serialize access due to concurrent update"))

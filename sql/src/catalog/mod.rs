@@ -70,7 +70,8 @@ impl Catalog {
     }
     /// All stored tables, by oid.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
-        let mut tables: Vec<&Arc<Table>> = self.relations.values().filter_map(|r| if let Relation::Table(t) = r { Some(t) } else { None }).collect();
+        let mut tables: Vec<&Arc<Table>> =
+            self.relations.values().filter_map(|r| if let Relation::Table(t) = r { Some(t) } else { None }).collect();
         tables.sort_by_key(|t| t.oid);
         tables.into_iter()
     }

@@ -46,7 +46,8 @@ impl LockRows {
                 return Err(SqlError::internal("rows are to be locked of what has none"));
             };
             let Datum::Bytea(key) = &row[*key] else { continue };
-            match row::lock_row(txn, table.oid, key, seen, lock.mode, lock.patience).map_err(|e| named(e, &table.name))? {
+            let locked = row::lock_row(txn, table.oid, key, seen, lock.mode, lock.patience);
+            match locked.map_err(|e| row::waited(e, txn, &table.name, key, "locking"))? {
                 Locked::Same => {}
                 Locked::Skipped => return Ok(None),
                 Locked::Gone | Locked::Changed(..) if txn.is_fixed() => return Err(row::concurrent("update")),
@@ -117,20 +118,9 @@ impl LockRows {
 /// The transaction rows are locked for.
 fn txn_of<'e>(env: &Env<'e>) -> Result<&'e TxnHandle> {
     let refused = || {
-        SqlError::new(
-            state::READ_ONLY_SQL_TRANSACTION,
-            "cannot execute SELECT FOR UPDATE in a read-only transaction",
-        )
+        SqlError::new(state::READ_ONLY_SQL_TRANSACTION, "cannot execute SELECT FOR UPDATE in a read-only transaction")
     };
     Ok(env.cx.writer.as_ref().ok_or_else(refused)?.txn())
-}
-
-/// NOWAIT's error says which relation the row is of.
-fn named(error: SqlError, table: &str) -> SqlError {
-    if error.0.message == "could not obtain lock on row" {
-        return SqlError::new("55P03", format!("could not obtain lock on row in relation \"{table}\""));
-    }
-    error
 }
 
 impl Operator for LockRows {

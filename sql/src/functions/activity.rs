@@ -121,5 +121,7 @@ fn databases(r: &mut Registry) {
     r.stable("pg_stat_get_db_xact_rollback", &[Type::OID], L, |a, cx| {
         Ok(Datum::Int8(of(a, cx)?.totals.rollbacks.cast_signed()))
     });
-    r.stable("pg_stat_get_db_deadlocks", &[Type::OID], L, |a, cx| Ok(Datum::Int8(of(a, cx)?.deadlocks.cast_signed())));
+    r.stable("pg_stat_get_db_deadlocks", &[Type::OID], L, |a, cx| {
+        Ok(Datum::Int8(of(a, cx)?.totals.deadlocks.cast_signed()))
+    });
 }

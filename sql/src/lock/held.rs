@@ -145,11 +145,6 @@ impl Held {
             self.shared -= usize::from(shared);
         })
     }
-    /// Takes out the newest of these keys' locks, and says what was held before it; None if there is none.
-    pub fn remove_key(&mut self, is_it: impl Fn(u64) -> bool) -> Option<u64> {
-        let at = self.keys.iter().rposition(|noted| is_it(*noted))?;
-        Some(self.keys.remove(at))
-    }
     /// Takes out the keys since a mark.
     pub fn take_keys(&mut self, mark: Mark) -> Vec<u64> {
         self.shared = self.shared.min(mark.shared);

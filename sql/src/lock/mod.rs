@@ -18,8 +18,8 @@
 //! Table   all statements: see [`TableMode`]
 //! ```
 //!
-//! What is locked stays locked to the end of the transaction, but for what [`Locks::release_since`] takes back to a savepoint, what an insert gives
-//! back by [`Locks::unclaim`], and advisory locks of sessions, which stay until they are unlocked or the session ends.
+//! What is locked stays locked to the end of the transaction, but for what [`Locks::release_since`] takes back (to a savepoint; what an insert claimed
+//! in vain), and advisory locks of sessions, which stay until they are unlocked or the session ends.
 //!
 //! What must stay true:
 //!
@@ -56,6 +56,9 @@ use shards::{KeyId, Lower, Object, Request, Shards, Take};
 pub use mode::{RowMode, TableMode};
 pub use status::{LockStatus, LockTarget};
 
+/// Message of lock_timeout's error.
+pub const LOCK_TIMEOUT: &str = "canceling statement due to lock timeout";
+
 /// A set of modes, a bit each.
 type Modes = u8;
 /// A session, by its seat among those of its database.
@@ -63,9 +66,6 @@ type Owner = u32;
 
 /// Tables share so many counters of strong locks.
 const STRONG_PARTS: usize = 1024;
-/// How far back a claim is looked for that is given back: an insert's own, a few keys of one row.
-const UNCLAIM_MAX: usize = 256;
-
 /// What who does not get a lock at once does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
@@ -284,20 +284,6 @@ impl Locks {
     pub fn claim_with(&self, table: u32, key: &[u8], patience: Patience) -> Result<Got> {
         self.key(self.manager.shards.key(key, true), table, RowMode::Update, patience)
     }
-    /// Gives back what the last claim of this key got. Not to be called after [`Got::Had`].
-    pub fn unclaim(&self, key: &[u8]) {
-        let id = self.manager.shards.key(key, true);
-        let found = {
-            let mut held = self.member.held.lock();
-            let oldest = held.keys.len().saturating_sub(UNCLAIM_MAX);
-            let is_recent = held.keys[oldest..].iter().any(|noted| KeyId::split(*noted).0 == id);
-            if is_recent { held.remove_key(|noted| KeyId::split(noted).0 == id) } else { None }
-        };
-        if let Some(noted) = found {
-            self.release_key(noted);
-        }
-    }
-
     fn key(&self, id: KeyId, table: u32, mode: RowMode, patience: Patience) -> Result<Got> {
         let request = Request { object: Object::Key(id), owner: self.member.owner, mode: mode as u8 };
         let Some((got, before, shared)) = self.take(&request, table, patience)? else { return Ok(Got::Skipped) };
@@ -458,7 +444,7 @@ impl Locks {
                 if !self.give_up(request, None) {
                     return Ok(());
                 }
-                return Err(SqlError::new(state::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout"));
+                return Err(SqlError::new(state::LOCK_NOT_AVAILABLE, LOCK_TIMEOUT));
             }
             if look.is_some_and(|at| now >= at) {
                 // Once: a circle that is closed later is found by who closes it.

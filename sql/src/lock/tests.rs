@@ -72,9 +72,7 @@ fn row_object(world: &World, key: &[u8]) -> Object {
 #[test]
 fn every_pair_of_table_modes_conflicts_as_documented() {
     // The table of PostgreSQL's documentation, "Explicit Locking": x where row and column conflict.
-    let documented = [
-        ".......x", "......xx", "....xxxx", "...xxxxx", "..xx.xxx", "..xxxxxx", ".xxxxxxx", "xxxxxxxx",
-    ];
+    let documented = [".......x", "......xx", "....xxxx", "...xxxxx", "..xx.xxx", "..xxxxxx", ".xxxxxxx", "xxxxxxxx"];
     for (held, line) in TableMode::ALL.into_iter().zip(documented) {
         for (wanted, cell) in TableMode::ALL.into_iter().zip(line.chars()) {
             let world = World::new();
@@ -168,15 +166,17 @@ fn savepoints_give_back_what_was_locked_since() {
 }
 
 #[test]
-fn a_claim_is_given_back_and_only_that() {
+fn a_claim_in_vain_is_given_back_and_only_that() {
     let world = World::new();
     let [one, two] = world.sessions();
     two.set_timeouts(Some(SETTLE), SETTLE);
     one.claim(1, b"a").unwrap();
-    one.claim(1, b"b").unwrap();
     one.row(1, b"b", RowMode::Update, Patience::Wait).unwrap();
-    one.unclaim(b"b");
-    one.unclaim(b"never claimed");
+    let mark = one.mark();
+    one.claim(1, b"b").unwrap();
+    assert_eq!(one.claim_with(1, b"a", Patience::Skip).unwrap(), Got::Had);
+    assert_eq!(two.claim_with(1, b"b", Patience::Skip).unwrap(), Got::Skipped);
+    one.release_since(mark);
     assert_eq!(two.claim(1, b"b").unwrap(), Got::Free);
     assert_eq!(two.row(1, b"b", RowMode::KeyShare, Patience::Skip).unwrap(), Got::Skipped);
     assert_eq!(two.claim(1, b"a").unwrap_err().state(), "55P03");
@@ -278,7 +278,10 @@ fn what_does_not_conflict_is_granted_together() {
 }
 
 /// Runs the last step of each session at once, each in its thread; the errors by session. Locks of who fails are released, as its transaction is over.
-fn deadlock(world: &World, steps: Vec<(Locks, Box<dyn Fn(&Locks) -> Result<Got> + Send + Sync>)>) -> Vec<Option<SqlError>> {
+fn deadlock(
+    world: &World,
+    steps: Vec<(Locks, Box<dyn Fn(&Locks) -> Result<Got> + Send + Sync>)>,
+) -> Vec<Option<SqlError>> {
     let many = steps.len();
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = steps
@@ -892,4 +895,89 @@ fn owner_modes_are_what_was_asked_for() {
     two.release_all();
     assert_eq!(owner_modes(&world, object, &two), 0);
     assert_eq!(two.row(1, b"k", RowMode::Share, Patience::Skip).unwrap(), Got::Free);
+}
+
+/// What this thread has run for, in nanoseconds, whatever else the machine does; 0 where the system does not tell.
+fn thread_nanos() -> u64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    told.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+fn each(what: &str, count: usize, start: (Instant, u64)) {
+    let (wall, cpu) = (start.0.elapsed().as_nanos() as u64, thread_nanos() - start.1);
+    println!("{what}: {} ns, {} ns of this thread", wall / count as u64, cpu / count as u64);
+}
+
+fn now() -> (Instant, u64) {
+    (Instant::now(), thread_nanos())
+}
+
+/// What do locks cost that nobody waits for? Run with optimisation: `cargo test --release -p pgbee-sql --lib lock -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    const ROUNDS: usize = 1_000_000;
+    let world = World::new();
+    let locks = world.session();
+    let start = now();
+    for _ in 0..ROUNDS {
+        locks.table(20_000, TableMode::AccessShare, Patience::Wait).unwrap();
+        locks.release_all();
+    }
+    each("a table in a weak mode and its release", ROUNDS, start);
+    let start = now();
+    for _ in 0..ROUNDS {
+        for table in 0..4 {
+            locks.table(20_000 + table, TableMode::RowExclusive, Patience::Wait).unwrap();
+        }
+        locks.release_all();
+    }
+    each("each of four tables", ROUNDS * 4, start);
+    locks.table(20_000, TableMode::AccessShare, Patience::Wait).unwrap();
+    let start = now();
+    for _ in 0..ROUNDS {
+        locks.table(20_000, TableMode::AccessShare, Patience::Wait).unwrap();
+    }
+    each("a table held already", ROUNDS, start);
+    let start = now();
+    for n in 0..ROUNDS as u64 {
+        locks.claim(20_000, &n.to_be_bytes()).unwrap();
+        locks.release_all();
+    }
+    each("a claim and its release", ROUNDS, start);
+    let start = now();
+    for n in 0..ROUNDS as u64 {
+        locks.claim(20_000, &n.to_be_bytes()).unwrap();
+    }
+    each("each of a million claims", ROUNDS, start);
+    let start = now();
+    locks.release_all();
+    each("its release", ROUNDS, start);
+    let start = now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let locks = world.session();
+                for _ in 0..ROUNDS / 4 {
+                    locks.table(20_000, TableMode::RowExclusive, Patience::Wait).unwrap();
+                    locks.release_all();
+                }
+            });
+        }
+    });
+    each("a table in a weak mode and its release, four threads at one table", ROUNDS, start);
+    const CONTENDED: usize = 100_000;
+    let start = now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let locks = world.session();
+                for _ in 0..CONTENDED / 4 {
+                    locks.claim(20_000, b"hot").unwrap();
+                    locks.release_all();
+                }
+            });
+        }
+    });
+    each("one key that four threads want all the time", CONTENDED, start);
 }

@@ -93,8 +93,15 @@ impl Parser<'_> {
         self.expect_kw("references")?;
         let table = self.relation_name()?;
         let columns = if self.is_op("(") { self.name_list()? } else { vec![] };
-        let mut made =
-            References { table, columns, match_full: false, on_delete: None, on_update: None, set_columns: vec![], pos };
+        let mut made = References {
+            table,
+            columns,
+            match_full: false,
+            on_delete: None,
+            on_update: None,
+            set_columns: vec![],
+            pos,
+        };
         if self.is_kw("match") {
             let at = self.pos();
             self.advance();
@@ -236,7 +243,8 @@ impl Parser<'_> {
         } else {
             return Ok(None);
         };
-        let (words, mut made) = (kind_words(&kind), Constraint { name, kind, deferral: Deferral::Never, not_valid: false, pos });
+        let (words, mut made) =
+            (kind_words(&kind), Constraint { name, kind, deferral: Deferral::Never, not_valid: false, pos });
         let mut said = Deferrable::default();
         loop {
             let at = self.pos();

@@ -12,8 +12,8 @@ use super::expr::as_column;
 use super::logical::{ColId, LogicalCte, Lp, Op, Planner};
 use super::lower_expr::types_of;
 use super::node::{
-    AggNode, AggregateNode, CteNode, DmlNode, Estimate, FunctionCall, FunctionNode, LimitCount, LimitNode, LockNode, Node,
-    NodeKind, SetItem, SetOpNode, SortNode, VirtualNode, WithNode,
+    AggNode, AggregateNode, CteNode, DmlNode, Estimate, FunctionCall, FunctionNode, LimitCount, LimitNode, LockNode,
+    Node, NodeKind, SetItem, SetOpNode, SortNode, VirtualNode, WithNode,
 };
 use crate::error::{Result, SqlError};
 use crate::ir::{AggCall, Expr, ExprKind, SortKey};

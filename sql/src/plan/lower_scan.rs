@@ -124,7 +124,8 @@ impl Planner<'_> {
             residual,
             alias: scan.alias.clone(),
         };
-        let layout: Vec<ColId> = decoded[..keep].iter().copied().chain(row_key).chain(system.iter().map(|(id, _)| *id)).collect();
+        let layout: Vec<ColId> =
+            decoded[..keep].iter().copied().chain(row_key).chain(system.iter().map(|(id, _)| *id)).collect();
         let node = self.node(NodeKind::Scan(Arc::new(node)), &layout, rows, 0.0, path.cost);
         Ok(Low { node, layout, order: path.order })
     }

@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use crate::catalog::schema::{Table, VirtualTable};
 use crate::codec::{IndexCodec, KeyColumn, RowKeyCodec};
-use crate::exec::{Prepared, SubPlan};
 use crate::exec::code::{Call, Code, CompareOp};
 use crate::exec::value::KeyOrder;
+use crate::exec::{Prepared, SubPlan};
 use crate::foreign::ForeignScan;
 use crate::functions::registry::{AggregateFn, SetFn, WindowFn};
 use crate::ir::{AsOf, Dml, Expr, Field, FrameExclude, FrameUnit, LockRows, SetOp};

@@ -10,8 +10,8 @@ use super::expr::{as_column, is_never, rejects_nulls, substitute};
 use super::logical::{ColId, Lp, Op, Planner};
 use super::node::JoinType;
 use crate::error::{Result, SqlError, state};
-use crate::lock::RowMode;
 use crate::ir::{Expr, ExprKind, SetOp};
+use crate::lock::RowMode;
 
 /// Rewrites a relation: conditions pushed, subqueries turned into joins, joins ordered.
 pub(crate) fn optimize(planner: &mut Planner<'_>, lp: Lp) -> Result<Lp> {
@@ -136,7 +136,8 @@ impl Planner<'_> {
             }
             Op::Scan(mut scan) => {
                 // What is asked of system columns is asked above the scan, which knows a row's columns only.
-                let system: BTreeSet<ColId> = scan.row_key.into_iter().chain(scan.system.into_iter().flatten()).collect();
+                let system: BTreeSet<ColId> =
+                    scan.row_key.into_iter().chain(scan.system.into_iter().flatten()).collect();
                 let (above, mut inside): (Vec<_>, Vec<_>) =
                     preds.into_iter().partition(|p| !system.is_empty() && !self.used(p).is_disjoint(&system));
                 scan.filter.append(&mut inside);

@@ -151,6 +151,7 @@ pub struct Activity {
 struct Counted {
     commits: AtomicU64,
     rollbacks: AtomicU64,
+    deadlocks: AtomicU64,
     active_micros: AtomicU64,
     idle_in_transaction_micros: AtomicU64,
 }
@@ -193,8 +194,6 @@ pub struct SessionStatus {
 pub struct DatabaseStatus {
     /// Its name.
     pub database: String,
-    /// Deadlocks found.
-    pub deadlocks: u64,
     /// Sessions connected now.
     pub sessions_now: i32,
     /// What they and those before them counted.
@@ -208,6 +207,8 @@ pub struct Totals {
     pub commits: u64,
     /// Transactions rolled back.
     pub rollbacks: u64,
+    /// Deadlocks that one of their statements was given up for.
+    pub deadlocks: u64,
     /// Microseconds that sessions existed.
     pub session_micros: u64,
     /// Microseconds that statements ran.
@@ -226,6 +227,7 @@ impl Totals {
     fn add(&mut self, other: &Totals) {
         self.commits += other.commits;
         self.rollbacks += other.rollbacks;
+        self.deadlocks += other.deadlocks;
         self.session_micros += other.session_micros;
         self.active_micros += other.active_micros;
         self.idle_in_transaction_micros += other.idle_in_transaction_micros;
@@ -348,6 +350,15 @@ impl Activity {
         add(if committed { &self.counted.commits } else { &self.counted.rollbacks }, 1);
     }
 
+    /// Its statement was given up so that others could go on.
+    pub(super) fn was_deadlocked(&self) {
+        add(&self.counted.deadlocks, 1);
+    }
+    /// What was done before there was a client does not count.
+    pub(super) fn begin_counting(&self) {
+        self.counted.rollbacks.store(0, Ordering::Relaxed);
+    }
+
     // What the server tells.
 
     /// What is waited for from now on; [`WaitEvent::None`] when that is over.
@@ -403,6 +414,7 @@ impl Activity {
         Totals {
             commits: count(&self.counted.commits),
             rollbacks: count(&self.counted.rollbacks),
+            deadlocks: count(&self.counted.deadlocks),
             session_micros: u64::try_from(now().saturating_sub(self.started)).unwrap_or(0),
             active_micros: count(&self.counted.active_micros),
             idle_in_transaction_micros: count(&self.counted.idle_in_transaction_micros),
@@ -490,7 +502,7 @@ impl Activities {
                 totals.add(&activity.totals());
                 sessions_now += 1;
             }
-            DatabaseStatus { database: name, sessions_now, totals, deadlocks: 0 }
+            DatabaseStatus { database: name, sessions_now, totals }
         };
         names.into_iter().map(status).collect()
     }

@@ -60,7 +60,11 @@ struct Found {
 
 impl Session {
     /// CREATE INDEX CONCURRENTLY.
-    pub(super) fn create_index_concurrently(&mut self, statement: &ast::Statement, create: &CreateIndex) -> Result<Outcome> {
+    pub(super) fn create_index_concurrently(
+        &mut self,
+        statement: &ast::Statement,
+        create: &CreateIndex,
+    ) -> Result<Outcome> {
         self.refuse_in_block("CREATE INDEX CONCURRENTLY")?;
         let before = self.newest_catalog()?;
         self.define(statement)?;
@@ -138,7 +142,12 @@ impl Session {
     }
 
     /// REINDEX of all tables named: each in a transaction of its own, or without keeping anyone from writing them.
-    pub(super) fn reindex_tables(&mut self, tables: Vec<u32>, concurrently: bool, statement: &ast::Statement) -> Result<()> {
+    pub(super) fn reindex_tables(
+        &mut self,
+        tables: Vec<u32>,
+        concurrently: bool,
+        statement: &ast::Statement,
+    ) -> Result<()> {
         self.commit()?;
         for oid in tables {
             self.shared.cancel.check()?;
@@ -164,7 +173,8 @@ impl Session {
         let Some(table) = self.newest_catalog()?.table(oid).cloned() else { return Ok(self.commit()?) };
         for index in table.indexes.iter().filter(|i| only.is_none_or(|oid| i.oid == oid)) {
             if !index.valid && only.is_none() {
-                let schema = self.newest_catalog()?.schemas.get(&table.schema).map(|s| s.name.clone()).unwrap_or_default();
+                let schema =
+                    self.newest_catalog()?.schemas.get(&table.schema).map(|s| s.name.clone()).unwrap_or_default();
                 let report = SqlError::new(
                     state::OBJECT_NOT_IN_PREREQUISITE_STATE,
                     format!("cannot reindex invalid index \"{schema}.{}\" concurrently, skipping", index.name),

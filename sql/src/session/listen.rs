@@ -313,10 +313,6 @@ impl Listening {
     pub fn listens(&self) -> bool {
         self.listens
     }
-    /// Whether the transaction asked for anything.
-    pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
 
     /// Fails if somebody has too much unread to be told more. Before the commit.
     ///

@@ -19,7 +19,9 @@ use crate::parse::ast::QName;
 impl Session {
     /// LOCK TABLE. `own`: it is a transaction of its own, if none is open.
     pub(super) fn lock_tables(&mut self, tables: &[QName], mode: &str, nowait: bool, own: bool) -> Result<Outcome> {
-        if own && matches!(self.block.status, Status::Idle | Status::Implicit) {
+        // Several statements of one simple string are a block; those of the extended protocol are not, even between two Syncs.
+        let is_alone = own || self.script.is_none();
+        if is_alone && matches!(self.block.status, Status::Idle | Status::Implicit) {
             let message = "LOCK TABLE can only be used in transaction blocks";
             return Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, message));
         }

@@ -154,7 +154,9 @@ impl Guard for Definitions {
     }
     fn named(&self, key: &[u8]) -> Result<Option<u32>> {
         let value = self.shared.db.database.snapshot().get(key)?;
-        value.map(|v| serde_json::from_slice(&v).map_err(|e| SqlError::internal(format!("a name cannot be read: {e}")))).transpose()
+        value
+            .map(|v| serde_json::from_slice(&v).map_err(|e| SqlError::internal(format!("a name cannot be read: {e}"))))
+            .transpose()
     }
     fn is_stale(&self) -> Result<bool> {
         Ok(self.shared.db.catalog(&self.shared.db.database.snapshot())?.stamp != self.base)
@@ -323,6 +325,10 @@ mod tests {
         let now = own.over(&Arc::new(second));
         assert!(now.table(30000).is_some());
         assert_eq!(indexes(&now), [(9, true)]);
-        assert_eq!(own.over(&Arc::new(Catalog { stamp: 2, ..Catalog::default() })).stamp, now.stamp, "merged once a stamp");
+        assert_eq!(
+            own.over(&Arc::new(Catalog { stamp: 2, ..Catalog::default() })).stamp,
+            now.stamp,
+            "merged once a stamp"
+        );
     }
 }

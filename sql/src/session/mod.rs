@@ -162,13 +162,7 @@ impl Session {
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
         let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(
-                database.clone(),
-                db.row_ids.clone(),
-                db.moves.clone(),
-                locks,
-                instance.memory(),
-            ),
+            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.moves.clone(), locks, instance.memory()),
             instance: instance.clone(),
             database,
             waiting,
@@ -192,9 +186,9 @@ impl Session {
             db,
             activity: presence.activity.clone(),
         });
-        presence.activity.belongs_to(&shared);
         let of_session = Arc::downgrade(&shared);
         shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
+        presence.activity.belongs_to(&shared);
         let mut session = Session {
             instance,
             shared,
@@ -216,6 +210,7 @@ impl Session {
             // A past version that is none is refused now, not at the first statement.
             let first = session.statement();
             session.rollback();
+            session.shared.activity.begin_counting();
             first?;
         }
         Ok(session)
@@ -328,7 +323,10 @@ impl Session {
     /// An error ends what was going on; why a statement stopped waiting for peers is told as it is. Where nothing is left to fetch, the statement is over.
     fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
         let result = result.map_err(|e| self.shared.waiting.explain(e));
-        if result.is_err() {
+        if let Err(error) = &result {
+            if error.state() == state::DEADLOCK_DETECTED {
+                self.shared.activity.was_deadlocked();
+            }
             self.abort();
         }
         if matches!(self.active, Active::None) {

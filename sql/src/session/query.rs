@@ -148,6 +148,11 @@ impl Rows {
             ending: Ending::Counted(Tag::Select),
         }
     }
+    /// Whether rows that are all here are in a file.
+    #[cfg(test)]
+    pub fn is_spilled(&self) -> bool {
+        matches!(&self.source, Source::Buffer(rows, _) if rows.is_spilled())
+    }
     /// Reads all rows now.
     pub fn settle(&mut self) -> Result<()> {
         if let Source::Cursor(cursor) = &mut self.source {

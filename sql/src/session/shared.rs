@@ -117,20 +117,6 @@ impl Shared {
             None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
         }
     }
-    /// The next value of a sequence: one the session keeps, if it does.
-    fn take(&self, sequence: &Arc<Sequence>) -> Result<i64> {
-        let all = &self.db.sequences;
-        if sequence.cache > 1
-            && let Some(value) = self.sequences.lock().taken.get_mut(&sequence.oid).and_then(|taken| taken.next(all))
-        {
-            return Ok(value);
-        }
-        let (value, taken) = all.next(sequence, &self.db.database, unix_micros())?;
-        if sequence.cache > 1 {
-            self.sequences.lock().taken.insert(sequence.oid, taken);
-        }
-        Ok(value)
-    }
     /// The sequence as it is once nobody alters it any more: it is locked until the transaction ends, as in PostgreSQL.
     fn locked_sequence(&self, sequence: Arc<Sequence>) -> Result<Arc<Sequence>> {
         if self.txn.locks().table(sequence.oid, TableMode::RowExclusive, Patience::Wait)? == Got::Had {
@@ -147,6 +133,20 @@ impl Shared {
     /// What messages call a relation.
     pub fn relation_name(&self, oid: u32) -> Option<String> {
         Some(self.current.lock().catalog.by_oid(oid)?.name().to_owned())
+    }
+    /// The next value of a sequence: one the session keeps, if it does.
+    fn take(&self, sequence: &Arc<Sequence>) -> Result<i64> {
+        let all = &self.db.sequences;
+        if sequence.cache > 1
+            && let Some(value) = self.sequences.lock().taken.get_mut(&sequence.oid).and_then(|taken| taken.next(all))
+        {
+            return Ok(value);
+        }
+        let (value, taken) = all.next(sequence, &self.db.database, unix_micros())?;
+        if sequence.cache > 1 {
+            self.sequences.lock().taken.insert(sequence.oid, taken);
+        }
+        Ok(value)
     }
     fn refuse_read_only(&self, what: &str) -> Result<()> {
         if self.current.lock().read_only {
@@ -313,7 +313,8 @@ impl Services for Shared {
                 Ok(next.last)
             })?
         } else {
-            self.take(&self.locked_sequence(sequence)?)?
+            let sequence = self.locked_sequence(sequence)?;
+            self.take(&sequence)?
         };
         self.remember(oid, value);
         Ok(value)
@@ -425,10 +426,9 @@ impl Services for Shared {
         Ok(false)
     }
     fn sleep(&self, seconds: f64) -> Result<()> {
-        // Longer than the clock can tell is for ever.
-        let end = Duration::try_from_secs_f64(seconds.max(0.0)).ok().and_then(|time| Instant::now().checked_add(time));
+        let end = Instant::now() + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX / 4);
         let _waits = Waits::on(&self.activity, WaitEvent::Sleep);
-        self.cancel.wait(end, || false).map(|_| ())
+        self.cancel.wait(Some(end), || false).map(|_| ())
     }
     fn transaction_id(&self) -> u64 {
         self.transaction_id.load(Ordering::Relaxed)

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgbee_engine::{Error as EngineError, Version};
 use pgbee_engine::storage::Durability;
 use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot, Transaction};
+use pgbee_engine::{Error as EngineError, Version};
 
 use super::Session;
 use super::activity::WaitEvent;
@@ -355,6 +355,7 @@ impl Session {
             if let Some(reads) = &self.block.reads {
                 txn.record(reads);
             }
+            // Rows carry the lower half of the transaction's number.
             let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
             self.shared.txn.set(txn, stamp);
         }
@@ -445,6 +446,7 @@ impl Session {
                 match self.block.saves.last() {
                     Some(save) => self.shared.txn.undo_to(save.place),
                     None => {
+                        self.shared.activity.fail_transaction();
                         self.shared.txn.take();
                         self.shared.txn.end();
                     }
@@ -499,24 +501,26 @@ impl Session {
             rows_changed: rows,
             durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
         };
-        let committed = {
+        let made = {
             let _waits = Waits::on(&self.shared.activity, WaitEvent::Commit);
-            self.shared.database.commit(txn, info)
+            self.shared.database.commit(txn, info)?
         };
-        let version = committed?;
         // Who waits for one of its rows follows it: before the locks are given up.
-        self.shared.txn.publish_moves(version);
+        self.shared.txn.publish_moves(made);
         if !derived.synchronous {
             self.shared.db.flusher.soon();
         }
-        Ok(version)
+        Ok(made)
     }
     /// Commits what a statement of several transactions did so far, and keeps its locks.
     pub(super) fn commit_step(&mut self) -> Result<()> {
         let defines = self.block.own.take().is_some();
         let rows = std::mem::take(&mut self.block.rows);
         match self.shared.txn.take().filter(|txn| !txn.is_read_only()) {
-            Some(txn) => Ok(self.commit_writes(txn, defines, rows).map(|_| ())?),
+            Some(txn) => {
+                self.commit_writes(txn, defines, rows)?;
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -538,7 +542,9 @@ impl Session {
         let notifies = self.shared.listening.lock().notifies();
         let turn = notifies.then(|| self.shared.db.channels.turn());
         let mut version = if notifies { self.shared.database.head().0 } else { 0 };
-        if let Some(txn) = self.shared.txn.take().filter(|txn| !txn.is_read_only()) {
+        if let Some(txn) = self.shared.txn.take()
+            && !txn.is_read_only()
+        {
             match self.commit_writes(txn, block.own.is_some(), block.rows) {
                 Ok(made) => version = made.0,
                 Err(error) => {

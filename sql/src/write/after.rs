@@ -81,7 +81,9 @@ impl Event {
         let values = |v: &[Datum]| v.iter().map(|d| size_of::<Datum>() + d.heap_bytes()).sum::<usize>();
         size_of::<Event>()
             + match self {
-                Event::Reference(_, r) => r.key.len() + r.moved_from.as_ref().map_or(0, |k| k.len()) + values(&r.values),
+                Event::Reference(_, r) => {
+                    r.key.len() + r.moved_from.as_ref().map_or(0, |k| k.len()) + values(&r.values)
+                }
                 Event::Gone(_, g) => values(&g.old) + g.new.as_deref().map_or(0, values),
                 Event::Key(_, v) => values(v),
             }
@@ -131,9 +133,10 @@ impl Rules {
         let references = table.foreign_keys.iter().filter_map(|k| ForeignKeyRule::new(table, k, catalog));
         let referenced = catalog.references_to(table.oid).into_iter();
         let shared = Arc::new(Target::new(table));
-        let keys = table.indexes.iter().enumerate().filter(|(_, i)| !i.deferral.is_never()).map(|(at, i)| {
-            Arc::new(KeyRule { oid: i.oid, deferral: i.deferral, index: at, target: shared.clone() })
-        });
+        let keys =
+            table.indexes.iter().enumerate().filter(|(_, i)| !i.deferral.is_never()).map(|(at, i)| {
+                Arc::new(KeyRule { oid: i.oid, deferral: i.deferral, index: at, target: shared.clone() })
+            });
         Rules {
             references: references.map(Arc::new).collect(),
             referenced: referenced.filter_map(|(t, k)| ForeignKeyRule::new(t, k, catalog)).map(Arc::new).collect(),
@@ -192,7 +195,6 @@ pub struct AfterQueue {
 pub struct AfterMark {
     deferred: usize,
     fired: usize,
-    saved: usize,
     modes: Modes,
 }
 
@@ -321,12 +323,7 @@ impl TxnHandle {
     /// A place to go back to.
     pub fn mark_after(&self) -> AfterMark {
         let mut queue = self.after().lock();
-        let mark = AfterMark {
-            deferred: queue.deferred.len(),
-            fired: queue.fired.len(),
-            saved: queue.saved,
-            modes: queue.modes.clone(),
-        };
+        let mark = AfterMark { deferred: queue.deferred.len(), fired: queue.fired.len(), modes: queue.modes.clone() };
         queue.saved = queue.deferred.len();
         mark
     }

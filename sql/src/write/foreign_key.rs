@@ -165,7 +165,8 @@ impl ForeignKeyRule {
         Some(ForeignKeyRule {
             key: key.clone(),
             child_rows: Decoder::all(child),
-            schemas: [child, parent].map(|t| catalog.schemas.get(&t.schema).map(|s| s.name.clone()).unwrap_or_default()),
+            schemas: [child, parent]
+                .map(|t| catalog.schemas.get(&t.schema).map(|s| s.name.clone()).unwrap_or_default()),
             child: Arc::new(Target::new(child)),
             parent: Arc::new(Target::new(parent)),
             child_columns,
@@ -204,8 +205,7 @@ impl ForeignKeyRule {
             Change::Update { old, new, .. } => (old, Some(new)),
         };
         let has_null = self.parent_columns.iter().any(|(p, _)| old[*p].is_null());
-        let stays =
-            new.is_some_and(|new| self.parent_columns.iter().all(|(p, c)| is_same(&old[*p], &new[*p], c)));
+        let stays = new.is_some_and(|new| self.parent_columns.iter().all(|(p, c)| is_same(&old[*p], &new[*p], c)));
         if has_null || stays {
             return None;
         }
@@ -250,7 +250,8 @@ impl ForeignKeyRule {
     fn is_live(&self, reference: &Reference, probe: &Probe<'_>) -> Result<bool> {
         let Some(bytes) = probe.txn.newest(&reference.key)? else { return Ok(false) };
         let row = self.child_rows.decode(&bytes)?;
-        let is_same = |((position, column), value): (&(usize, KeyColumn), &Datum)| is_same(&row[*position], value, column);
+        let is_same =
+            |((position, column), value): (&(usize, KeyColumn), &Datum)| is_same(&row[*position], value, column);
         Ok(self.child_columns.iter().zip(&reference.values).all(is_same))
     }
     /// Looks for the row that values of the child refer to, and keeps it from going away.
@@ -377,8 +378,7 @@ impl ForeignKeyRule {
             (Set::Default, _, _, Some(default)) => default.eval(&[], &exec),
             _ => Ok(Datum::Null),
         };
-        let changes_key =
-            columns.iter().any(|i| self.child.key_columns.contains(&self.child_columns[*i].0));
+        let changes_key = columns.iter().any(|i| self.child.key_columns.contains(&self.child_columns[*i].0));
         let mode = if changes_key { RowMode::Update } else { RowMode::NoKeyUpdate };
         let result = self.each_referrer(gone, mode, probe, &mut |probe, key, old| {
             let mut new = old.clone();

@@ -148,7 +148,8 @@ impl<'a> Conflicts<'a> {
         let sets_key = |(sets, _): &super::target::ConflictUpdate| {
             sets.iter().any(|(position, _)| prepared.target.key_columns.contains(position))
         };
-        let mode = if prepared.conflict.as_ref().is_some_and(sets_key) { RowMode::Update } else { RowMode::NoKeyUpdate };
+        let mode =
+            if prepared.conflict.as_ref().is_some_and(sets_key) { RowMode::Update } else { RowMode::NoKeyUpdate };
         Conflicts { clause, prepared, mode, seen: cx.view.version(), own }
     }
 

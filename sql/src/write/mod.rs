@@ -185,6 +185,17 @@ impl TxnHandle {
             None => Ok(self.inner.database.snapshot().get(key)?),
         }
     }
+    /// A SERIALIZABLE transaction has looked at a key in another version than its own: it may not change from then on.
+    pub fn rely_on(&self, key: &[u8], seen: Version) -> Result<()> {
+        self.with(|t| {
+            if t.is_recording()
+                && let Some(reads) = t.reads()
+            {
+                reads.key(Bytes::copy_from_slice(key), seen);
+            }
+            Ok(())
+        })
+    }
     /// Remembers that a row has another key now, or none.
     ///
     /// # Errors

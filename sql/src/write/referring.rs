@@ -25,8 +25,7 @@ fn is_string(ty: Type) -> bool {
 /// Whether columns of one type may refer to columns of another.
 pub fn may_refer(from: Type, to: Type) -> bool {
     from == to
-        || is_integer(from)
-            && (is_integer(to) || matches!(to, Type::NUMERIC | Type::FLOAT4 | Type::FLOAT8 | Type::OID))
+        || is_integer(from) && (is_integer(to) || matches!(to, Type::NUMERIC | Type::FLOAT4 | Type::FLOAT8 | Type::OID))
         || from == Type::NUMERIC && matches!(to, Type::FLOAT4 | Type::FLOAT8)
         || matches!((from, to), (Type::FLOAT4, Type::FLOAT8) | (Type::FLOAT8, Type::FLOAT4))
         || is_string(from) && is_string(to) && !(from == Type::NAME && to == Type::BPCHAR)
@@ -111,7 +110,8 @@ mod tests {
 
     #[test]
     fn what_may_refer_is_what_can_be_told() {
-        let types = [Type::INT2, Type::INT8, Type::NUMERIC, Type::FLOAT8, Type::TEXT, Type::BPCHAR, Type::DATE, Type::UUID];
+        let types =
+            [Type::INT2, Type::INT8, Type::NUMERIC, Type::FLOAT8, Type::TEXT, Type::BPCHAR, Type::DATE, Type::UUID];
         assert!(may_refer(Type::INT2, Type::NUMERIC) && !may_refer(Type::NUMERIC, Type::INT2));
         assert!(may_refer(Type::BPCHAR, Type::TEXT) && !may_refer(Type::INT4, Type::TEXT));
         for (a, b) in types.iter().flat_map(|a| types.iter().map(move |b| (*a, *b))) {

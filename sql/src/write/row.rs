@@ -115,6 +115,18 @@ pub fn lock_row(
     })
 }
 
+/// An error met while a row's lock was waited for, with what was going on: CONTEXT, as PostgreSQL tells it.
+pub fn waited(error: SqlError, txn: &TxnHandle, table: &str, key: &[u8], doing: &str) -> SqlError {
+    let is_of_wait = matches!(error.state(), state::DEADLOCK_DETECTED | state::QUERY_CANCELED | state::ADMIN_SHUTDOWN)
+        || error.message() == crate::lock::LOCK_TIMEOUT;
+    if !is_of_wait {
+        return error;
+    }
+    let entry = txn.database().snapshot().get_entry(key).ok().flatten();
+    let (page, place) = entry.map_or((0, 0), |e| (e.seq.0 >> 16, e.seq.0 & 0xffff));
+    error.context(|| format!("while {doing} tuple ({page},{place}) in relation \"{table}\""))
+}
+
 /// 40001 for a row that another transaction changed since this one's snapshot: `what` it did.
 pub fn concurrent(what: &str) -> SqlError {
     SqlError::new(state::SERIALIZATION_FAILURE, format!("could not serialize access due to concurrent {what}"))
@@ -305,7 +317,10 @@ pub(super) fn holder(
     loop {
         let mark = locks.mark();
         locks.claim(table, key)?;
+        let seen = txn.database().head();
         let Some(value) = txn.newest(key)? else { return Ok(None) };
+        // What is free stays so, by the claim; that it is taken is for others to change.
+        txn.rely_on(key, seen)?;
         let Some(index) = index else {
             locks.release_since(mark);
             return Ok(Some(key.to_vec()));

@@ -1,6 +1,6 @@
 //! A table made ready to be written, and the expressions of one change of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::bind::{self, BindEnv};
 use crate::catalog::Catalog;
@@ -34,7 +34,7 @@ pub struct Target {
     /// Positions of columns that must not be NULL.
     not_null: Vec<usize>,
     /// All columns of a stored row.
-    decoder: Decoder,
+    decoder: OnceLock<Decoder>,
     width: usize,
 }
 
@@ -68,8 +68,8 @@ impl Target {
         Target {
             keys,
             key_columns,
+            decoder: OnceLock::new(),
             has_late_constraints: !table.foreign_keys.is_empty() || table.indexes.iter().any(|i| !i.deferral.is_never()),
-            decoder: Decoder::all(table),
             encoder: RowEncoder::new(table),
             primary_after: table
                 .primary_key
@@ -108,7 +108,7 @@ impl Target {
     }
     /// A row's values from its bytes.
     pub fn decode(&self, bytes: &[u8]) -> Result<Row> {
-        self.decoder.decode(bytes)
+        self.decoder.get_or_init(|| Decoder::all(&self.table)).decode(bytes)
     }
     /// Name of the primary key's constraint.
     pub fn primary_name(&self) -> &str {
@@ -202,8 +202,8 @@ pub struct Prepared {
     pub conflict: Option<ConflictUpdate>,
     /// UPDATE and DELETE: no FROM or USING can bring a row more than once.
     pub reaches_once: bool,
-    /// UPDATE and DELETE: what is asked of a row again that another transaction changed before its lock was got.
-    pub recheck: Option<Recheck>,
+    /// See [`Prepared::recheck`].
+    recheck: OnceLock<Recheck>,
     /// The target's system columns are among what RETURNING may name.
     pub system: bool,
     checks: Vec<(Arc<str>, exec::Prepared)>,
@@ -236,14 +236,12 @@ impl Prepared {
             DmlKind::Update { table, source, assignments, checks } => {
                 let mut prepared = Prepared::bare(table);
                 prepared.reaches_once = reads_one_table(source);
-                prepared.recheck = Some(Recheck::new(source, &plan_cx)?);
                 prepared.assignments = each(assignments)?;
                 prepared.checks = checked(checks)?;
                 prepared
             }
             DmlKind::Delete { table, source } => Prepared {
                 reaches_once: reads_one_table(source),
-                recheck: Some(Recheck::new(source, &plan_cx)?),
                 ..Prepared::bare(table)
             },
         };
@@ -259,13 +257,22 @@ impl Prepared {
             assignments: vec![],
             conflict: None,
             reaches_once: true,
-            recheck: None,
+            recheck: OnceLock::new(),
             system: false,
             checks: vec![],
             returning: None,
         }
     }
 
+    /// UPDATE and DELETE: what is asked of a row again that another transaction changed before its lock was got. Made when it is first asked.
+    pub fn recheck(&self, dml: &Dml, cx: &ExecCx) -> Result<Option<&Recheck>> {
+        let (DmlKind::Update { source, .. } | DmlKind::Delete { source, .. }) = &dml.kind else { return Ok(None) };
+        if let Some(made) = self.recheck.get() {
+            return Ok(Some(made));
+        }
+        let made = Recheck::new(source, &PlanCx::new(&cx.session))?;
+        Ok(Some(self.recheck.get_or_init(|| made)))
+    }
     /// For rows that no statement names: those that foreign keys' actions change.
     pub fn of_table(table: &Arc<Table>, env: &BindEnv<'_>) -> Result<Prepared> {
         let (mut prepared, fields, plan_cx) = (Prepared::bare(table), table.fields(), PlanCx::new(env.session));

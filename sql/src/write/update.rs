@@ -28,17 +28,20 @@ fn row_key(source: &[Datum], width: usize) -> Result<&[u8]> {
 /// A change at work.
 struct Change<'a> {
     writer: &'a Writer,
+    dml: &'a Dml,
     prepared: &'a Prepared,
     cx: &'a ExecCx,
     /// The version the statement reads.
     seen: Version,
+    /// What it does with rows, for the CONTEXT of errors.
+    doing: &'static str,
 }
 
 impl Change<'_> {
     /// Calls `change` for the rows of the source until it has changed each target row once, however often a join reached it.
-    fn each_target(&self, dml: &Dml, mut change: impl FnMut(&[u8], &[Datum]) -> Result<bool>) -> Result<u64> {
+    fn each_target(&self, mut change: impl FnMut(&[u8], &[Datum]) -> Result<bool>) -> Result<u64> {
         let width = self.prepared.target.width();
-        let mut source = exec::dml_source(dml, self.cx)?;
+        let mut source = exec::dml_source(self.dml, self.cx)?;
         let mut changed = KeySet::new(&self.cx.session.memory, "A change by a join");
         let mut count = 0;
         while let Some(batch) = source.next_batch()? {
@@ -61,11 +64,12 @@ impl Change<'_> {
         Ok(count)
     }
 
-    /// Locks the target's row: `None` if it goes on as it was read, else the key and the source row it has now. `Err(None)`: it is not to be changed.
+    /// Locks the target's row and finds what it is now; `None`: it is not to be changed.
     fn lock(&self, key: &[u8], source: &[Datum], mode: RowMode) -> Result<Option<Found>> {
         let target = &self.prepared.target;
         let txn = &self.writer.txn;
-        Ok(match row::lock_current(txn, target.table.oid, key, self.seen, mode, Patience::Wait)? {
+        let locked = row::lock_current(txn, target.table.oid, key, self.seen, mode, Patience::Wait);
+        Ok(match locked.map_err(|e| row::waited(e, txn, &target.table.name, key, self.doing))? {
             Locked::Same => Some(Found::Same),
             Locked::Gone | Locked::Skipped => None,
             Locked::Changed(key, bytes) => {
@@ -76,7 +80,7 @@ impl Change<'_> {
                     row.push(exec::place_of(&txn.database().snapshot(), &key, &bytes)?);
                 }
                 row.extend_from_slice(&source[row.len()..]);
-                match &self.prepared.recheck {
+                match self.prepared.recheck(self.dml, self.cx)? {
                     Some(recheck) if !recheck.holds(&mut row, self.cx)? => None,
                     _ => Some(Found::Changed(key, row)),
                 }
@@ -116,8 +120,8 @@ fn assigned(prepared: &Prepared, source: &[Datum], cx: &ExecCx) -> Result<Row> {
 pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
     let (target, width) = (&prepared.target, prepared.target.width());
     let mut returned = prepared.returned(cx);
-    let change = Change { writer, prepared, cx, seen: cx.view.version() };
-    let count = change.each_target(dml, |key, source| {
+    let change = Change { writer, dml, prepared, cx, seen: cx.view.version(), doing: "updating" };
+    let count = change.each_target(|key, source| {
         let mut new = assigned(prepared, source, cx)?;
         let mut mode = row::update_mode(target, &source[..width], &new);
         let (mut key, mut source) = (key, source);
@@ -157,8 +161,8 @@ pub(super) fn update(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecC
 pub(super) fn delete(writer: &Writer, dml: &Dml, prepared: &Prepared, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
     let width = prepared.target.width();
     let mut returned = prepared.returned(cx);
-    let change = Change { writer, prepared, cx, seen: cx.view.version() };
-    let count = change.each_target(dml, |key, source| {
+    let change = Change { writer, dml, prepared, cx, seen: cx.view.version(), doing: "deleting" };
+    let count = change.each_target(|key, source| {
         let (mut key, mut source) = (key, source);
         let (now_key, now_source);
         match change.lock(key, source, RowMode::Update)? {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::column::{attach_sequence, check_collation, check_default, check_type, define, stored_default};
+use super::foreign_key::{self, Rows, Written, has_constraint};
 use super::rename::{owned_sequences, rename_index};
 use super::rewrite::{check_not_null, check_rows, contains_nulls, each_row, fill_index, is_empty, rewrite};
-use super::foreign_key::{self, Rows, Written, has_constraint};
 use super::table::{add_check, check_flags, current, key_columns};
 use super::{DdlCx, drop, foreign, index, sequence, view};
 use crate::bind;
@@ -48,7 +48,6 @@ pub(super) fn run(alter: &AlterTable, cx: &mut DdlCx<'_>) -> Result<&'static str
     }
     Ok(tag)
 }
-
 
 fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result<()> {
     match action {
@@ -299,7 +298,8 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
         trace.is_ok_and(|t| !t.reads(table.oid, attnum))
     });
     new.indexes.retain(|i| i.columns.iter().all(|c| c.attnum != attnum));
-    new.foreign_keys.retain(|k| !k.columns.contains(&attnum) && !(k.table == table.oid && k.referenced.contains(&attnum)));
+    new.foreign_keys
+        .retain(|k| !k.columns.contains(&attnum) && !(k.table == table.oid && k.referenced.contains(&attnum)));
     let loses_key = new.primary_key.as_ref().is_some_and(|k| k.columns.contains(&attnum));
     if loses_key {
         new.primary_key = None;
@@ -328,7 +328,8 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
     }
     let needing = foreign_key::dependents(table.oid, |k| k.referenced.contains(&attnum), cx);
     let needing: Vec<_> = needing.into_iter().filter(|(t, _)| t.oid != table.oid).collect();
-    let what = format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
+    let what =
+        format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
     foreign_key::drop_dependents(&needing, &what, &what, cascade, cx)?;
     for sequence in owned_sequences(table.oid, cx).into_iter().filter(|s| s.owner.is_some_and(|(_, a)| a == attnum)) {
         cx.change.drop_relation(sequence.oid)?;

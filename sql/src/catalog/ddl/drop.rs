@@ -475,7 +475,11 @@ pub(super) fn comment(on: &CommentTarget, text: Option<&str>, cx: &mut DdlCx<'_>
                 Some(oid) => comment_relation(Relation::Index(found, oid), comment, cx)?,
                 None if found.foreign_keys.iter().any(|k| k.name == name.text) => {
                     let mut table = Table::clone(&found);
-                    table.foreign_keys.iter_mut().filter(|k| k.name == name.text).for_each(|k| k.comment = comment.clone());
+                    table
+                        .foreign_keys
+                        .iter_mut()
+                        .filter(|k| k.name == name.text)
+                        .for_each(|k| k.comment = comment.clone());
                     cx.change.put_table(table)?;
                 }
                 None if found.checks.iter().any(|c| c.name == name.text) => {

@@ -11,8 +11,8 @@ use crate::catalog::schema::{Relation, Table};
 use crate::catalog::{Catalog, PG_CATALOG};
 use crate::lock::TableMode;
 use crate::parse::ast::{
-    AlterAction, AlterTable, ColumnConstraintKind, CommentTarget, ConstraintKind, CreateTable, CreateView, ForeignStatement, ObjectKind,
-    QName, Query, References, SequenceOption, StatementKind, TableElement,
+    AlterAction, AlterTable, ColumnConstraintKind, CommentTarget, ConstraintKind, CreateTable, CreateView,
+    ForeignStatement, ObjectKind, QName, Query, References, SequenceOption, StatementKind, TableElement,
 };
 use crate::plan;
 
@@ -69,7 +69,9 @@ impl Wants<'_> {
             },
             // A new name of an index is nothing that a plan could stumble over.
             StatementKind::Rename { kind: ObjectKind::Index, name, .. } => self.index(name, None, ShareUpdateExclusive),
-            StatementKind::Rename { kind, name, .. } | StatementKind::SetOwner { kind, name, .. } if is_relation(*kind) => {
+            StatementKind::Rename { kind, name, .. } | StatementKind::SetOwner { kind, name, .. }
+                if is_relation(*kind) =>
+            {
                 self.named(name, AccessExclusive);
             }
             StatementKind::SetSchema { name, schema, .. } => {
@@ -264,7 +266,8 @@ impl Wants<'_> {
     /// All that is in a schema.
     fn inside(&mut self, schema: &str) {
         let Some(schema) = self.catalog().schema_oid(schema) else { return };
-        let of_schema = |r: &&Relation| r.schema() == schema && !matches!(r, Relation::Index(..) | Relation::Virtual(_));
+        let of_schema =
+            |r: &&Relation| r.schema() == schema && !matches!(r, Relation::Index(..) | Relation::Virtual(_));
         let mut inside: Vec<u32> = self.catalog().relations.values().filter(of_schema).map(Relation::oid).collect();
         inside.sort_unstable();
         for oid in inside {
@@ -339,7 +342,9 @@ fn of_action(action: &AlterAction) -> TableMode {
 
 fn is_relation(kind: ObjectKind) -> bool {
     match kind {
-        ObjectKind::Table | ObjectKind::View | ObjectKind::Index | ObjectKind::Sequence | ObjectKind::ForeignTable => true,
+        ObjectKind::Table | ObjectKind::View | ObjectKind::Index | ObjectKind::Sequence | ObjectKind::ForeignTable => {
+            true
+        }
         ObjectKind::Server | ObjectKind::Schema | ObjectKind::Database | ObjectKind::Other(_) => false,
     }
 }

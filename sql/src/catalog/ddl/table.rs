@@ -88,12 +88,7 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
 }
 
 /// Foreign keys, in the order written. They may refer to the table itself, which is there by now.
-fn add_foreign_keys(
-    table: u32,
-    elements: &[TableElement],
-    columns: &[NewColumn],
-    cx: &mut DdlCx<'_>,
-) -> Result<()> {
+fn add_foreign_keys(table: u32, elements: &[TableElement], columns: &[NewColumn], cx: &mut DdlCx<'_>) -> Result<()> {
     for element in elements {
         match element {
             TableElement::Column(def) => {

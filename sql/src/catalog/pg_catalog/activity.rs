@@ -90,7 +90,7 @@ fn database_row(status: &DatabaseStatus, cx: &SessionCx) -> Row {
         int8(0), // conflicts: no replay here ever cancels a statement
         NULL,    // temp_files
         NULL,    // temp_bytes
-        count(status.deadlocks),
+        count(totals.deadlocks),
         NULL, // checksum_failures
         NULL, // checksum_last_failure
         NULL, // blk_read_time

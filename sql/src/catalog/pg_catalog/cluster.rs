@@ -2,8 +2,8 @@
 
 use super::made::Ask;
 use super::value::{NULL, bool, char, int4, oid, text};
-use crate::catalog::bee_views::{committed_at, peers::time};
 use crate::catalog::DATABASE_OID;
+use crate::catalog::bee_views::{committed_at, peers::time};
 use crate::error::Result;
 use crate::follow::PeerStatus;
 use crate::functions::system::z_base_32;
@@ -120,6 +120,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("client_encoding", "string", "Client Connection Defaults / Locale and Formatting"),
     ("client_min_messages", "enum", "Client Connection Defaults / Statement Behavior"),
     ("DateStyle", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("deadlock_timeout", "integer", "Lock Management"),
     ("default_transaction_deferrable", "bool", "Client Connection Defaults / Statement Behavior"),
     ("default_transaction_isolation", "enum", "Client Connection Defaults / Statement Behavior"),
     ("default_transaction_read_only", "bool", "Client Connection Defaults / Statement Behavior"),

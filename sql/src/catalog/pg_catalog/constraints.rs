@@ -23,7 +23,15 @@ pub(super) fn index_shape(table: &Table, index: u32) -> Option<IndexShape<'_>> {
     if let Some(key) = table.primary_key.as_ref().filter(|k| k.oid == index) {
         let columns = key.columns.iter().map(|a| IndexColumn { attnum: *a, desc: false, nulls_first: false }).collect();
         let deferral = Deferral::Never;
-        return Some(IndexShape { name: &key.name, columns, unique: true, primary: true, constraint: true, valid: true, deferral });
+        return Some(IndexShape {
+            name: &key.name,
+            columns,
+            unique: true,
+            primary: true,
+            constraint: true,
+            valid: true,
+            deferral,
+        });
     }
     let i = table.indexes.iter().find(|i| i.oid == index)?;
     Some(IndexShape {
@@ -112,7 +120,8 @@ pub(super) fn constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
 }
 
 fn reference_row(table: &Table, key: &ForeignKey, ask: &Ask<'_>) -> Row {
-    let type_of = |t: &Table, attnum: i16| t.slots.iter().find(|c| c.attnum == attnum).map_or(Type::NONE, |c| Type(c.ty));
+    let type_of =
+        |t: &Table, attnum: i16| t.slots.iter().find(|c| c.attnum == attnum).map_or(Type::NONE, |c| Type(c.ty));
     let parent = ask.cx.catalog.table(key.table);
     let types: Vec<(Type, Type)> = key
         .columns

@@ -39,7 +39,12 @@ pub(crate) fn sample() -> SessionCx {
             index(16387, "t_price", vec![by(4, true), by(1, false)], false),
         ],
         foreign: None,
-        checks: vec![CheckDef { oid: 16388, name: "t_price_check".into(), expr: "\"Price\" > 0".into(), not_valid: false }],
+        checks: vec![CheckDef {
+            oid: 16388,
+            name: "t_price_check".into(),
+            expr: "\"Price\" > 0".into(),
+            not_valid: false,
+        }],
         foreign_keys: Vec::new(),
         comment: Some("all of it".into()),
     });

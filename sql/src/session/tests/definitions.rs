@@ -132,7 +132,10 @@ fn transactions_that_define_different_things_do_not_meet() {
     assert_eq!(a.run("select relname from pg_class where relname in ('a', 'b')"), "a");
     assert_eq!(b.run("commit"), "COMMIT");
     assert_eq!(a.run("select relname from pg_class where relname in ('a', 'b') order by 1"), "a\nb");
-    assert_eq!(a.run("insert into b values (1); savepoint s; drop table b; rollback to s; commit").lines().last(), Some("COMMIT"));
+    assert_eq!(
+        a.run("insert into b values (1); savepoint s; drop table b; rollback to s; commit").lines().last(),
+        Some("COMMIT")
+    );
     assert_eq!(c.run("select count(*) from a, b"), "0");
     assert_eq!(c.run("select i from b where i = 1"), "1");
     // No oid is given twice, whatever the order of commits.
@@ -233,7 +236,9 @@ fn check_indexes(instance: &Arc<Instance>, table: &str) -> usize {
     let session = connect(instance);
     let snapshot = session.shared.database.snapshot();
     let catalog = session.shared.db.catalog(&snapshot).unwrap();
-    let Some(Relation::Table(table)) = catalog.relation(crate::catalog::PUBLIC, table) else { panic!("no table {table}") };
+    let Some(Relation::Table(table)) = catalog.relation(crate::catalog::PUBLIC, table) else {
+        panic!("no table {table}")
+    };
     let all = |range| {
         let mut scan = ReadView::from(snapshot.clone()).scan(range, Direction::Forward).unwrap();
         let mut found = Vec::new();
@@ -274,7 +279,11 @@ fn an_index_is_built_beside_writers_that_stay() {
     assert_eq!(c.run("update t set v = 22 where id = 2"), "UPDATE 1");
     a.run("commit");
     assert_eq!(b.end(), "DROP INDEX");
-    for sql in ["begin; create index concurrently x on t (v)", "begin; drop index concurrently x", "begin; reindex table concurrently t"] {
+    for sql in [
+        "begin; create index concurrently x on t (v)",
+        "begin; drop index concurrently x",
+        "begin; reindex table concurrently t",
+    ] {
         assert!(a.run(sql).contains("25001"), "{sql}");
         a.run("rollback");
     }
@@ -287,7 +296,10 @@ fn an_index_that_finds_two_rows_stays_and_is_not_used() {
     let (instance, [a, _, _]) = with_table();
     a.run("update t set v = 5; insert into t values (3, null), (4, null)");
     let told = a.run("create unique index concurrently uv on t (v)");
-    assert!(told.contains("23505: could not create unique index \"uv\"") && told.contains("Key (v)=(5) is duplicated."), "{told}");
+    assert!(
+        told.contains("23505: could not create unique index \"uv\"") && told.contains("Key (v)=(5) is duplicated."),
+        "{told}"
+    );
     assert_eq!(a.run("select indisvalid from pg_index where indexrelid = 'uv'::regclass"), "f");
     assert!(!a.run("explain select * from t where v = 5").contains("uv"));
     assert!(a.run("insert into t values (9, 6) on conflict (v) do nothing").contains("42P10"), "nor does ON CONFLICT");
@@ -305,7 +317,12 @@ fn an_index_that_finds_two_rows_stays_and_is_not_used() {
 fn indexes_are_exact_whoever_writes_meanwhile() {
     let instance = instance();
     let rows = 3000;
-    show(&mut connect(&instance), &format!("create table w (id int primary key, v int, u int); insert into w select i, i % 50, i from generate_series(1, {rows}) i"));
+    show(
+        &mut connect(&instance),
+        &format!(
+            "create table w (id int primary key, v int, u int); insert into w select i, i % 50, i from generate_series(1, {rows}) i"
+        ),
+    );
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..3)
         .map(|n| {
@@ -348,7 +365,10 @@ fn indexes_are_exact_whoever_writes_meanwhile() {
 fn a_unique_index_does_not_lose_rows_to_their_twins() {
     let instance = instance();
     let mut s = connect(&instance);
-    show(&mut s, "create table w (id int primary key, u int); insert into w select i, i / 2 from generate_series(2, 801) i");
+    show(
+        &mut s,
+        "create table w (id int primary key, u int); insert into w select i, i / 2 from generate_series(2, 801) i",
+    );
     // One of every pair goes while the index is built: it is refused, or it is exact.
     let deleting = std::thread::spawn({
         let instance = instance.clone();
@@ -381,7 +401,13 @@ fn reindex_mends_what_is_wrong() {
         let table = catalog.tables().find(|t| t.name == "t").unwrap().clone();
         (keyspace::index_range(table.indexes[0].oid), keyspace::table_range(table.oid))
     };
-    for mend in ["reindex index tv", "reindex table t", "reindex index concurrently tv", "reindex table concurrently t", "reindex schema public"] {
+    for mend in [
+        "reindex index tv",
+        "reindex table t",
+        "reindex index concurrently tv",
+        "reindex table concurrently t",
+        "reindex schema public",
+    ] {
         {
             // An entry is lost, another one leads nowhere.
             let session = connect(&instance);
