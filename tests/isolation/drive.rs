@@ -383,7 +383,8 @@ fn run(client: &mut Client, sql: &str) -> Vec<String> {
     if let Err(error) = sent {
         return vec![format!("the connection is lost: {}", error.kind())];
     }
-    let mut rows = false;
+    // Where the rows of the statement under way begin: if it fails they are no part of the outcome, for servers differ in how early they send them.
+    let (mut rows, mut first) = (false, 0);
     loop {
         let notices = client.notices.len();
         let message = client.receive();
@@ -391,7 +392,9 @@ fn run(client: &mut Client, sql: &str) -> Vec<String> {
         match message {
             Ok((b'T', _)) => rows = false,
             Ok((b'D', body)) => {
-                rows = true;
+                if !rows {
+                    (rows, first) = (true, lines.len());
+                }
                 lines.push(
                     Client::row(&body)
                         .into_iter()
@@ -407,7 +410,12 @@ fn run(client: &mut Client, sql: &str) -> Vec<String> {
                 }
                 rows = false;
             }
-            Ok((b'E', body)) => lines.extend(error(&Client::error(&body))),
+            Ok((b'E', body)) => {
+                if rows {
+                    lines.truncate(first);
+                }
+                lines.extend(error(&Client::error(&body)));
+            }
             Ok((b'A', body)) => lines.push(notification(&body)),
             Ok((b'Z', _)) => return lines,
             Ok(_) => {}
