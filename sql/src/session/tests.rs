@@ -5,6 +5,7 @@ mod definitions;
 mod faults;
 mod follower;
 mod foreign;
+mod foreign_keys;
 mod limits;
 mod locks;
 mod memory;
