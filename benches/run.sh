@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Every comparison, medians, each against its peer in the same run. usage: benches/run.sh [engine] [server] [replication] [udx] [discovery] [connections]     (all when none is named)
+# Every comparison, medians, each against its peer in the same run. usage: benches/run.sh [engine] [writes] [server] [replication] [udx] [discovery] [connections]     (all when none is named)
 #
 #   engine   the bee against JavaScript's hyperbee, and its cost from 10,000 to 10,000,000 keys (BENCH_SIZES)
+#   writes   what a commit of one row writes to disk, and lets a database grow by, beside PostgreSQL's (SECONDS_EACH, GROWTH)
 #   server   pgbee against a PostgreSQL 15 with its default durability, both driven by pgbench and psql
 #   replication   a whole copy against JavaScript's, lookups over a slow link, lookups on a copy against the writer's (BENCH_ROWS)
 #   udx   streams against udx-native's, on loopback and over 50 ms there and back at 0 to 10 % loss (BENCH_UDX_MEGABYTES, ROUNDS)
@@ -10,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
-parts=${*:-engine server replication udx discovery connections}
+parts=${*:-engine writes server replication udx discovery connections}
 for part in $parts; do
     case $part in
     engine)
@@ -21,6 +22,11 @@ for part in $parts; do
         else
             echo "node and npm are not installed: no JavaScript peer"
         fi
+        ;;
+    writes)
+        cargo build --release -p pgbee-benches -p pgbee-server
+        "$target/release/commits" "${SECONDS_EACH:-5}" "${GROWTH:-1000000}"
+        bash benches/compare/writes.sh "$target/release/pgbee"
         ;;
     server)
         cargo build --release -p pgbee-server --bin pgbee
