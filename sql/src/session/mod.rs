@@ -486,6 +486,14 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    // Whoever waits for the session's end finds its locks free: what it holds goes before its place among the sessions does.
+    fn drop(&mut self) {
+        self.active = Active::None;
+        self.rollback();
+    }
+}
+
 /// 42601 for several statements where one is allowed.
 fn one_statement(cancel: &CancelFlag, sql: &str) -> Result<Option<ast::Statement>> {
     let mut statements = parse::parse_unless(cancel, sql)?;
