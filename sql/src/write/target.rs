@@ -75,8 +75,8 @@ impl Target {
             primary_after: table
                 .primary_key
                 .as_ref()
-                .map_or(0, |k| table.indexes.iter().filter(|i| i.oid < k.oid).count()),
-            indexes: table.indexes.iter().map(index).collect(),
+                .map_or(0, |k| table.indexes.iter().filter(|i| i.ready && i.oid < k.oid).count()),
+            indexes: table.indexes.iter().filter(|i| i.ready).map(index).collect(),
             not_null: table.columns().enumerate().filter(|(_, c)| c.not_null).map(|(i, _)| i).collect(),
             width: table.width(),
             table: table.clone(),
