@@ -30,6 +30,7 @@ use pgbee_engine::txn::{CommitInfo, Database, Options, Snapshot, Subscription};
 use pgbee_engine::{CoreKey, Length};
 use serde::{Deserialize, Serialize};
 
+use super::plans::PlanCache;
 use super::Session;
 use super::followed::Followed;
 use super::foreign::ForeignBees;
@@ -126,6 +127,8 @@ pub(super) struct Db {
     pub locks: Arc<LockTable>,
     /// Held by a statement that is run again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
+    /// Plans its sessions share.
+    pub plans: PlanCache,
     /// LISTEN and NOTIFY.
     pub channels: Arc<Channels>,
     /// It is written elsewhere.
@@ -148,6 +151,7 @@ impl Db {
             sequences: Sequences::default(),
             locks: Arc::default(),
             turn: Mutex::default(),
+            plans: PlanCache::default(),
             channels,
             followed,
             catalogs: load::Cache::default(),

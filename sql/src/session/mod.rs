@@ -22,6 +22,7 @@
 //! settings      SET and SHOW                        query        planned statements and their rows
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
 //! utility       all other statements                copying      COPY
+//! plans         statements parsed and planned before
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
 //! swarm         databases that are found by their keys alone
@@ -35,6 +36,7 @@ mod foreign;
 pub mod instance;
 mod listen;
 pub mod outcome;
+mod plans;
 mod query;
 pub mod settings;
 mod shared;
@@ -63,6 +65,7 @@ use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
 use crate::memory::{self, Account, Reservation};
 use crate::parse::{self, ast};
+use crate::types::Datum;
 use crate::wait::Waiting;
 use crate::write::TxnHandle;
 pub use crate::write::copy::CopyPiece;
@@ -70,7 +73,9 @@ use crate::write::copy::{CopyIn, CopyOut};
 
 use extended::{Portal, Prepared, Rerun};
 use instance::{Db, Presence};
-use query::{Ran, Rows};
+use plans::Candidate;
+use plans::literals::Slot;
+use query::{Planned, Ran, Rows};
 use settings::{IsolationLevel, Settings};
 use shared::{Current, SequenceUse, Shared};
 use transaction::{Block, StatementCx, Status};
@@ -106,8 +111,12 @@ struct Script {
     single: bool,
     /// It has no statement at all.
     empty: bool,
+    /// It may be one whose plan is kept.
+    candidate: Option<Candidate>,
+    /// It is not parsed yet: a text of its shape was, and has these slots.
+    slots: Option<Arc<[Slot]>>,
     /// What its text becomes.
-    _held: Reservation,
+    _held: Option<Reservation>,
 }
 
 /// A result that is being fetched.
@@ -205,6 +214,21 @@ impl Session {
         self.active = Active::None;
         self.script = None;
         self.start_clock();
+        let candidate = Candidate::of(sql);
+        if let Some(candidate) = &candidate
+            && let Some(slots) = self.known_slots(candidate)
+        {
+            let statements = VecDeque::new();
+            self.script = Some(Script { statements, single: true, empty: false, candidate: None, slots: Some(slots), _held: None });
+        } else {
+            self.read_script(sql)?;
+        }
+        if let Some(script) = &mut self.script {
+            script.candidate = candidate;
+        }
+        Ok(())
+    }
+    fn read_script(&mut self, sql: &str) -> Result<()> {
         let held = self.instance.memory().reserve("A statement's text", memory::of_text(sql));
         match held.and_then(|held| Ok((parse::parse_unless(&self.shared.cancel, sql)?, held))) {
             Ok((statements, held)) => {
@@ -213,7 +237,9 @@ impl Session {
                     single: statements.len() == 1,
                     empty: statements.is_empty(),
                     statements,
-                    _held: held,
+                    candidate: None,
+                    slots: None,
+                    _held: Some(held),
                 });
                 Ok(())
             }
@@ -237,9 +263,22 @@ impl Session {
         if std::mem::take(&mut script.empty) {
             return Ok(Some(Outcome::Empty));
         }
+        let mut candidate = script.candidate.take();
+        if let (Some(slots), Some(candidate)) = (script.slots.take(), &candidate) {
+            if let Some(outcome) = self.run_kept(candidate, &slots)? {
+                return Ok(Some(outcome));
+            }
+            self.read_script(candidate.sql())?;
+        }
+        let Some(script) = &mut self.script else { return Ok(None) };
         let single = script.single;
         match script.statements.pop_front() {
-            Some(statement) => self.run(&statement, single).map(Some),
+            Some(statement) => {
+                if let Some(candidate) = candidate.take().filter(|_| single) {
+                    self.keep(&candidate, &statement);
+                }
+                self.run(&statement, single).map(Some)
+            }
             None => {
                 self.script = None;
                 if self.block.status == Status::Implicit {
@@ -344,7 +383,19 @@ impl Session {
             return Ok(self.give(ran, None));
         }
         let cx = self.statement()?;
-        let planned = self.plan(statement, &params, &cx)?;
+        let planned = Arc::new(self.plan(statement, &params, &cx)?);
+        self.run_own(planned, Vec::new(), cx, own, &mut plan_again)
+    }
+
+    /// Runs a planned statement. `own`: it is a transaction of its own, if none is open.
+    fn run_own(
+        &mut self,
+        planned: Arc<Planned>,
+        params: Vec<Datum>,
+        cx: StatementCx,
+        own: bool,
+        plan_again: &mut dyn FnMut(&mut Session, &StatementCx) -> Result<Arc<Planned>>,
+    ) -> Result<Outcome> {
         let ran = if planned.writes && own && self.block.status == Status::Implicit {
             let mut first = Some((planned, cx));
             self.retrying(|session| {
@@ -353,13 +404,13 @@ impl Session {
                     Some(first) => first,
                     None => {
                         let cx = session.statement()?;
-                        (session.plan(statement, &params, &cx)?, cx)
+                        (plan_again(session, &cx)?, cx)
                     }
                 };
-                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
+                session.run_planned(&planned, params.clone(), &cx, plan_again)
             })?
         } else {
-            self.run_planned(&planned, Vec::new(), &cx, &mut plan_again)?
+            self.run_planned(&planned, params, &cx, plan_again)?
         };
         Ok(self.give(ran, None))
     }
