@@ -1,6 +1,6 @@
 //! What can go wrong in the engine, sorted by what the caller does next.
 //!
-//! * run the transaction again: [`Error::Conflict`];
+//! * run the transaction again: [`Error::Conflict`], [`Error::ReadConflict`];
 //! * wait for a peer, then call again: [`Error::MissingBlock`];
 //! * tell the user what was wrong with the request: [`Error::NotAVersion`], [`Error::Invalid`],
 //!   [`Error::NotWritable`], [`Error::InvalidManifest`];
@@ -24,6 +24,12 @@ pub enum Error {
     #[error("a key used here changed after version {base}")]
     Conflict {
         /// The version the transaction had based its decision on.
+        base: Version,
+    },
+    /// Another transaction changed something this one, which is serializable, has read. Roll back and run it again.
+    #[error("something read here changed after version {base}")]
+    ReadConflict {
+        /// The version it was read at.
         base: Version,
     },
     /// A replica does not hold this block yet. Wait for a peer to send it, then read on.

@@ -23,6 +23,9 @@ use crate::{follow, keys, pg};
 /// How long running statements may go on after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Files the store keeps open (1,000 at most), and sockets of peers.
+const FILES_OF_STORE_AND_PEERS: usize = 1_256;
+
 /// Stack of a thread that runs statements: the binder's depth limit is chosen for it.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -34,7 +37,7 @@ pub fn serve(config: Config, follow: Option<CoreKey>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)
-        .max_blocking_threads(config.max_connections + 16)
+        .max_blocking_threads(threads_max(config.max_connections))
         .build()
         .map_err(failed)?;
     let served = runtime.block_on(run(config, follow));
@@ -42,7 +45,35 @@ pub fn serve(config: Config, follow: Option<CoreKey>) -> Result<(), Failure> {
     served
 }
 
+/// Threads at most: one for each session that runs or waits for a lock, so that whoever holds the lock has one too; those who come in; peers and upkeep.
+fn threads_max(max_connections: usize) -> usize {
+    max_connections + pg::STRANGERS_MAX + 64
+}
+
+/// Makes room for all clients' sockets beside the store's files.
+///
+/// # Errors
+/// The system allows too few.
+fn raise_file_limit(max_connections: usize) -> Result<(), Failure> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let needed = (max_connections + pg::STRANGERS_MAX + FILES_OF_STORE_AND_PEERS) as u64;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let highest = limit.maximum.unwrap_or(needed);
+    limit.current = Some(highest.min(needed));
+    let raised = setrlimit(Resource::Nofile, limit);
+    if highest < needed || raised.is_err() {
+        return Err(failed(format!(
+            "--max-connections {max_connections} takes {needed} open files, and the system allows {highest}: raise ulimit -n, or allow fewer"
+        )));
+    }
+    Ok(())
+}
+
 async fn run(config: Config, follow: Option<CoreKey>) -> Result<(), Failure> {
+    raise_file_limit(config.max_connections)?;
     refuse_strange_directory(&config.data)?;
     let instance = Instance::open(&config.data, config.instance_options()).map_err(|e| failed(describe(&e)))?;
     if !config.listen.ip().is_loopback() && instance.password_verifier("postgres").is_none() {

@@ -129,6 +129,12 @@ impl From<pgbee_engine::Error> for SqlError {
                     .detail(format!("Something this transaction read or wrote changed after version {base}."))
                     .hint("The transaction might succeed if retried.")
             }
+            Error::ReadConflict { .. } => SqlError::new(
+                state::SERIALIZATION_FAILURE,
+                "could not serialize access due to read/write dependencies among transactions",
+            )
+            .detail("Reason code: Canceled on identification as a pivot, during commit attempt.")
+            .hint("The transaction might succeed if retried."),
             Error::NotAVersion { asked, oldest, newest } => {
                 SqlError::new(state::INVALID_PARAMETER_VALUE, format!("{asked} is not a version of this database"))
                     .detail(format!("Versions are the ends of commits, from {oldest} to {newest}."))
@@ -209,6 +215,7 @@ pub mod state {
     pub const INVALID_CATALOG_NAME: &str = "3D000";
     pub const INVALID_SCHEMA_NAME: &str = "3F000";
     pub const SERIALIZATION_FAILURE: &str = "40001";
+    pub const DEADLOCK_DETECTED: &str = "40P01";
     pub const SYNTAX_ERROR: &str = "42601";
     pub const INVALID_NAME: &str = "42602";
     pub const INVALID_COLUMN_DEFINITION: &str = "42611";
@@ -250,6 +257,7 @@ pub mod state {
     pub const TOO_MANY_COLUMNS: &str = "54011";
     pub const TOO_MANY_ARGUMENTS: &str = "54023";
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub const QUERY_CANCELED: &str = "57014";
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";

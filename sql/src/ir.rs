@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::catalog::schema::{Table, VirtualTable};
 use crate::functions::registry::{AggregateFn, ScalarFn, SetFn, WindowFn};
+use crate::lock::{Patience, RowMode};
 use crate::types::{Datum, Type, TypeMod};
 
 /// An expression with its type.
@@ -285,7 +286,8 @@ pub enum RelKind {
     Values(Vec<Vec<Expr>>),
     /// A stored table: all its live columns in order. `at` is None for the statement's own view. With `row_key` a last
     /// column (bytea) holds the row's key in the bee: what UPDATE and DELETE find it by.
-    Scan { table: Arc<Table>, at: Option<AsOf>, row_key: bool },
+    /// With `system` its xmin and ctid follow.
+    Scan { table: Arc<Table>, at: Option<AsOf>, row_key: bool, system: bool },
     /// A relation made on the fly: pg_catalog, information_schema, bee_*.
     Virtual { table: Arc<dyn VirtualTable>, args: Vec<Expr> },
     /// Functions in FROM: side by side (ROWS FROM), padded with NULLs; WITH ORDINALITY adds a bigint column.
@@ -305,6 +307,9 @@ pub enum RelKind {
     Window { input: Box<Rel>, calls: Vec<WindowCall> },
     /// ORDER BY.
     Sort { input: Box<Rel>, keys: Vec<SortKey> },
+    /// FOR UPDATE and its kin: locks the rows that each row of the input was made of. A row that turns out to have been changed is made again of
+    /// what it is made of now, and left out if the query no longer gives it.
+    LockRows { input: Box<Rel>, locks: Arc<LockRows> },
     /// LIMIT and OFFSET; `with_ties` keeps peers of the last row by the first `ties` sort keys of the Sort below.
     Limit { input: Box<Rel>, limit: Option<Expr>, offset: Option<Expr>, with_ties: Option<Vec<SortKey>> },
     /// DISTINCT (all columns) or DISTINCT ON (the first row of each group of equal `on` values; input is sorted by them).
@@ -317,6 +322,46 @@ pub enum RelKind {
     CteScan { id: usize },
     /// INSERT/UPDATE/DELETE inside WITH, or at the top: its RETURNING rows.
     Dml(Arc<Dml>),
+}
+
+/// What a [`RelKind::LockRows`] locks, and how it makes a row again.
+#[derive(Clone, Debug)]
+pub struct LockRows {
+    /// The locks, in the order of FROM.
+    pub locks: Vec<RowLock>,
+    /// The items of FROM, in order.
+    pub leaves: Vec<LockLeaf>,
+    /// The input's columns from here on are values of enclosing rows that `recheck` reads behind those of the leaves.
+    pub outer: std::ops::Range<usize>,
+    /// The query's row as a record (NULL: there is none) over a row of all columns of all leaves, then `outer`. A leaf without a row has only NULLs.
+    pub recheck: Expr,
+}
+
+/// One lock.
+#[derive(Clone, Debug)]
+pub struct RowLock {
+    /// Index among the leaves; it is a [`LockLeaf::Row`].
+    pub leaf: usize,
+    /// How strong.
+    pub mode: RowMode,
+    /// NOWAIT, SKIP LOCKED, or neither.
+    pub patience: Patience,
+}
+
+/// An item of FROM under a [`RelKind::LockRows`].
+#[derive(Clone, Debug)]
+pub enum LockLeaf {
+    /// A stored row: the table's columns, its key, and, if asked for, its system columns.
+    Row {
+        /// The table.
+        table: Arc<Table>,
+        /// Column of the input with the row's key; NULL: there is no row.
+        key: usize,
+        /// Whether the leaf has system columns behind the key.
+        system: bool,
+    },
+    /// Anything else: its columns are carried in these of the input.
+    Values(std::ops::Range<usize>),
 }
 
 /// Set operations.
@@ -359,6 +404,8 @@ pub struct Dml {
     pub returning: Option<Vec<Expr>>,
     /// Shape of the RETURNING rows; empty without.
     pub schema: Arc<[Field]>,
+    /// The target's xmin and ctid stand behind its row key (INSERT: behind its columns, for RETURNING).
+    pub system: bool,
 }
 
 /// The changes.

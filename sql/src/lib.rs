@@ -15,6 +15,7 @@ pub mod follow;
 pub mod foreign;
 pub mod functions;
 pub mod ir;
+pub mod lock;
 pub mod memory;
 pub mod parse;
 pub mod plan;

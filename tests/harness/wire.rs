@@ -6,6 +6,9 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+/// A server that is silent for so long is taken for hung.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// An error report by its field codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireError(pub HashMap<char, String>);
@@ -72,7 +75,7 @@ impl Client {
     pub fn connect(port: u16, parameters: &[(&str, &str)]) -> io::Result<Client> {
         let socket = TcpStream::connect(("127.0.0.1", port))?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(120)))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         let mut client = Client { socket, cancel_key: (0, 0), notices: Vec::new(), status: '?' };
         let mut body = 196_608u32.to_be_bytes().to_vec();
         for (name, value) in parameters {
@@ -154,6 +157,28 @@ impl Client {
             self.status = char::from(body[0]);
         }
         Ok((head[0], body))
+    }
+    /// Does a byte come within this time? The end of the connection counts as one.
+    ///
+    /// # Errors
+    /// The socket broke.
+    pub fn readable(&self, within: Duration) -> io::Result<bool> {
+        self.socket.set_read_timeout(Some(within.max(Duration::from_millis(1))))?;
+        let peeked = self.socket.peek(&mut [0]);
+        self.socket.set_read_timeout(Some(PATIENCE))?;
+        match peeked {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+    /// The values of a DataRow.
+    pub fn row(body: &[u8]) -> Vec<Option<String>> {
+        data_row(body)
+    }
+    /// The fields of an ErrorResponse.
+    pub fn error(body: &[u8]) -> WireError {
+        fields(body)
     }
     /// A simple query; the last statement's answer, or the first error.
     ///

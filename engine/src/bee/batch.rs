@@ -135,7 +135,7 @@ impl<'w> Batch<'w> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         if self.header_pending {
-            self.writer.source.pending.write().1.clear();
+            self.writer.source.pending.write().blocks.clear();
             self.writer.length = 0;
         }
         if self.writer.stray || !self.writer.operations.is_empty() || self.header_pending {
@@ -181,7 +181,7 @@ impl Writer {
 
     fn place(&mut self, link: LinkId, seq: u64, offset: u32) {
         let before = self.arena.link(link);
-        if before.block != 0 && before.block < self.tree.cached_below {
+        if before.block != 0 && before.block < self.handed_below {
             self.superseded.push(Child { block: before.block, offset: before.offset });
         }
         self.arena.place(link, seq, offset);
@@ -262,8 +262,8 @@ impl Writer {
                 self.written.extend(links.iter().filter(|&&link| link != NONE));
             }
         }
-        self.source.pending.write().1.append(&mut blocks);
-        if count > 0 && (2..=self.tree.cached_below).contains(&self.length) {
+        self.source.pending.write().blocks.append(&mut blocks);
+        if count > 0 && (2..=self.handed_below).contains(&self.length) {
             self.superseded.push(Child { block: self.length - 1, offset: 0 });
         }
         self.length += count as u64;

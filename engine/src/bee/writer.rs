@@ -14,7 +14,7 @@ use super::Batch;
 use super::arena::{Arena, ArenaNode, KeyId, LinkId, NONE, NodeId};
 use super::block::{Encoder, Header, Metadata};
 use super::cache::{Access, Cache};
-use super::node::{Child, DEPTH_MAX, KEYS_MAX, Key, Node, Resolved, VALUE_KEPT_MAX};
+use super::node::{Child, DEPTH_MAX, KEYS_MAX, Key, Node, NodeAddress, Resolved, VALUE_KEPT_MAX};
 use super::readahead::Readahead;
 use super::rebalance::{self, Path};
 use super::tree::Tree;
@@ -39,8 +39,10 @@ pub struct Writer {
     pub(super) encoder: Encoder,
     /// Places written since the last [`Writer::appended`], for the cache.
     pub(super) written: Vec<LinkId>,
-    /// Places in committed blocks that nodes had before.
+    /// Places in blocks handed over that nodes had before.
     pub(super) superseded: Vec<Child>,
+    /// Blocks below this were handed over: what the cache is or will be told of them can be superseded.
+    pub(super) handed_below: u64,
     /// The batch at hand: its operations, and their lists of places one after the other.
     pub(super) operations: Vec<Operation>,
     pub(super) places: Vec<LinkId>,
@@ -88,7 +90,10 @@ impl Writer {
     /// A writer on top of the first `length` blocks of a log; the last of them must end a batch. Nodes in
     /// them are read through the cache under `source_id`.
     pub fn new(source: Arc<dyn BlockSource>, cache: Arc<Cache>, source_id: u64, length: Length) -> Writer {
-        let source = Arc::new(Pending { below: source, pending: RwLock::new((length.0, Vec::new())) });
+        let source = Arc::new(Pending {
+            below: source,
+            pending: RwLock::new(Waiting { first: length.0, blocks: Vec::new(), handed: 0 }),
+        });
         Writer {
             tree: Tree { source: source.clone(), cache, source_id, cached_below: length.0 },
             source,
@@ -99,6 +104,7 @@ impl Writer {
             encoder: Encoder::default(),
             written: Vec::new(),
             superseded: Vec::new(),
+            handed_below: length.0,
             operations: Vec::new(),
             places: Vec::new(),
             stray: false,
@@ -131,15 +137,17 @@ impl Writer {
 
     /// The blocks to append, oldest first; the header among them when the log was empty.
     pub fn pending(&self) -> Vec<Bytes> {
-        self.source.pending.read().1.clone()
+        let pending = self.source.pending.read();
+        pending.blocks[pending.handed..].to_vec()
     }
 
     /// Hands the pending blocks over. They must be in the log (or staged, and readable through the
     /// source) before the next batch begins.
     pub fn take_pending(&mut self) -> Vec<Bytes> {
         let mut pending = self.source.pending.write();
-        pending.0 = self.length;
-        std::mem::take(&mut pending.1)
+        pending.first = self.length;
+        pending.handed = 0;
+        std::mem::take(&mut pending.blocks)
     }
 
     /// To be called once all blocks taken are committed: puts the nodes they hold into the cache, their
@@ -149,26 +157,60 @@ impl Writer {
     /// Without this call everything stays right, only colder. With it, blocks that are not committed for
     /// good would be believed by readers.
     pub fn appended(&mut self) {
+        self.cache_update().apply();
         self.tree.cached_below = self.length;
-        for place in std::mem::take(&mut self.superseded) {
-            self.tree.cache.remove(self.tree.address(place));
-        }
+    }
+
+    /// Hands the pending blocks over while the next batches go on above them: they stay readable here until
+    /// [`Writer::confirm`]. What the cache is to be told comes with them, to be [applied](CacheUpdate::apply) once they are committed,
+    /// in the order they were handed over. If that fails, throw the writer away.
+    pub fn hand_over(&mut self) -> (Vec<Bytes>, CacheUpdate) {
+        let blocks = {
+            let mut pending = self.source.pending.write();
+            let blocks = pending.blocks[pending.handed..].to_vec();
+            pending.handed = pending.blocks.len();
+            blocks
+        };
+        (blocks, self.cache_update())
+    }
+
+    /// The blocks below this are in the log for good.
+    pub fn confirm(&mut self, below: Length) {
+        let mut pending = self.source.pending.write();
+        let count = (below.0.saturating_sub(pending.first) as usize).min(pending.handed);
+        pending.blocks.drain(..count);
+        pending.first += count as u64;
+        pending.handed -= count;
+        self.tree.cached_below = self.tree.cached_below.max(below.0);
+    }
+
+    /// What the cache is to be told of the batches since the last time.
+    fn cache_update(&mut self) -> CacheUpdate {
+        let superseded = std::mem::take(&mut self.superseded).into_iter();
+        let mut update = CacheUpdate {
+            cache: self.tree.cache.clone(),
+            superseded: superseded.map(|place| self.tree.address(place)).collect(),
+            nodes: Vec::new(),
+        };
         let mut written = std::mem::take(&mut self.written);
         written.sort_unstable();
         written.dedup();
         for link in written {
             let link = *self.arena.link(link);
-            self.publish(link.node, link.block, link.offset);
+            update.nodes.extend(self.node_at(link.node, link.block, link.offset));
         }
         if self.root != NONE && self.length >= 2 {
-            self.publish(self.root, self.length - 1, 0);
+            update.nodes.extend(self.node_at(self.root, self.length - 1, 0));
         }
+        self.handed_below = self.length;
+        update
     }
 
-    fn publish(&self, node: NodeId, block: u64, offset: u32) {
+    /// A node as the cache has it, unless it has it already.
+    fn node_at(&self, node: NodeId, block: u64, offset: u32) -> Option<Node> {
         let address = self.tree.address(Child { block, offset });
         if block == 0 || self.tree.cache.get(address).is_some() {
-            return;
+            return None;
         }
         let node = self.arena.node(node);
         let keys = node.keys().iter().map(|&key| {
@@ -179,8 +221,7 @@ impl Writer {
             let link = self.arena.link(link);
             Child { block: link.block, offset: link.offset }
         });
-        let node = Node::new(address, keys.collect(), children.collect());
-        self.tree.cache.insert(node, Access::Lookup);
+        Some(Node::new(address, keys.collect(), children.collect()))
     }
 
     /// Lets go of the tree in memory; the next operation loads what it needs.
@@ -204,7 +245,7 @@ impl Writer {
     fn open(&mut self) -> Result<()> {
         if self.length == 0 {
             let header = Header { metadata: self.metadata.clone() };
-            self.source.pending.write().1.push(header.encode());
+            self.source.pending.write().blocks.push(header.encode());
             self.length = 1;
         }
         if self.root != NONE {
@@ -478,16 +519,44 @@ impl Writer {
 /// The log with the pending blocks on top.
 pub(super) struct Pending {
     below: Arc<dyn BlockSource>,
-    /// The first pending block's number, and the blocks.
-    pub(super) pending: RwLock<(u64, Vec<Bytes>)>,
+    pub(super) pending: RwLock<Waiting>,
+}
+
+/// Blocks that are not in the log yet.
+pub(super) struct Waiting {
+    /// The first one's number.
+    first: u64,
+    pub(super) blocks: Vec<Bytes>,
+    /// So many of them, the oldest, were handed over.
+    handed: usize,
+}
+
+/// What the cache is to be told once blocks that were handed over are committed.
+pub struct CacheUpdate {
+    cache: Arc<Cache>,
+    superseded: Vec<NodeAddress>,
+    nodes: Vec<Node>,
+}
+
+impl CacheUpdate {
+    /// Puts the nodes of the blocks into the cache, and takes out what they replace. Blocks that are not committed for good would be
+    /// believed by readers.
+    pub fn apply(self) {
+        for address in self.superseded {
+            self.cache.remove(address);
+        }
+        for node in self.nodes {
+            self.cache.insert(node, Access::Lookup);
+        }
+    }
 }
 
 impl BlockSource for Pending {
     fn block(&self, index: BlockIndex) -> Result<Bytes> {
         {
             let pending = self.pending.read();
-            let block = index.0.checked_sub(pending.0);
-            if let Some(block) = block.and_then(|i| pending.1.get(i as usize)) {
+            let block = index.0.checked_sub(pending.first);
+            if let Some(block) = block.and_then(|i| pending.blocks.get(i as usize)) {
                 return Ok(block.clone());
             }
         }

@@ -13,6 +13,7 @@
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::watch::Position;
 use super::{Core, Head, State};
 use crate::crypto::merkle::Roots;
 use crate::error::{Error, Result};
@@ -109,7 +110,24 @@ impl Core {
     /// [`Error::NotWritable`]; [`Error::Invalid`] for a block above 15 MiB; [`Error::Frozen`]; [`Error::Storage`].
     pub fn append(&self, blocks: &[Bytes], durability: Durability) -> Result<Head> {
         check_sizes(blocks)?;
-        let mut turn = self.turn()?;
+        self.append_in(self.turn()?, blocks, durability)
+    }
+
+    /// As [`append`](Core::append), of blocks that were made for one place in one history.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rewritten`] if the core stands elsewhere by now.
+    pub fn append_at(&self, at: Position, blocks: &[Bytes], durability: Durability) -> Result<Head> {
+        check_sizes(blocks)?;
+        let turn = self.turn()?;
+        if turn.writer.roots.length() != at.length || self.fork() != at.fork {
+            return Err(Error::Rewritten(BlockIndex(at.length.0)));
+        }
+        self.append_in(turn, blocks, durability)
+    }
+
+    fn append_in(&self, mut turn: Turn<'_>, blocks: &[Bytes], durability: Durability) -> Result<Head> {
         let mut writer = turn.writer.clone();
         // From here on the store may hold more than the roots say, until the append has succeeded.
         let had_tail = std::mem::replace(&mut turn.writer.has_tail, true);

@@ -11,120 +11,123 @@
 //!
 //! A range changed when the trees of both versions differ in it; the comparison skips what they share.
 //!
-//! Transactions committed as one group are not in the tree yet when the next of the group is checked: the
-//! keys they write are kept in a set ([`Group`]), and any key in it has changed for whoever comes later.
+//! Transactions on their way to the log are not in the tree that is compared with: the
+//! keys they write are kept in a set a group ([`Group`]), and any key in it has changed for whoever comes later.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 use super::chunk::as_slice;
+use super::reads::Reads;
 use super::transaction::Transaction;
 use crate::bee::{Bee, KeyRange, Snapshot};
 use crate::error::{Error, Result};
 use crate::position::Version;
 
-/// What a transaction relied on without writing it. Bounded: beyond [`Relied::MOST`] keys or ranges it
-/// remembers the one range that covers them all, which can only find more conflicts.
-#[derive(Default)]
-pub(crate) struct Relied {
-    /// With the oldest version each was seen at.
-    keys: BTreeMap<Bytes, Version>,
-    ranges: Vec<(KeyRange, Version)>,
-}
-
-impl Relied {
-    const MOST: usize = 1 << 16;
-
-    pub fn key(&mut self, key: Bytes, seen: Version) {
-        self.keys.entry(key).or_insert(seen); // versions only rise: the first is the oldest
-        if self.keys.len() > Relied::MOST {
-            let oldest = self.keys.values().min().copied();
-            let (first, last) = (self.keys.first_key_value(), self.keys.last_key_value());
-            if let (Some(oldest), Some((first, _)), Some((last, _))) = (oldest, first, last) {
-                let all = KeyRange { start: Bound::Included(first.clone()), end: Bound::Included(last.clone()) };
-                self.keys.clear();
-                self.range(all, oldest);
-            }
-        }
-    }
-
-    pub fn range(&mut self, range: KeyRange, seen: Version) {
-        if range.is_empty() || self.ranges.iter().rev().take(8).any(|(known, _)| *known == range) {
-            return;
-        }
-        self.ranges.push((range, seen));
-        if self.ranges.len() > Relied::MOST {
-            let covering = self.ranges.drain(..).reduce(|(a, a_seen), (b, b_seen)| {
-                let start = if starts_first(&a.start, &b.start) { a.start } else { b.start };
-                let end = if ends_last(&a.end, &b.end) { a.end } else { b.end };
-                (KeyRange { start, end }, a_seen.min(b_seen))
-            });
-            self.ranges.extend(covering);
-        }
-    }
-}
-
-fn starts_first(a: &Bound<Bytes>, b: &Bound<Bytes>) -> bool {
-    match (a, b) {
-        (Bound::Unbounded, _) => true,
-        (_, Bound::Unbounded) => false,
-        (Bound::Included(a), Bound::Included(b) | Bound::Excluded(b)) => a <= b,
-        (Bound::Excluded(a), Bound::Included(b)) => a < b,
-        (Bound::Excluded(a), Bound::Excluded(b)) => a <= b,
-    }
-}
-
-fn ends_last(a: &Bound<Bytes>, b: &Bound<Bytes>) -> bool {
-    match (a, b) {
-        (Bound::Unbounded, _) => true,
-        (_, Bound::Unbounded) => false,
-        (Bound::Included(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
-        (Bound::Excluded(a), Bound::Included(b)) => a > b,
-        (Bound::Excluded(a), Bound::Excluded(b)) => a >= b,
-    }
-}
+/// The base of a write that is not checked, because a lock keeps every other writer away until the commit:
+/// as if it had seen everything. Where one key has several bases the oldest counts, so a write without a lock is checked whatever
+/// was written under one.
+pub(crate) const GUARDED: Version = Version(u64::MAX);
 
 /// The keys written by the transactions of a commit group that are not in the tree yet.
 pub(crate) type Group = BTreeSet<Bytes>;
+
+/// The groups that are not in the tree yet: the one being written, and the one that is open.
+pub(crate) struct OnTheirWay<'a> {
+    pub groups: [&'a Group; 2],
+}
+
+impl OnTheirWay<'_> {
+    fn is_empty(&self) -> bool {
+        self.groups.iter().all(|group| group.is_empty())
+    }
+
+    fn contains(&self, key: &Bytes) -> bool {
+        self.groups.iter().any(|group| group.contains(key))
+    }
+
+    fn has_any(&self, range: &KeyRange) -> bool {
+        let bounds = (as_slice(&range.start), as_slice(&range.end));
+        self.groups.iter().any(|group| !group.is_empty() && group.range::<[u8], _>(bounds).next().is_some())
+    }
+}
+
+/// Beyond so many keys and ranges read, the changes since are looked for among them instead of each of them being looked up.
+const LOOKED_UP: usize = 32;
 
 /// Whether a transaction may commit on `head` and the group's transactions before it.
 ///
 /// # Errors
 ///
-/// [`Error::Conflict`] if not; on a failed read that failure, and then nothing is known.
-pub(crate) fn check(txn: &Transaction, bee: &Bee, head: &Snapshot, group: &Group) -> Result<()> {
-    let relied = txn.relied();
-    let is_current = |seen: &Version| *seen >= head.version();
-    let all_current = txn.writes().oldest_base().is_none_or(|base| is_current(&base))
-        && relied.keys.values().all(is_current)
-        && relied.ranges.iter().all(|(_, seen)| is_current(seen));
-    if all_current && group.is_empty() {
-        return Ok(());
-    }
-    let mut past = Past { bee, head, last: None };
-    let mut writes = txn.writes().scan(&KeyRange::all())?;
-    while let Some((key, write)) = writes.next()? {
-        check_key(&key, write.base, &mut past, group)?;
-    }
-    for (key, seen) in &relied.keys {
-        check_key(key, *seen, &mut past, group)?;
-    }
-    for (range, seen) in &relied.ranges {
-        let bounds = (as_slice(&range.start), as_slice(&range.end));
-        let mut differs = group.range::<[u8], _>(bounds).next().is_some();
-        if !differs && *seen < head.version() {
-            differs = head.diff(past.at(*seen), range.clone()).next()?.is_some();
-        }
-        if differs {
-            return Err(Error::Conflict { base: *seen });
+/// [`Error::Conflict`] if something written, or depended on by name, has changed; [`Error::ReadConflict`] if something
+/// that a recording transaction has read has; on a failed read that failure, and then nothing is known.
+pub(crate) fn check(txn: &Transaction, bee: &Bee, head: &Snapshot, group: &OnTheirWay<'_>) -> Result<()> {
+    let is_current = |seen: &Version| *seen >= head.version() && group.is_empty();
+    let oldest_base = txn.writes().oldest_base();
+    if oldest_base.is_some_and(|base| base != GUARDED && !is_current(&base)) {
+        let mut past = Past { bee, head, last: None };
+        let mut writes = txn.writes().scan(&KeyRange::all())?;
+        while let Some((key, write)) = writes.next()? {
+            check_key(&key, write.base, &mut past, group)?;
         }
     }
-    Ok(())
+    let Some(reads) = txn.reads() else { return Ok(()) };
+    match check_reads(reads, bee, head, group) {
+        Err(Error::Conflict { base }) if txn.is_recording() => Err(Error::ReadConflict { base }),
+        checked => checked,
+    }
 }
 
-fn check_key(key: &Bytes, base: Version, past: &mut Past<'_>, group: &Group) -> Result<()> {
+/// Whether everything read is at `head`, with the group's writes over it, as it was seen. What was found unchanged at
+/// `head` is compared with nothing older the next time.
+///
+/// # Errors
+///
+/// [`Error::Conflict`] if not; else as [`check`].
+pub(crate) fn check_reads(reads: &Reads, bee: &Bee, head: &Snapshot, group: &OnTheirWay<'_>) -> Result<()> {
+    reads.with(|relied| {
+        let Some(oldest) = relied.oldest() else { return Ok(()) };
+        if let Some((_, base)) = relied.ranges().find(|(range, _)| group.has_any(range)) {
+            return Err(Error::Conflict { base });
+        }
+        if let Some((_, base)) = relied.keys().find(|(key, _)| group.contains(*key)) {
+            return Err(Error::Conflict { base });
+        }
+        if oldest >= head.version() {
+            return Ok(());
+        }
+        if relied.len() > LOOKED_UP {
+            let mut changes = head.diff(&bee.at(oldest), KeyRange::all());
+            while let Some(change) = changes.next()? {
+                let entry = change.left.as_ref().or(change.right.as_ref());
+                // What was seen at a newer version than the oldest was found unchanged up to it.
+                if entry.is_some_and(|entry| relied.covers(&entry.key)) {
+                    return Err(Error::Conflict { base: oldest });
+                }
+            }
+        } else {
+            let mut past = Past { bee, head, last: None };
+            let none = Group::new();
+            let none = OnTheirWay { groups: [&none, &none] };
+            for (key, seen) in relied.keys() {
+                check_key(key, seen, &mut past, &none)?;
+            }
+            for (range, seen) in relied.ranges() {
+                if seen < head.version() && head.diff(past.at(seen), range.clone()).next()?.is_some() {
+                    return Err(Error::Conflict { base: seen });
+                }
+            }
+        }
+        relied.unchanged_until(head.version());
+        Ok(())
+    })
+}
+
+fn check_key(key: &Bytes, base: Version, past: &mut Past<'_>, group: &OnTheirWay<'_>) -> Result<()> {
+    if base == GUARDED {
+        return Ok(());
+    }
     let changed = group.contains(key)
         || base < past.head.version()
             && match past.head.get(key)? {
@@ -145,52 +148,5 @@ impl Past<'_> {
     fn at(&mut self, version: Version) -> &Snapshot {
         let known = self.last.take().filter(|snapshot| snapshot.version() == version);
         self.last.insert(known.unwrap_or_else(|| self.bee.at(version)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bytes(text: &'static str) -> Bytes {
-        Bytes::from_static(text.as_bytes())
-    }
-
-    #[test]
-    fn what_is_relied_on_is_bounded_and_still_covered() {
-        let mut relied = Relied::default();
-        for i in 0..=Relied::MOST as u32 {
-            relied.key(Bytes::copy_from_slice(&i.to_be_bytes()), Version(9 + u64::from(i)));
-        }
-        assert!(relied.keys.is_empty());
-        let [(all, seen)] = relied.ranges.as_slice() else { panic!("{} ranges", relied.ranges.len()) };
-        assert_eq!(*seen, Version(9));
-        assert_eq!(all.start, Bound::Included(Bytes::from_static(&[0; 4])));
-        assert_eq!(all.end, Bound::Included(Bytes::from_static(&[0, 1, 0, 0])));
-    }
-
-    #[test]
-    fn many_ranges_become_one_that_covers_them() {
-        let mut relied = Relied::default();
-        for i in 0..=Relied::MOST as u32 {
-            let start = Bound::Excluded(Bytes::copy_from_slice(&i.to_be_bytes()));
-            let end = Bound::Included(Bytes::copy_from_slice(&(i + 10).to_be_bytes()));
-            relied.range(KeyRange { start, end }, Version(5));
-        }
-        let [(all, _)] = relied.ranges.as_slice() else { panic!("{} ranges", relied.ranges.len()) };
-        assert_eq!(all.start, Bound::Excluded(Bytes::from_static(&[0; 4])));
-        assert_eq!(all.end, Bound::Included(Bytes::from_static(&[0, 1, 0, 10])));
-    }
-
-    #[test]
-    fn an_empty_or_known_range_costs_nothing() {
-        let mut relied = Relied::default();
-        let range = |start, end| KeyRange { start: Bound::Included(start), end: Bound::Excluded(end) };
-        relied.range(range(bytes("b"), bytes("a")), Version(2));
-        relied.range(range(bytes("a"), bytes("a")), Version(2));
-        assert!(relied.ranges.is_empty());
-        relied.range(range(bytes("a"), bytes("b")), Version(2));
-        relied.range(range(bytes("a"), bytes("b")), Version(4));
-        assert_eq!(relied.ranges, [(range(bytes("a"), bytes("b")), Version(2))]);
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::commit::{CommitInfo, Committer, Job};
+use super::conflict;
 use super::history::Commits;
 use super::log::Log;
 use super::news::{News, Subscription};
-use super::queue::Queue;
+use super::reads::Reads;
 use super::record::CommitRecord;
 use super::snapshot::Snapshot;
 use super::spill::Scratch;
@@ -62,7 +63,6 @@ pub struct Database {
     is_reader: bool,
     scratch: Arc<Scratch>,
     options: Options,
-    queue: Queue<Job, Result<Version>>,
     committer: Committer,
     /// The newest snapshot anyone asked for, kept because asking is frequent.
     newest: RwLock<(Position, Snapshot)>,
@@ -116,7 +116,6 @@ impl Database {
             scratch,
             is_reader,
             committer: Committer::new(log.clone(), bee.clone(), cache, options.clone()),
-            queue: Queue::new(|| Err(Error::invalid("the commit failed by a bug; see the log"))),
             newest: RwLock::new((position, newest)),
             news: Arc::default(),
             bee,
@@ -242,7 +241,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// * [`Error::Conflict`]: something it wrote or relied on changed since it read it. Run it again.
+    /// * [`Error::Conflict`], [`Error::ReadConflict`]: something it wrote or relied on changed since it read it. Run it again.
     /// * [`Error::Storage`]: nothing of it is visible, and the database goes on from the version before.
     ///   The disk may have it nevertheless, as after a crash just before the answer.
     /// * [`Error::NotWritable`]: the log is written elsewhere, or this is a reader.
@@ -259,7 +258,26 @@ impl Database {
         if self.is_reader {
             return Err(Error::NotWritable);
         }
-        self.queue.run(Job { txn, info }, |jobs| self.committer.commit(jobs, |version| self.news.tell(version)))
+        if let Some(reads) = txn.reads().filter(|_| txn.is_recording()) {
+            // Outside the queue, where it holds up nobody; there only what is committed from now on is left to look at.
+            self.validate(reads)?;
+        }
+        self.committer.commit(Job { txn, info }, |version| self.news.tell(version))
+    }
+
+    /// Whether all that was read is in the newest version as it was seen. It is only compared with what was committed since the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadConflict`] if not: a transaction that [records](Transaction::record) these reads cannot commit any more. Those of reading.
+    pub fn validate(&self, reads: &Reads) -> Result<()> {
+        let position = self.core().watch().position();
+        let bee = self.bee.at(position.fork).bee;
+        let (head, none) = (bee.at(Version(position.length.0)), conflict::Group::new());
+        match conflict::check_reads(reads, &bee, &head, &conflict::OnTheirWay { groups: [&none, &none] }) {
+            Err(Error::Conflict { base }) => Err(Error::ReadConflict { base }),
+            checked => checked,
+        }
     }
 
     /// Waits until the head has reached a version; whether it has, before the time was up.
@@ -277,6 +295,11 @@ impl Database {
     /// commits do so themselves.
     pub fn announce(&self) {
         self.news.tell(self.head());
+    }
+
+    #[cfg(test)]
+    pub(super) fn committer(&self) -> &Committer {
+        &self.committer
     }
 
     fn seek(&self, is_old_enough: impl Fn(&CommitRecord) -> bool) -> Result<Option<CommitRecord>> {
@@ -331,10 +354,10 @@ impl CurrentBee {
         CurrentBee { core, source, cache, newest }
     }
 
-    /// The bee, and its fork.
-    pub fn get(&self) -> (Fork, Bee) {
-        let fork = self.core.watch().position().fork;
-        (fork, self.at(fork).bee)
+    /// Where the core stands, and the bee on that fork.
+    pub fn get(&self) -> (Position, Bee) {
+        let position = self.core.watch().position();
+        (position, self.at(position.fork).bee)
     }
 
     fn at(&self, fork: Fork) -> AtFork {
@@ -404,7 +427,7 @@ mod tests {
             job(&db, put("a")),
         ];
         let told = parking_lot::Mutex::new(vec![]);
-        let answers = db.committer.commit(&jobs, |version| told.lock().push(version));
+        let answers = db.committer.commit_together(&jobs, |version| told.lock().push(version));
         let conflict = Err(Error::Conflict { base: Version(3) });
         let want = [
             Ok(Version(5)),
@@ -427,9 +450,9 @@ mod tests {
         assert_eq!(times, [8, 9, 10, 11], "the clock stood still at 7");
     }
 
-    /// A group too large for one append becomes several, in the same order.
+    /// What is too large for one append is staged, in the same order.
     #[test]
-    fn a_large_group_is_cut() {
+    fn a_large_transaction_is_cut() {
         let options = Options { group_entries_max: 5, staged_entries: 3, ..Options::default() };
         let db = database(options);
         let many = |txn: &mut Transaction| {
@@ -448,7 +471,8 @@ mod tests {
             job(&db, |txn| ["b", "c", "d"].into_iter().for_each(|key| txn.put(key, "").unwrap())),
         ];
         let told = parking_lot::Mutex::new(vec![]);
-        let answers = db.committer.commit(&jobs, |version| told.lock().push(version));
+        let tell = |version| told.lock().push(version);
+        let answers: Vec<_> = jobs.into_iter().map(|job| db.committer.commit(job, tell)).collect();
         let conflict = Err(Error::Conflict { base: Version(0) });
         let want = [Ok(Version(3)), Ok(Version(24)), Ok(Version(28)), conflict, Ok(Version(32))];
         assert_eq!(answers, want);

@@ -22,10 +22,13 @@
 //! **Who wins.** The first to commit. Every write remembers the version it was based on; if its key changed
 //! after that, the commit fails with [`Error::Conflict`] and nothing of it happened. So updates are never
 //! lost. What a snapshot alone allows is write skew: two transactions read the same things and write
-//! different ones. Who wants SERIALIZABLE says what it read ([`Transaction::depend_key`],
-//! [`Transaction::depend_range`]), and that is checked in the same way; then transactions are as if they
-//! had run one after the other in the order of their versions. Row locks, which make READ COMMITTED writers
-//! wait instead of failing, are the SQL layer's.
+//! different ones. Who wants SERIALIZABLE has what it reads remembered ([`Reads`], [`Transaction::record`]), points, ranges
+//! and what was not there, and that is checked in the same way; then transactions are as if they had run one after the other in the
+//! order of their versions, so every version, read later or on a replica, is one that a serial order passes through. PostgreSQL looks for
+//! circles of dependencies instead and so lets more pass, but its order is not the order of its log.
+//!
+//! Row locks, which make writers wait instead of failing, are the SQL layer's. What it writes under one is not checked
+//! ([`Transaction::put_guarded`]): nobody else could.
 //!
 //! **How a commit becomes a version.** One bee batch: the keys in ascending order, then the reserved key 06,
 //! the commit record ([`CommitRecord`]), which says when, by whom, and where the commits before it are. A
@@ -62,6 +65,7 @@ mod history;
 mod log;
 mod news;
 mod queue;
+mod reads;
 mod record;
 #[cfg(test)]
 mod scripts;
@@ -75,6 +79,7 @@ pub use commit::CommitInfo;
 pub use database::{Database, Options};
 pub use history::{Commits, History, HistoryItem, HistoryStep};
 pub use news::Subscription;
+pub use reads::Reads;
 pub use record::{CommitRecord, KEY as COMMIT_RECORD_KEY};
 pub use snapshot::{Scan, Snapshot};
 pub use transaction::{ENTRY_BYTES_MAX, Transaction};

@@ -139,6 +139,17 @@ impl Stage {
                     txn.delete(key.to_string())?;
                 }
             }
+            ["put_guarded", pair] => {
+                let (key, value) = pair.split_once('=').unwrap();
+                txn.put_guarded(key.to_owned(), value.to_owned())?;
+            }
+            ["delete_guarded", key] => txn.delete_guarded(key.to_string())?,
+            ["own", key] => {
+                return Ok(match txn.own(key.as_bytes())? {
+                    Some(value) => pair(key, value),
+                    None => format!("{key} is not its own"),
+                });
+            }
             ["get", key] => return Ok(pair(key, txn.get(key.as_bytes())?)),
             ["scan"] => return list(txn.scan(KeyRange::all(), Direction::Forward)?),
             ["scan", span] => return list(txn.scan(range(span), Direction::Forward)?),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::conflict::Relied;
+use super::conflict;
+use super::reads::Reads;
 use super::record;
 use super::snapshot::Snapshot;
 use super::spill::Scratch;
@@ -26,14 +27,17 @@ pub const ENTRY_BYTES_MAX: usize = BLOCK_BYTES_MAX - (64 << 10);
 pub struct Transaction {
     base: Snapshot,
     writes: WriteSet,
-    relied: Relied,
+    /// What it relied on beside its writes.
+    reads: Option<Reads>,
+    /// All it reads is relied on.
+    is_recording: bool,
     scratch: Arc<Scratch>,
 }
 
 impl Transaction {
     pub(crate) fn new(base: Snapshot, scratch: Arc<Scratch>, bytes_max: usize) -> Transaction {
         let writes = WriteSet::new(scratch.clone(), bytes_max);
-        Transaction { base, writes, relied: Relied::default(), scratch }
+        Transaction { base, writes, reads: None, is_recording: false, scratch }
     }
 
     /// The committed version it reads.
@@ -50,7 +54,11 @@ impl Transaction {
     /// The snapshot and all own writes so far. Later writes do not show in it: a statement reads
     /// through a view taken at its start.
     pub fn view(&self) -> ReadView {
-        ReadView::new(self.base.clone(), self.writes.freeze())
+        let view = ReadView::new(self.base.clone(), self.writes.freeze());
+        match &self.reads {
+            Some(reads) if self.is_recording => view.recording(reads),
+            _ => view,
+        }
     }
 
     /// The value of a key, own writes up to this moment included. Also a statement's own: for the checks
@@ -62,7 +70,12 @@ impl Transaction {
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         match self.writes.get(key)? {
             Some(write) => Ok(write.value),
-            None => self.base.get(key),
+            None => {
+                if let Some(reads) = self.reads.as_ref().filter(|_| self.is_recording) {
+                    reads.key(Bytes::copy_from_slice(key), self.base.version());
+                }
+                self.base.get(key)
+            }
         }
     }
 
@@ -97,6 +110,40 @@ impl Transaction {
         let key = key.into();
         check(&key, 0)?;
         self.writes.put(key, None, self.base.version())
+    }
+
+    /// Sets a key that nobody else can write before this transaction ends, because the caller holds a lock on
+    /// it that every other writer would need: the commit does not look whether it changed since. A plain write
+    /// of the same key before or after it in this transaction is still checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Transaction::put).
+    pub fn put_guarded(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
+        let (key, value) = (key.into(), value.into());
+        check(&key, value.len())?;
+        self.writes.put(key, Some(value), conflict::GUARDED)
+    }
+
+    /// Removes a key under a lock, as [`put_guarded`](Transaction::put_guarded) sets one.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Transaction::put).
+    pub fn delete_guarded(&mut self, key: impl Into<Bytes>) -> Result<()> {
+        let key = key.into();
+        check(&key, 0)?;
+        self.writes.put(key, None, conflict::GUARDED)
+    }
+
+    /// What this transaction itself last did to a key, a running statement's writes included: `None` when it
+    /// did not write it, `Some(None)` when it removed it. Reads nothing of the database.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading spilled writes.
+    pub fn own(&self, key: &[u8]) -> Result<Option<Option<Bytes>>> {
+        Ok(self.writes.get(key)?.map(|write| write.value))
     }
 
     /// Whether there is nothing to commit.
@@ -161,25 +208,46 @@ impl Transaction {
         self.writes.has_savepoint(name)
     }
 
-    /// The commit fails with [`Error::Conflict`] if this key changes after the
-    /// version read now. SERIALIZABLE calls it for what it reads. A read-only transaction checks nothing:
-    /// its snapshot is a serial moment.
-    pub fn depend_key(&mut self, key: impl Into<Bytes>) {
-        self.relied.key(key.into(), self.base.version());
+    /// Makes it SERIALIZABLE: what is read through its views and by [`get`](Transaction::get) from now on, and what is in
+    /// `reads` already, may not have changed when it commits; else the commit fails with [`Error::ReadConflict`]. A
+    /// transaction that writes nothing checks nothing: its snapshot is a serial moment.
+    pub fn record(&mut self, reads: &Reads) {
+        if let Some(known) = self.reads.take().filter(|known| !known.is_same(reads)) {
+            known.with(|relied| {
+                relied.keys().for_each(|(key, seen)| reads.key(key.clone(), seen));
+                relied.ranges().for_each(|(range, seen)| reads.range(range.clone(), seen));
+            });
+        }
+        self.reads = Some(reads.clone());
+        self.is_recording = true;
     }
 
-    /// The commit fails with [`Error::Conflict`] if anything in this range
-    /// changes, comes or goes after the version read now.
+    /// Whether all it reads is relied on.
+    pub fn is_recording(&self) -> bool {
+        self.is_recording
+    }
+
+    /// The commit fails if this key changes after the version read now, with [`Error::Conflict`], or
+    /// [`Error::ReadConflict`] when it [records](Transaction::record).
+    pub fn depend_key(&mut self, key: impl Into<Bytes>) {
+        let seen = self.base.version();
+        self.reads.get_or_insert_default().key(key.into(), seen);
+    }
+
+    /// The commit fails, as with [`depend_key`](Transaction::depend_key), if anything in this range changes, comes or
+    /// goes after the version read now.
     pub fn depend_range(&mut self, range: KeyRange) {
-        self.relied.range(range, self.base.version());
+        let seen = self.base.version();
+        self.reads.get_or_insert_default().range(range, seen);
     }
 
     pub(crate) fn writes(&self) -> &WriteSet {
         &self.writes
     }
 
-    pub(crate) fn relied(&self) -> &Relied {
-        &self.relied
+    /// What it relied on so far, beside its writes.
+    pub fn reads(&self) -> Option<&Reads> {
+        self.reads.as_ref()
     }
 
     pub(crate) fn version(&self) -> Version {

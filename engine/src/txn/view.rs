@@ -6,6 +6,7 @@ use std::mem;
 use bytes::Bytes;
 
 use super::chunk::{Chunk, WriteScan};
+use super::reads::{Reads, Recorder};
 use super::snapshot::{Scan, Snapshot, value_of};
 use crate::bee::{Direction, Entry, KeyRange};
 use crate::error::Result;
@@ -21,6 +22,8 @@ pub struct ReadView {
     snapshot: Snapshot,
     /// Newest first.
     chunks: Vec<Chunk>,
+    /// Where it is remembered what was read of the snapshot.
+    reads: Option<Reads>,
 }
 
 impl From<Snapshot> for ReadView {
@@ -31,7 +34,17 @@ impl From<Snapshot> for ReadView {
 
 impl ReadView {
     pub(crate) fn new(snapshot: Snapshot, chunks: Vec<Chunk>) -> ReadView {
-        ReadView { snapshot, chunks }
+        ReadView { snapshot, chunks, reads: None }
+    }
+
+    /// The same view, remembering what is read through it: [`Reads`].
+    pub fn recording(self, reads: &Reads) -> ReadView {
+        ReadView { reads: Some(reads.clone()), ..self }
+    }
+
+    /// The same view, remembering nothing: for what decides nothing the transaction's outcome depends on.
+    pub fn unrecorded(self) -> ReadView {
+        ReadView { reads: None, ..self }
     }
 
     /// The version beneath the uncommitted writes.
@@ -39,7 +52,7 @@ impl ReadView {
         self.snapshot.version()
     }
 
-    /// The version beneath the uncommitted writes, to read without them.
+    /// The version beneath the uncommitted writes, to read without them, and without it being remembered.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -60,6 +73,7 @@ impl ReadView {
                 return Ok(write.value);
             }
         }
+        self.record_key(key);
         self.snapshot.get(key)
     }
 
@@ -70,6 +84,7 @@ impl ReadView {
     /// As [`get`](ReadView::get).
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
         if self.chunks.is_empty() {
+            keys.iter().for_each(|key| self.record_key(key.as_ref()));
             return self.snapshot.get_many(keys);
         }
         let mut values = Vec::with_capacity(keys.len());
@@ -88,6 +103,7 @@ impl ReadView {
             values.push(write.and_then(|write| write.value));
         }
         let beneath: Vec<&[u8]> = committed.iter().map(|&i| keys[i].as_ref()).collect();
+        beneath.iter().for_each(|key| self.record_key(key));
         for (i, value) in committed.iter().zip(self.snapshot.get_many(&beneath)?) {
             values[*i] = value;
         }
@@ -102,7 +118,8 @@ impl ReadView {
     /// Those of reading spilled writes.
     pub fn scan(&self, range: KeyRange, direction: Direction) -> Result<ViewScan> {
         let own = WriteScan::new(self.chunks.iter().cloned(), &range, direction)?;
-        Ok(ViewScan::new(own, self.snapshot.scan(range, direction), direction))
+        let recorder = self.recorder(&range, direction);
+        Ok(ViewScan::new(own, self.snapshot.scan(range, direction), direction, recorder))
     }
 
     /// The keys of a range in order; the values are left empty and, where the format allows it, unread.
@@ -112,9 +129,21 @@ impl ReadView {
     /// Those of reading spilled writes.
     pub fn scan_keys(&self, range: KeyRange, direction: Direction) -> Result<ViewScan> {
         let own = WriteScan::new(self.chunks.iter().cloned(), &range, direction)?;
-        let mut scan = ViewScan::new(own, self.snapshot.scan_keys(range, direction), direction);
+        let recorder = self.recorder(&range, direction);
+        let mut scan = ViewScan::new(own, self.snapshot.scan_keys(range, direction), direction, recorder);
         scan.is_keys_only = true;
         Ok(scan)
+    }
+
+    fn record_key(&self, key: &[u8]) {
+        if let Some(reads) = &self.reads {
+            reads.key(Bytes::copy_from_slice(key), self.snapshot.version());
+        }
+    }
+
+    fn recorder(&self, range: &KeyRange, direction: Direction) -> Option<Recorder> {
+        let record = |reads: &Reads| Recorder::new(reads.clone(), range.clone(), direction, self.snapshot.version());
+        self.reads.as_ref().map(record)
     }
 }
 
@@ -131,10 +160,12 @@ pub struct ViewScan {
     is_keys_only: bool,
     /// Kept for its memory only.
     entries: Vec<Entry>,
+    /// Where it is told how far was read.
+    recorder: Option<Recorder>,
 }
 
 impl ViewScan {
-    fn new(own: WriteScan, committed: Scan, direction: Direction) -> ViewScan {
+    fn new(own: WriteScan, committed: Scan, direction: Direction, recorder: Option<Recorder>) -> ViewScan {
         ViewScan {
             own: (!own.is_done()).then_some(own),
             committed,
@@ -142,6 +173,7 @@ impl ViewScan {
             direction,
             is_keys_only: false,
             entries: Vec::new(),
+            recorder,
         }
     }
 
@@ -158,6 +190,17 @@ impl ViewScan {
     /// [`Error::MissingBlock`](crate::Error::MissingBlock) on a replica, and those of storage.
     #[expect(clippy::should_implement_trait, reason = "an iterator ends at an error, this resumes")]
     pub fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
+        let found = self.read_next()?;
+        if let Some(recorder) = &mut self.recorder {
+            match &found {
+                Some((key, _)) => recorder.reached(key),
+                None => recorder.ended(),
+            }
+        }
+        Ok(found)
+    }
+
+    fn read_next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
         while let Some(own) = &mut self.own {
             if self.ahead.is_none() {
                 self.ahead = self.committed.next()?;
@@ -199,6 +242,18 @@ impl ViewScan {
     /// As [`next`](ViewScan::next), but only when nothing could be appended: entries read before the
     /// failure are returned first.
     pub fn next_batch(&mut self, out: &mut Vec<(Bytes, Bytes)>, limit: usize) -> Result<usize> {
+        let read = self.read_batch(out, limit)?;
+        if let Some(recorder) = &mut self.recorder {
+            match out.last() {
+                Some((key, _)) if read > 0 => recorder.reached(key),
+                _ if limit > 0 => recorder.ended(),
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+
+    fn read_batch(&mut self, out: &mut Vec<(Bytes, Bytes)>, limit: usize) -> Result<usize> {
         let before = out.len();
         while out.len() - before < limit {
             if self.own.is_none() && self.ahead.is_none() {
@@ -214,7 +269,7 @@ impl ViewScan {
                 }
                 break;
             }
-            match self.next() {
+            match self.read_next() {
                 Ok(Some(pair)) => out.push(pair),
                 Ok(None) => break,
                 Err(error) if out.len() == before => return Err(error),

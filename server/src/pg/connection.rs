@@ -9,17 +9,20 @@
 
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pgbee_sql::SqlError;
 use pgbee_sql::error::state;
+use pgbee_sql::session::{Activity, WaitEvent};
 use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::Stopping;
+use super::gone::Watched;
 
 /// Answers beyond this are written even if nobody waits for them yet.
 const OUT_BYTES_MAX: usize = 64 << 10;
@@ -29,11 +32,13 @@ const BUFFER_BYTES_KEPT: usize = 256 << 10;
 const STARTUP_BYTES_MAX: usize = 10_000;
 /// Longest message of who has not authenticated. Source: PG_MAX_AUTH_TOKEN_LENGTH of PostgreSQL.
 const AUTHENTICATION_BYTES_MAX: usize = 65_535;
-/// How often a thread whose client does not read looks whether the server stops.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a thread whose client does not read looks whether its session is to end.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long a busy thread waits for the client's next message before the task waits instead.
 const LINGER: Duration = Duration::from_millis(50);
+/// The same where a notification may come, which only the task hears of.
+const LINGER_LISTENING: Duration = Duration::from_millis(1);
 /// Bytes read at once by a busy thread.
 const READ_BYTES: usize = 32 << 10;
 
@@ -45,14 +50,17 @@ pub struct Connection {
     pub out: BytesMut,
     max_message_bytes: usize,
     stopping: watch::Receiver<Stopping>,
+    watched: Arc<Watched>,
+    /// What others see of the session, once there is one.
+    activity: Option<Arc<Activity>>,
 }
 
 /// Who waits for the socket.
 enum Socket {
     /// The task.
     Idle(TcpStream),
-    /// A thread, with the buffer it reads into.
-    Busy(std::net::TcpStream, Vec<u8>),
+    /// A thread, with the buffer it reads into, and how long a read waits.
+    Busy(Arc<std::net::TcpStream>, Vec<u8>, Duration),
     /// Nobody: it broke on its way from one to the other.
     Broken,
 }
@@ -95,14 +103,31 @@ fn violation(what: impl Into<String>) -> SqlError {
 impl Connection {
     /// Nothing read or written yet.
     pub fn new(socket: TcpStream, max_message_bytes: usize, stopping: watch::Receiver<Stopping>) -> Connection {
-        let (socket, out) = (Socket::Idle(socket), BytesMut::with_capacity(8 << 10));
-        Connection { socket, input: BytesMut::new(), out, max_message_bytes, stopping }
+        let (input, out) = (BytesMut::new(), BytesMut::new());
+        let socket = Socket::Idle(socket);
+        Connection { socket, input, out, max_message_bytes, stopping, watched: Arc::default(), activity: None }
+    }
+    /// Where others may look at the socket while it is busy.
+    pub fn watched(&self) -> Arc<Watched> {
+        self.watched.clone()
+    }
+    /// From now on it is a session's: it shows what it waits for, and gives up waiting when that is to end.
+    pub fn belongs_to(&mut self, activity: Arc<Activity>) {
+        self.activity = Some(activity);
+    }
+    /// Gives the buffers back as far as nothing is in them: whoever is silent now may be for hours.
+    pub fn shrink(&mut self) {
+        for buffer in [&mut self.input, &mut self.out] {
+            if buffer.is_empty() {
+                *buffer = BytesMut::new();
+            }
+        }
     }
     /// Address of the client.
     pub fn peer(&self) -> Option<std::net::SocketAddr> {
         match &self.socket {
             Socket::Idle(socket) => socket.peer_addr().ok(),
-            Socket::Busy(socket, _) => socket.peer_addr().ok(),
+            Socket::Busy(socket, ..) => socket.peer_addr().ok(),
             Socket::Broken => None,
         }
     }
@@ -137,7 +162,9 @@ impl Connection {
             socket.set_nonblocking(false)?;
             socket.set_read_timeout(Some(LINGER))?;
             socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
-            self.socket = Socket::Busy(socket, vec![0; READ_BYTES]);
+            let socket = Arc::new(socket);
+            self.watched.put(&socket);
+            self.socket = Socket::Busy(socket, vec![0; READ_BYTES], LINGER);
         }
         Ok(())
     }
@@ -147,20 +174,27 @@ impl Connection {
     /// The socket broke.
     pub fn end_blocking(&mut self) -> io::Result<()> {
         if let Socket::Busy(..) = self.socket {
-            let Socket::Busy(socket, _) = std::mem::replace(&mut self.socket, Socket::Broken) else { return Ok(()) };
+            self.watched.take();
+            let Socket::Busy(socket, ..) = std::mem::replace(&mut self.socket, Socket::Broken) else { return Ok(()) };
+            let socket = Arc::into_inner(socket).ok_or_else(not_now)?;
             socket.set_nonblocking(true)?;
             self.socket = Socket::Idle(TcpStream::from_std(socket)?);
         }
         Ok(())
     }
-    /// Waits [`LINGER`] for more bytes. The socket is busy.
+    /// Waits a little for more bytes. The socket is busy.
     ///
     /// # Errors
     /// The socket broke.
-    pub fn read_blocking(&mut self) -> io::Result<Arrived> {
-        let Socket::Busy(socket, buffer) = &mut self.socket else { return Err(not_now()) };
+    pub fn read_blocking(&mut self, listens: bool) -> io::Result<Arrived> {
+        let Socket::Busy(socket, buffer, waits) = &mut self.socket else { return Err(not_now()) };
+        let wanted = if listens { LINGER_LISTENING } else { LINGER };
+        if *waits != wanted {
+            socket.set_read_timeout(Some(wanted))?;
+            *waits = wanted;
+        }
         loop {
-            match socket.read(buffer) {
+            match (&**socket).read(buffer) {
                 Ok(0) => return Ok(Arrived::End),
                 Ok(n) => {
                     self.input.extend_from_slice(&buffer[..n]);
@@ -194,23 +228,34 @@ impl Connection {
     /// Writes what is buffered. The socket is busy.
     ///
     /// # Errors
-    /// The socket broke, or the server cannot wait any longer for a client that does not read.
+    /// The socket broke, or the session is to end and its client does not read.
     pub fn flush_blocking(&mut self) -> io::Result<()> {
-        let Socket::Busy(socket, _) = &mut self.socket else { return Err(not_now()) };
+        let activity = self.activity.as_ref();
+        if let Some(activity) = activity {
+            activity.wait(WaitEvent::ClientWrite);
+        }
+        let Socket::Busy(socket, ..) = &mut self.socket else { return Err(not_now()) };
+        let is_over = || *self.stopping.borrow() == Stopping::Now || activity.is_some_and(|a| a.ending().is_some());
         while !self.out.is_empty() {
-            match socket.write(&self.out) {
+            match (&**socket).write(&self.out) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => self.out.advance(n),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if *self.stopping.borrow() != Stopping::Now => {
-                    }
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if !is_over() => {}
                     _ => return Err(error),
                 },
             }
         }
+        self.waits(WaitEvent::None);
         self.written();
         Ok(())
+    }
+    /// Shows what is waited for.
+    pub fn waits(&self, event: WaitEvent) {
+        if let Some(activity) = &self.activity {
+            activity.wait(event);
+        }
     }
     fn written(&mut self) {
         self.out.clear();

@@ -6,6 +6,7 @@
 //! connection   bytes in, messages out of them, answers into one buffer, written when the client waits for it
 //! query        what each message does to the session
 //! encode       rows and errors as bytes
+//! gone         notices clients that go while a statement runs
 //! ```
 //!
 //! Must stay true: output is written only when the client waits for it (Sync, Flush, end of a simple query, COPY) or the buffer is
@@ -14,6 +15,7 @@
 
 mod connection;
 mod encode;
+mod gone;
 mod query;
 mod startup;
 
@@ -23,16 +25,13 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pgbee_sql::SqlError;
-use pgbee_sql::error::state;
-use pgbee_sql::functions::context::CancelFlag;
-use pgbee_sql::session::Instance;
+use pgbee_sql::session::{Activity, End, Instance};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Sockets that may wait for their startup packet or authenticate at a time; further ones wait to be accepted.
-const STRANGERS_MAX: usize = 128;
+pub const STRANGERS_MAX: usize = 128;
 
 /// All connections: how many there may be, how to cancel one, how to end all.
 pub struct Clients {
@@ -40,10 +39,18 @@ pub struct Clients {
     max_message_bytes: usize,
     count: AtomicUsize,
     next_pid: AtomicI32,
-    sessions: Mutex<HashMap<i32, (u32, Arc<CancelFlag>)>>,
+    sessions: Mutex<HashMap<i32, Known>>,
     stopping: watch::Sender<Stopping>,
     /// One for each socket without a session: they hold a file descriptor, which the store needs too.
     strangers: Arc<Semaphore>,
+}
+
+/// A session, to those who do not serve it.
+struct Known {
+    /// What a cancel request must know.
+    secret: u32,
+    activity: Arc<Activity>,
+    watched: Arc<gone::Watched>,
 }
 
 /// How far a stop has come.
@@ -77,18 +84,22 @@ impl Clients {
     }
     /// Cancels the statement a connection runs, if the secret is right. Says nothing either way, as PostgreSQL.
     fn cancel(&self, pid: i32, secret: u32) {
-        let flag = self.sessions.lock().get(&pid).filter(|(own, _)| *own == secret).map(|(_, flag)| flag.clone());
-        if let Some(flag) = flag {
-            flag.raise(SqlError::new(state::QUERY_CANCELED, "canceling statement due to user request"));
+        let found = self.sessions.lock().get(&pid).filter(|known| known.secret == secret).map(|k| k.activity.clone());
+        if let Some(activity) = found {
+            activity.cancel();
         }
+    }
+    /// All sessions, with the sockets of those that are busy.
+    fn watched(&self) -> Vec<(Arc<Activity>, Arc<gone::Watched>)> {
+        self.sessions.lock().values().map(|k| (k.activity.clone(), k.watched.clone())).collect()
     }
     /// Tells idle connections to end, gives running statements `drain`, then cancels them and waits a little for their tasks.
     pub async fn stop(&self, drain: Duration) {
         self.stopping.send_replace(Stopping::Draining);
         if !self.empty_within(drain).await {
             self.stopping.send_replace(Stopping::Now);
-            for (_, flag) in self.sessions.lock().values() {
-                flag.raise(SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command"));
+            for (activity, _) in self.watched() {
+                activity.terminate(End::Administrator);
             }
             if !self.empty_within(Duration::from_secs(5)).await {
                 tracing::warn!("{} connections did not end in time", self.count.load(Ordering::Acquire));
@@ -112,9 +123,9 @@ struct Place {
 }
 
 impl Place {
-    /// From now on a cancel request with this secret reaches the flag.
-    fn register(&self, secret: u32, flag: Arc<CancelFlag>) {
-        self.clients.sessions.lock().insert(self.pid, (secret, flag));
+    /// From now on a cancel request with this secret reaches the session.
+    fn register(&self, secret: u32, activity: Arc<Activity>, watched: Arc<gone::Watched>) {
+        self.clients.sessions.lock().insert(self.pid, Known { secret, activity, watched });
     }
 }
 
@@ -127,6 +138,7 @@ impl Drop for Place {
 
 /// Takes connections for ever.
 pub async fn accept(listener: TcpListener, instance: Arc<Instance>, clients: Arc<Clients>) {
+    tokio::spawn(gone::watch(clients.clone()));
     loop {
         let Ok(stranger) = clients.strangers.clone().acquire_owned().await else { return };
         match listener.accept().await {

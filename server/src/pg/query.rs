@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pgbee_sql::SqlError;
 use pgbee_sql::error::state;
-use pgbee_sql::session::{CopyShape, CopyStep, Outcome, Session, Step};
+use pgbee_sql::session::{CopyShape, CopyStep, Outcome, Session, Step, WaitEvent};
 use pgbee_sql::types::Type;
 use pgwire::messages::copy::{CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{NoData, ParameterDescription};
@@ -24,6 +24,11 @@ use tokio::sync::{Notify, watch};
 use super::connection::{Arrived, Connection, Message};
 use super::{Place, Stopping, encode};
 
+/// How long is waited for a client to take the last word.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// What is kept of the space that rows are written in, while the client is silent.
+const SCRATCH_BYTES_KEPT: usize = 1 << 10;
+
 /// A client with its session.
 pub struct Client {
     connection: Connection,
@@ -33,6 +38,8 @@ pub struct Client {
     scratch: Vec<u8>,
     /// A channel has told the session something.
     told: Arc<Notify>,
+    /// The session is to end.
+    ended: Arc<Notify>,
 }
 
 /// What the next message is taken as.
@@ -85,11 +92,15 @@ async fn idle_too_long(limit: Option<(Duration, SqlError)>) -> SqlError {
 
 impl Client {
     /// A client that has just been told who it is.
-    pub fn new(connection: Connection, session: Session, place: Place) -> Client {
+    pub fn new(mut connection: Connection, session: Session, place: Place) -> Client {
         let told: Arc<Notify> = Arc::default();
         let wake = told.clone();
         session.on_notification(Arc::new(move || wake.notify_one()));
-        Client { connection, session, place, mode: Mode::Ready, scratch: Vec::new(), told }
+        let ended: Arc<Notify> = Arc::default();
+        let wake = ended.clone();
+        session.activity().on_end(Arc::new(move || wake.notify_one()));
+        connection.belongs_to(session.activity().clone());
+        Client { connection, session, place, mode: Mode::Ready, scratch: Vec::new(), told, ended }
     }
 
     /// Serves it until it leaves or the server stops.
@@ -106,6 +117,7 @@ impl Client {
                 return Ok(());
             }
             // A statement that waits for data may go on for a while; an idle client, also one in a transaction block, is told at once.
+            self.go_idle();
             let last = if let Mode::CopyIn { .. } = self.mode { Stopping::Now } else { Stopping::Draining };
             tokio::select! {
                 read = self.connection.read_some() => if !read? { return Ok(()) },
@@ -113,23 +125,46 @@ impl Client {
                     let error = SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command");
                     return self.farewell(&error).await;
                 }
+                () = self.ended.notified() => {
+                    // Told by whoever looks first: there, if bytes have come meanwhile.
+                    if let Some(end) = self.session.activity().ending() {
+                        return self.farewell(&end.error()).await;
+                    }
+                }
                 () = self.told.notified(), if self.mode == Mode::Ready => {
                     self.notifications();
-                    self.connection.flush().await?;
+                    let ended = self.ended.clone();
+                    tokio::select! {
+                        written = self.connection.flush() => written?,
+                        // It does not read, and would not hear why.
+                        () = ended.notified() => return Ok(()),
+                        _ = stopping.wait_for(|stop| *stop >= Stopping::Now) => return Ok(()),
+                    }
                 }
                 error = idle_too_long(self.session.idle_limit()) => return self.farewell(&error).await,
             }
         }
     }
 
+    /// The client is silent: nothing is kept that a statement needs and silence does not.
+    fn go_idle(&mut self) {
+        self.connection.shrink();
+        if self.scratch.capacity() > SCRATCH_BYTES_KEPT {
+            self.scratch = Vec::new();
+        }
+        self.connection.waits(WaitEvent::ClientRead);
+    }
+
+    /// The last word, to a client that may have stopped reading.
     async fn farewell(&mut self, error: &SqlError) -> io::Result<()> {
         self.connection.put(encode::error_response("FATAL", error));
-        self.connection.flush().await
+        tokio::time::timeout(FAREWELL, self.connection.flush()).await.unwrap_or(Ok(()))
     }
 
     /// Handles what has arrived and what keeps arriving, until the client is silent for a while or the server stops.
     fn handle_while_busy(&mut self, stopping: &watch::Receiver<Stopping>) -> io::Result<Next> {
         self.connection.begin_blocking()?;
+        self.connection.waits(WaitEvent::None);
         loop {
             if self.handle_all()? == Next::Close {
                 return Ok(Next::Close);
@@ -137,7 +172,7 @@ impl Client {
             if *stopping.borrow() != Stopping::Not {
                 break;
             }
-            match self.connection.read_blocking()? {
+            match self.connection.read_blocking(self.session.is_listening())? {
                 Arrived::Some => {}
                 Arrived::Nothing => break,
                 Arrived::End => return Ok(Next::Close),
@@ -150,6 +185,11 @@ impl Client {
     /// Handles every whole message that has arrived.
     fn handle_all(&mut self) -> io::Result<Next> {
         loop {
+            if let Some(end) = self.session.activity().ending() {
+                self.connection.put(encode::error_response("FATAL", &end.error()));
+                self.connection.flush_blocking()?;
+                return Ok(Next::Close);
+            }
             let message = match self.connection.next_message() {
                 Ok(None) => return Ok(Next::Wait),
                 Ok(Some(message)) => message,
@@ -175,10 +215,7 @@ impl Client {
                         Mode::CopyIn { simple } => !simple,
                         _ => extended,
                     };
-                    let fatal = error.state() == state::ADMIN_SHUTDOWN;
-                    self.fail(&error, extended)?;
-                    if fatal {
-                        self.connection.flush_blocking()?;
+                    if self.fail(&error, extended)? == Next::Close {
                         return Ok(Next::Close);
                     }
                 }
@@ -186,16 +223,21 @@ impl Client {
         }
     }
 
-    /// Tells an error and sets what comes next.
-    fn fail(&mut self, error: &SqlError, extended: bool) -> io::Result<()> {
+    /// Tells an error and sets what comes next: nothing, if the session was to end by it.
+    fn fail(&mut self, error: &SqlError, extended: bool) -> io::Result<Next> {
         // Also what failed here and not there: a value that could not be sent, a message out of place.
         self.session.abort();
         self.news();
         if error.state() == state::INTERNAL_ERROR {
             tracing::error!("internal error told to a client: {error}");
         }
-        let severity = if error.state() == state::ADMIN_SHUTDOWN { "FATAL" } else { "ERROR" };
-        self.connection.put(encode::error_response(severity, error));
+        let end = self.session.activity().ending().map(|end| end.error());
+        if error.state() == state::ADMIN_SHUTDOWN || end.is_some_and(|end| end.state() == error.state()) {
+            self.connection.put(encode::error_response("FATAL", error));
+            self.connection.flush_blocking()?;
+            return Ok(Next::Close);
+        }
+        self.connection.put(encode::error_response("ERROR", error));
         if extended {
             self.mode = Mode::SkipToSync;
         } else {
@@ -203,7 +245,8 @@ impl Client {
             self.ready();
         }
         // Not only at Sync: there are clients that ask by Flush, and Flush is void now.
-        self.connection.flush_blocking()
+        self.connection.flush_blocking()?;
+        Ok(Next::Wait)
     }
 
     fn handle(&mut self, message: Message) -> Handled<Next> {
@@ -441,6 +484,7 @@ impl Client {
 
     fn ready(&mut self) {
         self.notifications();
+        self.session.rest();
         let status = match self.session.transaction_status() {
             b'T' => TransactionStatus::Transaction,
             b'E' => TransactionStatus::Error,

@@ -137,7 +137,7 @@ async fn greet(
 
     let mut secret = [0u8; 4];
     getrandom::fill(&mut secret).map_err(|e| SqlError::internal(format!("no random bytes: {e}")))?;
-    place.register(u32::from_be_bytes(secret), session.cancel_flag());
+    place.register(u32::from_be_bytes(secret), session.activity().clone(), connection.watched());
     connection.put(PgWireBackendMessage::Authentication(Authentication::Ok));
     for (name, value) in session.parameters_at_start() {
         connection.put(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name.to_owned(), value)));

@@ -268,6 +268,12 @@ pub(super) struct Binder<'e> {
     pub trace: Option<Box<Trace>>,
     /// Relations met so far, in views too.
     pub relations: usize,
+    /// The query whose FROM is being bound locks rows.
+    pub locks: Option<super::locking::LockScope>,
+    /// The query to be bound next is part of one that locks all rows of it.
+    pub inherited_lock: Option<super::locking::Strength>,
+    /// The text names a system column: stored tables are read with theirs.
+    pub system: bool,
 }
 
 impl<'e> Binder<'e> {
@@ -282,6 +288,9 @@ impl<'e> Binder<'e> {
             next_cte: 0,
             depth: 0,
             lowest_read: usize::MAX,
+            locks: None,
+            inherited_lock: None,
+            system: false,
             unsettled: vec![],
             views: vec![],
             nesting: 0,

@@ -186,7 +186,7 @@ fn wrap(query: Query, columns: Vec<Name>, targets: Vec<Target>, filter: Option<E
         limit: None,
         with_ties: false,
         offset: None,
-        locking: None,
+        locking: vec![],
         pos,
         end,
     }

@@ -16,7 +16,7 @@ use super::operator::row_subquery;
 use super::query::with_around;
 use super::scope::{Item, ItemColumn};
 use super::walk::{map_row, walk_expr};
-use crate::catalog::schema::{Column, Relation, Table};
+use crate::catalog::schema::{Column, Index, Relation, Table};
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::{Volatility, registry};
 use crate::ir::*;
@@ -126,11 +126,11 @@ impl Binder<'_> {
         let checks = self.checks(&table)?;
         let on_conflict =
             s.on_conflict.as_ref().map(|c| self.on_conflict(c, &table, s.alias.as_deref())).transpose()?;
-        let stored = scan(&table, None, false);
+        let stored = scan(&table, None, false, self.system);
         let item = self.target_item(&table, &stored, s.alias.as_deref());
         let (returning, schema) = self.returning(&s.returning, vec![item], &stored)?;
         let kind = DmlKind::Insert { table, columns, source, defaults, checks, overriding: s.overriding, on_conflict };
-        Ok(Dml { kind, returning, schema })
+        Ok(Dml { kind, returning, schema, system: self.system })
     }
 
     fn target_column(&self, table: &Table, name: &ast::Name) -> Result<usize> {
@@ -305,6 +305,7 @@ impl Binder<'_> {
             by_column: true,
             no_lateral: false,
             scalar: false,
+            system: None,
         };
         let (val, _) = self.in_level(Level::new(vec![item], clause), |b| {
             let val = b.expr(e)?;
@@ -327,6 +328,11 @@ impl Binder<'_> {
     }
 
     fn on_conflict(&mut self, c: &ast::OnConflict, table: &Arc<Table>, alias: Option<&str>) -> Result<OnConflict> {
+        if c.target.is_none()
+            && let Some(index) = table.indexes.iter().find(|i| !i.deferral.is_never())
+        {
+            return Err(self.deferrable_arbiter(table, index));
+        }
         let arbiter = match &c.target {
             None if c.update.is_some() => {
                 return Err(SqlError::new(
@@ -337,7 +343,7 @@ impl Binder<'_> {
                 .at(Some(c.pos + 1)));
             }
             None => None,
-            Some(ast::ConflictTarget::Constraint(name)) => Some(constraint_index(table, name)?),
+            Some(ast::ConflictTarget::Constraint(name)) => Some(self.constraint_index(table, name)?),
             Some(ast::ConflictTarget::Columns(columns, filter)) => {
                 if let Some(filter) = filter {
                     return unsupported(filter.pos, "a predicate in ON CONFLICT");
@@ -347,7 +353,7 @@ impl Binder<'_> {
         };
         let Some((sets, condition)) = &c.update else { return Ok(OnConflict { arbiter, update: None }) };
         let width = table.width();
-        let stored = scan(table, None, false);
+        let stored = scan(table, None, false, false);
         let existing = self.target_item(table, &stored, alias);
         let mut excluded = Item::over(Some(Arc::from("excluded")), &stored, &[], width);
         excluded.shift(width);
@@ -401,13 +407,45 @@ impl Binder<'_> {
         if let Some(key) = table.primary_key.as_ref().filter(|k| same(k.columns.clone())) {
             return Ok(key.oid);
         }
-        let found = table.indexes.iter().find(|i| i.unique && same(i.columns.iter().map(|c| c.attnum).collect()));
+        let found =
+            table.indexes.iter().find(|i| i.unique && i.valid && same(i.columns.iter().map(|c| c.attnum).collect()));
         match found {
             Some(index) => Ok(index.oid),
+            None => {
+                let is_late = |i: &&Index| i.is_key() && same(i.columns.iter().map(|c| c.attnum).collect());
+                if let Some(index) = table.indexes.iter().find(is_late) {
+                    return Err(self.deferrable_arbiter(table, index));
+                }
+                let message = "there is no unique or exclusion constraint matching the ON CONFLICT specification";
+                error(state::INVALID_COLUMN_REFERENCE, pos, message)
+            }
+        }
+    }
+    fn deferrable_arbiter(&self, table: &Table, index: &Index) -> SqlError {
+        let message = "ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters";
+        let schema = self.env.catalog.schemas.get(&table.schema).map(|s| s.name.clone()).unwrap_or_default();
+        SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .table(schema, &table.name)
+            .constraint(&index.name)
+    }
+    /// The index behind a named constraint.
+    fn constraint_index(&self, table: &Table, name: &ast::Name) -> Result<u32> {
+        if let Some(key) = table.primary_key.as_ref().filter(|k| k.name == name.text) {
+            return Ok(key.oid);
+        }
+        let has_none = || {
+            table.checks.iter().any(|c| c.name == name.text) || table.foreign_keys.iter().any(|k| k.name == name.text)
+        };
+        match table.indexes.iter().find(|i| i.name == name.text && i.constraint) {
+            Some(index) if !index.deferral.is_never() => Err(self.deferrable_arbiter(table, index)),
+            Some(index) => Ok(index.oid),
+            None if has_none() => {
+                error(state::WRONG_OBJECT_TYPE, name.pos, "constraint in ON CONFLICT clause has no associated index")
+            }
             None => error(
-                state::INVALID_COLUMN_REFERENCE,
-                pos,
-                "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                state::UNDEFINED_OBJECT,
+                name.pos,
+                format!("constraint \"{}\" for table \"{}\" does not exist", name.text, table.name),
             ),
         }
     }
@@ -519,7 +557,8 @@ impl Binder<'_> {
             rel = project(rel, exprs, schema.into());
         }
         let (returning, schema) = self.returning(&s.returning, level.items, &rel)?;
-        Ok(Dml { kind: DmlKind::Update { table, source: rel, assignments, checks }, returning, schema })
+        let kind = DmlKind::Update { table, source: rel, assignments, checks };
+        Ok(Dml { kind, returning, schema, system: self.system })
     }
 
     fn delete(&mut self, s: &ast::Delete) -> Result<Dml> {
@@ -531,7 +570,7 @@ impl Binder<'_> {
             rel = filter(rel, predicate);
         }
         let (returning, schema) = self.returning(&s.returning, level.items, &rel)?;
-        Ok(Dml { kind: DmlKind::Delete { table, source: rel }, returning, schema })
+        Ok(Dml { kind: DmlKind::Delete { table, source: rel }, returning, schema, system: self.system })
     }
 
     fn change_condition(&mut self, e: Option<&ast::Expr>) -> Result<Option<Expr>> {
@@ -542,7 +581,7 @@ impl Binder<'_> {
 
     /// The target with its row key, joined with what FROM or USING names.
     fn change_source(&mut self, table: &Arc<Table>, alias: Option<&str>, from: &[ast::FromItem]) -> Result<FromOut> {
-        let rel = scan(table, None, true);
+        let rel = scan(table, None, true, self.system);
         let item = self.target_item(table, &rel, alias);
         let mut out = FromOut { rel, items: vec![item] };
         if !from.is_empty() {
@@ -605,22 +644,4 @@ fn add_assignment(made: &mut Vec<(usize, Expr)>, position: usize, e: Expr, colum
     }
     made.push((position, e));
     Ok(())
-}
-
-/// The index behind a named constraint.
-fn constraint_index(table: &Table, name: &ast::Name) -> Result<u32> {
-    if let Some(key) = table.primary_key.as_ref().filter(|k| k.name == name.text) {
-        return Ok(key.oid);
-    }
-    match table.indexes.iter().find(|i| i.name == name.text && i.constraint) {
-        Some(index) => Ok(index.oid),
-        None if table.checks.iter().any(|c| c.name == name.text) => {
-            error(state::WRONG_OBJECT_TYPE, name.pos, "constraint in ON CONFLICT clause has no associated index")
-        }
-        None => error(
-            state::UNDEFINED_OBJECT,
-            name.pos,
-            format!("constraint \"{}\" for table \"{}\" does not exist", name.text, table.name),
-        ),
-    }
 }

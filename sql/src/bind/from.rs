@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::binder::*;
 use super::coerce::call;
 use super::function::{Callable, Found, set_fields};
+use super::locking::LeafKind;
 use super::query::has_set;
 use super::scope::{Item, ItemColumn};
 use super::walk::shift_columns;
@@ -83,11 +84,25 @@ impl Binder<'_> {
             ast::FromItem::Table { name, as_of, alias, end } => {
                 self.table_item(name, as_of.as_ref(), alias.as_ref(), *end)
             }
-            ast::FromItem::Subquery { query, alias, pos, .. } => self.subquery_item(query, alias.as_ref(), *pos),
-            ast::FromItem::Function { calls, rows_from, ordinality, alias, pos, .. } => {
-                self.function_item(calls, *rows_from, *ordinality, alias.as_ref(), *pos)
+            ast::FromItem::Subquery { query, alias, pos, .. } => {
+                let lock = self.lock_of_item(alias.as_ref().map(|a| a.name.as_str()), LeafKind::Query)?;
+                self.inherited_lock = lock;
+                let out = self.subquery_item(query, alias.as_ref(), *pos)?;
+                self.lock_leaf(out, lock)
             }
-            ast::FromItem::Join(join) => self.join_item(join),
+            ast::FromItem::Function { calls, rows_from, ordinality, alias, pos, .. } => {
+                let name = alias.as_ref().map(|a| a.name.as_str());
+                let lock = self.lock_of_item(name, LeafKind::Other("a function"))?;
+                // Arguments may hold queries of their own.
+                let around = self.locks.take();
+                let out = self.function_item(calls, *rows_from, *ordinality, alias.as_ref(), *pos)?;
+                self.locks = around;
+                self.lock_leaf(out, lock)
+            }
+            ast::FromItem::Join(join) => {
+                self.lock_of_item(join.alias.as_ref().map(|a| a.name.as_str()), LeafKind::Other("a join"))?;
+                self.join_item(join)
+            }
         }
     }
 
@@ -102,7 +117,9 @@ impl Binder<'_> {
             && as_of.is_none()
             && let Some(out) = self.cte_item(name, alias)?
         {
-            return Ok(out);
+            let shown = alias.map_or(name.last(), |a| a.name.as_str());
+            let lock = self.lock_of_item(Some(shown), LeafKind::Other("a WITH query"))?;
+            return self.lock_leaf(out, lock);
         }
         let foreign = self.foreign_version(name, as_of)?;
         let (catalog, at) = match as_of {
@@ -118,6 +135,12 @@ impl Binder<'_> {
         };
         self.note_relation(name, &relation, end, alias.is_some(), at.is_some());
         let mut fields = vec![];
+        let kind = match &relation {
+            Relation::Table(_) => LeafKind::Table,
+            Relation::View(_) => LeafKind::Query,
+            _ => LeafKind::Virtual,
+        };
+        let lock = self.lock_of_item(Some(alias.map_or(name.last(), |a| a.name.as_str())), kind)?;
         let rel = match &relation {
             Relation::Table(table) if at.is_some() && foreign.is_none() && is_elsewhere(table) => {
                 return unsupported(
@@ -125,8 +148,19 @@ impl Binder<'_> {
                     format!("reading foreign table \"{}\" AS OF a version of this database", table.name),
                 );
             }
-            Relation::Table(table) => scan(table, at, false),
+            Relation::Table(table) if lock.is_some() && table.foreign.is_some() => {
+                let message = format!("cannot lock rows in foreign table \"{}\"", table.name);
+                return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+            }
+            Relation::Table(table) if lock.is_some() && at.is_some() => {
+                return unsupported(name.pos, format!("locking rows of \"{}\" AS OF a version", table.name));
+            }
+            Relation::Table(table) => {
+                let row_key = self.locks.is_some() && at.is_none() && table.foreign.is_none();
+                scan(table, at, row_key, self.system && table.foreign.is_none())
+            }
             Relation::View(view) => {
+                self.inherited_lock = lock;
                 let out = self.expand_view(view, catalog.clone(), at, name.pos)?;
                 fields = out.fields;
                 out.rel
@@ -155,7 +189,7 @@ impl Binder<'_> {
             item.schema = Some(relation.schema());
         }
         rename(&mut item, alias, name.pos)?;
-        Ok(FromOut { rel, items: vec![item] })
+        self.lock_leaf(FromOut { rel, items: vec![item] }, lock)
     }
 
     /// The version of its own bee that AS OF names, if this is a foreign table.
@@ -214,6 +248,8 @@ impl Binder<'_> {
         inner.views.push(view.oid);
         inner.depth = self.depth;
         inner.relations = self.relations;
+        inner.inherited_lock = self.inherited_lock.take();
+        inner.system = names_system_column(&view.query);
         let out = inner.deeper(20, |b| b.query(&query, true)).map_err(without_position);
         self.next_cte = inner.next_cte;
         self.relations = inner.relations;
@@ -477,6 +513,7 @@ impl Binder<'_> {
             by_column: true,
             no_lateral: false,
             scalar: false,
+            system: None,
         };
         if let Some(alias) = &join.alias {
             let mut item = plain(Some(&alias.name), columns);
@@ -573,15 +610,24 @@ pub(super) fn view_query(text: &str) -> Result<Box<ast::Query>> {
 }
 
 /// Reads a stored table.
-pub(super) fn scan(table: &Arc<Table>, at: Option<u64>, row_key: bool) -> Rel {
+pub(super) fn scan(table: &Arc<Table>, at: Option<u64>, row_key: bool, system: bool) -> Rel {
     let mut schema: Vec<Field> = table.fields().to_vec();
     if row_key {
         schema.push(field("row key", Type::BYTEA.plain()));
     }
+    if system {
+        schema.push(field("xmin", Type::XID.plain()));
+        schema.push(field("ctid", Type::TID.plain()));
+    }
     Rel {
-        kind: RelKind::Scan { table: table.clone(), at: at.map(|version| AsOf { version }), row_key },
+        kind: RelKind::Scan { table: table.clone(), at: at.map(|version| AsOf { version }), row_key, system },
         schema: schema.into(),
     }
+}
+
+/// Whether a text may name a system column that rows are read for. Where it does not, and most never do, nobody need read one.
+pub(super) fn names_system_column(text: &str) -> bool {
+    text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"ctid") || word.eq_ignore_ascii_case(b"xmin"))
 }
 
 /// Two sides side by side, their names with them.

@@ -21,6 +21,7 @@ mod function;
 mod group;
 mod hypothetical;
 mod label;
+mod locking;
 mod operator;
 mod overload;
 mod query;
@@ -44,6 +45,7 @@ use crate::parse::{ast, with_char_position};
 use crate::types::{Type, TypeMod};
 pub(crate) use binder::Clause;
 use binder::{Binder, Level, Val};
+pub(crate) use locking::clause_name;
 pub(crate) use trace::Trace;
 
 /// Binds a statement: SELECT, VALUES, INSERT, UPDATE, DELETE. Others are [`Bound::Utility`]. See [`bind_to_keep`] for one that is kept.
@@ -59,6 +61,7 @@ pub fn bind(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<Bound> {
 /// [`bind`], and whether the result holds only for now: an AS OF in it counts from the time of the statement.
 pub fn bind_to_keep(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<(Bound, bool)> {
     let mut binder = Binder::new(env);
+    binder.system = from::names_system_column(&stmt.source);
     let bound = match &stmt.kind {
         ast::StatementKind::Query(query) => binder.query(query, true).map(|out| Bound::Query(out.rel)),
         ast::StatementKind::Insert(_) | ast::StatementKind::Update(_) | ast::StatementKind::Delete(_) => {
@@ -79,7 +82,9 @@ pub fn bind_to_keep(stmt: &ast::Statement, env: &BindEnv<'_>) -> Result<(Bound, 
 
 /// Binds a query inside another statement (CREATE TABLE AS, CREATE VIEW), whose positions count in `source`.
 pub fn bind_query(query: &ast::Query, source: &str, env: &BindEnv<'_>) -> Result<Rel> {
-    Binder::new(env).query(query, true).map(|out| out.rel).map_err(|e| with_char_position(e, source))
+    let mut binder = Binder::new(env);
+    binder.system = from::names_system_column(source);
+    binder.query(query, true).map(|out| out.rel).map_err(|e| with_char_position(e, source))
 }
 
 /// Binds a stored expression (DEFAULT, CHECK) over a row of `columns`. Its type is what it is; see [`bind_default`], [`bind_check`].
@@ -90,6 +95,11 @@ pub fn bind_scalar(sql: &str, columns: &[Field], env: &BindEnv<'_>) -> Result<Ex
 /// A stored DEFAULT, converted to its column's type as an assignment.
 pub fn bind_default(sql: &str, column: &str, target: TypeMod, env: &BindEnv<'_>) -> Result<Expr> {
     Binder::new(env).stored_expr(sql, &[], Clause::Default, Some((target, column)))
+}
+
+/// What a column gets when nothing is given: its DEFAULT, or the next value of its identity.
+pub fn column_default(column: &crate::catalog::schema::Column, env: &BindEnv<'_>) -> Result<Option<Expr>> {
+    Binder::new(env).column_default(column)
 }
 
 /// A stored CHECK: a boolean over a row of `columns`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::binder::*;
 use super::coerce::common_typmod;
 use super::function::sort_key;
+use super::locking::clause_name;
 use super::operator::check_equality;
 use super::scope::Item;
 use super::walk::{any_part, reads_row, same};
@@ -17,16 +18,20 @@ use crate::types::{Type, TypeMod};
 impl Binder<'_> {
     /// Binds a query at the present levels. Without `resolve`, output columns that are bare literals stay of type unknown: the caller gives them one.
     pub fn query(&mut self, q: &ast::Query, resolve: bool) -> Result<QueryOut> {
-        if let Some((what, pos)) = &q.locking {
-            return unsupported(*pos, what);
-        }
+        // What the query around this one locks in its own FROM is not this one's.
+        let (around, inherited) = (self.locks.take(), self.inherited_lock.take());
         let Some(with) = &q.with else {
-            return self.nested_body(q, resolve);
+            self.inherited_lock = inherited;
+            let out = self.nested_body(q, resolve)?;
+            self.locks = around;
+            return Ok(out);
         };
         let mark = self.ctes.len();
         let ctes = self.with_clause(with)?;
+        self.inherited_lock = inherited;
         let out = self.nested_body(q, resolve)?;
         self.ctes.truncate(mark);
+        self.locks = around;
         Ok(QueryOut { rel: with_around(ctes, out.rel), ..out })
     }
 
@@ -41,10 +46,21 @@ impl Binder<'_> {
         match &q.body {
             ast::Body::Select(select) => self.select(select, q, resolve),
             ast::Body::Values(rows) => {
+                self.inherited_lock = None;
+                if let Some(clause) = q.locking.first() {
+                    let message = format!("{} cannot be applied to VALUES", clause_name(clause.mode));
+                    return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+                }
                 let out = self.values(rows)?;
                 self.order_and_limit(out, q, None)
             }
             ast::Body::SetOp { op, all, left, right, .. } => {
+                let inherited = self.inherited_lock.take().map(|(mode, _)| mode);
+                let clauses = [q, left, right].into_iter().flat_map(|q| &q.locking).map(|c| c.mode);
+                if let Some(mode) = clauses.chain(inherited).next() {
+                    let message = format!("{} is not allowed with UNION/INTERSECT/EXCEPT", clause_name(mode));
+                    return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+                }
                 let out = self.set_operation(*op, *all, left, right)?;
                 self.order_and_limit(out, q, Some(*op))
             }

@@ -14,6 +14,7 @@ use super::from::FromOut;
 use super::function::sort_key;
 use super::group::{Grouping, aggregate};
 use super::label::label;
+use super::locking::{LockScope, lock_rows};
 use super::operator::check_equality;
 use super::query::{has_set, limit, position, sort};
 use super::walk::{for_each_child, same};
@@ -54,10 +55,16 @@ impl Binder<'_> {
         if let Some(into) = &s.into {
             return error(state::SYNTAX_ERROR, into.pos, "SELECT ... INTO is not allowed here");
         }
+        self.locks = self.lock_scope(s, q)?;
         let FromOut { rel, items } = self.from_clause(&s.from)?;
+        self.check_locks()?;
+        let locks = self.locks.take();
         let (parts, level) =
             self.in_level(Level::new(items, Clause::Select), |b| b.select_parts(s, q, &rel, resolve).map(Box::new))?;
-        self.select_operators(*parts, level, rel, s, q)
+        if let Some(locks) = &locks {
+            locks.check_level(&level)?;
+        }
+        self.select_operators(*parts, level, rel, s, q, locks)
     }
 
     fn select_parts<'q>(
@@ -194,6 +201,7 @@ impl Binder<'_> {
         from: Rel,
         s: &ast::Select,
         q: &ast::Query,
+        locks: Option<LockScope>,
     ) -> Result<QueryOut> {
         let Parts { targets, junk, filter, having, grouping, order, distinct_on, limits } = parts;
         let visible = targets.len();
@@ -207,6 +215,7 @@ impl Binder<'_> {
         let mut outputs: Vec<Expr> =
             targets.into_iter().map(|t| t.val.e).chain(junk.into_iter().map(|j| j.e)).collect();
 
+        let locks = locks.map(|l| l.carry(&from, filter.as_ref(), &mut outputs, &mut schema)).transpose()?;
         let mut rel = from;
         if let Some(predicate) = filter {
             rel = super::binder::filter(rel, predicate);
@@ -246,6 +255,9 @@ impl Binder<'_> {
         }
         if !distinct_on.is_empty() {
             rel = distinct(rel, Some(distinct_on.iter().map(|on| column(*on)).collect()));
+        }
+        if let Some(locks) = locks {
+            rel = lock_rows(rel, locks);
         }
         rel = limit(rel, limits, q.with_ties.then_some(keys));
         if junk_count > 0 {

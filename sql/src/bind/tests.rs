@@ -54,6 +54,7 @@ fn table(oid: u32, name: &str, slots: Vec<Column>) -> Table {
         primary_key: None,
         indexes: vec![],
         checks: vec![],
+        foreign_keys: Vec::new(),
         foreign: None,
         comment: None,
     }
@@ -99,15 +100,9 @@ pub(super) fn catalog() -> Catalog {
     );
     item.primary_key = Some(Key { oid: 20004, name: "item_pkey".into(), columns: vec![1], comment: None });
     let sku = vec![IndexColumn { attnum: 2, desc: false, nulls_first: false }];
-    item.indexes = vec![Index {
-        oid: 20005,
-        name: "item_sku_key".into(),
-        columns: sku,
-        unique: true,
-        constraint: true,
-        comment: None,
-    }];
-    item.checks = vec![CheckDef { oid: 20006, name: "item_price_check".into(), expr: "price > 0".into() }];
+    item.indexes = vec![Index { unique: true, constraint: true, ..Index::new(20005, "item_sku_key".into(), sku) }];
+    item.checks =
+        vec![CheckDef { oid: 20006, name: "item_price_check".into(), expr: "price > 0".into(), not_valid: false }];
     add(Relation::Table(Arc::new(item)));
     let id = Column { identity: Some('a'), sequence: Some(20008), not_null: true, ..int_column(1, "id") };
     add(Relation::Table(Arc::new(table(20007, "serials", vec![id, int_column(2, "v")]))));

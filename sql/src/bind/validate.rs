@@ -51,10 +51,13 @@ impl Checker {
                     same_types("VALUES", &types, &out)?;
                 }
             }
-            RelKind::Scan { table, row_key, .. } => {
+            RelKind::Scan { table, row_key, system, .. } => {
                 let mut types = row(&table.fields());
                 if *row_key {
                     types.push(Type::BYTEA.plain());
+                }
+                if *system {
+                    types.extend([Type::XID.plain(), Type::TID.plain()]);
                 }
                 same_types("scan", &types, &out)?;
             }
@@ -136,6 +139,10 @@ impl Checker {
                 self.rel(input)?;
                 same_types("sort", &row(&input.schema), &out)?;
                 self.exprs(keys.iter().map(|k| &k.expr), &out)?;
+            }
+            RelKind::LockRows { input, .. } => {
+                self.rel(input)?;
+                same_types("locks", &row(&input.schema), &out)?;
             }
             RelKind::Limit { input, limit, offset, with_ties } => {
                 self.rel(input)?;

@@ -97,6 +97,8 @@ pub(super) fn walk_rel(rel: &mut Rel, depth: usize, f: &mut dyn FnMut(&mut Expr,
         RelKind::Scan { .. } | RelKind::CteScan { .. } | RelKind::Dml(_) => Ok(()),
         RelKind::Virtual { args, .. } => all(args, depth, f),
         RelKind::Function { calls, .. } => all(calls, depth, f),
+        // What makes a row again reads nothing from outside of itself.
+        RelKind::LockRows { input, .. } => walk_rel(input, depth, f),
         RelKind::Filter { input, predicate } => {
             walk_rel(input, depth, f)?;
             walk_expr(predicate, depth, f)

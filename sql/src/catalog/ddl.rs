@@ -1,8 +1,8 @@
 //! CREATE, ALTER, DROP and their kin: statements that change definitions, and the rows that must follow them.
 //!
 //! A statement works on a [`Change`] in the transaction's name; what it writes (definitions, rows of CREATE TABLE AS, entries of a new index)
-//! are puts of the transaction like any other, so DDL commits and rolls back with it. Whatever reads all rows of a table (a new index,
-//! a new constraint) depends on their whole range; statements that change rows depend on the table's definition: of two at once one conflicts.
+//! are puts of the transaction like any other, so DDL commits and rolls back with it. What a statement reads and changes it has locked ([`lock`]) before
+//! it looks at it: rows stay as they are while all of them are read for a new index or a new constraint.
 //!
 //! ```text
 //! names     where things are created, and the names PostgreSQL would choose
@@ -11,10 +11,12 @@
 //! alter     ALTER TABLE
 //! rename    RENAME TO, SET SCHEMA, and stored expressions that must follow
 //! index     CREATE INDEX, unique and primary keys
-//! rewrite   all rows of a table under a new definition
+//! lock      what is locked before
+//! rewrite   all rows of a table under a new definition; REINDEX
 //! sequence  CREATE and ALTER SEQUENCE
 //! view      CREATE VIEW and what views depend on
 //! foreign   foreign servers and tables
+//! foreign_key  foreign keys as definitions
 //! import    IMPORT FOREIGN SCHEMA
 //! drop      DROP, with its dependencies; COMMENT; schemas and tags
 //! ```
@@ -23,8 +25,10 @@ mod alter;
 mod column;
 mod drop;
 mod foreign;
+mod foreign_key;
 mod import;
 mod index;
+pub(crate) mod lock;
 mod names;
 mod rename;
 mod rewrite;
@@ -34,7 +38,6 @@ mod view;
 
 use std::sync::Arc;
 
-use pgbee_engine::bee::KeyRange;
 use pgbee_engine::txn::Database;
 
 use super::change::Change;
@@ -114,9 +117,10 @@ pub fn run(statement: &StatementKind, cx: &mut DdlCx<'_>) -> Result<Option<Strin
         StatementKind::Drop { kind, names, if_exists, cascade, .. } => {
             drop::run(*kind, names, *if_exists, *cascade, cx)?
         }
-        StatementKind::Truncate { tables, restart_identity, cascade: _ } => {
-            table::truncate(tables, *restart_identity, cx)?
+        StatementKind::Truncate { tables, restart_identity, cascade } => {
+            table::truncate(tables, *restart_identity, *cascade, cx)?
         }
+        StatementKind::Reindex { name, .. } => rewrite::reindex(name, cx)?,
         StatementKind::Comment { on, text } => drop::comment(on, text.as_deref(), cx)?,
         StatementKind::CreateTag { name, at, if_not_exists } => {
             drop::create_tag(name, at.as_ref(), *if_not_exists, cx)?
@@ -203,15 +207,15 @@ impl DdlCx<'_> {
         let session = self.session_with(self.catalog().clone());
         Ok(ExecCx::new(session, self.database.clone(), view, Vec::new(), None))
     }
-    /// The commit fails if anything in this range changes meanwhile.
-    fn depend_range(&self, range: KeyRange) -> Result<()> {
-        self.txn.with(|t| {
-            t.depend_range(range);
-            Ok(())
-        })
-    }
-    fn depend_rows(&self, table: &Table) -> Result<()> {
-        self.depend_range(keyspace::table_range(table.oid))
+    /// Fails unless the table's rows, which are locked, are what the transaction sees: in REPEATABLE READ it may see older ones.
+    fn sees_all_rows(&self, table: &Table) -> Result<()> {
+        let base = self.txn.with(|t| Ok(t.base().clone()))?;
+        let newest = self.database.snapshot();
+        if newest.version() == base.version() || newest.diff(&base, keyspace::table_range(table.oid)).next()?.is_none()
+        {
+            return Ok(());
+        }
+        Err(SqlError::new(state::SERIALIZATION_FAILURE, "could not serialize access due to concurrent update"))
     }
 
     /// A relation by name.

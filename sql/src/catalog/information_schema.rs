@@ -1,13 +1,13 @@
 //! The relations of information_schema: PostgreSQL 15's columns over our definitions. Columns whose domains do not exist here have the
 //! domains' base types. As in PostgreSQL, views show what the user may see: here that is everything.
 //!
-//! What SQL knows and we have nothing of (domains, triggers, referential constraints) is empty. Routines are those of pg_proc.
+//! What SQL knows and we have nothing of (domains, triggers) is empty. Routines are those of pg_proc.
 
 use std::sync::Arc;
 
 use super::pg_catalog::value::{NULL, int4, text, text_or_null};
-use super::pg_catalog::{Ask, Made, Rows, columns_of, definitions, describe::schema_name, proc_rows};
-use super::schema::{Column, Relation, Sequence, Table, VirtualTable};
+use super::pg_catalog::{Ask, Made, Rows, columns_of, definitions, describe::schema_name, index_attnums, proc_rows};
+use super::schema::{Column, Deferral, ForeignKey, Relation, Sequence, Table, VirtualTable};
 use super::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::error::Result;
 use crate::functions::SessionCx;
@@ -37,6 +37,7 @@ fn rows_of(name: &str) -> Rows {
         "key_column_usage" => Rows::Defined(key_column_usage),
         "constraint_column_usage" => Rows::Defined(constraint_column_usage),
         "constraint_table_usage" => Rows::Defined(constraint_table_usage),
+        "referential_constraints" => Rows::Defined(referential_constraints),
         "check_constraints" => Rows::Defined(check_constraints),
         "routines" => Rows::Computed(routines),
         "foreign_data_wrappers" => Rows::Computed(foreign_data_wrappers),
@@ -302,17 +303,29 @@ struct Constraint<'a> {
     table: &'a Table,
     /// The condition of a check.
     clause: Option<String>,
+    deferral: Deferral,
+    /// A foreign key.
+    reference: Option<&'a ForeignKey>,
 }
 
 /// All constraints of a table, NOT NULL too: PostgreSQL tells those here as checks.
 fn constraints(table: &Table) -> Vec<Constraint<'_>> {
-    let make = |name: &str, kind, attnums, clause| Constraint { name: name.to_owned(), kind, attnums, table, clause };
+    let make = |name: &str, kind, attnums, clause| {
+        let (deferral, reference) = (Deferral::Never, None);
+        Constraint { name: name.to_owned(), kind, attnums, table, clause, deferral, reference }
+    };
     let mut all = Vec::new();
     if let Some(key) = &table.primary_key {
         all.push(make(&key.name, "PRIMARY KEY", key.columns.clone(), None));
     }
     for i in table.indexes.iter().filter(|i| i.constraint) {
-        all.push(make(&i.name, "UNIQUE", i.columns.iter().map(|c| c.attnum).collect(), None));
+        let kind = if i.primary { "PRIMARY KEY" } else { "UNIQUE" };
+        let made = make(&i.name, kind, i.columns.iter().map(|c| c.attnum).collect(), None);
+        all.push(Constraint { deferral: i.deferral, ..made });
+    }
+    for key in &table.foreign_keys {
+        let made = make(&key.name, "FOREIGN KEY", key.columns.clone(), None);
+        all.push(Constraint { deferral: key.deferral, reference: Some(key), ..made });
     }
     for check in &table.checks {
         all.push(make(
@@ -341,8 +354,8 @@ fn table_constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
             row.extend(place(ask.cx, t.schema, &t.name));
             row.extend([
                 text(c.kind),
-                text("NO"),
-                text("NO"),
+                yes_or_no(!c.deferral.is_never()),
+                yes_or_no(c.deferral == Deferral::Deferred),
                 text("YES"),
                 if c.kind == "UNIQUE" { text("YES") } else { NULL },
             ]);
@@ -362,19 +375,33 @@ fn key_column_usage(ask: &Ask<'_>) -> Result<Vec<Row>> {
         for (n, attnum) in (1..).zip(&c.attnums) {
             let mut row = place(ask.cx, c.table.schema, &c.name).to_vec();
             row.extend(place(ask.cx, c.table.schema, &c.table.name));
-            row.extend([column_name(c.table, *attnum), int4(n), NULL]);
+            let place = c.reference.and_then(|key| {
+                let parent = ask.cx.catalog.table(key.table)?;
+                let referenced = key.referenced.get(n as usize - 1)?;
+                index_attnums(parent, key.index).iter().position(|a| a == referenced)
+            });
+            row.extend([column_name(c.table, *attnum), int4(n), place.map_or(NULL, |p| int4(p as i32 + 1))]);
             rows.push(row);
         }
     }
     Ok(rows)
 }
 
+/// The table and columns a constraint uses: a foreign key those it refers to.
+fn used<'a>(ask: &Ask<'a>, c: &'a Constraint<'a>) -> (&'a Table, &'a [i16]) {
+    match c.reference.and_then(|key| Some((ask.cx.catalog.table(key.table)?, key))) {
+        Some((parent, key)) => (parent, &key.referenced),
+        None => (c.table, &c.attnums),
+    }
+}
+
 fn constraint_column_usage(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for c in stored_tables(ask).flat_map(|t| constraints(t)) {
-        for attnum in &c.attnums {
-            let mut row = place(ask.cx, c.table.schema, &c.table.name).to_vec();
-            row.push(column_name(c.table, *attnum));
+        let (table, attnums) = used(ask, &c);
+        for attnum in attnums {
+            let mut row = place(ask.cx, table.schema, &table.name).to_vec();
+            row.push(column_name(table, *attnum));
             row.extend(place(ask.cx, c.table.schema, &c.name));
             rows.push(row);
         }
@@ -386,8 +413,37 @@ fn constraint_column_usage(ask: &Ask<'_>) -> Result<Vec<Row>> {
 fn constraint_table_usage(ask: &Ask<'_>) -> Result<Vec<Row>> {
     let keys = stored_tables(ask).flat_map(|t| constraints(t)).filter(|c| c.clause.is_none());
     Ok(keys
-        .map(|c| [place(ask.cx, c.table.schema, &c.table.name), place(ask.cx, c.table.schema, &c.name)].concat())
+        .map(|c| {
+            let (table, _) = used(ask, &c);
+            [place(ask.cx, table.schema, &table.name), place(ask.cx, c.table.schema, &c.name)].concat()
+        })
         .collect())
+}
+
+fn referential_constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for t in stored_tables(ask) {
+        for key in &t.foreign_keys {
+            let mut row = place(ask.cx, t.schema, &key.name).to_vec();
+            let parent = ask.cx.catalog.table(key.table);
+            let name = parent.and_then(|p| constraint_of(p, key.index));
+            match (parent, name) {
+                (Some(parent), Some(name)) => row.extend(place(ask.cx, parent.schema, name)),
+                _ => row.extend([NULL, NULL, NULL]),
+            }
+            let matching = if key.match_full { "FULL" } else { "NONE" };
+            row.extend([matching, key.on_update.words(), key.on_delete.words()].map(text));
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// Name of the constraint that made an index.
+fn constraint_of(table: &Table, index: u32) -> Option<&str> {
+    let primary = table.primary_key.iter().filter(|k| k.oid == index).map(|k| k.name.as_str());
+    let others = table.indexes.iter().filter(|i| i.oid == index && i.constraint).map(|i| i.name.as_str());
+    primary.chain(others).next()
 }
 
 fn check_constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {

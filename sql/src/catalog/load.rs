@@ -111,6 +111,12 @@ impl Catalog {
         for oid in table.index_oids() {
             self.add(Relation::Index(table.clone(), oid));
         }
+        for key in &table.foreign_keys {
+            let referring = self.referring.entry(key.table).or_default();
+            if let Err(at) = referring.binary_search(&table.oid) {
+                referring.insert(at, table.oid);
+            }
+        }
         self.add(Relation::Table(table));
     }
     /// Removes a relation; a table with its indexes.
@@ -118,6 +124,11 @@ impl Catalog {
         let Some(relation) = self.relations.remove(&oid) else { return };
         self.names.remove(&(relation.schema(), relation.name().to_owned()));
         if let Relation::Table(table) = relation {
+            for key in &table.foreign_keys {
+                if let Some(referring) = self.referring.get_mut(&key.table) {
+                    referring.retain(|t| *t != table.oid);
+                }
+            }
             for oid in table.index_oids() {
                 self.remove(oid);
             }

@@ -25,6 +25,8 @@ pub const PG_CATALOG: u32 = 11;
 pub const PUBLIC: u32 = 2200;
 /// Oid of information_schema.
 pub const INFORMATION_SCHEMA: u32 = 13000;
+/// Oid of the session's database, the same for all: nothing refers to another one.
+pub const DATABASE_OID: u32 = 5;
 /// The first oid given to users' objects.
 pub const FIRST_USER_OID: u32 = 16384;
 
@@ -39,6 +41,8 @@ pub struct Catalog {
     pub relations: FxHashMap<u32, Relation>,
     /// Oid by (schema oid, name). Tables, views, sequences and indexes share one name space.
     pub names: FxHashMap<(u32, String), u32>,
+    /// Oids of the tables whose foreign keys refer to a table, in order, by that table's oid.
+    pub referring: FxHashMap<u32, Vec<u32>>,
     /// Foreign servers by oid.
     pub servers: BTreeMap<u32, Arc<Server>>,
     /// Tags by name.
@@ -63,6 +67,32 @@ impl Catalog {
     /// The first relation of this name along a search path.
     pub fn find(&self, search_path: &[u32], name: &str) -> Option<&Relation> {
         search_path.iter().find_map(|s| self.relation(*s, name))
+    }
+    /// All stored tables, by oid.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        let mut tables: Vec<&Arc<Table>> =
+            self.relations.values().filter_map(|r| if let Relation::Table(t) = r { Some(t) } else { None }).collect();
+        tables.sort_by_key(|t| t.oid);
+        tables.into_iter()
+    }
+    /// A stored table by oid.
+    pub fn table(&self, oid: u32) -> Option<&Arc<Table>> {
+        match self.relations.get(&oid) {
+            Some(Relation::Table(table)) => Some(table),
+            _ => None,
+        }
+    }
+    /// Foreign keys that refer to a table, each with the table it is of, the oldest first.
+    pub fn references_to(&self, oid: u32) -> Vec<(&Arc<Table>, &schema::ForeignKey)> {
+        let tables = self.referring.get(&oid).into_iter().flatten().filter_map(|t| self.table(*t));
+        let mut found: Vec<_> =
+            tables.flat_map(|t| t.foreign_keys.iter().filter(|f| f.table == oid).map(move |f| (t, f))).collect();
+        found.sort_by_key(|(_, f)| f.oid);
+        found
+    }
+    /// Whether any foreign key refers to a table.
+    pub fn is_referenced(&self, oid: u32) -> bool {
+        self.referring.get(&oid).is_some_and(|tables| !tables.is_empty())
     }
     /// A relation by oid.
     pub fn by_oid(&self, oid: u32) -> Option<&Relation> {

@@ -14,11 +14,13 @@
 //! views are shown as they are stored, that is as they were written, not as PostgreSQL would deparse them. Tables have no row type, so
 //! `pg_class.reltype` is 0.
 
+pub(crate) mod activity;
 mod classes;
 mod cluster;
 mod constraints;
 pub(super) mod describe;
 pub(super) mod foreign;
+mod locks;
 mod made;
 mod routines;
 pub(super) mod value;
@@ -30,8 +32,9 @@ pub(super) use made::{Ask, Made, Rows, definitions, fits};
 use super::PG_CATALOG;
 use super::schema::VirtualTable;
 
+pub(super) use classes::index_attnums;
 pub(super) use constraints::columns_of;
-pub(crate) use describe::{check_def, index_column_name, index_def, key_def, view_def};
+pub(crate) use describe::{check_def, foreign_key_def, index_column_name, index_def, key_def, marks, view_def};
 pub(crate) use routines::proc_row;
 pub(super) use routines::proc_rows;
 
@@ -82,7 +85,9 @@ fn rows_of(name: &str) -> Rows {
         "pg_authid" => Rows::Computed(cluster::authids),
         "pg_user" | "pg_shadow" => Rows::Computed(cluster::users),
         "pg_settings" => Rows::Computed(cluster::settings),
-        "pg_stat_activity" => Rows::Computed(cluster::activity),
+        "pg_locks" => Rows::Computed(locks::locks),
+        "pg_stat_activity" => Rows::Computed(activity::activity),
+        "pg_stat_database" => Rows::Computed(activity::databases),
         "pg_stat_replication" => Rows::Computed(cluster::replication),
         "pg_stat_wal_receiver" => Rows::Computed(cluster::wal_receiver),
         _ => Rows::Empty,

@@ -38,10 +38,14 @@ pub struct Table {
     pub slots: Vec<Column>,
     /// The primary key, if any; its columns make the row key. A table without one has a hidden row id (int8) as key.
     pub primary_key: Option<Key>,
-    /// Secondary indexes, unique ones (also of UNIQUE constraints) included, the primary key not.
+    /// Secondary indexes, unique ones (also of UNIQUE constraints) included, the primary key not, unless it is deferrable: its rows may then share
+    /// a key for a while, so they are known by row ids and the key is an index like others.
     pub indexes: Vec<Index>,
     /// CHECK constraints.
     pub checks: Vec<CheckDef>,
+    /// Foreign keys: what its rows refer to. Who refers to it is found by [`super::Catalog::references_to`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_keys: Vec<ForeignKey>,
     /// A foreign table: where its rows are. Nothing is stored of it but this definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<Box<Foreign>>,
@@ -159,11 +163,47 @@ pub struct Index {
     pub columns: Vec<IndexColumn>,
     /// No two rows with equal, non-null keys.
     pub unique: bool,
-    /// Made by a UNIQUE constraint.
+    /// Made by a UNIQUE constraint, or a deferrable PRIMARY KEY.
     pub constraint: bool,
+    /// Plans may use it: it has an entry for every row. One that is not valid (being built, or left by a build that failed) is kept up by writers all the same.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub valid: bool,
+    /// Of a deferrable primary key.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub primary: bool,
+    /// Of a deferrable constraint: rows with equal keys may be there until it is checked, so the index is stored as one that is not
+    /// [`Index::unique`], and whoever trusts that word (plans, ON CONFLICT, foreign keys) does not trust this index.
+    #[serde(default, skip_serializing_if = "Deferral::is_never")]
+    pub deferral: Deferral,
     /// COMMENT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+}
+
+impl Index {
+    /// One that is not unique and belongs to no constraint.
+    pub fn new(oid: u32, name: String, columns: Vec<IndexColumn>) -> Index {
+        Index {
+            oid,
+            name,
+            columns,
+            unique: false,
+            constraint: false,
+            valid: true,
+            primary: false,
+            deferral: Deferral::Never,
+            comment: None,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it by reference
+fn is_yes(yes: &bool) -> bool {
+    *yes
 }
 
 /// One column of an index.
@@ -186,6 +226,123 @@ pub struct CheckDef {
     pub name: String,
     /// The expression as SQL text.
     pub expr: String,
+    /// NOT VALID: rows that were there when it was added were not looked at.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub not_valid: bool,
+}
+
+/// When a constraint is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deferral {
+    /// NOT DEFERRABLE.
+    #[default]
+    Never,
+    /// DEFERRABLE INITIALLY IMMEDIATE: at the end of the statement, unless SET CONSTRAINTS says otherwise.
+    Immediate,
+    /// DEFERRABLE INITIALLY DEFERRED: at the end of the transaction, unless SET CONSTRAINTS says otherwise.
+    Deferred,
+}
+
+impl Deferral {
+    /// NOT DEFERRABLE.
+    pub fn is_never(&self) -> bool {
+        *self == Deferral::Never
+    }
+    /// What [NOT] DEFERRABLE and INITIALLY say together.
+    pub fn new(deferrable: bool, deferred: bool) -> Deferral {
+        match (deferrable, deferred) {
+            (false, _) => Deferral::Never,
+            (true, false) => Deferral::Immediate,
+            (true, true) => Deferral::Deferred,
+        }
+    }
+}
+
+/// What becomes of rows when the row they refer to goes, or changes its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// NO ACTION: an error if it is still so when the constraint is checked.
+    #[default]
+    #[serde(rename = "a")]
+    NoAction,
+    /// RESTRICT: an error, which cannot be deferred.
+    #[serde(rename = "r")]
+    Restrict,
+    /// CASCADE.
+    #[serde(rename = "c")]
+    Cascade,
+    /// SET NULL.
+    #[serde(rename = "n")]
+    SetNull,
+    /// SET DEFAULT.
+    #[serde(rename = "d")]
+    SetDefault,
+}
+
+impl Action {
+    /// As `pg_constraint` has it.
+    pub fn code(self) -> char {
+        match self {
+            Action::NoAction => 'a',
+            Action::Restrict => 'r',
+            Action::Cascade => 'c',
+            Action::SetNull => 'n',
+            Action::SetDefault => 'd',
+        }
+    }
+    /// As SQL has it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Action::NoAction => "NO ACTION",
+            Action::Restrict => "RESTRICT",
+            Action::Cascade => "CASCADE",
+            Action::SetNull => "SET NULL",
+            Action::SetDefault => "SET DEFAULT",
+        }
+    }
+}
+
+/// A foreign key, kept with the table whose rows refer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ForeignKey {
+    /// Oid of the constraint.
+    pub oid: u32,
+    /// Name.
+    pub name: String,
+    /// Attribute numbers of the referring columns.
+    pub columns: Vec<i16>,
+    /// Oid of the table referred to.
+    pub table: u32,
+    /// Attribute numbers of its columns, each for the column of the same place in `columns`.
+    pub referenced: Vec<i16>,
+    /// Oid of the unique index, or primary key, those columns are of.
+    pub index: u32,
+    /// MATCH FULL.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub match_full: bool,
+    /// ON UPDATE.
+    #[serde(default)]
+    pub on_update: Action,
+    /// ON DELETE.
+    #[serde(default)]
+    pub on_delete: Action,
+    /// ON DELETE SET .. (columns); empty: all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_columns: Vec<i16>,
+    /// When it is checked.
+    #[serde(default, skip_serializing_if = "Deferral::is_never")]
+    pub deferral: Deferral,
+    /// NOT VALID: rows that were there when it was added were not looked at.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub not_valid: bool,
+    /// COMMENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// A view.
@@ -295,6 +452,13 @@ pub enum Relation {
     Index(Arc<Table>, u32),
     /// A relation made on the fly.
     Virtual(Arc<dyn VirtualTable>),
+}
+
+impl Index {
+    /// Whether no two rows may have equal keys when its constraint is checked, which may be late.
+    pub fn is_key(&self) -> bool {
+        self.unique || !self.deferral.is_never()
+    }
 }
 
 impl Table {

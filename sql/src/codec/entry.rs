@@ -143,6 +143,14 @@ impl IndexCodec {
         }
         Ok([&self.table_prefix, rest].concat())
     }
+    /// The part of an entry's key that the index's columns make.
+    pub fn columns_of<'k>(&self, key: &'k [u8]) -> Result<&'k [u8]> {
+        let mut rest = key.get(PREFIX..).ok_or_else(corrupt)?;
+        for (_, column) in self.columns.iter() {
+            column.skip(&mut rest)?;
+        }
+        Ok(&key[..key.len() - rest.len()])
+    }
     /// The index columns' values from an entry's key, in index order. See [`super::key_is_lossless`].
     pub fn decode(&self, key: &[u8]) -> Result<Vec<Datum>> {
         let mut rest = key.get(PREFIX..).ok_or_else(corrupt)?;

@@ -1,7 +1,7 @@
 //! A row as bytes, and decoders that read only what a query needs.
 //!
 //! ```text
-//! 01                   format of the row
+//! 01                   format of the row; or 02 and four bytes, little endian: the number of the transaction that wrote it
 //! varint               number of slots; a table only ever gains slots
 //! ceil(slots/8) bytes  null bits, lowest first; a dropped column is always NULL
 //! values               of the slots that are not NULL, in order
@@ -28,7 +28,20 @@ use crate::functions::context::{CancelFlag, DateOrder, Services, SessionCx};
 use crate::types::timezone::TimeZone;
 use crate::types::{Array, Datum, Interval, Jsonb, Numeric, Row, Type, io};
 
+/// First byte of a row that nobody signed, as all were once and those are that a rewrite of their table made.
 const FORMAT: u8 = 1;
+/// First byte of a row with the number of the transaction that wrote it.
+const FORMAT_STAMPED: u8 = 2;
+/// What PostgreSQL calls the transaction of a row that is older than all it knows of.
+const FROZEN: u32 = 2;
+
+/// The number of the transaction that wrote a row: xmin.
+pub fn written_by(bytes: &[u8]) -> u32 {
+    match bytes {
+        [FORMAT_STAMPED, a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]),
+        _ => FROZEN,
+    }
+}
 
 /// Writes rows of one table. Made once a statement.
 pub struct RowEncoder {
@@ -56,6 +69,16 @@ impl RowEncoder {
     /// Appends the row's bytes. `row` has one value for each live column, each of its column's type.
     pub fn encode(&self, row: &[Datum], out: &mut Vec<u8>) {
         out.push(FORMAT);
+        self.encode_values(row, out);
+    }
+    /// As [`RowEncoder::encode`], with the number of the transaction that writes it.
+    pub fn encode_by(&self, row: &[Datum], written_by: u32, out: &mut Vec<u8>) {
+        out.push(FORMAT_STAMPED);
+        out.extend_from_slice(&written_by.to_le_bytes());
+        self.encode_values(row, out);
+    }
+
+    fn encode_values(&self, row: &[Datum], out: &mut Vec<u8>) {
         put_varint(self.slots.len() as u64, out);
         let bits = out.len();
         out.resize(bits + self.slots.len().div_ceil(8), 0);
@@ -162,10 +185,11 @@ impl Decoder {
 
     /// None: the bytes are broken.
     fn fill(&self, bytes: &[u8], out: &mut [Datum]) -> Option<()> {
-        let (format, mut rest) = bytes.split_first()?;
-        if *format != FORMAT {
-            return None;
-        }
+        let mut rest = match bytes {
+            [FORMAT, rest @ ..] => rest,
+            [FORMAT_STAMPED, _, _, _, _, rest @ ..] => rest,
+            _ => return None,
+        };
         let stored = get_varint(&mut rest)? as usize;
         let (nulls, mut rest) = rest.split_at_checked(stored.div_ceil(8))?;
         for (slot, step) in self.steps.iter().enumerate() {

@@ -31,6 +31,7 @@ fn table(types: &[Type]) -> Table {
         primary_key: None,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         foreign: None,
         comment: None,
     }
@@ -296,12 +297,8 @@ fn entries_lead_to_their_rows() {
     let mut t = table(&[Type::INT4, Type::TEXT, Type::INT8]);
     t.primary_key = Some(Key { oid: 1, name: "t_pkey".into(), columns: vec![3, 1], comment: None });
     let index = |unique, oid| Index {
-        oid,
-        name: "i".into(),
-        columns: vec![IndexColumn { attnum: 2, desc: true, nulls_first: true }],
         unique,
-        constraint: false,
-        comment: None,
+        ..Index::new(oid, "i".into(), vec![IndexColumn { attnum: 2, desc: true, nulls_first: true }])
     };
     t.indexes = vec![index(false, 16401), index(true, 16402)];
     let keys = RowKeyCodec::new(&t);

@@ -25,6 +25,7 @@ mod foreign;
 mod frame;
 mod hash;
 mod hash_join;
+mod lock_rows;
 mod loop_join;
 mod metrics;
 mod operator;
@@ -52,6 +53,7 @@ pub use eval::{Env, Outer};
 pub use metrics::{Metrics, NodeMetrics};
 pub use operator::{Cursor, dml_source, open};
 pub(crate) use pattern::Pattern;
+pub(crate) use scan::{nowhere, place_of};
 pub use spill::{BufferPlace, RowBuffer};
 pub use subplan::{Shared, SubKind, SubPlan};
 
@@ -97,6 +99,8 @@ pub trait DmlRunner: Send + Sync {
     /// Runs the change to its end; returns the RETURNING rows (none without; beyond work_mem they are in a file) and how many rows were changed. The rows of
     /// the change's `source` come from [`dml_source`], which knows the plan made for it and the CTEs around it.
     fn run(&self, dml: &crate::ir::Dml, cx: &ExecCx) -> Result<(RowBuffer, u64)>;
+    /// The transaction that rows are locked for.
+    fn txn(&self) -> &crate::write::TxnHandle;
 }
 
 /// An expression made ready to be evaluated many times: DEFAULT, CHECK, SET, RETURNING. Column(i) is `row[i]`.

@@ -7,7 +7,7 @@ use super::ExecCx;
 use super::batch::{BATCH_ROWS, Batch};
 use super::eval::Env;
 use super::spill::RowBuffer;
-use super::{aggregate, cte, filter, foreign, hash_join, loop_join, scan, set_op, sort, source, window};
+use super::{aggregate, cte, filter, foreign, hash_join, lock_rows, loop_join, scan, set_op, sort, source, window};
 use crate::error::{Result, SqlError};
 use crate::ir::{Dml, Field};
 use crate::plan::node::{Access, Node, NodeKind, Physical};
@@ -55,6 +55,7 @@ pub(crate) fn open_node(node: &Arc<Node>, env: &Env<'_>) -> Result<BoxOperator> 
         NodeKind::Aggregate(n) => Box::new(aggregate::HashAggregate::new(n.clone(), env)?),
         NodeKind::Window(n) => Box::new(window::Window::new(n.clone(), node.id, env)?),
         NodeKind::Sort(n) => Box::new(sort::Sort::new(n.clone(), open_node(&n.input, env)?, node.id)),
+        NodeKind::LockRows(n) => Box::new(lock_rows::LockRows::new(n.clone(), open_node(&n.input, env)?)),
         NodeKind::Limit(n) => Box::new(filter::Limit::new(n.clone(), open_node(&n.input, env)?)),
         NodeKind::Distinct { input, types } => Box::new(set_op::Distinct::new(open_node(input, env)?, types.clone())),
         NodeKind::Unique { input, keys } => {

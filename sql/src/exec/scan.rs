@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pgbee_engine::Version;
 use pgbee_engine::bee::{Direction, KeyRange};
-use pgbee_engine::txn::{ReadView, ViewScan};
+use pgbee_engine::txn::{ReadView, Snapshot, ViewScan};
 
 use super::batch::{BATCH_BYTES, BATCH_ROWS, Batch};
 use super::eval::Env;
@@ -13,9 +13,10 @@ use super::filter::all_hold;
 use super::foreign::remote_view;
 use super::operator::Operator;
 use super::range;
+use crate::codec::row::written_by;
 use crate::codec::{Decoder, IndexCodec};
 use crate::error::{Result, SqlError, state};
-use crate::plan::node::{Access, ScanNode};
+use crate::plan::node::{Access, ScanNode, SystemColumn};
 use crate::types::Datum;
 use crate::wait::What;
 
@@ -74,7 +75,7 @@ impl Scan {
     }
 
     fn width(&self) -> usize {
-        self.node.keep + usize::from(self.node.row_key)
+        self.node.keep + usize::from(self.node.row_key) + self.node.system.len()
     }
 
     fn start(&self, env: &Env<'_>) -> Result<State> {
@@ -112,6 +113,7 @@ impl Scan {
     /// Whether rows are counted and keys looked at, but no value is needed.
     fn keys_only(&self) -> bool {
         match &self.node.access {
+            _ if !self.node.system.is_empty() => false,
             Access::Rows(_) => self.node.columns.is_empty(),
             // A unique entry has the row's key in its value.
             Access::Bee => false,
@@ -195,7 +197,7 @@ impl Scan {
     fn decode(&mut self, env: &Env<'_>, out: &mut Batch) -> Result<()> {
         let state = self.state.as_ref().ok_or_else(|| SqlError::internal("a scan that was not started"))?;
         let node = &*self.node;
-        let nothing = node.columns.is_empty();
+        let nothing = node.columns.is_empty() && node.system.is_empty();
         let mut together = match &node.access {
             Access::Index { codec, covering: None, .. } if !nothing && env.cx.waiting.is_some() => {
                 let keys = self.entries.iter().map(|(k, v)| codec.row_key(k, v)).collect::<Result<Vec<_>>>()?;
@@ -205,6 +207,7 @@ impl Scan {
         };
         for (key, value) in &self.entries {
             let start = out.values().len();
+            let mut stored = value.clone();
             match &node.access {
                 _ if nothing => {}
                 Access::Bee => {}
@@ -223,6 +226,7 @@ impl Scan {
                         ));
                     };
                     self.decoder.decode_into(&row, out.values())?;
+                    stored = row;
                 }
             }
             if !node.filter.is_empty() {
@@ -240,10 +244,31 @@ impl Scan {
                 };
                 out.values().push(key);
             }
+            for column in &node.system {
+                let made = match (column, &node.access) {
+                    (SystemColumn::Xmin, _) => Datum::Oid(written_by(&stored)),
+                    (SystemColumn::Ctid, Access::Index { codec, .. }) => {
+                        place_of(state.view.snapshot(), &codec.row_key(key, value)?, &stored)?
+                    }
+                    (SystemColumn::Ctid, _) => place_of(state.view.snapshot(), key, &stored)?,
+                };
+                out.values().push(made);
+            }
             out.close_row();
         }
         Ok(())
     }
+}
+
+/// Where a row is written: the block of its entry, as a page and a place on it. A row that is not committed yet is nowhere.
+pub(crate) fn place_of(snapshot: &Snapshot, key: &[u8], stored: &[u8]) -> Result<Datum> {
+    let entry = snapshot.get_entry(key)?.filter(|entry| entry.value.as_deref() == Some(stored));
+    Ok(entry.map_or_else(nowhere, |entry| Datum::text(format!("({},{})", entry.seq.0 >> 16, entry.seq.0 & 0xffff))))
+}
+
+/// ctid of a row that is not committed.
+pub(crate) fn nowhere() -> Datum {
+    Datum::text("(4294967295,0)")
 }
 
 fn point(range: &KeyRange) -> Option<&Bytes> {

@@ -316,6 +316,7 @@ pub fn own_table() -> (Server, Table) {
         primary_key: None,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         foreign: Some(Box::new(Foreign { server: OWN_SERVER, options: Vec::new(), remote: None })),
         comment: None,
     };

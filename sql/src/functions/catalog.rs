@@ -10,8 +10,10 @@ use super::args::{int4, text};
 use super::context::{FnCx, SessionCx};
 use super::registry::{Registry, ScalarFn, ScalarImpl, SetFn, Volatility};
 use crate::catalog::Relation;
-use crate::catalog::pg_catalog::{check_def, index_column_name, index_def, key_def, proc_row, view_def};
-use crate::catalog::schema::{Table, View};
+use crate::catalog::pg_catalog::{
+    check_def, foreign_key_def, index_column_name, index_def, key_def, marks, proc_row, view_def,
+};
+use crate::catalog::schema::{Deferral, Table, View};
 use crate::error::{Result, SqlError, state};
 use crate::types::reg::{self, quote_identifier};
 use crate::types::{Datum, Type};
@@ -137,14 +139,21 @@ fn pg_get_constraintdef(args: &[Datum], cx: &FnCx<'_>) -> Result<Datum> {
     if let Some(Relation::Index(table, index)) = cx.session.catalog.by_oid(id) {
         return Ok(maybe(key_def(table, *index)));
     }
+    for table in tables(cx.session) {
+        if let Some(key) = table.foreign_keys.iter().find(|k| k.oid == id) {
+            return Ok(Datum::text(foreign_key_def(table, key, cx.session)));
+        }
+    }
     let check = tables(cx.session).flat_map(|t| &t.checks).find(|c| c.oid == id);
     let def = check.map(|c| check_def(&c.expr));
     // Printed prettily, the outer parentheses go: CHECK ((a > 0)) is CHECK (a > 0).
     let pretty = matches!(args.get(1), Some(Datum::Bool(true)));
-    Ok(maybe(def.map(|d| match d.strip_prefix("CHECK ((").and_then(|rest| rest.strip_suffix("))")) {
+    let end = check.map_or("", |c| marks(Deferral::Never, c.not_valid));
+    let def = def.map(|d| match d.strip_prefix("CHECK ((").and_then(|rest| rest.strip_suffix("))")) {
         Some(inner) if pretty => format!("CHECK ({inner})"),
         _ => d,
-    })))
+    });
+    Ok(maybe(def.map(|d| d + end)))
 }
 
 fn view_of<'a>(args: &[Datum], cx: &'a SessionCx) -> Result<Option<&'a Arc<View>>> {

@@ -1,20 +1,22 @@
 //! What a function may ask besides its arguments: the statement's time, settings that change results, the catalog,
 //! sequences. Everything here is fixed for one statement except what [`Services`] does.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use pgbee_engine::CoreKey;
 use pgbee_engine::txn::Snapshot;
 
 use crate::catalog::Catalog;
-use crate::error::{Result, SqlError, state};
+use crate::error::{Result, SqlError};
 use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
+use crate::lock::{AdvisoryKey, LockStatus};
 use crate::memory::Account;
+use crate::session::activity::{DatabaseStatus, SessionStatus};
 use crate::types::Type;
 use crate::types::timezone::TimeZone;
+
+pub use super::cancel::CancelFlag;
 
 /// What the session does for functions that are more than arithmetic. Implemented by the session.
 pub trait Services: Send + Sync {
@@ -67,6 +69,40 @@ pub trait Services: Send + Sync {
     /// Channels the session listens on, and what part of the memory for its messages is taken.
     fn listening(&self) -> (Vec<String>, f64) {
         (Vec::new(), 0.0)
+    }
+    /// Takes an advisory lock; false if it is not free and not to be waited for.
+    fn advisory_lock(&self, _key: AdvisoryKey, _exclusive: bool, _by_session: bool, _wait: bool) -> Result<bool> {
+        Err(SqlError::unsupported("advisory locks here"))
+    }
+    /// Gives back an advisory lock of the session; false, with a warning, if it has none of this key and mode.
+    fn advisory_unlock(&self, _key: AdvisoryKey, _exclusive: bool) -> Result<bool> {
+        Err(SqlError::unsupported("advisory locks here"))
+    }
+    /// pg_advisory_unlock_all().
+    fn advisory_unlock_all(&self) {}
+    /// Locks that are held or waited for, with their databases: pg_locks.
+    fn locks(&self) -> Vec<(String, LockStatus)> {
+        Vec::new()
+    }
+    /// Sessions that this one waits for: pg_blocking_pids().
+    fn blocking_pids(&self, _pid: i32) -> Vec<i32> {
+        Vec::new()
+    }
+    /// All sessions of the server: pg_stat_activity.
+    fn sessions(&self) -> Vec<SessionStatus> {
+        Vec::new()
+    }
+    /// What was counted in each database: pg_stat_database.
+    fn database_statuses(&self) -> Vec<DatabaseStatus> {
+        Vec::new()
+    }
+    /// pg_cancel_backend(): whether there is such a session; if not, a warning says so.
+    fn cancel_backend(&self, _pid: i32) -> Result<bool> {
+        Err(SqlError::unsupported("pg_cancel_backend() here"))
+    }
+    /// pg_terminate_backend(): the same, and whether it was gone within so many milliseconds, if any are given.
+    fn terminate_backend(&self, _pid: i32, _timeout_ms: i64) -> Result<bool> {
+        Err(SqlError::unsupported("pg_terminate_backend() here"))
     }
     /// Names of all databases of the server: pg_database.
     fn databases(&self) -> Vec<String> {
@@ -145,51 +181,6 @@ pub enum DateOrder {
     Dmy,
     /// Month first, the default.
     Mdy,
-}
-
-/// Why a statement should stop, if it should.
-#[derive(Default)]
-pub struct CancelFlag {
-    raised: AtomicBool,
-    reason: parking_lot::Mutex<Option<SqlError>>,
-    /// When statement_timeout strikes, in microseconds of [`CancelFlag::clock`]; 0: never.
-    deadline: AtomicU64,
-}
-
-impl CancelFlag {
-    /// Asks the statement to stop with this error.
-    pub fn raise(&self, reason: SqlError) {
-        *self.reason.lock() = Some(reason);
-        self.raised.store(true, Ordering::Release);
-    }
-    /// Forgets an old request: called when a statement starts.
-    pub fn reset(&self) {
-        self.raised.store(false, Ordering::Release);
-        *self.reason.lock() = None;
-        self.set_timeout(None);
-    }
-    /// Stops the statement after this time: statement_timeout.
-    pub fn set_timeout(&self, timeout: Option<Duration>) {
-        let at = timeout.map_or(0, |t| Self::clock().saturating_add(t.as_micros() as u64).max(1));
-        self.deadline.store(at, Ordering::Release);
-    }
-    /// Microseconds since the process first asked.
-    fn clock() -> u64 {
-        static START: OnceLock<Instant> = OnceLock::new();
-        START.get_or_init(Instant::now).elapsed().as_micros() as u64
-    }
-    /// The error to stop with, if any. Two relaxed loads when there is none: call it every few hundred rows.
-    pub fn check(&self) -> Result<()> {
-        if !self.raised.load(Ordering::Relaxed) {
-            let deadline = self.deadline.load(Ordering::Relaxed);
-            if deadline != 0 && Self::clock() >= deadline {
-                return Err(SqlError::new(state::QUERY_CANCELED, "canceling statement due to statement timeout"));
-            }
-            return Ok(());
-        }
-        let reason = self.reason.lock().clone();
-        Err(reason.unwrap_or_else(|| SqlError::new(state::QUERY_CANCELED, "canceling statement due to user request")))
-    }
 }
 
 impl SessionCx {

@@ -5,11 +5,13 @@
 //! one `register`, called from [`registry`]. WHERE, SET, DEFAULT, CHECK and RETURNING all come here: one truth for
 //! what an expression means.
 
+pub mod activity;
 pub mod aggregate;
 mod args;
 pub mod arith;
 pub mod array;
 pub mod bytea;
+pub mod cancel;
 pub mod cast;
 pub mod catalog;
 pub mod compare;
@@ -21,6 +23,7 @@ mod grow;
 pub mod inspection;
 pub mod json;
 pub mod keywords;
+pub mod locks;
 pub mod math;
 pub mod ordered_set;
 pub mod pattern;

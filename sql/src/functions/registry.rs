@@ -268,6 +268,7 @@ pub fn registry() -> &'static Registry {
         super::uuid::register(&mut r);
         super::json::register(&mut r);
         super::system::register(&mut r);
+        super::locks::register(&mut r);
         super::srf::register(&mut r);
         super::aggregate::register(&mut r);
         super::window::register(&mut r);

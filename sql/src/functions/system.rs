@@ -16,7 +16,7 @@ const F: Type = Type::FLOAT8;
 /// The PostgreSQL version whose behaviour is followed.
 pub const POSTGRESQL_VERSION: &str = "15.18";
 
-/// Adds them all, and those of [`super::inspection`].
+/// Adds them all, and those of [`super::activity`] and [`super::inspection`].
 pub fn register(r: &mut Registry) {
     session(r);
     settings(r);
@@ -24,6 +24,7 @@ pub fn register(r: &mut Registry) {
     waiting(r);
     bees(r);
     values(r);
+    super::activity::register(r);
     super::inspection::register(r);
 }
 

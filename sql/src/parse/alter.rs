@@ -119,7 +119,6 @@ impl Parser<'_> {
     }
 
     fn alter_action(&mut self) -> Result<AlterAction> {
-        let pos = self.pos();
         if self.eat_kw("add") {
             if let Some(constraint) = self.table_constraint()? {
                 return Ok(AlterAction::AddConstraint(Box::new(constraint)));
@@ -148,8 +147,9 @@ impl Parser<'_> {
         if self.eat_kws(&["validate", "constraint"]) {
             return Ok(AlterAction::ValidateConstraint(self.col_id()?));
         }
-        if self.is_kw("alter") && self.is_kw_at(1, "constraint") {
-            return self.unsupported(pos, "ALTER CONSTRAINT");
+        if self.eat_kws(&["alter", "constraint"]) {
+            let name = self.col_id()?;
+            return self.alter_constraint(name);
         }
         if self.eat_kw("alter") {
             self.eat_kw("column");

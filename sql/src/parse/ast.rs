@@ -5,6 +5,8 @@
 //! PostgreSQL makes of them. A [`Pos`] is the byte offset in the string given to [`super::parse`]; it becomes a character position when an
 //! error leaves [`crate::bind`]. What is recognised but has no field here is refused by the parser, never dropped.
 
+use crate::lock::{Patience, RowMode};
+
 /// Byte offset in the source string.
 pub type Pos = u32;
 
@@ -341,12 +343,23 @@ pub struct Query {
     pub with_ties: bool,
     /// OFFSET.
     pub offset: Option<Expr>,
-    /// FOR UPDATE and the like, as written, with where.
-    pub locking: Option<(String, Pos)>,
+    /// FOR UPDATE and the like.
+    pub locking: Vec<Locking>,
     /// Where it begins.
     pub pos: Pos,
     /// Where it ends.
     pub end: Pos,
+}
+
+/// FOR UPDATE, NO KEY UPDATE, SHARE or KEY SHARE.
+#[derive(Clone, Debug)]
+pub struct Locking {
+    /// How strong.
+    pub mode: RowMode,
+    /// OF these; empty: of all.
+    pub of: Vec<QName>,
+    /// NOWAIT, SKIP LOCKED, or neither.
+    pub patience: Patience,
 }
 
 /// What a query consists of.

@@ -3,6 +3,7 @@
 //! Expressions that are stored as text (DEFAULT, CHECK, a view's query) carry the text they were written as.
 
 use super::ast::*;
+use crate::catalog::schema::{Action, Deferral};
 
 /// What a statement is.
 #[derive(Clone, Debug)]
@@ -304,6 +305,7 @@ pub struct ColumnDef {
 pub struct ColumnConstraint {
     pub name: Option<Name>,
     pub kind: ColumnConstraintKind,
+    pub deferral: Deferral,
     pub pos: Pos,
 }
 
@@ -326,8 +328,6 @@ pub enum ColumnConstraintKind {
     },
     /// GENERATED ALWAYS AS (..) STORED.
     Generated(TextExpr),
-    Deferrable(bool),
-    InitiallyDeferred(bool),
 }
 
 /// REFERENCES.
@@ -337,9 +337,28 @@ pub struct References {
     pub table: QName,
     pub columns: Vec<Name>,
     pub match_full: bool,
-    /// As written, upper case: CASCADE, SET NULL, ...
-    pub on_delete: Option<String>,
-    pub on_update: Option<String>,
+    pub on_delete: Option<Action>,
+    pub on_update: Option<Action>,
+    /// ON DELETE SET .. (columns).
+    pub set_columns: Vec<Name>,
+    pub pos: Pos,
+}
+
+/// DEFERRABLE and INITIALLY behind a constraint, each as far as it was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deferrable {
+    /// DEFERRABLE, or NOT.
+    pub deferrable: Option<bool>,
+    /// INITIALLY DEFERRED, or IMMEDIATE.
+    pub deferred: Option<bool>,
+}
+
+impl Deferrable {
+    /// What it comes to.
+    pub fn deferral(self) -> Deferral {
+        let deferred = self.deferred == Some(true);
+        Deferral::new(self.deferrable.unwrap_or(deferred), deferred)
+    }
 }
 
 /// A table constraint.
@@ -348,8 +367,7 @@ pub struct References {
 pub struct Constraint {
     pub name: Option<Name>,
     pub kind: ConstraintKind,
-    pub deferrable: bool,
-    pub initially_deferred: bool,
+    pub deferral: Deferral,
     pub not_valid: bool,
     pub pos: Pos,
 }
@@ -541,6 +559,10 @@ pub enum AlterAction {
         cascade: bool,
     },
     ValidateConstraint(Name),
+    AlterConstraint {
+        name: Name,
+        deferral: Deferral,
+    },
     /// OPTIONS of a foreign table.
     Options(Vec<OptionChange>),
     /// OPTIONS of a column of it.

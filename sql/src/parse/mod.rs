@@ -5,7 +5,7 @@
 //! parser    looking, taking, refusing  and the limit on how high a tree may grow
 //! expr      precedence climbing        primary  what expressions begin with
 //! query     SELECT                     from     its FROM
-//! dml  ddl  alter  foreign  utility    the rest
+//! dml  ddl  constraint  alter  foreign  utility    the rest
 //! ast       what comes out
 //! ```
 //!
@@ -16,6 +16,7 @@ mod alter;
 pub mod ast;
 mod ast_foreign;
 mod ast_utility;
+mod constraint;
 mod ddl;
 mod dml;
 mod expr;

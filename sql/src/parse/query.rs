@@ -5,6 +5,7 @@ use super::lexer::Tok;
 use super::parser::{Parser, QUERY_HEIGHT};
 use crate::error::Result;
 use crate::ir::{FrameExclude, FrameUnit, SetOp};
+use crate::lock::{Patience, RowMode};
 
 impl Parser<'_> {
     /// SelectStmt: a query, in parentheses or not.
@@ -34,7 +35,7 @@ impl Parser<'_> {
             && query.order_by.is_empty()
             && query.limit.is_none()
             && query.offset.is_none()
-            && query.locking.is_none();
+            && query.locking.is_empty();
         let more = self.one_of(&["order", "limit", "offset", "fetch", "for"]).is_some();
         if !bare && (more || with.is_some()) {
             // `(SELECT .. LIMIT 1) ORDER BY ..`: PostgreSQL merges the two levels where neither says the same thing twice.
@@ -134,28 +135,29 @@ impl Parser<'_> {
     }
 
     fn locking(&mut self, query: &mut Query) -> Result<()> {
-        let pos = self.pos();
         self.advance();
-        let strength = if self.eat_kw("update") {
-            "FOR UPDATE"
+        let mode = if self.eat_kw("update") {
+            RowMode::Update
         } else if self.eat_kws(&["no", "key", "update"]) {
-            "FOR NO KEY UPDATE"
+            RowMode::NoKeyUpdate
         } else if self.eat_kw("share") {
-            "FOR SHARE"
+            RowMode::Share
         } else if self.eat_kws(&["key", "share"]) {
-            "FOR KEY SHARE"
+            RowMode::KeyShare
         } else if self.eat_kws(&["read", "only"]) {
             return Ok(());
         } else {
             return Err(self.unexpected());
         };
-        if self.eat_kw("of") {
-            self.qnames()?;
-        }
-        if !self.eat_kw("nowait") {
-            self.eat_kws(&["skip", "locked"]);
-        }
-        query.locking.get_or_insert((strength.into(), pos));
+        let of = if self.eat_kw("of") { self.qnames()? } else { Vec::new() };
+        let patience = if self.eat_kw("nowait") {
+            Patience::Nowait
+        } else if self.eat_kws(&["skip", "locked"]) {
+            Patience::Skip
+        } else {
+            Patience::Wait
+        };
+        query.locking.push(Locking { mode, of, patience });
         Ok(())
     }
 
@@ -571,5 +573,5 @@ fn empty_select() -> Select {
 }
 
 fn bare_query(body: Body, pos: Pos, end: Pos) -> Query {
-    Query { with: None, body, order_by: vec![], limit: None, with_ties: false, offset: None, locking: None, pos, end }
+    Query { with: None, body, order_by: vec![], limit: None, with_ties: false, offset: None, locking: vec![], pos, end }
 }

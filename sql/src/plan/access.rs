@@ -154,7 +154,7 @@ impl Planner<'_> {
         let mut best = self.path(scan, filters, &usable, None, cols, want, rows_out);
         for (i, index) in scan.table.indexes.iter().enumerate() {
             let usable_types = index.columns.iter().all(|c| scan.table.position(c.attnum).is_some());
-            if !usable_types {
+            if !usable_types || !index.valid {
                 continue;
             }
             let path = self.path(scan, filters, &usable, Some(i), cols, want, rows_out);

@@ -9,8 +9,8 @@ use super::node::JoinType;
 use crate::error::{Result, SqlError};
 use crate::foreign::ForeignScan;
 use crate::ir::{
-    AggCall, Cte, DmlKind, Expr, ExprKind, FrameBound, JoinKind, Rel, RelKind, SetOp, SortKey, SubqueryKind,
-    WindowCall, WindowFunc,
+    AggCall, Cte, DmlKind, Expr, ExprKind, FrameBound, JoinKind, LockLeaf, Rel, RelKind, RowLock, SetOp, SortKey,
+    SubqueryKind, WindowCall, WindowFunc,
 };
 use crate::types::Type;
 
@@ -39,7 +39,7 @@ impl Planner<'_> {
                 let cols = schema.iter().map(|f| self.column(&f.name, f.ty)).collect();
                 Lp { op: Op::Values { rows }, cols }
             }
-            RelKind::Scan { table, at, row_key } => {
+            RelKind::Scan { table, at, row_key, system } => {
                 let alias: Arc<str> = Arc::from(table.name.as_str());
                 let (foreign, table) = match ForeignScan::planned(&table, &self.cx.session.catalog)? {
                     Some((foreign, seen)) => (Some(foreign), seen),
@@ -54,8 +54,15 @@ impl Planner<'_> {
                     made.push(id);
                 }
                 let row_key = row_key.then(|| self.column("row key", Type::BYTEA.plain()));
-                let cols = made.iter().copied().chain(row_key).collect();
-                Lp { op: Op::Scan(Scan { table, foreign, at, made, row_key, filter: Vec::new(), alias }), cols }
+                let system = system.then(|| {
+                    [("xmin", Type::XID), ("ctid", Type::TID)].map(|(name, ty)| {
+                        let id = self.column(name, ty.plain());
+                        self.columns[id].table = Some(alias.clone());
+                        id
+                    })
+                });
+                let cols = made.iter().copied().chain(row_key).chain(system.into_iter().flatten()).collect();
+                Lp { op: Op::Scan(Scan { table, foreign, at, made, row_key, system, filter: Vec::new(), alias }), cols }
             }
             RelKind::Virtual { table, args } => {
                 let args = args.into_iter().map(|e| self.convert(e, &[], scope)).collect::<Result<_>>()?;
@@ -185,6 +192,16 @@ impl Planner<'_> {
                 let ties = with_ties.map(|keys| self.convert_keys(keys, &input.cols, scope)).transpose()?;
                 let cols = input.cols.clone();
                 Lp { op: Op::Limit { input: Box::new(input), limit, offset, ties }, cols }
+            }
+            RelKind::LockRows { input, locks } => {
+                let input = self.build(*input, scope)?;
+                let cols = input.cols.clone();
+                let key = |lock: &RowLock| match &locks.leaves[lock.leaf] {
+                    LockLeaf::Row { key, .. } => cols.get(*key).map(|id| (*id, lock.mode)),
+                    LockLeaf::Values(_) => None,
+                };
+                let keys = locks.locks.iter().map(key).collect::<Option<_>>().ok_or_else(shape)?;
+                Lp { op: Op::LockRows { input: Box::new(input), locks, keys }, cols }
             }
             RelKind::Distinct { input, on } => {
                 let input = self.build(*input, scope)?;
@@ -418,11 +435,56 @@ pub(crate) fn count_reads(rel: &Rel, count: &mut dyn FnMut(usize)) {
         count(id);
     }
     rel_exprs(rel, &mut |e| count_in_expr(e, count));
-    if let RelKind::Dml(dml) = &rel.kind {
-        // These are compiled by whoever carries out the change, so what they read must be kept: more than one reader.
-        dml_exprs(dml, &mut |e| count_in_expr(e, &mut |id| (0..2).for_each(|_| count(id))));
+    // These are compiled by whoever carries out the change or makes a row again, so what they read must be kept: more than one reader.
+    let mut count_twice = |id| (0..2).for_each(|_| count(id));
+    match &rel.kind {
+        RelKind::Dml(dml) => {
+            dml_exprs(dml, &mut |e| count_in_expr(e, &mut count_twice));
+            if let DmlKind::Update { source, .. } | DmlKind::Delete { source, .. } = &dml.kind {
+                rechecked(source, &mut |e| count_in_expr(e, &mut count_twice));
+            }
+        }
+        RelKind::LockRows { locks, .. } => count_in_expr(&locks.recheck, &mut count_twice),
+        _ => {}
     }
     rel_inputs(rel, &mut |input| count_reads(input, count));
+}
+
+/// The expressions of a change's source that are evaluated again over a row that changed.
+fn rechecked<'r>(source: &'r Rel, f: &mut dyn FnMut(&'r Expr)) {
+    let mut below = source;
+    if let RelKind::Project { input, exprs } = &below.kind {
+        exprs.iter().for_each(&mut *f);
+        below = input;
+    }
+    if let RelKind::Filter { predicate, .. } = &below.kind {
+        f(predicate);
+    }
+}
+
+/// Calls `f` on every relation in an expression's subqueries.
+pub(crate) fn each_rel<'r>(e: &'r Expr, f: &mut dyn FnMut(&'r Rel)) {
+    if let ExprKind::Subquery(sub) = &e.kind {
+        each_rel_of(&sub.plan, f);
+    }
+    children(e, &mut |child| each_rel(child, f));
+}
+
+/// Whether a statement locks rows it reads.
+pub(crate) fn locks_rows(rel: &Rel) -> bool {
+    let mut locks = false;
+    each_rel_of(rel, &mut |rel| locks |= matches!(rel.kind, RelKind::LockRows { .. }));
+    locks
+}
+
+/// Calls `f` on a relation and every one in it, those in subqueries of its expressions too.
+pub(crate) fn each_rel_of<'r>(rel: &'r Rel, f: &mut dyn FnMut(&'r Rel)) {
+    f(rel);
+    rel_exprs(rel, &mut |e| each_rel(e, f));
+    if let RelKind::Dml(dml) = &rel.kind {
+        dml_exprs(dml, &mut |e| each_rel(e, f));
+    }
+    rel_inputs(rel, &mut |input| each_rel_of(input, f));
 }
 
 fn count_in_expr(e: &Expr, count: &mut dyn FnMut(usize)) {
@@ -451,6 +513,7 @@ fn rel_inputs<'r>(rel: &'r Rel, f: &mut dyn FnMut(&'r Rel)) {
         | RelKind::Aggregate { input, .. }
         | RelKind::Window { input, .. }
         | RelKind::Sort { input, .. }
+        | RelKind::LockRows { input, .. }
         | RelKind::Limit { input, .. }
         | RelKind::Distinct { input, .. } => f(input),
         RelKind::Join { left, right, .. } | RelKind::SetOp { left, right, .. } => {
@@ -493,6 +556,7 @@ fn rel_exprs<'r>(rel: &'r Rel, f: &mut dyn FnMut(&'r Expr)) {
         RelKind::Distinct { on, .. } => on.iter().flatten().for_each(f),
         RelKind::Dml(_)
         | RelKind::Scan { .. }
+        | RelKind::LockRows { .. }
         | RelKind::SetOp { .. }
         | RelKind::With { .. }
         | RelKind::CteScan { .. } => {}

@@ -66,7 +66,10 @@ impl Planner<'_> {
             Op::Virtual { filter, .. } => 200.0 * self.selectivity_of(filter),
             Op::Function { .. } => 100.0,
             Op::Filter { input, preds } => self.rows(input) * self.selectivity_of(preds),
-            Op::Project { input, .. } | Op::Window { input, .. } | Op::Sort { input, .. } => self.rows(input),
+            Op::Project { input, .. }
+            | Op::Window { input, .. }
+            | Op::Sort { input, .. }
+            | Op::LockRows { input, .. } => self.rows(input),
             Op::ProjectSet { input, .. } => self.rows(input) * 10.0,
             Op::Join { kind, left, right, on, guess, .. } => {
                 if let Some(rows) = guess.rows.get() {
@@ -141,7 +144,7 @@ impl Planner<'_> {
     pub(crate) fn unique_by(&self, scan: &Scan, columns: &BTreeSet<ColId>) -> bool {
         let has = |attnum: i16| scan.table.position(attnum).is_some_and(|at| columns.contains(&scan.made[at]));
         let primary = scan.table.primary_key.as_ref().is_some_and(|k| k.columns.iter().all(|a| has(*a)));
-        primary || scan.table.indexes.iter().any(|i| i.unique && i.columns.iter().all(|c| has(c.attnum)))
+        primary || scan.table.indexes.iter().any(|i| i.unique && i.valid && i.columns.iter().all(|c| has(c.attnum)))
     }
 
     /// What part of rows satisfies all conditions.

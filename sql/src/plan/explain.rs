@@ -222,6 +222,7 @@ impl Explain<'_> {
             NodeKind::Aggregate(_) => "HashAggregate".to_owned(),
             NodeKind::Window(_) => "WindowAgg".to_owned(),
             NodeKind::Sort(_) => "Sort".to_owned(),
+            NodeKind::LockRows(_) => "LockRows".to_owned(),
             NodeKind::Limit(_) => "Limit".to_owned(),
             NodeKind::Distinct { .. } => "HashAggregate".to_owned(),
             NodeKind::Unique { .. } => "Unique".to_owned(),

@@ -15,7 +15,8 @@ use crate::catalog::schema::{Table, VirtualTable};
 use crate::error::{Result, SqlError, state};
 use crate::foreign::ForeignScan;
 use crate::functions::registry::Volatility;
-use crate::ir::{AggCall, AsOf, Dml, Expr, ExprKind, FrameBound, SetOp, SortKey, WindowCall, WindowFunc};
+use crate::ir::{AggCall, AsOf, Dml, Expr, ExprKind, FrameBound, LockRows, SetOp, SortKey, WindowCall, WindowFunc};
+use crate::lock::RowMode;
 use crate::types::TypeMod;
 
 /// A column of the statement.
@@ -123,6 +124,12 @@ pub(crate) enum Op {
         offset: Option<Expr>,
         ties: Option<Vec<SortKey>>,
     },
+    /// All columns of the input are kept as they are: the locks count by them.
+    LockRows {
+        input: Box<Lp>,
+        locks: Arc<LockRows>,
+        keys: Vec<(ColId, RowMode)>,
+    },
     Distinct {
         input: Box<Lp>,
         on: Option<Vec<Expr>>,
@@ -181,6 +188,8 @@ pub(crate) struct Scan {
     /// Id of each live column, by position.
     pub made: Vec<ColId>,
     pub row_key: Option<ColId>,
+    /// xmin and ctid.
+    pub system: Option<[ColId; 2]>,
     pub filter: Vec<Expr>,
     pub alias: Arc<str>,
 }
@@ -293,6 +302,7 @@ impl<'a> Planner<'a> {
             Op::Scan(scan) => {
                 made.extend(scan.made.iter().copied());
                 made.extend(scan.row_key);
+                made.extend(scan.system.iter().flatten());
             }
             Op::Virtual { made: ids, .. } => made.extend(ids.iter().copied()),
             Op::Project { exprs, .. } | Op::ProjectSet { exprs, .. } => made.extend(exprs.iter().map(|(id, _)| *id)),
@@ -313,7 +323,7 @@ impl<'a> Planner<'a> {
 
     /// Whether a relation calls a volatile function or changes rows.
     pub fn volatile_rel(&self, lp: &Lp) -> bool {
-        let mut volatile = matches!(lp.op, Op::Dml { .. });
+        let mut volatile = matches!(lp.op, Op::Dml { .. } | Op::LockRows { .. });
         lp.op.exprs(&mut |e| {
             // Set functions are not moved, but they are not volatile.
             volatile = volatile
@@ -387,6 +397,7 @@ impl Op {
             | Op::Window { input, .. }
             | Op::Sort { input, .. }
             | Op::Limit { input, .. }
+            | Op::LockRows { input, .. }
             | Op::Distinct { input, .. } => f(input),
             Op::Join { left, right, .. } | Op::SetOp { left, right, .. } => {
                 f(left);
@@ -426,6 +437,7 @@ impl Op {
             }
             Op::Distinct { on, .. } => on.iter().flatten().for_each(f),
             Op::Append { .. }
+            | Op::LockRows { .. }
             | Op::SetOp { .. }
             | Op::With { .. }
             | Op::CteScan { .. }

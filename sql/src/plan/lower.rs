@@ -4,7 +4,7 @@
 //! exactly those picks. Nodes say in which order their rows come, so sorts that change nothing are left out.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::access::{Delivered, OrderKey, Want};
 use super::build::Scope;
@@ -12,8 +12,8 @@ use super::expr::as_column;
 use super::logical::{ColId, LogicalCte, Lp, Op, Planner};
 use super::lower_expr::types_of;
 use super::node::{
-    AggNode, AggregateNode, CteNode, DmlNode, Estimate, FunctionCall, FunctionNode, LimitCount, LimitNode, Node,
-    NodeKind, SetItem, SetOpNode, SortNode, VirtualNode, WithNode,
+    AggNode, AggregateNode, CteNode, DmlNode, Estimate, FunctionCall, FunctionNode, LimitCount, LimitNode, LockNode,
+    Node, NodeKind, SetItem, SetOpNode, SortNode, VirtualNode, WithNode,
 };
 use crate::error::{Result, SqlError};
 use crate::ir::{AggCall, Expr, ExprKind, SortKey};
@@ -155,6 +155,15 @@ impl Planner<'_> {
             Op::Aggregate { .. } => self.lower_aggregate(lp, up),
             Op::Window { input, calls } => self.lower_window(input, calls, up),
             Op::Sort { input, keys } => self.lower_sort(input, keys, up, ask),
+            Op::LockRows { input, locks, .. } => {
+                // Rows may be left out, so that no promise of how many are taken holds below.
+                let low = self.lower_exactly(input, &lp.cols, up, &ask.order_only())?;
+                let e = low.node.estimate;
+                let kind = LockNode { input: low.node, locks: locks.clone(), recheck: OnceLock::new() };
+                let node =
+                    self.node(NodeKind::LockRows(Arc::new(kind)), &lp.cols, e.rows, e.startup, e.total + e.rows * 0.1);
+                Ok(Low { node, ..low })
+            }
             Op::Limit { input, limit, offset, ties } => {
                 self.lower_limit(input, limit.as_ref(), offset.as_ref(), ties.as_deref(), up, ask)
             }

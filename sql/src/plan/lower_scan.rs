@@ -7,7 +7,7 @@ use super::access::{Delivered, KeyEqual, Path, Want, index_codec, row_codec};
 use super::build::Scope;
 use super::logical::{ColId, Planner, Scan};
 use super::lower::Low;
-use super::node::{Access, Bounds, Equal, NodeKind, Prog, ScanNode};
+use super::node::{Access, Bounds, Equal, NodeKind, Prog, ScanNode, SystemColumn};
 use crate::error::Result;
 use crate::exec::code::CompareOp;
 use crate::ir::Expr;
@@ -43,10 +43,17 @@ impl Planner<'_> {
         } else {
             self.scan_rows(&Scan { filter: filters.clone(), ..scan.clone() })
         };
+        let system: Vec<(ColId, SystemColumn)> = scan
+            .system
+            .into_iter()
+            .flat_map(|[xmin, ctid]| [(xmin, SystemColumn::Xmin), (ctid, SystemColumn::Ctid)])
+            .filter(|(id, _)| cols.contains(id))
+            .collect();
         let made: BTreeSet<ColId> = scan.made.iter().copied().collect();
         let row_key = scan.row_key.filter(|id| cols.contains(id));
         // Columns given first, then those only the filter reads.
-        let mut decoded: Vec<ColId> = cols.iter().copied().filter(|c| Some(*c) != scan.row_key).collect();
+        let made_up: Vec<ColId> = scan.row_key.into_iter().chain(scan.system.into_iter().flatten()).collect();
+        let mut decoded: Vec<ColId> = cols.iter().copied().filter(|c| !made_up.contains(c)).collect();
         let keep = decoded.len();
         let mut looked_at: BTreeSet<ColId> = BTreeSet::new();
         let residual: Vec<Expr> =
@@ -89,8 +96,7 @@ impl Planner<'_> {
             Some(i) => {
                 let codec = index_codec(scan, i);
                 let key = codec.columns().iter().map(|(_, c)| *c).collect();
-                let covering = path
-                    .covering
+                let covering = (path.covering && system.is_empty())
                     .then(|| {
                         decoded
                             .iter()
@@ -108,6 +114,7 @@ impl Planner<'_> {
             columns: decoded.iter().filter_map(position).collect(),
             keep,
             row_key: row_key.is_some(),
+            system: system.iter().map(|(_, column)| *column).collect(),
             access,
             bounds: Bounds { key, equals, lower, upper, not_null: path.not_null, unique: path.unique },
             reverse: path.reverse,
@@ -117,7 +124,8 @@ impl Planner<'_> {
             residual,
             alias: scan.alias.clone(),
         };
-        let layout: Vec<ColId> = decoded[..keep].iter().copied().chain(row_key).collect();
+        let layout: Vec<ColId> =
+            decoded[..keep].iter().copied().chain(row_key).chain(system.iter().map(|(id, _)| *id)).collect();
         let node = self.node(NodeKind::Scan(Arc::new(node)), &layout, rows, 0.0, path.cost);
         Ok(Low { node, layout, order: path.order })
     }

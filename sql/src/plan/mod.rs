@@ -29,6 +29,7 @@ mod order;
 pub mod print;
 mod prune;
 mod push;
+mod relations;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use estimate::note_rows;
 pub use explain::{ExplainOptions, Planning, explain};
 pub use logical::{ColumnInfo, ColumnNames};
 pub use node::Physical;
+pub use relations::{relations, written};
 
 use crate::error::Result;
 use crate::exec::code::Code;
@@ -44,6 +46,7 @@ use crate::functions::SessionCx;
 use crate::ir::{Dml, Expr, ExprKind, Rel, RelKind};
 
 use build::Scope;
+pub(crate) use build::{each_rel, locks_rows};
 use logical::{ColId, Planner};
 use lower::Ask;
 

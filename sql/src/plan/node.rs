@@ -3,16 +3,16 @@
 //! It is immutable and shared; running it makes operators (`exec::operator::open`). Columns have positions here: an expression's
 //! `Column(i)` is the i-th value of the row its node's description names.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::catalog::schema::{Table, VirtualTable};
 use crate::codec::{IndexCodec, KeyColumn, RowKeyCodec};
-use crate::exec::SubPlan;
 use crate::exec::code::{Call, Code, CompareOp};
 use crate::exec::value::KeyOrder;
+use crate::exec::{Prepared, SubPlan};
 use crate::foreign::ForeignScan;
 use crate::functions::registry::{AggregateFn, SetFn, WindowFn};
-use crate::ir::{AsOf, Dml, Expr, Field, FrameExclude, FrameUnit, SetOp};
+use crate::ir::{AsOf, Dml, Expr, Field, FrameExclude, FrameUnit, LockRows, SetOp};
 use crate::types::{Datum, Type, TypeMod};
 
 use super::logical::ColumnNames;
@@ -95,6 +95,8 @@ pub enum NodeKind {
     Window(Arc<WindowNode>),
     /// ORDER BY.
     Sort(Arc<SortNode>),
+    /// FOR UPDATE and its kin.
+    LockRows(Arc<LockNode>),
     /// LIMIT and OFFSET.
     Limit(Arc<LimitNode>),
     /// Each different row once.
@@ -129,6 +131,8 @@ pub struct ScanNode {
     pub keep: usize,
     /// Whether the row's key follows them as a last column.
     pub row_key: bool,
+    /// System columns that follow then.
+    pub system: Vec<SystemColumn>,
     /// Where rows are found.
     pub access: Access,
     /// Which ranges of keys.
@@ -145,6 +149,15 @@ pub struct ScanNode {
     pub conditions: Vec<Expr>,
     /// Alias in the query, for EXPLAIN.
     pub alias: Arc<str>,
+}
+
+/// What a row is known by besides its columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SystemColumn {
+    /// The number of the transaction that wrote it.
+    Xmin,
+    /// Where it is written.
+    Ctid,
 }
 
 /// By what a table is read.
@@ -440,6 +453,16 @@ pub struct LimitNode {
     pub ties: Option<Vec<Prog>>,
 }
 
+/// Row locks.
+pub struct LockNode {
+    /// Rows, exactly the columns that the locks count by.
+    pub input: Arc<Node>,
+    /// What is locked.
+    pub locks: Arc<LockRows>,
+    /// What makes a row again, once it was asked for.
+    pub recheck: OnceLock<Prepared>,
+}
+
 /// INTERSECT or EXCEPT.
 pub struct SetOpNode {
     /// Which.
@@ -517,6 +540,7 @@ impl Node {
             NodeKind::Aggregate(n) => vec![&n.input],
             NodeKind::Window(n) => vec![&n.input],
             NodeKind::Sort(n) => vec![&n.input],
+            NodeKind::LockRows(n) => vec![&n.input],
             NodeKind::Limit(n) => vec![&n.input],
             NodeKind::Append(inputs) => inputs.iter().collect(),
             NodeKind::SetOp(n) => vec![&n.left, &n.right],

@@ -95,6 +95,11 @@ impl Planner<'_> {
                 retain(&mut cols, needed);
                 Lp { op: Op::Sort { input: Box::new(input), keys }, cols }
             }
+            Op::LockRows { input, locks, keys } => {
+                let input = self.prune_all(*input, needed);
+                let cols = input.cols.clone();
+                Lp { op: Op::LockRows { input: Box::new(input), locks, keys }, cols }
+            }
             Op::Limit { input, limit, offset, ties } => {
                 let input = self.prune(*input, &self.with_uses(needed, ties.iter().flatten().map(|k| &k.expr)));
                 retain(&mut cols, needed);

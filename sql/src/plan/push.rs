@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use super::expr::{as_column, is_never, rejects_nulls, substitute};
 use super::logical::{ColId, Lp, Op, Planner};
 use super::node::JoinType;
-use crate::error::Result;
+use crate::error::{Result, SqlError, state};
 use crate::ir::{Expr, ExprKind, SetOp};
+use crate::lock::RowMode;
 
 /// Rewrites a relation: conditions pushed, subqueries turned into joins, joins ordered.
 pub(crate) fn optimize(planner: &mut Planner<'_>, lp: Lp) -> Result<Lp> {
@@ -134,8 +135,13 @@ impl Planner<'_> {
                 Lp { op: Op::SetOp { op, all, left: Box::new(left), right: Box::new(right) }, cols }.filtered(up)
             }
             Op::Scan(mut scan) => {
-                scan.filter.append(&mut preds);
-                Lp { op: Op::Scan(scan), cols }
+                // What is asked of system columns is asked above the scan, which knows a row's columns only.
+                let system: BTreeSet<ColId> =
+                    scan.row_key.into_iter().chain(scan.system.into_iter().flatten()).collect();
+                let (above, mut inside): (Vec<_>, Vec<_>) =
+                    preds.into_iter().partition(|p| !system.is_empty() && !self.used(p).is_disjoint(&system));
+                scan.filter.append(&mut inside);
+                Lp { op: Op::Scan(scan), cols }.filtered(above)
             }
             Op::Virtual { table, args, made, mut filter, alias } => {
                 filter.append(&mut preds);
@@ -154,6 +160,14 @@ impl Planner<'_> {
             Op::ProjectSet { input, exprs } => {
                 let input = self.push(*input, Vec::new())?;
                 Lp { op: Op::ProjectSet { input: Box::new(input), exprs }, cols }.filtered(preds)
+            }
+            Op::LockRows { input, locks, keys } => {
+                // Conditions are asked of what is read, so that no more is locked than need be, and again of what became of it.
+                let down = preds.iter().filter(|p| !self.volatile(p) && !has_subquery(p)).cloned().collect();
+                let input = self.push_filter(*input, down)?;
+                let input = with_cols(input, cols.clone());
+                self.check_nullable(&input, &keys)?;
+                Lp { op: Op::LockRows { input: Box::new(input), locks, keys }, cols }.filtered(preds)
             }
             Op::Limit { input, limit, offset, ties } => {
                 let input = self.push(*input, Vec::new())?;
@@ -277,6 +291,35 @@ impl Planner<'_> {
                 let (left, right) = (self.push_filter(left, preds)?, self.push_filter(right, to_right)?);
                 Ok(Lp::join(kind, left, right, stay, lateral, cols))
             }
+        }
+    }
+
+    /// Fails if a row to be locked may be one of NULLs that an outer join made up.
+    fn check_nullable(&self, lp: &Lp, keys: &[(ColId, RowMode)]) -> Result<()> {
+        if let Op::Join { kind, left, right, .. } = &lp.op {
+            let filled: &[&Lp] = match kind {
+                JoinType::Left => &[right],
+                JoinType::Right => &[left],
+                JoinType::Full => &[left, right],
+                JoinType::Inner | JoinType::Semi | JoinType::Anti => &[],
+            };
+            if let Some((_, mode)) = keys.iter().find(|(key, _)| filled.iter().any(|side| side.cols.contains(key))) {
+                let clause = crate::bind::clause_name(*mode);
+                let message = format!("{clause} cannot be applied to the nullable side of an outer join");
+                return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message));
+            }
+        }
+        match &lp.op {
+            Op::Join { .. } | Op::Filter { .. } | Op::Project { .. } | Op::Sort { .. } => {
+                let mut result = Ok(());
+                lp.op.inputs(&mut |input| {
+                    if result.is_ok() {
+                        result = self.check_nullable(input, keys);
+                    }
+                });
+                result
+            }
+            _ => Ok(()),
         }
     }
 
@@ -516,6 +559,11 @@ fn cannot_fail(e: &Expr) -> bool {
                 | ExprKind::Row(_)
         )
     })
+}
+
+/// Whether a subquery is part of an expression.
+fn has_subquery(e: &Expr) -> bool {
+    super::expr::any(e, &mut |e| matches!(e.kind, ExprKind::Subquery(_)))
 }
 
 /// Adds columns to those a relation gives; it must be able to.

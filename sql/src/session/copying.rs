@@ -9,6 +9,7 @@ use crate::catalog::schema::{Relation, Table};
 use crate::error::{Result, SqlError, state};
 use crate::exec;
 use crate::ir::{Expr, Field, Rel, RelKind};
+use crate::lock::TableMode;
 use crate::parse::ast::{Copy, CopyEndpoint, CopySource, Name, QName};
 use crate::plan::{self, PlanCx};
 use crate::types::Type;
@@ -35,7 +36,7 @@ impl Session {
     }
 
     fn begin_copy(&mut self, copy: &Copy, options: &CopyOptions, source: &str) -> Result<Outcome> {
-        let (cx, options) = (self.statement()?, options.clone());
+        let (cx, options) = (self.statement_under_locks(|s, cx| s.copied(copy, cx))?, options.clone());
         match (&copy.source, copy.from) {
             (CopySource::Table { name, columns }, true) => self.copy_from(name, columns, copy, options, source, &cx),
             (CopySource::Query(_), true) => Err(SqlError::new(state::SYNTAX_ERROR, "COPY FROM needs a table")),
@@ -57,6 +58,24 @@ impl Session {
         }
     }
 
+    /// What a COPY locks.
+    fn copied(&self, copy: &Copy, cx: &StatementCx) -> Result<Vec<(u32, TableMode)>> {
+        match &copy.source {
+            CopySource::Table { name, .. } => {
+                let mode = if copy.from { TableMode::RowExclusive } else { TableMode::AccessShare };
+                Ok(match self.find(name, cx)? {
+                    Relation::Table(table) if copy.from => plan::written(&table),
+                    Relation::Virtual(_) => Vec::new(),
+                    other => vec![(other.oid(), mode)],
+                })
+            }
+            CopySource::Query(query) => {
+                let bound = self.with_env(cx, &ParamTypes::none(), |env| bind::bind(query, env))?;
+                Ok(bound.rel().map(|rel| plan::relations(rel, &cx.cx.catalog)).unwrap_or_default())
+            }
+        }
+    }
+
     fn find(&self, name: &QName, cx: &StatementCx) -> Result<Relation> {
         let found = self.with_env(cx, &ParamTypes::none(), |env| bind::find_relation(name, env))?;
         found.ok_or_else(|| SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist")))
@@ -74,7 +93,7 @@ impl Session {
             }
             Relation::Table(table) => {
                 let fields = table.fields();
-                (RelKind::Scan { table, at: None, row_key: false }, fields)
+                (RelKind::Scan { table, at: None, row_key: false, system: false }, fields)
             }
             Relation::Virtual(table) => {
                 let fields = table.columns();
@@ -206,7 +225,6 @@ impl Session {
         let rows = copy.finish()?;
         self.end_writes()?;
         self.block.rows += rows;
-        self.can_rerun = false;
         // A COPY that is all of a simple string is committed before it is answered.
         if self.block.status == Status::Implicit && self.script.as_ref().is_some_and(|s| s.single) {
             self.commit()?;

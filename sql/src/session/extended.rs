@@ -1,17 +1,16 @@
 //! The extended protocol: prepared statements, portals, parameters; and PREPARE and EXECUTE, which share them.
 //!
 //! A prepared statement keeps its plan as long as the definitions stay the same. Between two Syncs all statements are one transaction, which
-//! Sync commits. If that commit conflicts, the changes are made again on a new snapshot; when they give what was already given to the
-//! client, nobody can tell, and the commit is tried again. If they do not, the client gets the error.
+//! Sync commits.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::query::{Planned, Ran, Rows, Tag, is_query};
-use super::transaction::{Failure, StatementCx, Status};
 use super::plans;
+use super::query::{Planned, Ran, Rows, Tag, is_query};
+use super::transaction::{StatementCx, Status};
 use super::{Active, Outcome, Session, StatementShape, one_statement};
 use crate::bind::ParamTypes;
 use crate::codec::row::storage_cx;
@@ -20,12 +19,7 @@ use crate::exec::value;
 use crate::ir::Field;
 use crate::memory::{self, Reservation};
 use crate::parse::ast::{self, StatementKind};
-use crate::types::{Datum, Row, Type, io};
-
-/// Rows of one change that are kept to compare a second run with; beyond it, a conflict is reported.
-const RERUN_ROWS_MAX: usize = 10_000;
-/// Times a pipeline's changes are made.
-const ATTEMPTS: usize = 100;
+use crate::types::{Datum, Type, io};
 
 /// A prepared statement.
 pub(super) struct Prepared {
@@ -57,31 +51,23 @@ enum PortalState {
     Done,
 }
 
-/// A change to be made again if its commit conflicts, with what it gave the first time.
-pub(super) struct Rerun {
-    prepared: Arc<Prepared>,
-    params: Vec<Datum>,
-    tag: String,
-    rows: Vec<Row>,
-    /// Bytes of this one and those before it in the pipeline.
-    bytes: usize,
-}
-
-impl Rerun {
-    /// This one behind another.
-    fn after(self, before: Option<&Rerun>) -> Rerun {
-        let own = self.rows.iter().chain([&self.params]).map(|row| value::row_bytes(row)).sum::<usize>();
-        let bytes = before.map_or(0, |b| b.bytes) + own + size_of::<Rerun>() + self.tag.len();
-        Rerun { bytes, ..self }
-    }
-}
-
 impl Session {
     /// Parse. An empty name replaces the unnamed statement; type 0 (or a missing one) is inferred.
     pub fn parse(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
-        self.start_clock();
+        self.hear(sql);
         let result = self.parse_inner(name, sql, param_types);
         self.guard(result)
+    }
+
+    /// A message about a statement that is prepared; Execute behind Bind says nothing new.
+    fn hear_of(&mut self, prepared: Option<Arc<Prepared>>) {
+        if self.has_heard && prepared.as_ref().is_some_and(|p| self.shown.as_ref().is_some_and(|s| Arc::ptr_eq(s, p))) {
+            self.start_clock();
+            return;
+        }
+        let text = prepared.as_ref().and_then(|p| p.statement.as_ref()).map(|s| s.source.clone());
+        self.hear(text.as_deref().unwrap_or(""));
+        self.shown = prepared;
     }
 
     fn parse_inner(&mut self, name: &str, sql: &str, param_types: &[Type]) -> Result<()> {
@@ -110,8 +96,14 @@ impl Session {
         if is_taken || self.block.status == Status::Failed || self.awaits_first_head() {
             return Ok(None);
         }
-        let cx = self.statement()?;
-        Ok(self.find_shared(sql, types, &cx).map(|shared| Prepared {
+        let mut found = None;
+        let planned = self.plan_under_locks(|session, cx| {
+            found = session.find_shared(sql, types, cx);
+            found.as_ref().map(|shared| shared.planned.clone()).ok_or_else(plans::not_kept)
+        });
+        let Some(shared) = found else { return Ok(None) };
+        planned?;
+        Ok(Some(Prepared {
             statement: Some(shared.statement.clone()),
             params: shared.params.clone(),
             fields: shared.planned.gives_rows.then(|| shared.planned.fields.clone()),
@@ -137,9 +129,11 @@ impl Session {
             return Ok(Prepared { statement, params: types, fields, planned: Mutex::new(None), _held: None });
         }
         let (params, planned) = self.with_first_head(|session| {
-            let cx = session.statement()?;
-            let params = ParamTypes::declared(types.clone());
-            let planned = Arc::new(session.plan(found, &params, &cx)?);
+            let mut params = ParamTypes::none();
+            let (planned, cx) = session.plan_under_locks(|session, cx| {
+                params = ParamTypes::declared(types.clone());
+                session.plan(found, &params, cx).map(Arc::new)
+            })?;
             if let (Some(sql), Ok(params)) = (sql, params.finish()) {
                 let shared = plans::Shared { statement: found.clone(), params, planned: planned.clone() };
                 session.share(sql, &types, shared, &cx);
@@ -200,7 +194,7 @@ impl Session {
         param_formats: &[i16],
         result_formats: &[i16],
     ) -> Result<()> {
-        self.start_clock();
+        self.hear_of(self.statements.get(statement).cloned());
         let result = self.bind_inner(portal, statement, &params, param_formats, result_formats);
         self.guard(result)
     }
@@ -281,7 +275,7 @@ impl Session {
 
     /// Execute, for at most so many rows (0: all). The outcome is followed up as in the simple protocol.
     pub fn execute(&mut self, portal: &str, max_rows: usize) -> Result<Outcome> {
-        self.start_clock();
+        self.hear_of(self.portals.get(portal).map(|p| p.prepared.clone()));
         self.drop_active();
         let result = self.execute_inner(portal, max_rows);
         self.guard(result)
@@ -332,9 +326,9 @@ impl Session {
             return Ok(outcome);
         }
         let mut ran = if self.awaits_first_head() {
-            self.with_first_head(|session| session.run_prepared(&prepared, params.clone(), true))?
+            self.with_first_head(|session| session.run_prepared(&prepared, params.clone()))?
         } else {
-            self.run_prepared(&prepared, params, true)?
+            self.run_prepared(&prepared, params)?
         };
         if let Ran::Rows(rows) = &mut ran {
             rows.go_on(limit);
@@ -343,45 +337,10 @@ impl Session {
         Ok(self.give(ran, Some(name.to_owned())))
     }
 
-    /// Runs a prepared query or change. `pipelined`: a change is remembered until Sync.
-    pub(super) fn run_prepared(
-        &mut self,
-        prepared: &Arc<Prepared>,
-        params: Vec<Datum>,
-        pipelined: bool,
-    ) -> Result<Ran> {
-        let cx = self.statement()?;
-        let planned = self.planned(prepared, &cx)?;
-        let kept = (pipelined && planned.writes && self.block.status == Status::Implicit).then(|| params.clone());
-        let mut ran = self.run_planned(&planned, params, &cx, &mut |session, cx| session.planned(prepared, cx))?;
-        if let Some(params) = kept {
-            let rerun = match &mut ran {
-                Ran::Tag(tag) => {
-                    Some(Rerun { prepared: prepared.clone(), params, tag: tag.clone(), rows: Vec::new(), bytes: 0 })
-                }
-                Ran::Rows(rows) => rows.peek(RERUN_ROWS_MAX)?.map(|rows| Rerun {
-                    prepared: prepared.clone(),
-                    params,
-                    tag: String::new(),
-                    rows,
-                    bytes: 0,
-                }),
-            };
-            match rerun.map(|rerun| rerun.after(self.pipeline.last())) {
-                Some(rerun) if self.can_rerun && rerun.bytes <= cx.cx.work_mem_bytes => self.pipeline.push(rerun),
-                _ => self.forget_pipeline(),
-            }
-        } else if pipelined && self.shared.txn.is_open() {
-            // It may have shown what changes before it wrote: a second run would have to show the same.
-            self.forget_pipeline();
-        }
-        Ok(ran)
-    }
-
-    /// What was done since the last Sync cannot be done again: nothing of it need be kept.
-    fn forget_pipeline(&mut self) {
-        self.can_rerun = false;
-        self.pipeline = Vec::new();
+    /// Runs a prepared query or change.
+    pub(super) fn run_prepared(&mut self, prepared: &Arc<Prepared>, params: Vec<Datum>) -> Result<Ran> {
+        let (planned, cx) = self.plan_under_locks(|session, cx| session.planned(prepared, cx))?;
+        self.run_planned(&planned, params, &cx)
     }
 
     /// Keeps a portal that has more rows.
@@ -411,41 +370,13 @@ impl Session {
     /// Sync: ends the implicit transaction. Call it after errors too: then it rolls back and succeeds.
     pub fn sync(&mut self) -> Result<()> {
         self.drop_active();
+        self.has_heard = false;
+        self.shown = None;
         if self.block.status != Status::Implicit {
             return Ok(());
         }
-        let pipeline = std::mem::take(&mut self.pipeline);
-        // What was to be notified is forgotten with the first attempt.
-        let can_rerun = std::mem::replace(&mut self.can_rerun, true) && !self.shared.listening.lock().is_pending();
-        let result = match self.commit() {
-            Err(Failure::Conflict(e)) if can_rerun && !pipeline.is_empty() => self.commit_again(&pipeline, e),
-            other => other.map_err(SqlError::from),
-        };
+        let result = self.commit().map_err(SqlError::from);
         self.guard(result)
-    }
-
-    /// Makes the changes of a pipeline again until they can be committed.
-    fn commit_again(&mut self, pipeline: &[Rerun], conflict: SqlError) -> Result<()> {
-        let db = self.shared.db.clone();
-        let _turn = db.turn.lock();
-        for _ in 0..ATTEMPTS {
-            self.shared.cancel.check()?;
-            for change in pipeline {
-                let same = match self.run_prepared(&change.prepared, change.params.clone(), false)? {
-                    Ran::Tag(tag) => tag == change.tag,
-                    Ran::Rows(mut rows) => rows.peek(change.rows.len())?.is_some_and(|r| same_rows(&r, &change.rows)),
-                };
-                if !same {
-                    self.rollback();
-                    return Err(conflict);
-                }
-            }
-            match self.commit() {
-                Err(Failure::Conflict(_)) => {}
-                other => return Ok(other?),
-            }
-        }
-        Err(conflict)
     }
 }
 
@@ -466,11 +397,6 @@ fn is_read_alike_everywhere(ty: Type) -> bool {
             | Type::BYTEA
             | Type::UUID
     )
-}
-
-fn same_rows(again: &[Row], before: &[Row]) -> bool {
-    // Values print alike exactly when the client could not tell them apart.
-    again.len() == before.len() && again.iter().zip(before).all(|(a, b)| format!("{a:?}") == format!("{b:?}"))
 }
 
 fn duplicate(name: &str) -> SqlError {

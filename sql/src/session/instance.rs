@@ -30,11 +30,14 @@ use pgbee_engine::txn::{CommitInfo, Database, Options, Snapshot, Subscription};
 use pgbee_engine::{CoreKey, Length};
 use serde::{Deserialize, Serialize};
 
-use super::plans::PlanCache;
 use super::Session;
+use super::activity::{Activities, Activity, End};
+use super::flusher::Flusher;
 use super::followed::Followed;
 use super::foreign::ForeignBees;
 use super::listen::Channels;
+use super::locking::Oids;
+use super::plans::PlanCache;
 use super::shared::unix_micros;
 use crate::catalog::change::Change;
 use crate::catalog::schema::Schema;
@@ -43,11 +46,19 @@ use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::follow::{CoreStatus, Network, PeerStatus, ProgressStatus, ReadKey, Remote};
 use crate::functions::context::CancelFlag;
+use crate::lock::LockManager;
 use crate::memory::Account;
 use crate::wait::{FetchSource, Fetched, Waiting};
 use crate::write::RowIds;
-use crate::write::locks::LockTable;
+use crate::write::moves::Moves;
 use crate::write::sequence::Sequences;
+
+/// The number of the first transaction of an instance: it goes on from another one than after the last start, for what rows carry tells whether they changed.
+/// Numbers below 3 have a meaning of their own in PostgreSQL.
+fn first_transaction() -> u64 {
+    let millis = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64);
+    (millis & 0x3fff_ffff).max(3)
+}
 
 /// The database every instance has from the start.
 const FIRST_DATABASE: &str = "postgres";
@@ -55,6 +66,8 @@ const FIRST_DATABASE: &str = "postgres";
 pub(super) const SUPERUSER_NAME: &str = "postgres";
 /// SQLSTATE of what is in use.
 pub(super) const OBJECT_IN_USE: &str = "55006";
+/// How long DROP DATABASE ... WITH (FORCE) waits for the sessions it ends. Source: CountOtherDBBackends of PostgreSQL.
+const FORCE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often a database that is dropped under who connects to it is looked for again.
 const CONNECT_ATTEMPTS: usize = 16;
 
@@ -124,11 +137,18 @@ pub(super) struct Db {
     pub database: Arc<Database>,
     pub row_ids: Arc<RowIds>,
     pub sequences: Sequences,
-    pub locks: Arc<LockTable>,
-    /// Held by a statement that is run again after a conflict, so that those in trouble take turns.
+    /// Rows, unique keys, tables and advisory keys.
+    pub locks: Arc<LockManager>,
+    /// Oids of what will be defined.
+    pub oids: Oids,
+    /// Where rows went whose keys changed.
+    pub moves: Arc<Moves>,
+    /// Held by a definition that is made again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
     /// Plans its sessions share.
     pub plans: PlanCache,
+    /// Syncs what was committed without it.
+    pub flusher: Flusher,
     /// LISTEN and NOTIFY.
     pub channels: Arc<Channels>,
     /// It is written elsewhere.
@@ -146,10 +166,13 @@ impl Db {
         Db {
             name: name.to_owned(),
             _news: database.subscribe(move |version| told.tell_version(version.0)),
+            flusher: Flusher::new(&database),
             database,
             row_ids: Arc::default(),
             sequences: Sequences::default(),
             locks: Arc::default(),
+            oids: Oids::default(),
+            moves: Arc::default(),
             turn: Mutex::default(),
             plans: PlanCache::default(),
             channels,
@@ -243,7 +266,8 @@ pub struct Instance {
     cache: Arc<Cache>,
     pub(super) private: Mutex<Private>,
     open: Mutex<BTreeMap<String, Arc<Db>>>,
-    sessions: Mutex<Vec<Weak<CancelFlag>>>,
+    /// Who is connected.
+    pub(super) activities: Activities,
     memory: Arc<Account>,
     closing: AtomicBool,
     network_is_over: Arc<AtomicBool>,
@@ -326,10 +350,10 @@ impl Instance {
             store,
             private: Mutex::new(private),
             open: Mutex::default(),
-            sessions: Mutex::default(),
+            activities: Activities::default(),
             closing: AtomicBool::new(false),
             network_is_over: Arc::default(),
-            transactions: AtomicU64::new(1),
+            transactions: AtomicU64::new(first_transaction()),
             network: RwLock::default(),
             progress: Mutex::default(),
             foreign: ForeignBees::default(),
@@ -375,11 +399,15 @@ impl Instance {
                 found => found?,
             };
             // Who connects while it is dropped looks for it anew.
-            if let Some(presence) = self.enter(&db, &cancel) {
+            if let Some(presence) = self.enter(&db, &cancel, &options) {
                 return Session::new(self.clone(), db, presence, cancel, &options, as_of);
             }
         }
         Err(unknown_database(name))
+    }
+    /// Databases that are open.
+    pub(super) fn open_databases(&self) -> Vec<Arc<Db>> {
+        self.open.lock().values().cloned().collect()
     }
     /// Names of the databases.
     pub fn databases(&self) -> Vec<String> {
@@ -587,6 +615,15 @@ impl Instance {
     pub fn drop_database(&self, name: &str) -> Result<()> {
         self.drop_database_if(name, |_| true).map(|_| ())
     }
+    /// Ends all sessions of a database, and waits a little for them to go.
+    pub(super) fn end_sessions_of(&self, database: &str, cancel: &CancelFlag) -> Result<()> {
+        let there = self.activities.of_database(database);
+        for activity in &there {
+            activity.terminate(End::Administrator);
+        }
+        self.activities.wait_gone(&there, FORCE_WAIT, cancel)?;
+        Ok(())
+    }
     /// The same if what is known of it is so; whether it was.
     pub(super) fn drop_database_if(&self, name: &str, is_to_go: impl FnOnce(&Private) -> bool) -> Result<bool> {
         let mut private = self.private.lock();
@@ -613,6 +650,7 @@ impl Instance {
         *private = next;
         let db = open.remove(name);
         drop((open, private));
+        self.activities.forget(name);
         if let (Some(db), Some(network)) = (&db, self.network()) {
             network.announce(db.database.key(), false);
         }
@@ -674,8 +712,8 @@ impl Instance {
     /// Cancels all sessions (57P01) and makes everything durable. The instance takes no connections and no statements after it.
     pub fn shutdown(&self) -> Result<()> {
         self.closing.store(true, Ordering::Release);
-        for flag in self.sessions.lock().iter().filter_map(Weak::upgrade) {
-            flag.raise(closing_error());
+        for activity in self.activities.all() {
+            activity.terminate(End::Administrator);
         }
         let open: Vec<Arc<Db>> = self.open.lock().values().cloned().collect();
         for db in open.iter().filter(|db| db.followed.is_none()) {
@@ -741,7 +779,7 @@ impl Instance {
         if self.closing.load(Ordering::Acquire) { Err(closing_error()) } else { Ok(()) }
     }
     /// A session's presence in a database; None if it was dropped just now.
-    fn enter(self: &Arc<Self>, db: &Arc<Db>, cancel: &Arc<CancelFlag>) -> Option<Presence> {
+    fn enter(self: &Arc<Self>, db: &Arc<Db>, cancel: &Arc<CancelFlag>, options: &ConnectOptions) -> Option<Presence> {
         {
             let open = self.open.lock();
             if !open.get(&db.name).is_some_and(|there| Arc::ptr_eq(there, db)) {
@@ -749,12 +787,12 @@ impl Instance {
             }
             db.sessions.fetch_add(1, Ordering::AcqRel);
         }
-        let mut sessions = self.sessions.lock();
-        sessions.retain(|s| s.strong_count() > 0);
-        sessions.push(Arc::downgrade(cancel));
-        Some(Presence { db: db.clone(), instance: Arc::downgrade(self) })
+        let who = (options.backend_pid, db.name.as_str(), options.user.as_str());
+        let activity = Arc::new(Activity::new(who, options.client, cancel.clone()));
+        let number = self.activities.enter(&activity);
+        Some(Presence { db: db.clone(), instance: Arc::downgrade(self), activity, number })
     }
-    /// A number for a transaction.
+    /// A number for a transaction. Rows carry its lower half.
     pub(super) fn transaction_id(&self) -> u64 {
         self.transactions.fetch_add(1, Ordering::Relaxed)
     }
@@ -850,15 +888,16 @@ fn write_private(dir: &Path, private: &Private) -> Result<()> {
 pub(super) struct Presence {
     db: Arc<Db>,
     instance: Weak<Instance>,
+    pub activity: Arc<Activity>,
+    number: u64,
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         let was_last = self.db.sessions.fetch_sub(1, Ordering::AcqRel) == 1;
-        if was_last
-            && self.db.followed.is_some()
-            && let Some(instance) = self.instance.upgrade()
-        {
+        let Some(instance) = self.instance.upgrade() else { return };
+        instance.activities.leave(&self.activity, self.number);
+        if was_last && self.db.followed.is_some() {
             instance.end_trial(&self.db);
         }
     }
@@ -869,7 +908,7 @@ fn already_exists(name: &str) -> SqlError {
 }
 
 fn closing_error() -> SqlError {
-    SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+    End::Administrator.error()
 }
 
 pub(super) fn unknown_database(name: &str) -> SqlError {

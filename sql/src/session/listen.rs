@@ -4,7 +4,12 @@
 //! session   pending: what the transaction asked for; done at its commit, forgotten with it or with its savepoint
 //! mailbox   what was told to a session and not delivered yet; bounded
 //! channels  the mailboxes of a database's sessions that listen
+//! turns     who commits notifications just now, and those that are committed and not told yet
 //! ```
+//!
+//! Commits overlap, since many share one write to the disk; what they notify is told in the order of their versions nevertheless. Who is about to commit takes a [`Turn`]; what it
+//! notified may be told once nobody who took a turn before that commit was over is still at it, for only they can become an older version. A session waits until its own are told,
+//! so that it hears itself before its command is over: that is at most as long as the commits under way take.
 //!
 //! Channel [`COMMITS`] is told by the database itself: every new version, made here or come from the writer that is followed, is a notification whose payload is the version. When
 //! many commits become visible at once, the newest is told.
@@ -12,17 +17,20 @@
 //! What must stay true: what a transaction notifies is told after its commit, whole and in order, also to itself; nobody is told anything inside of a transaction block;
 //! a mailbox that nobody empties stays bounded.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::FxHashSet;
 
 use crate::error::{Result, SqlError, state};
 
 /// The channel of new versions.
 pub const COMMITS: &str = "bee_commit";
 /// Bytes that may wait for a session.
-const MAILBOX_BYTES_MAX: usize = 8 << 20;
+const MAILBOX_BYTES_MAX: usize = 64 << 20;
+/// Bytes of notifications that a transaction may gather.
+const PENDING_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a channel's name, at most. Source: NAMEDATALEN of PostgreSQL.
 const NAME_BYTES_MAX: usize = 63;
 /// A payload is shorter than this. Source: NOTIFY_PAYLOAD_MAX_LENGTH of PostgreSQL.
@@ -66,6 +74,25 @@ struct Inbox {
 #[derive(Default)]
 pub(super) struct Channels {
     listeners: Mutex<Vec<Weak<Mailbox>>>,
+    turns: Mutex<Turns>,
+    told: Condvar,
+}
+
+/// Notifications of transactions that commit, and of those that have.
+#[derive(Default)]
+struct Turns {
+    /// Counts events: a turn taken, a commit over.
+    clock: u64,
+    /// Those who commit, by when they began.
+    committing: BTreeSet<u64>,
+    /// What is not told yet, by version and by when its commit was over.
+    committed: BTreeMap<(u64, u64), Vec<Notification>>,
+}
+
+/// A transaction that is about to commit notifications.
+pub(super) struct Turn {
+    channels: Arc<Channels>,
+    began: u64,
 }
 
 /// What a transaction asked for.
@@ -82,6 +109,12 @@ pub(super) enum Pending {
 pub(super) struct Listening {
     pub mailbox: Arc<Mailbox>,
     pending: Vec<Pending>,
+    /// The notifications among them, to find them by.
+    notified: FxHashSet<(Arc<str>, Arc<str>)>,
+    /// Bytes in them.
+    bytes: usize,
+    /// There are channels it listens on.
+    listens: bool,
 }
 
 impl Mailbox {
@@ -112,8 +145,8 @@ impl Mailbox {
         if !inbox.channels.contains(&*notification.channel) {
             return;
         }
-        if inbox.bytes + notification.bytes() > MAILBOX_BYTES_MAX {
-            // Only versions come unasked whether there is room: the newest is what counts.
+        if &*notification.channel == COMMITS && inbox.bytes + notification.bytes() > MAILBOX_BYTES_MAX {
+            // Versions come unasked whether there is room: the newest is what counts.
             if let Some(newest) = inbox.waiting.iter_mut().rev().find(|n| n.channel == notification.channel) {
                 newest.payload = notification.payload.clone();
             }
@@ -147,6 +180,18 @@ impl Channels {
             mailbox.put(&told);
         }
     }
+    /// What part of the fullest mailbox is taken, from 0 to 1.
+    pub fn usage(&self) -> f64 {
+        self.mailboxes().iter().map(|m| m.usage()).fold(0.0, f64::max)
+    }
+    /// Before a commit with notifications.
+    pub fn turn(self: &Arc<Self>) -> Turn {
+        let mut turns = self.turns.lock();
+        turns.clock += 1;
+        let began = turns.clock;
+        turns.committing.insert(began);
+        Turn { channels: self.clone(), began }
+    }
     fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
         let mut listeners = self.listeners.lock();
         if listeners.is_empty() {
@@ -163,6 +208,48 @@ impl Channels {
     }
     fn leave(&self, mailbox: &Arc<Mailbox>) {
         self.listeners.lock().retain(|m| m.as_ptr() != Arc::as_ptr(mailbox));
+    }
+}
+
+impl Turn {
+    /// The commit is over; what it notified is told before this returns.
+    fn commit(self, version: u64, notifications: Vec<Notification>) {
+        let channels = self.channels.clone();
+        let mut turns = channels.turns.lock();
+        turns.clock += 1;
+        let key = (version, turns.clock);
+        turns.committed.insert(key, notifications);
+        turns.committing.remove(&self.began);
+        channels.tell_committed(&mut turns);
+        while turns.committed.contains_key(&key) {
+            channels.told.wait(&mut turns);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = self.channels.turns.lock();
+        // It failed: nobody waits for it any more.
+        if turns.committing.remove(&self.began) {
+            self.channels.tell_committed(&mut turns);
+        }
+    }
+}
+
+impl Channels {
+    /// Tells what nobody can come before any more.
+    fn tell_committed(&self, turns: &mut Turns) {
+        while let Some((at, version)) = turns.committed.keys().map(|(version, at)| (*at, *version)).min() {
+            if turns.committing.first().is_some_and(|began| *began < at) {
+                break;
+            }
+            // Whoever commits now began after this commit was over, and becomes a newer version than it and than those below it.
+            while let Some(entry) = turns.committed.first_entry().filter(|e| e.key().0 <= version) {
+                entry.remove().iter().for_each(|notification| self.tell(notification));
+            }
+        }
+        self.told.notify_all();
     }
 }
 
@@ -192,10 +279,17 @@ impl Listening {
                 format!("channel \"{COMMITS}\" tells of new versions only"),
             ));
         }
-        let asked = Pending::Notify(channel.into(), payload.into());
-        if !self.pending.contains(&asked) {
-            self.pending.push(asked);
+        let (channel, payload): (Arc<str>, Arc<str>) = (channel.into(), payload.into());
+        if !self.notified.insert((channel.clone(), payload.clone())) {
+            return Ok(());
         }
+        let bytes = size_of::<Notification>() + channel.len() + payload.len();
+        if self.bytes + bytes > PENDING_BYTES_MAX {
+            self.notified.remove(&(channel, payload));
+            return Err(too_many());
+        }
+        self.bytes += bytes;
+        self.pending.push(Pending::Notify(channel, payload));
         Ok(())
     }
     /// A place to go back to: a savepoint's.
@@ -204,11 +298,20 @@ impl Listening {
     }
     /// Forgets what was asked for since a mark.
     pub fn undo_to(&mut self, mark: usize) {
-        self.pending.truncate(mark);
+        for undone in self.pending.drain(mark..) {
+            if let Pending::Notify(channel, payload) = undone {
+                self.bytes -= size_of::<Notification>() + channel.len() + payload.len();
+                self.notified.remove(&(channel, payload));
+            }
+        }
     }
-    /// Whether the transaction asked for anything.
-    pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
+    /// Whether the transaction notifies.
+    pub fn notifies(&self) -> bool {
+        !self.notified.is_empty()
+    }
+    /// Whether it listens on a channel.
+    pub fn listens(&self) -> bool {
+        self.listens
     }
 
     /// Fails if somebody has too much unread to be told more. Before the commit.
@@ -216,22 +319,18 @@ impl Listening {
     /// # Errors
     /// 54000.
     pub fn check_room(&self, channels: &Channels) -> Result<()> {
-        let told = |p: &Pending| match p {
-            Pending::Notify(channel, payload) => size_of::<Notification>() + channel.len() + payload.len(),
-            _ => 0,
-        };
-        let bytes: usize = self.pending.iter().map(told).sum();
-        if bytes > 0 && !channels.mailboxes().iter().all(|m| m.has_room_for(bytes)) {
-            return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "too many notifications in the NOTIFY queue"));
+        if self.bytes > 0 && !channels.mailboxes().iter().all(|m| m.has_room_for(self.bytes)) {
+            return Err(too_many());
         }
         Ok(())
     }
-    /// Does what was asked for. After the commit.
-    pub fn commit(&mut self, channels: &Channels, pid: i32) {
+    /// Does what was asked for. After the commit, which made a version; with the turn taken before it if there are notifications.
+    pub fn commit(&mut self, channels: &Channels, pid: i32, turn: Option<Turn>, version: u64) {
         if self.pending.is_empty() {
             return;
         }
         let pending = std::mem::take(&mut self.pending);
+        (self.notified, self.bytes) = (FxHashSet::default(), 0);
         for change in &pending {
             match change {
                 Pending::Listen(channel) => {
@@ -245,29 +344,41 @@ impl Listening {
                 Pending::Notify(..) => {}
             }
         }
-        if self.mailbox.inbox.lock().channels.is_empty() {
+        self.listens = !self.mailbox.inbox.lock().channels.is_empty();
+        if !self.listens {
             channels.leave(&self.mailbox);
         }
-        for change in pending {
-            if let Pending::Notify(channel, payload) = change {
-                channels.tell(&Notification { channel, payload, pid });
-            }
+        let notification = |change| match change {
+            Pending::Notify(channel, payload) => Some(Notification { channel, payload, pid }),
+            _ => None,
+        };
+        if let Some(turn) = turn {
+            turn.commit(version, pending.into_iter().filter_map(notification).collect());
         }
     }
+}
+
+fn too_many() -> SqlError {
+    SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, "too many notifications in the NOTIFY queue")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn commit(one: &mut Listening, channels: &Arc<Channels>, pid: i32) {
+        let turn = one.notifies().then(|| channels.turn());
+        one.commit(channels, pid, turn, 0);
+    }
+
     #[test]
     fn what_is_asked_for_happens_at_the_commit() {
-        let channels = Channels::default();
+        let channels = Arc::new(Channels::default());
         let (mut one, mut two) = (Listening::default(), Listening::default());
         one.ask(Pending::Listen("a".into()));
         two.notify("a", "too early").unwrap();
-        two.commit(&channels, 2);
-        one.commit(&channels, 1);
+        commit(&mut two, &channels, 2);
+        commit(&mut one, &channels, 1);
         assert_eq!(one.mailbox.take(), []);
         let mark = two.mark();
         two.notify("a", "undone").unwrap();
@@ -275,10 +386,10 @@ mod tests {
         two.notify("a", "x").unwrap();
         two.notify("a", "x").unwrap();
         two.notify("b", "nobody hears").unwrap();
-        two.commit(&channels, 2);
+        commit(&mut two, &channels, 2);
         assert_eq!(one.mailbox.take(), [Notification { channel: "a".into(), payload: "x".into(), pid: 2 }]);
         one.ask(Pending::UnlistenAll);
-        one.commit(&channels, 1);
+        commit(&mut one, &channels, 1);
         assert!(channels.mailboxes().is_empty());
         assert!(two.notify(COMMITS, "7").is_err() && two.notify("", "").is_err());
         assert!(two.notify("a", &"x".repeat(8000)).is_err() && two.notify(&"a".repeat(64), "").is_err());
@@ -286,12 +397,12 @@ mod tests {
 
     #[test]
     fn a_mailbox_nobody_empties_is_bounded_and_keeps_the_newest_version() {
-        let channels = Channels::default();
+        let channels = Arc::new(Channels::default());
         let (mut one, mut two) = (Listening::default(), Listening::default());
         for channel in [COMMITS, "a"] {
             one.ask(Pending::Listen(channel.into()));
         }
-        one.commit(&channels, 1);
+        commit(&mut one, &channels, 1);
         channels.tell_version(5);
         let mut told = 0;
         let refused = loop {
@@ -299,7 +410,7 @@ mod tests {
             if let Err(e) = two.check_room(&channels) {
                 break e;
             }
-            two.commit(&channels, 2);
+            commit(&mut two, &channels, 2);
             told += 1;
         };
         assert_eq!(refused.state(), "54000");
@@ -311,5 +422,57 @@ mod tests {
         let versions: Vec<&str> = waiting.iter().filter(|n| &*n.channel == COMMITS).map(|n| &*n.payload).collect();
         assert_eq!((versions.first(), versions.last()), (Some(&"5"), Some(&"99999")));
         assert!(told > 900 && one.mailbox.usage() == 0.0);
+    }
+
+    /// Notifications of three commits that overlap: told by version, however their sessions are scheduled, and each before its session goes on.
+    #[test]
+    fn notifications_are_told_in_the_order_of_versions() {
+        let channels = Arc::new(Channels::default());
+        let mut listener = Listening::default();
+        listener.ask(Pending::Listen("a".into()));
+        commit(&mut listener, &channels, 1);
+        let session = |payload: &str| {
+            let mut session = Listening::default();
+            session.notify("a", payload).unwrap();
+            (session, channels.turn())
+        };
+        let (mut slow, slow_turn) = session("version 1");
+        let (mut quick, quick_turn) = session("version 2");
+        let (failed, failed_turn) = session("never");
+        std::thread::scope(|scope| {
+            let first_over = scope.spawn(|| quick.commit(&channels, 2, Some(quick_turn), 2));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!first_over.is_finished() && listener.mailbox.take().is_empty());
+            scope.spawn(|| slow.commit(&channels, 3, Some(slow_turn), 1));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            // The third may still become version 0, for all anybody knows.
+            assert!(!first_over.is_finished() && listener.mailbox.take().is_empty());
+            // Whoever begins now comes later.
+            let (mut late, late_turn) = session("version 3");
+            drop((failed, failed_turn));
+            first_over.join().unwrap();
+            late.commit(&channels, 4, Some(late_turn), 3);
+        });
+        let told: Vec<_> = listener.mailbox.take().iter().map(|n| n.payload.to_string()).collect();
+        assert_eq!(told, ["version 1", "version 2", "version 3"]);
+    }
+
+    #[test]
+    fn a_thousand_notifications_are_told_once_each_and_a_transaction_is_bounded() {
+        let mut one = Listening::default();
+        for i in 0..200_000 {
+            one.notify("a", &(i % 100_000).to_string()).unwrap();
+        }
+        assert_eq!(one.pending.len(), 100_000);
+        let mark = one.mark();
+        one.notify("a", "more").unwrap();
+        one.undo_to(mark);
+        one.notify("a", "more").unwrap();
+        assert_eq!(one.pending.len(), 100_001);
+        one.undo_to(0);
+        assert!(!one.notifies() && one.bytes == 0);
+        let refused = (0..).find_map(|i| one.notify("a", &format!("{i:07999}")).err()).expect("it is bounded");
+        assert_eq!(refused.state(), "54000");
+        assert!(one.bytes <= PENDING_BYTES_MAX);
     }
 }

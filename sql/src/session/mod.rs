@@ -21,20 +21,27 @@
 //! instance      databases and what they share       transaction  blocks, snapshots, commits, conflicts
 //! settings      SET and SHOW                        query        planned statements and their rows
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
+//! activity      who is connected, and does what
 //! utility       all other statements                copying      COPY
 //! plans         statements parsed and planned before
+//! locking       locks of relations, own definitions concurrently CREATE INDEX CONCURRENTLY and its kin
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
 //! swarm         databases that are found by their keys alone
 //! ```
 
+pub mod activity;
+mod concurrently;
 mod copying;
 mod extended;
+mod flusher;
 mod followed;
 mod follower;
 mod foreign;
 pub mod instance;
 mod listen;
+mod lock_table;
+mod locking;
 pub mod outcome;
 mod plans;
 mod query;
@@ -55,6 +62,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+pub use activity::{Activity, End, WaitEvent};
 pub use instance::{ConnectOptions, Instance, InstanceOptions, Verified};
 pub use listen::{COMMITS, Notification, Wake};
 pub use outcome::{CopyShape, CopyStep, Notice, Outcome, StatementShape, Step};
@@ -63,28 +71,33 @@ use crate::catalog::{Catalog, load};
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
 use crate::functions::context::CancelFlag;
+use crate::lock::Locks;
 use crate::memory::{self, Account, Reservation};
 use crate::parse::{self, ast};
-use crate::types::Datum;
 use crate::wait::Waiting;
 use crate::write::TxnHandle;
 pub use crate::write::copy::CopyPiece;
 use crate::write::copy::{CopyIn, CopyOut};
 
-use extended::{Portal, Prepared, Rerun};
+use activity::SessionState;
+use extended::{Portal, Prepared};
 use instance::{Db, Presence};
 use plans::Candidate;
 use plans::literals::Slot;
-use query::{Planned, Ran, Rows};
+use query::{Ran, Rows};
 use settings::{IsolationLevel, Settings};
 use shared::{Current, SequenceUse, Shared};
-use transaction::{Block, StatementCx, Status};
+use transaction::{Block, Status};
 
 /// One client in one database.
 pub struct Session {
     instance: Arc<Instance>,
     shared: Arc<Shared>,
-    _presence: Presence,
+    presence: Presence,
+    /// The statement whose text is shown.
+    shown: Option<Arc<Prepared>>,
+    /// Messages have come since the client was last told that it may go on.
+    has_heard: bool,
     user: String,
     backend_pid: i32,
     block: Block,
@@ -93,10 +106,6 @@ pub struct Session {
     /// Statements of a simple string that are still to run.
     script: Option<Script>,
     active: Active,
-    /// Changes made by extended queries since the last Sync, to be made again if their commit conflicts.
-    pipeline: Vec<Rerun>,
-    /// All that was given out since the last Sync can be compared with a second run.
-    can_rerun: bool,
     /// The version bee.as_of names, by its text, and the definitions' stamp and settings' generation that text was read under.
     as_of: Option<(String, u64, u64, u64)>,
     /// A resolved search path, by catalog and settings.
@@ -159,13 +168,15 @@ impl Session {
         let is_follower = db.followed.is_some();
         let database = if is_follower { instance.reader(&db, &waiting) } else { db.database.clone() };
         let catalog = if is_follower { load::empty() } else { db.catalog(&database.snapshot())? };
+        let locks = Locks::new(&db.locks, options.backend_pid, cancel.clone(), instance.memory())?;
         let shared = Arc::new(Shared {
-            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.locks.clone(), cancel.clone()),
+            txn: TxnHandle::new(database.clone(), db.row_ids.clone(), db.moves.clone(), locks, instance.memory()),
             instance: instance.clone(),
             database,
             waiting,
             listening: Mutex::default(),
             backend_pid: options.backend_pid,
+            user: options.user.clone(),
             settings: Mutex::new(settings),
             sequences: Mutex::new(SequenceUse::default()),
             notices: Mutex::default(),
@@ -174,17 +185,24 @@ impl Session {
                 version: 0,
                 read_only: is_follower,
                 isolation: IsolationLevel::ReadCommitted,
+                deferrable: false,
             }),
             has_read_definitions: AtomicBool::new(false),
             transaction_id: AtomicU64::new(0),
             foreign: foreign::SessionBees::default(),
             cancel,
             db,
+            activity: presence.activity.clone(),
         });
+        let of_session = Arc::downgrade(&shared);
+        shared.txn.locks().set_names(Box::new(move |oid| of_session.upgrade()?.relation_name(oid)));
+        presence.activity.belongs_to(&shared);
         let mut session = Session {
             instance,
             shared,
-            _presence: presence,
+            presence,
+            shown: None,
+            has_heard: false,
             user: options.user.clone(),
             backend_pid: options.backend_pid,
             block: Block::idle(),
@@ -192,8 +210,6 @@ impl Session {
             portals: FxHashMap::default(),
             script: None,
             active: Active::None,
-            pipeline: Vec::new(),
-            can_rerun: true,
             as_of: None,
             path: None,
             random: shared::unix_micros() as u64 ^ 0x9e37_79b9_7f4a_7c15,
@@ -202,6 +218,7 @@ impl Session {
             // A past version that is none is refused now, not at the first statement.
             let first = session.statement();
             session.rollback();
+            session.shared.activity.begin_counting();
             first?;
         }
         Ok(session)
@@ -213,13 +230,20 @@ impl Session {
     pub fn simple(&mut self, sql: &str) -> Result<()> {
         self.active = Active::None;
         self.script = None;
-        self.start_clock();
+        self.hear(sql);
         let candidate = Candidate::of(sql);
         if let Some(candidate) = &candidate
             && let Some(slots) = self.known_slots(candidate)
         {
             let statements = VecDeque::new();
-            self.script = Some(Script { statements, single: true, empty: false, candidate: None, slots: Some(slots), _held: None });
+            self.script = Some(Script {
+                statements,
+                single: true,
+                empty: false,
+                candidate: None,
+                slots: Some(slots),
+                _held: None,
+            });
         } else {
             self.read_script(sql)?;
         }
@@ -281,6 +305,7 @@ impl Session {
             }
             None => {
                 self.script = None;
+                self.has_heard = false;
                 if self.block.status == Status::Implicit {
                     self.commit()?;
                 }
@@ -316,6 +341,10 @@ impl Session {
             Status::Implicit | Status::Explicit | Status::Failed => Vec::new(),
         }
     }
+    /// Whether it listens on a channel: a message may come at any time.
+    pub fn is_listening(&self) -> bool {
+        self.shared.listening.lock().listens()
+    }
     /// Who is called, in any thread, when there is a message for this session.
     pub fn on_notification(&self, wake: Wake) {
         self.shared.listening.lock().mailbox.set_wake(wake);
@@ -332,13 +361,17 @@ impl Session {
     pub fn abort(&mut self) {
         self.active = Active::None;
         self.script = None;
+        self.has_heard = false;
         self.fail();
     }
 
     /// An error ends what was going on; why a statement stopped waiting for peers is told as it is. Where nothing is left to fetch, the statement is over.
     fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
         let result = result.map_err(|e| self.shared.waiting.explain(e));
-        if result.is_err() {
+        if let Err(error) = &result {
+            if error.state() == state::DEADLOCK_DETECTED {
+                self.shared.activity.was_deadlocked();
+            }
             self.abort();
         }
         if matches!(self.active, Active::None) {
@@ -347,13 +380,39 @@ impl Session {
         result
     }
 
-    /// Forgets old cancels and starts statement_timeout; from now on peers may be waited for.
+    /// A message with a statement: shows its text, and forgets a cancel that came too late for the one before.
+    fn hear(&mut self, text: &str) {
+        self.shown = None;
+        self.shared.activity.begin(text);
+        if !std::mem::replace(&mut self.has_heard, true) {
+            self.shared.cancel.reset();
+            // Who is told to end is told once: a flag that was raised before it was reset is raised again.
+            if let Some(end) = self.shared.activity.ending() {
+                self.shared.cancel.raise(end.error());
+            }
+        }
+        self.start_clock();
+    }
+    /// The client is about to be told that it may go on: from now on it is waited for.
+    pub fn rest(&mut self) {
+        self.has_heard = false;
+        self.shared.activity.rest(match self.block.status {
+            Status::Idle | Status::Implicit => SessionState::Idle,
+            Status::Explicit => SessionState::IdleInTransaction,
+            Status::Failed => SessionState::Aborted,
+        });
+    }
+    /// What others see of it.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.presence.activity
+    }
+
+    /// Starts statement_timeout; from now on peers may be waited for.
     fn start_clock(&mut self) {
         let (timeout, fetch_wait) = {
             let settings = self.shared.settings.lock();
             (settings.derived().statement_timeout, settings.derived().fetch_wait)
         };
-        self.shared.cancel.reset();
         self.shared.cancel.set_timeout(timeout);
         self.shared.waiting.begin(fetch_wait);
     }
@@ -371,48 +430,24 @@ impl Session {
     }
 
     fn run_query(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
-        let params = crate::bind::ParamTypes::none();
-        let mut plan_again =
-            |session: &mut Session, cx: &StatementCx| session.plan(statement, &params, cx).map(Arc::new);
         if self.awaits_first_head() {
-            let ran = self.with_first_head(|session| {
-                let cx = session.statement()?;
-                let planned = session.plan(statement, &params, &cx)?;
-                session.run_planned(&planned, Vec::new(), &cx, &mut plan_again)
-            })?;
-            return Ok(self.give(ran, None));
+            let ran = self.with_first_head(|session| session.plan_and_run(statement))?;
+            return Ok(self.give(ran.0, None));
         }
-        let cx = self.statement()?;
-        let planned = Arc::new(self.plan(statement, &params, &cx)?);
-        self.run_own(planned, Vec::new(), cx, own, &mut plan_again)
+        let (ran, writes) = self.plan_and_run(statement)?;
+        // A change that is a transaction of its own is committed before anything of it is given out.
+        if writes && own && self.block.status == Status::Implicit {
+            self.commit()?;
+        }
+        Ok(self.give(ran, None))
     }
 
-    /// Runs a planned statement. `own`: it is a transaction of its own, if none is open.
-    fn run_own(
-        &mut self,
-        planned: Arc<Planned>,
-        params: Vec<Datum>,
-        cx: StatementCx,
-        own: bool,
-        plan_again: &mut dyn FnMut(&mut Session, &StatementCx) -> Result<Arc<Planned>>,
-    ) -> Result<Outcome> {
-        let ran = if planned.writes && own && self.block.status == Status::Implicit {
-            let mut first = Some((planned, cx));
-            self.retrying(|session| {
-                // Later rounds meet a newer snapshot, and perhaps newer definitions.
-                let (planned, cx) = match first.take() {
-                    Some(first) => first,
-                    None => {
-                        let cx = session.statement()?;
-                        (plan_again(session, &cx)?, cx)
-                    }
-                };
-                session.run_planned(&planned, params.clone(), &cx, plan_again)
-            })?
-        } else {
-            self.run_planned(&planned, params, &cx, plan_again)?
-        };
-        Ok(self.give(ran, None))
+    /// What a statement without parameters gives, and whether it changed rows.
+    fn plan_and_run(&mut self, statement: &ast::Statement) -> Result<(Ran, bool)> {
+        let params = crate::bind::ParamTypes::none();
+        let (planned, cx) = self.plan_under_locks(|s, cx| s.plan(statement, &params, cx).map(Arc::new))?;
+        let ran = self.run_planned(&planned, Vec::new(), &cx)?;
+        Ok((ran, planned.writes))
     }
 
     /// Makes a statement's result the active one.

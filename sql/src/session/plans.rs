@@ -32,7 +32,7 @@ use super::query::{Planned, is_query};
 use super::transaction::{StatementCx, Status};
 use super::{Outcome, Session};
 use crate::bind::ParamTypes;
-use crate::error::Result;
+use crate::error::{Result, SqlError};
 use crate::ir::Field;
 use crate::memory::{self, Account, Reservation};
 use crate::parse::ast;
@@ -275,29 +275,33 @@ impl Session {
         if self.block.status == Status::Failed || self.awaits_first_head() {
             return Ok(None);
         }
-        let cx = self.statement()?;
-        let Some(kept) = self.find_kept(candidate, slots, &cx) else { return Ok(None) };
-        let values = |cx: &StatementCx| {
-            let value = |(slot, ty): (&Slot, &Type)| slot.value(&candidate.sql, &candidate.shape.literals, *ty, &cx.cx);
-            kept.slots.iter().zip(&kept.types).map(value).collect::<Result<Vec<Datum>>>()
-        };
-        let Ok(params) = values(&cx) else { return Ok(None) };
-        let mut parsed = None;
-        let mut plan_again = |session: &mut Session, cx: &StatementCx| {
-            // Definitions have changed meanwhile: the same parameters under the new ones.
-            let statement = match &parsed {
-                Some(statement) => statement,
-                None => parsed.insert(candidate.with_parameters()?),
-            };
-            session.plan(statement, &ParamTypes::fixed(kept.types.clone()), cx).map(Arc::new)
-        };
-        self.run_own(kept.planned.clone(), params, cx, true, &mut plan_again).map(Some)
+        let mut found = None;
+        let planned = self.plan_under_locks(|session, cx| {
+            found = session.find_kept(candidate, slots, cx);
+            found.as_ref().map(|kept| kept.planned.clone()).ok_or_else(not_kept)
+        });
+        let Some(kept) = found else { return Ok(None) };
+        let (planned, cx) = planned?;
+        let value = |(slot, ty): (&Slot, &Type)| slot.value(&candidate.sql, &candidate.shape.literals, *ty, &cx.cx);
+        let Ok(params) = kept.slots.iter().zip(&kept.types).map(value).collect() else { return Ok(None) };
+        let ran = self.run_planned(&planned, params, &cx)?;
+        // A change that is a transaction of its own is committed before anything of it is given out.
+        if planned.writes && self.block.status == Status::Implicit {
+            self.commit()?;
+        }
+        Ok(Some(self.give(ran, None)))
     }
 
     fn find_kept(&self, candidate: &Candidate, slots: &[Slot], cx: &StatementCx) -> Option<Arc<Kept>> {
         let around = self.surroundings(cx)?;
         let pinned = candidate.pinned(slots);
-        let asked = Asked { what: What::Simple, text: &candidate.shape.text, types: &[], pinned: &pinned, around: Some(&around) };
+        let asked = Asked {
+            what: What::Simple,
+            text: &candidate.shape.text,
+            types: &[],
+            pinned: &pinned,
+            around: Some(&around),
+        };
         match self.shared.db.plans.find(&asked) {
             Some(Entry::Kept(kept)) if kept.planned.is_current(cx) && !kept.planned.is_old(cx) => Some(kept),
             _ => None,
@@ -325,7 +329,13 @@ impl Session {
         }
         let Ok(cx) = self.statement() else { return };
         let Some(around) = self.surroundings(&cx) else { return };
-        let asked = Asked { what: What::Simple, text: &candidate.shape.text, types: &[], pinned: &pinned, around: Some(&around) };
+        let asked = Asked {
+            what: What::Simple,
+            text: &candidate.shape.text,
+            types: &[],
+            pinned: &pinned,
+            around: Some(&around),
+        };
         if !plans.is_sighted(&asked) {
             return;
         }
@@ -373,14 +383,9 @@ impl Session {
     }
 }
 
-impl Candidate {
-    /// The statement with parameters in its slots.
-    fn with_parameters(&self) -> Result<ast::Statement> {
-        let mut statement = super::parse::parse(&self.sql)?.pop();
-        let statement = statement.as_mut().ok_or_else(|| crate::SqlError::internal("a statement that is none was kept"))?;
-        literals::slots(statement, &self.shape.literals);
-        Ok(statement.clone())
-    }
+/// For plans that are looked up under locks; nobody is told.
+pub(super) fn not_kept() -> SqlError {
+    SqlError::internal("a plan is not kept")
 }
 
 impl Planned {

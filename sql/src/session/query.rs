@@ -9,9 +9,11 @@ use crate::bind::{self, BindEnv, Bound, ParamTypes};
 use crate::error::Result;
 use crate::exec::{self, Batch, BufferPlace, Cursor, RowBuffer};
 use crate::ir::{Field, Rel, RelKind};
+use crate::lock::TableMode;
 use crate::parse::ast::{self, StatementKind};
 use crate::plan::{self, Physical, PlanCx};
 use crate::types::{Datum, Row};
+use crate::write::moves::Stay;
 use crate::write::{DmlPlans, Writer};
 
 /// A statement planned under certain definitions.
@@ -26,8 +28,12 @@ pub(super) struct Planned {
     pub plan: Arc<Physical>,
     /// Shape of its rows.
     pub fields: Arc<[Field]>,
+    /// What is locked before it runs.
+    pub relations: Vec<(u32, TableMode)>,
     /// It changes rows.
     pub writes: bool,
+    /// It locks rows that it gives.
+    pub locks: bool,
     /// It gives rows (a change does with RETURNING).
     pub gives_rows: bool,
     /// More than one change is in it.
@@ -71,7 +77,9 @@ impl Tag {
 impl Planned {
     /// Whether it means the same in this statement.
     pub fn is_current(&self, statement: &StatementCx) -> bool {
-        self.has_definitions_of(statement) && self.moment.is_none_or(|m| m == statement.cx.statement_micros)
+        self.stamp == statement.cx.catalog.stamp
+            && self.search_path == statement.cx.search_path
+            && self.moment.is_none_or(|m| m == statement.cx.statement_micros)
     }
     /// Whether it holds only for the statement it was made for.
     pub fn is_for_now(&self) -> bool {
@@ -83,11 +91,8 @@ impl Planned {
     }
     /// Whether two statements do the same kind of thing.
     pub fn has_kind_of(&self, other: &Planned) -> bool {
-        let kind = |p: &Planned| (p.tag, p.writes, p.gives_rows, p.several);
+        let kind = |p: &Planned| (p.tag, p.writes, p.locks, p.gives_rows, p.several);
         kind(self) == kind(other)
-    }
-    fn has_definitions_of(&self, statement: &StatementCx) -> bool {
-        self.stamp == statement.cx.catalog.stamp && self.search_path == statement.cx.search_path
     }
 }
 
@@ -161,18 +166,10 @@ impl Rows {
             ending: Ending::Counted(Tag::Select),
         }
     }
-    /// A copy of all rows, if they are here and in memory, and no more than `max`.
-    pub fn peek(&mut self, max: usize) -> Result<Option<Vec<Row>>> {
-        match &mut self.source {
-            Source::Buffer(rows, _) if rows.len() <= max && !rows.is_spilled() => {
-                let (mut place, mut all) = (BufferPlace::default(), Vec::with_capacity(rows.len()));
-                while let Some(more) = read(rows, &mut place, BATCH)? {
-                    all.extend(more);
-                }
-                Ok(Some(all))
-            }
-            _ => Ok(None),
-        }
+    /// Whether rows that are all here are in a file.
+    #[cfg(test)]
+    pub fn is_spilled(&self) -> bool {
+        matches!(&self.source, Source::Buffer(rows, _) if rows.is_spilled())
     }
     /// Reads all rows now.
     pub fn settle(&mut self) -> Result<()> {
@@ -255,6 +252,8 @@ impl Session {
             return Err(crate::SqlError::internal("a statement without rows was planned"));
         };
         let several = changes(&rel) > 1;
+        let relations = plan::relations(&rel, &cx.cx.catalog);
+        let locks = plan::locks_rows(&rel);
         let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
         Ok(Planned {
             stamp: cx.cx.catalog.stamp,
@@ -263,7 +262,9 @@ impl Session {
             made: cx.cx.statement_micros,
             fields: plan.schema.clone(),
             plan,
+            relations,
             writes,
+            locks,
             gives_rows,
             several,
             tag,
@@ -271,34 +272,32 @@ impl Session {
         })
     }
 
-    /// Runs a planned statement; a change to its end, a query only when its rows are fetched. `plan_again` is for a change that waited for a row while
-    /// someone changed definitions.
-    pub(super) fn run_planned(
-        &mut self,
-        planned: &Planned,
-        params: Vec<Datum>,
-        cx: &StatementCx,
-        plan_again: &mut dyn FnMut(&mut Session, &StatementCx) -> Result<Arc<Planned>>,
-    ) -> Result<Ran> {
-        if !planned.writes {
-            let exec_cx = self.exec_cx(cx, params, None)?;
-            let cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
-            return Ok(Ran::Rows(Rows::running(cursor, planned.fields.clone())));
+    /// Runs a planned statement; a change to its end, a query only when its rows are fetched.
+    pub(super) fn run_planned(&mut self, planned: &Planned, params: Vec<Datum>, cx: &StatementCx) -> Result<Ran> {
+        if planned.writes {
+            return self.change(planned, params, cx);
         }
-        self.with_locks(cx, |session, cx| {
-            if planned.has_definitions_of(cx) {
-                return session.change(planned, params.clone(), cx);
-            }
-            let planned = plan_again(session, cx)?;
-            session.change(&planned, params.clone(), cx)
-        })
+        let writer = planned.locks.then(|| self.lock_writer(planned, cx)).transpose()?;
+        let exec_cx = self.exec_cx(cx, params, writer)?;
+        let cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
+        Ok(Ran::Rows(Rows::running(cursor, planned.fields.clone())))
+    }
+
+    /// What a query locks rows with.
+    fn lock_writer(&mut self, planned: &Planned, cx: &StatementCx) -> Result<Arc<Writer>> {
+        let stay = self.open_writes(cx, "SELECT FOR UPDATE")?;
+        Ok(self.writer(planned, cx, stay))
+    }
+
+    fn writer(&self, planned: &Planned, cx: &StatementCx, stay: Option<Stay>) -> Arc<Writer> {
+        let (txn, plans) = (self.shared.txn.clone(), planned.dml.clone());
+        Arc::new(Writer::new(txn, plans, planned.several, &cx.cx.memory, stay))
     }
 
     /// Runs a change to its end.
     fn change(&mut self, planned: &Planned, params: Vec<Datum>, cx: &StatementCx) -> Result<Ran> {
-        self.begin_writes(cx, planned.tag.command())?;
-        let writer =
-            Arc::new(Writer::new(self.shared.txn.clone(), planned.dml.clone(), planned.several, &cx.cx.memory));
+        let stay = self.begin_writes(cx, planned.tag.command())?;
+        let writer = self.writer(planned, cx, stay);
         let exec_cx = self.exec_cx(cx, params, Some(writer.clone()))?;
         let mut cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
         let rows = cursor.gather()?;

@@ -98,6 +98,10 @@ pub struct Derived {
     pub statement_timeout: Option<Duration>,
     /// lock_timeout.
     pub lock_timeout: Option<Duration>,
+    /// client_connection_check_interval.
+    pub client_check: Option<Duration>,
+    /// deadlock_timeout.
+    pub deadlock_timeout: Duration,
     /// idle_session_timeout.
     pub idle_session_timeout: Option<Duration>,
     /// idle_in_transaction_session_timeout.
@@ -112,6 +116,8 @@ pub struct Derived {
     pub read_only: bool,
     /// default_transaction_isolation.
     pub isolation: IsolationLevel,
+    /// default_transaction_deferrable.
+    pub deferrable: bool,
     /// bee.as_of.
     pub as_of: String,
     /// bee.commit_message.
@@ -383,6 +389,8 @@ impl Settings {
             work_mem_bytes: number("work_mem").max(64) as usize * 1024,
             statement_timeout: milliseconds("statement_timeout"),
             lock_timeout: milliseconds("lock_timeout"),
+            client_check: milliseconds("client_connection_check_interval"),
+            deadlock_timeout: milliseconds("deadlock_timeout").unwrap_or_default(),
             idle_session_timeout: milliseconds("idle_session_timeout"),
             idle_in_transaction_session_timeout: milliseconds("idle_in_transaction_session_timeout"),
             synchronous: text("synchronous_commit") != "off",
@@ -390,6 +398,7 @@ impl Settings {
             min_severity: value::severity(&text("client_min_messages")),
             read_only: text("default_transaction_read_only") == "on",
             isolation: IsolationLevel::parse(&text("default_transaction_isolation")),
+            deferrable: text("default_transaction_deferrable") == "on",
             as_of: text("bee.as_of"),
             commit_message: text("bee.commit_message"),
             application_name: text("application_name"),
@@ -404,7 +413,8 @@ impl Settings {
 
 impl Settings {
     fn describe_planning(&self) -> Arc<str> {
-        let mut names: Vec<&String> = [&self.start, &self.session, &self.local].into_iter().flat_map(|m| m.keys()).collect();
+        let mut names: Vec<&String> =
+            [&self.start, &self.session, &self.local].into_iter().flat_map(|m| m.keys()).collect();
         names.sort_unstable();
         names.dedup();
         let mut text = String::new();
@@ -425,6 +435,8 @@ impl Derived {
             work_mem_bytes: 4 << 20,
             statement_timeout: None,
             lock_timeout: None,
+            client_check: None,
+            deadlock_timeout: Duration::from_millis(10),
             idle_session_timeout: None,
             idle_in_transaction_session_timeout: None,
             synchronous: true,
@@ -432,6 +444,7 @@ impl Derived {
             min_severity: 0,
             read_only: false,
             isolation: IsolationLevel::ReadCommitted,
+            deferrable: false,
             as_of: String::new(),
             commit_message: String::new(),
             application_name: String::new(),

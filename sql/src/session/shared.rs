@@ -9,8 +9,9 @@ use pgbee_engine::txn::{Database, Snapshot};
 use pgbee_engine::{CoreKey, Error as EngineError, Version};
 use rustc_hash::FxHashMap;
 
+use super::activity::{Activity, DatabaseStatus, End, SessionStatus, WaitEvent};
 use super::foreign::SessionBees;
-use super::instance::{Db, Instance};
+use super::instance::{Db, Instance, SUPERUSER_NAME};
 use super::listen::Listening;
 use super::outcome::Notice;
 use super::settings::{IsolationLevel, Settings};
@@ -25,10 +26,16 @@ use crate::follow::{CoreStatus, PeerStatus, ProgressStatus, Swarm, TopicStatus};
 use crate::foreign::ForeignBee;
 use crate::functions::Services;
 use crate::functions::context::CancelFlag;
+use crate::lock::{AdvisoryKey, LockStatus};
+use crate::lock::{Got, Patience, TableMode};
 use crate::wait::Waiting;
 use crate::write::TxnHandle;
-use crate::write::sequence::SequenceState;
+use crate::write::sequence::{SequenceState, Taken};
 
+/// SQLSTATE of a warning.
+const WARNING: &str = "01000";
+/// SQLSTATE of what a role may not do.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// Seconds between 1970 and 2000, where SQL's time begins.
 const EPOCH_2000_SECONDS: i64 = 946_684_800;
 
@@ -49,6 +56,8 @@ pub(super) struct Current {
     pub version: u64,
     pub read_only: bool,
     pub isolation: IsolationLevel,
+    /// Whether it is DEFERRABLE.
+    pub deferrable: bool,
 }
 
 /// Sequences as this session used them.
@@ -58,12 +67,15 @@ pub(super) struct SequenceUse {
     latest: Option<u32>,
     /// Those whose state is part of the open transaction.
     pub own: Vec<u32>,
+    /// What CACHE has the session keep.
+    taken: FxHashMap<u32, Taken>,
 }
 
 impl SequenceUse {
     /// DISCARD SEQUENCES.
     pub fn forget(&mut self) {
         (self.last, self.latest) = (FxHashMap::default(), None);
+        self.taken.clear();
     }
 }
 
@@ -82,6 +94,10 @@ pub(super) struct Shared {
     pub sequences: Mutex<SequenceUse>,
     pub notices: Mutex<Vec<Notice>>,
     pub cancel: Arc<CancelFlag>,
+    /// What others see of this session.
+    pub activity: Arc<Activity>,
+    /// Its role.
+    pub user: String,
     pub current: Mutex<Current>,
     /// The statement asked what the database defines.
     pub has_read_definitions: AtomicBool,
@@ -101,6 +117,37 @@ impl Shared {
             None => Err(SqlError::new(state::UNDEFINED_TABLE, format!("relation with OID {oid} does not exist"))),
         }
     }
+    /// The sequence as it is once nobody alters it any more: it is locked until the transaction ends, as in PostgreSQL.
+    fn locked_sequence(&self, sequence: Arc<Sequence>) -> Result<Arc<Sequence>> {
+        if self.txn.locks().table(sequence.oid, TableMode::RowExclusive, Patience::Wait)? == Got::Had {
+            return Ok(sequence);
+        }
+        match self.db.catalog(&self.database.snapshot())?.by_oid(sequence.oid) {
+            Some(Relation::Sequence(now)) => Ok(now.clone()),
+            _ => {
+                let message = format!("could not open relation with OID {}", sequence.oid);
+                Err(SqlError::new(state::UNDEFINED_TABLE, message))
+            }
+        }
+    }
+    /// What messages call a relation.
+    pub fn relation_name(&self, oid: u32) -> Option<String> {
+        Some(self.current.lock().catalog.by_oid(oid)?.name().to_owned())
+    }
+    /// The next value of a sequence: one the session keeps, if it does.
+    fn take(&self, sequence: &Arc<Sequence>) -> Result<i64> {
+        let all = &self.db.sequences;
+        if sequence.cache > 1
+            && let Some(value) = self.sequences.lock().taken.get_mut(&sequence.oid).and_then(|taken| taken.next(all))
+        {
+            return Ok(value);
+        }
+        let (value, taken) = all.next(sequence, &self.db.database, unix_micros())?;
+        if sequence.cache > 1 {
+            self.sequences.lock().taken.insert(sequence.oid, taken);
+        }
+        Ok(value)
+    }
     fn refuse_read_only(&self, what: &str) -> Result<()> {
         if self.current.lock().read_only {
             return Err(self.read_only(what));
@@ -115,6 +162,39 @@ impl Shared {
             return error;
         }
         error.detail(format!("Database \"{}\" follows a remote bee: only its writer changes it.", self.db.name))
+    }
+    /// Number of the transaction, if it has written.
+    pub fn writing_transaction(&self) -> Option<u32> {
+        self.txn.is_open().then(|| self.transaction_id.load(Ordering::Relaxed) as u32)
+    }
+    /// wait_event_type and wait_event of the lock that is waited for.
+    pub fn lock_wait(&self) -> Option<(&'static str, &'static str)> {
+        Some(("Lock", self.txn.locks().wait_event()?))
+    }
+    fn is_superuser(&self) -> bool {
+        self.user == SUPERUSER_NAME
+    }
+    pub fn warn(&self, message: String) {
+        self.notices.lock().push(Notice::warning(WARNING, &message));
+    }
+    /// The session of this process id, if this one may signal it; None with a warning if there is no such one.
+    fn signalled(&self, pid: i32, what: &str) -> Result<Option<Arc<Activity>>> {
+        let Some(found) = self.instance.activities.find(pid) else {
+            self.warn(format!("PID {pid} is not a PostgreSQL backend process"));
+            return Ok(None);
+        };
+        if self.is_superuser() || found.user() == self.user {
+            return Ok(Some(found));
+        }
+        let (doing, whose) = match what {
+            "cancel" => ("cancel superuser query", "whose query is being canceled"),
+            _ => ("terminate superuser process", "whose process is being terminated"),
+        };
+        let message = match found.user() == SUPERUSER_NAME {
+            true => format!("must be a superuser to {doing}"),
+            false => format!("must be a member of the role {whose} or member of pg_signal_backend"),
+        };
+        Err(SqlError::new(INSUFFICIENT_PRIVILEGE, message))
     }
     /// Whether the database is written elsewhere.
     pub fn is_follower(&self) -> bool {
@@ -233,7 +313,8 @@ impl Services for Shared {
                 Ok(next.last)
             })?
         } else {
-            self.db.sequences.next(&sequence, &self.db.database, unix_micros())?
+            let sequence = self.locked_sequence(sequence)?;
+            self.take(&sequence)?
         };
         self.remember(oid, value);
         Ok(value)
@@ -260,7 +341,9 @@ impl Services for Shared {
         if self.is_own(oid) {
             self.txn.with(|t| Ok(to.put(oid, t)?))?;
         } else {
+            let sequence = self.locked_sequence(sequence)?;
             self.db.sequences.set(&sequence, to, &self.db.database, unix_micros())?;
+            self.sequences.lock().taken.remove(&oid);
         }
         if is_called {
             self.sequences.lock().last.insert(oid, value);
@@ -272,6 +355,7 @@ impl Services for Shared {
         match name.to_ascii_lowercase().as_str() {
             "transaction_isolation" => Some(current.isolation.name().to_owned()),
             "transaction_read_only" => Some(if current.read_only { "on" } else { "off" }.to_owned()),
+            "transaction_deferrable" => Some(on_or_off(current.deferrable).to_owned()),
             "bee.announce" => Some(on_or_off(self.instance.is_announced(&self.db.name)).to_owned()),
             _ => self.settings.lock().show(name).ok(),
         }
@@ -303,6 +387,7 @@ impl Services for Shared {
     }
     fn wait_for(&self, version: u64, timeout_micros: i64) -> Result<bool> {
         let end = Instant::now() + Duration::from_micros(u64::try_from(timeout_micros).unwrap_or(0));
+        let _waits = Waits::on(&self.activity, WaitEvent::Version);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if self.database.wait_for(Version(version), left.min(POLL)) {
@@ -314,16 +399,36 @@ impl Services for Shared {
             }
         }
     }
+    fn sessions(&self) -> Vec<SessionStatus> {
+        let all = self.is_superuser();
+        self.instance.activities.statuses(|user| all || user == self.user)
+    }
+    fn database_statuses(&self) -> Vec<DatabaseStatus> {
+        self.instance.activities.databases(self.instance.databases())
+    }
+    fn cancel_backend(&self, pid: i32) -> Result<bool> {
+        let Some(found) = self.signalled(pid, "cancel")? else { return Ok(false) };
+        found.cancel();
+        self.cancel.check()?;
+        Ok(true)
+    }
+    fn terminate_backend(&self, pid: i32, timeout_ms: i64) -> Result<bool> {
+        let Ok(timeout) = u64::try_from(timeout_ms).map(Duration::from_millis) else {
+            return Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "\"timeout\" must not be negative"));
+        };
+        let Some(found) = self.signalled(pid, "terminate")? else { return Ok(false) };
+        found.terminate(End::Administrator);
+        self.cancel.check()?;
+        if timeout.is_zero() || self.instance.activities.wait_gone(&[found], timeout, &self.cancel)? {
+            return Ok(true);
+        }
+        self.warn(format!("backend with PID {pid} did not terminate within {timeout_ms} milliseconds"));
+        Ok(false)
+    }
     fn sleep(&self, seconds: f64) -> Result<()> {
         let end = Instant::now() + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX / 4);
-        loop {
-            self.cancel.check()?;
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(POLL));
-        }
+        let _waits = Waits::on(&self.activity, WaitEvent::Sleep);
+        self.cancel.wait(Some(end), || false).map(|_| ())
     }
     fn transaction_id(&self) -> u64 {
         self.transaction_id.load(Ordering::Relaxed)
@@ -342,7 +447,22 @@ impl Services for Shared {
     }
     fn listening(&self) -> (Vec<String>, f64) {
         let mailbox = self.listening.lock().mailbox.clone();
-        (mailbox.channels(), mailbox.usage())
+        (mailbox.channels(), self.db.channels.usage())
+    }
+    fn advisory_lock(&self, key: AdvisoryKey, exclusive: bool, by_session: bool, wait: bool) -> Result<bool> {
+        self.lock_advisory(key, exclusive, by_session, wait)
+    }
+    fn advisory_unlock(&self, key: AdvisoryKey, exclusive: bool) -> Result<bool> {
+        Ok(self.unlock_advisory(key, exclusive))
+    }
+    fn advisory_unlock_all(&self) {
+        self.txn.locks().advisory_unlock_all();
+    }
+    fn locks(&self) -> Vec<(String, LockStatus)> {
+        self.all_locks()
+    }
+    fn blocking_pids(&self, pid: i32) -> Vec<i32> {
+        self.blockers(pid)
     }
     fn databases(&self) -> Vec<String> {
         self.instance.databases()
@@ -367,6 +487,22 @@ impl Services for Shared {
     }
     fn download(&self, relation: Option<u32>) -> Result<u64> {
         Shared::download(self, relation)
+    }
+}
+
+/// Shows that a session waits, as long as it lives.
+pub(super) struct Waits<'a>(&'a Activity);
+
+impl<'a> Waits<'a> {
+    pub fn on(activity: &'a Activity, event: WaitEvent) -> Waits<'a> {
+        activity.wait(event);
+        Waits(activity)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.wait(WaitEvent::None);
     }
 }
 

@@ -1,13 +1,17 @@
 //! Sessions over a store in memory: scripts against what psql shows of PostgreSQL, protocols, conflicts, restarts, failing disks.
 
 mod concurrency;
+mod definitions;
 mod faults;
 mod follower;
 mod foreign;
 mod limits;
+mod locks;
 mod memory;
 mod protocol;
+mod row_locks;
 mod scripts;
+mod serializable;
 mod speed;
 mod swarm;
 

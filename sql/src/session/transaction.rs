@@ -7,26 +7,31 @@
 //! Failed    an explicit one after an error: only its end, or a way back to a savepoint, is accepted
 //! ```
 //!
+//! SERIALIZABLE is REPEATABLE READ that remembers what it reads, from its first statement on ([`Reads`]): if any of it has changed when it commits,
+//! or after a statement that writes, it gets 40001. One that only reads never does.
+//!
 //! The engine's transaction is opened by the first statement that writes; one that only reads needs a snapshot and no more. READ COMMITTED takes
-//! a snapshot a statement. Who writes a row another transaction wrote waits for its end; if the row has changed then, the statement is undone and
-//! run again on a newer snapshot (READ COMMITTED; PostgreSQL looks at the one row again, we at the whole statement) or fails with 40001
-//! (REPEATABLE READ). What is not ordered by locks (definitions, loads of very many rows) is decided at the commit: of two transactions that
-//! wrote a key, or relied on it, the later one gets 40001; a statement that is a transaction of its own is run again instead.
+//! a snapshot a statement. Who writes a row another transaction wrote waits for its end; if the row has changed then, it is looked at again as it is now
+//! (READ COMMITTED), or the statement fails with 40001 (REPEATABLE READ): see [`crate::write::row`]. What is written under locks needs no check at the
+//! commit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgbee_engine::Error as EngineError;
 use pgbee_engine::storage::Durability;
-use pgbee_engine::txn::{CommitInfo, ReadView, Snapshot};
+use pgbee_engine::txn::{CommitInfo, ReadView, Reads, Snapshot, Transaction};
+use pgbee_engine::{Error as EngineError, Version};
 
 use super::Session;
+use super::activity::WaitEvent;
+use super::locking::{Own, SeenFrom};
 use super::outcome::{Notice, Outcome};
 use super::settings::IsolationLevel;
-use super::shared::{sql_micros, unix_micros};
+use super::shared::{Waits, on_or_off, sql_micros, unix_micros};
 use crate::bind::AsOfResolver;
 use crate::catalog::{Catalog, PG_CATALOG};
+use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec::ExecCx;
 use crate::functions::SessionCx;
@@ -34,10 +39,15 @@ use crate::memory::Account;
 use crate::parse::ast::{self, StatementKind, TransactionModes};
 use crate::types::Datum;
 use crate::wait::What;
-use crate::write::Writer;
+use crate::write::after::AfterMark;
+use crate::write::moves::Stay;
+use crate::write::{Place, Writer, after};
 
 /// Times a statement is run before its conflict is reported.
 const ATTEMPTS: usize = 1000;
+/// What a SERIALIZABLE transaction has read is compared with the newest version after each statement that writes while it is no more than so
+/// many keys and ranges.
+const CHECKED_EARLY: usize = 4096;
 /// How long a waiting statement goes without looking for a cancel.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -55,33 +65,42 @@ pub(super) struct Block {
     pub status: Status,
     pub isolation: IsolationLevel,
     pub read_only: bool,
+    /// DEFERRABLE: shown, and nothing more, for no serializable transaction that only reads has to wait to be safe: every version is one
+    /// that a serial order passes through.
+    pub deferrable: bool,
+    /// What a SERIALIZABLE transaction has read since its first statement.
+    reads: Option<Reads>,
     started: i64,
     /// The one snapshot of REPEATABLE READ, once taken, or what SET TRANSACTION SNAPSHOT named.
     fixed: Option<Snapshot>,
     /// Definitions as the transaction changed them.
-    pub catalog: Option<Arc<Catalog>>,
+    pub own: Option<Own>,
+    /// Definitions as its one snapshot sees them, where others changed them since.
+    pub seen: Option<SeenFrom>,
     saves: Vec<Save>,
     /// Rows changed so far.
     pub rows: u64,
     /// A statement has read or written.
     queried: bool,
-    /// The engine's transaction is inside a statement.
-    in_statement: bool,
+    /// The engine's transaction is inside a statement, which has these surroundings.
+    in_statement: Option<Arc<SessionCx>>,
     /// SET TRANSACTION SNAPSHOT named an old version.
-    is_past: bool,
+    pub is_past: bool,
 }
 
 /// What a savepoint goes back to.
 struct Save {
     name: String,
-    catalog: Option<Arc<Catalog>>,
+    own: Option<Own>,
     settings: usize,
     own_sequences: usize,
     rows: u64,
     /// Locks held when it was made.
-    locks: usize,
+    place: Place,
     /// What LISTEN, UNLISTEN and NOTIFY had asked for.
     listening: usize,
+    /// Checks that were to come.
+    after: AfterMark,
 }
 
 impl Block {
@@ -91,13 +110,16 @@ impl Block {
             status: Status::Idle,
             isolation: IsolationLevel::ReadCommitted,
             read_only: false,
+            deferrable: false,
+            reads: None,
             started: 0,
             fixed: None,
-            catalog: None,
+            own: None,
+            seen: None,
             saves: Vec::new(),
             rows: 0,
             queried: false,
-            in_statement: false,
+            in_statement: None,
             is_past: false,
         }
     }
@@ -129,6 +151,13 @@ pub(super) struct StatementCx {
     pub past: bool,
 }
 
+impl StatementCx {
+    /// Whether it reads the past.
+    pub fn is_past(&self) -> bool {
+        self.past
+    }
+}
+
 impl Session {
     /// The error for all but the end of a failed transaction.
     pub(super) fn check_not_failed(&self, statement: &StatementKind) -> Result<()> {
@@ -150,10 +179,14 @@ impl Session {
             status,
             isolation: derived.isolation,
             read_only: derived.read_only || self.shared.is_follower(),
+            deferrable: derived.deferrable,
             started: unix_micros(),
             ..Block::idle()
         };
-        self.shared.transaction_id.store(self.instance.transaction_id(), Ordering::Relaxed);
+        let number = self.instance.transaction_id();
+        self.shared.transaction_id.store(number, Ordering::Relaxed);
+        self.shared.txn.locks().begin(number);
+        self.shared.activity.begin_transaction(sql_micros(self.block.started));
         self.tell_current();
     }
 
@@ -161,10 +194,27 @@ impl Session {
     fn tell_current(&self) {
         let mut current = self.shared.current.lock();
         (current.isolation, current.read_only) = (self.block.isolation, self.block.read_only);
+        current.deferrable = self.block.deferrable;
     }
 
     /// Surroundings of the next statement: its snapshot, definitions, time. Opens an implicit block if there is none.
     pub(super) fn statement(&mut self) -> Result<StatementCx> {
+        self.statement_at(None)
+    }
+    /// Surroundings of a statement that reads no rows: a transaction that keeps its snapshot has not taken it by that.
+    pub(super) fn statement_without_snapshot(&mut self) -> Result<StatementCx> {
+        let is_first = self.block.fixed.is_none() && !self.block.queried;
+        let cx = self.statement()?;
+        if is_first {
+            self.block.fixed = None;
+        }
+        Ok(cx)
+    }
+    /// The surroundings of a statement that was begun, with a newer snapshot and what others made of definitions.
+    pub(super) fn statement_anew(&mut self, before: &StatementCx) -> Result<StatementCx> {
+        self.statement_at(Some(before.cx.statement_micros))
+    }
+    fn statement_at(&mut self, time: Option<i64>) -> Result<StatementCx> {
         self.instance.check_open()?;
         let is_first = self.block.status == Status::Idle;
         if is_first {
@@ -195,15 +245,18 @@ impl Session {
                 newest
             }
         };
+        if self.block.isolation == IsolationLevel::Serializable && !self.block.read_only {
+            self.block.reads.get_or_insert_default();
+        }
         if is_follower {
             self.shared.waiting.reading(What::Definitions, snapshot.version().0);
         }
-        let catalog = match &self.block.catalog {
-            Some(own) if past.is_none() => own.clone(),
-            _ => self.shared.db.catalog(&snapshot)?,
+        let catalog = match past {
+            None => self.definitions(&snapshot)?,
+            Some(_) => self.shared.db.catalog(&snapshot)?,
         };
         let search_path = self.search_path(&catalog, &derived.search_path);
-        self.shared.txn.set_lock_timeout(derived.lock_timeout);
+        self.shared.txn.locks().set_timeouts(derived.lock_timeout, derived.deadlock_timeout);
         let read_only = self.block.read_only || past.is_some();
         {
             let mut current = self.shared.current.lock();
@@ -211,7 +264,7 @@ impl Session {
             (current.read_only, current.isolation) = (read_only, self.block.isolation);
         }
         let started = sql_micros(self.block.started);
-        let now = if is_first { started } else { sql_micros(unix_micros()) };
+        let now = time.unwrap_or_else(|| if is_first { started } else { sql_micros(unix_micros()) });
         let cx = Arc::new(SessionCx {
             time_zone: derived.time_zone.clone(),
             date_order: derived.date_order,
@@ -287,7 +340,24 @@ impl Session {
         if self.shared.txn.is_open() && !statement.past {
             self.shared.txn.with(|t| Ok(t.view()))
         } else {
-            Ok(ReadView::from(statement.snapshot.clone()))
+            let view = ReadView::from(statement.snapshot.clone());
+            // Reads before the first write count, too.
+            Ok(match &self.block.reads {
+                Some(reads) if !statement.past => view.recording(reads),
+                _ => view,
+            })
+        }
+    }
+    /// Opens the engine's transaction if it is not.
+    fn open_transaction(&mut self, snapshot: &Snapshot) {
+        if !self.shared.txn.is_open() {
+            let mut txn = self.shared.database.begin_at(snapshot.clone());
+            if let Some(reads) = &self.block.reads {
+                txn.record(reads);
+            }
+            // Rows carry the lower half of the transaction's number.
+            let stamp = self.shared.transaction_id.load(Ordering::Relaxed) as u32;
+            self.shared.txn.set(txn, stamp);
         }
     }
     /// Surroundings of a statement's operators.
@@ -306,29 +376,57 @@ impl Session {
         Ok(if may_wait { ExecCx { waiting: Some(self.shared.waiting.clone()), ..cx } } else { cx })
     }
 
-    /// Opens the engine's transaction for a statement that writes.
-    pub(super) fn begin_writes(&mut self, statement: &StatementCx, what: &str) -> Result<()> {
+    /// Opens the engine's transaction for a statement that changes rows, or locks them. What moves from now on is remembered as long as the stay is kept.
+    pub(super) fn open_writes(&mut self, statement: &StatementCx, what: &str) -> Result<Option<Stay>> {
         if statement.past || self.block.read_only {
             return Err(self.shared.read_only(what));
         }
-        if !self.shared.txn.is_open() {
-            self.shared.txn.set(self.shared.database.begin_at(statement.snapshot.clone()));
+        self.open_transaction(&statement.snapshot);
+        let txn = &self.shared.txn;
+        txn.set_fixed(self.block.isolation.is_fixed());
+        let mut stay = txn.moves().enter(statement.snapshot.version());
+        // What moved since the snapshot may be forgotten already; nothing was read yet, so that it can be a newer one.
+        while stay.is_none() && !txn.is_fixed() {
+            let newest = self.shared.database.snapshot();
+            stay = txn.moves().enter(newest.version());
+            txn.with(|t| {
+                t.refresh(newest);
+                Ok(())
+            })?;
         }
+        Ok(stay)
+    }
+    /// Opens the engine's transaction for a statement that writes, and begins the statement in it.
+    pub(super) fn begin_writes(&mut self, statement: &StatementCx, what: &str) -> Result<Option<Stay>> {
+        let stay = self.open_writes(statement, what)?;
         self.shared.txn.with(|t| {
             t.begin_statement();
             Ok(())
         })?;
-        self.block.in_statement = true;
-        Ok(())
+        self.block.in_statement = Some(statement.cx.clone());
+        Ok(stay)
     }
-    /// Keeps what the statement wrote.
+    /// Does what is to be done after the statement's changes, and keeps what it wrote.
     pub(super) fn end_writes(&mut self) -> Result<()> {
-        self.block.in_statement = false;
+        if let Some(cx) = self.block.in_statement.clone() {
+            after::fire_statement(&self.shared.txn, &cx)?;
+        }
+        self.check_reads()?;
+        self.block.in_statement = None;
         self.shared.txn.with(|t| Ok(t.end_statement()?))
     }
+    /// A SERIALIZABLE transaction that has written and cannot commit any more is told so at once, as PostgreSQL mostly does, and not only at its
+    /// commit. One that has read very much is not asked so often.
+    fn check_reads(&self) -> Result<()> {
+        match &self.block.reads {
+            Some(reads) if reads.len() <= CHECKED_EARLY => Ok(self.shared.database.validate(reads)?),
+            _ => Ok(()),
+        }
+    }
     /// Drops what the statement wrote, if it is inside one.
-    fn abort_writes(&mut self) {
-        if std::mem::take(&mut self.block.in_statement)
+    pub(super) fn abort_writes(&mut self) {
+        self.shared.txn.forget_statement();
+        if self.block.in_statement.take().is_some()
             && let Err(e) = self.shared.txn.with(|t| Ok(t.abort_statement()?))
         {
             // Without it the transaction cannot be trusted.
@@ -337,39 +435,20 @@ impl Session {
         }
     }
 
-    /// Runs a statement that changes rows, again on a newer snapshot whenever a row it waited for had changed.
-    pub(super) fn with_locks<T>(
-        &mut self,
-        statement: &StatementCx,
-        mut run: impl FnMut(&mut Session, &StatementCx) -> Result<T>,
-    ) -> Result<T> {
-        let mut result = run(self, statement);
-        for _ in 0..ATTEMPTS {
-            let is_stale = self.shared.txn.take_stale();
-            if result.is_ok() || !is_stale || self.block.isolation.is_fixed() {
-                break;
-            }
-            self.abort_writes();
-            let newer = self.statement()?;
-            result = run(self, &newer);
-        }
-        result
-    }
-
     /// An error ends the statement: an implicit transaction is over, an explicit one is failed.
     pub(super) fn fail(&mut self) {
         self.abort_writes();
-        self.shared.txn.take_stale();
         match self.block.status {
             Status::Implicit => self.rollback(),
             Status::Explicit => {
                 self.block.status = Status::Failed;
                 // What can only be rolled back holds up nobody.
                 match self.block.saves.last() {
-                    Some(save) => self.shared.txn.unlock_from(save.locks),
+                    Some(save) => self.shared.txn.undo_to(save.place),
                     None => {
+                        self.shared.activity.fail_transaction();
                         self.shared.txn.take();
-                        self.shared.txn.unlock();
+                        self.shared.txn.end();
                     }
                 }
             }
@@ -387,19 +466,63 @@ impl Session {
 
     /// Ends the transaction without a trace.
     pub(super) fn rollback(&mut self) {
-        self.block = Block::idle();
+        let was = std::mem::replace(&mut self.block, Block::idle());
+        if was.status != Status::Idle {
+            self.shared.activity.end_transaction(false);
+        }
         self.shared.txn.take();
-        self.shared.txn.unlock();
+        // Portals keep what moved since their snapshots, and it is time to forget it.
+        self.portals.clear();
+        self.shared.txn.end();
         self.shared.settings.lock().rollback();
         self.shared.sequences.lock().own.clear();
         self.shared.listening.lock().undo_to(0);
+        self.shared.txn.forget_after();
         self.end_of_transaction();
     }
     fn end_of_transaction(&mut self) {
         self.portals.clear();
-        self.pipeline.clear();
-        self.can_rerun = true;
         self.tell_current();
+    }
+
+    /// Commits what was written. Whoever commits definitions stores the counter of oids with them, one after the other, so that no commit sets it back.
+    fn commit_writes(&self, mut txn: Transaction, defines: bool, rows: u64) -> pgbee_engine::Result<Version> {
+        let oids = &self.shared.db.oids;
+        let _one = defines.then(|| oids.commit.lock());
+        if defines {
+            txn.put_guarded(keyspace::NEXT_OID, oids.stored())?;
+        }
+        let derived = self.shared.settings.lock().derived().clone();
+        let info = CommitInfo {
+            time_micros: unix_micros(),
+            user: self.user.clone(),
+            application: derived.application_name.clone(),
+            message: derived.commit_message.clone(),
+            rows_changed: rows,
+            durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
+        };
+        let made = {
+            let _waits = Waits::on(&self.shared.activity, WaitEvent::Commit);
+            self.shared.database.commit(txn, info)?
+        };
+        // Who waits for one of its rows follows it: before the locks are given up.
+        self.shared.txn.publish_moves(made);
+        if !derived.synchronous {
+            self.shared.db.flusher.soon();
+        }
+        Ok(made)
+    }
+    /// Commits what a statement of several transactions did so far, and keeps its locks.
+    pub(super) fn commit_step(&mut self) -> Result<()> {
+        let defines = self.block.own.take().is_some();
+        let rows = std::mem::take(&mut self.block.rows);
+        match self.shared.txn.take().filter(|txn| !txn.is_read_only()) {
+            Some(txn) => {
+                self.commit_writes(txn, defines, rows)?;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Ends the transaction for good. However it goes, the session is idle after it.
@@ -409,35 +532,70 @@ impl Session {
             self.rollback();
             return Err(Failure::Error(error));
         }
+        if self.shared.txn.has_deferred()
+            && let Err(error) = self.fire_deferred()
+        {
+            self.rollback();
+            return Err(Failure::Error(error));
+        }
         let block = std::mem::replace(&mut self.block, Block::idle());
+        let notifies = self.shared.listening.lock().notifies();
+        let turn = notifies.then(|| self.shared.db.channels.turn());
+        let mut version = if notifies { self.shared.database.head().0 } else { 0 };
         if let Some(txn) = self.shared.txn.take()
             && !txn.is_read_only()
         {
-            let derived = self.shared.settings.lock().derived().clone();
-            let info = CommitInfo {
-                time_micros: unix_micros(),
-                user: self.user.clone(),
-                application: derived.application_name.clone(),
-                message: derived.commit_message.clone(),
-                rows_changed: block.rows,
-                durability: if derived.synchronous { Durability::Sync } else { Durability::NoSync },
-            };
-            let committed = self.shared.database.commit(txn, info);
-            if let Err(error) = committed {
-                self.rollback();
-                let conflict = matches!(error, EngineError::Conflict { .. });
-                let error = SqlError::from(error);
-                return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+            match self.commit_writes(txn, block.own.is_some(), block.rows) {
+                Ok(made) => version = made.0,
+                Err(error) => {
+                    self.rollback();
+                    self.shared.activity.end_transaction(false);
+                    let conflict = matches!(error, EngineError::Conflict { .. });
+                    let error = SqlError::from(error);
+                    return Err(if conflict { Failure::Conflict(error) } else { Failure::Error(error) });
+                }
             }
         }
-        self.shared.txn.unlock();
+        if block.status != Status::Idle {
+            self.shared.activity.end_transaction(true);
+        }
+        self.shared.txn.end();
         self.shared.settings.lock().commit();
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
         }
-        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid);
+        self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid, turn, version);
+        self.shared.txn.forget_after();
         self.end_of_transaction();
         Ok(())
+    }
+
+    /// Makes the checks that were left for the end of the transaction.
+    fn fire_deferred(&mut self) -> Result<()> {
+        let statement = self.statement()?;
+        after::fire_deferred(&self.shared.txn, &statement.cx)
+    }
+
+    /// SET CONSTRAINTS.
+    pub(super) fn set_constraints(&mut self, names: &[ast::QName], deferred: bool) -> Result<()> {
+        let in_string = self.script.as_ref().is_some_and(|script| !script.single);
+        if self.block.status != Status::Explicit && !in_string {
+            self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "SET CONSTRAINTS can only be used in transaction blocks");
+        }
+        let statement = self.statement()?;
+        let catalog = &statement.cx.catalog;
+        let mut oids = Vec::new();
+        for name in names {
+            let schemas = match name.schema() {
+                Some(schema) => vec![catalog.schema_oid(schema).ok_or_else(|| {
+                    SqlError::new(state::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))
+                })?],
+                None => statement.cx.search_path.clone(),
+            };
+            oids.extend(after::named_constraints(catalog, &schemas, name.last(), deferred)?);
+        }
+        self.shared.txn.set_constraints((!names.is_empty()).then_some(&oids), deferred);
+        if deferred { Ok(()) } else { after::fire_statement(&self.shared.txn, &statement.cx) }
     }
 
     /// Runs a statement as a transaction of its own, again and again while others get in its way.
@@ -530,15 +688,20 @@ impl Session {
     fn set_modes(&mut self, modes: &TransactionModes) -> Result<()> {
         let read_only = modes.read_only.unwrap_or(self.block.read_only);
         let isolation = modes.isolation.map_or(self.block.isolation, level);
-        if isolation == IsolationLevel::Serializable && !read_only {
-            return Err(SqlError::unsupported("ISOLATION LEVEL SERIALIZABLE")
-                .hint("Use REPEATABLE READ, or SERIALIZABLE READ ONLY, which reads one snapshot."));
+        let in_subtransaction = !self.block.saves.is_empty();
+        if isolation != self.block.isolation && (self.block.queried || in_subtransaction) {
+            let message = match self.block.queried {
+                true => "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+                false => "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction",
+            };
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, message));
         }
-        if isolation != self.block.isolation && self.block.queried {
-            return Err(SqlError::new(
-                state::ACTIVE_SQL_TRANSACTION,
-                "SET TRANSACTION ISOLATION LEVEL must be called before any query",
-            ));
+        if modes.deferrable.is_some() && (self.block.queried || in_subtransaction) {
+            let message = match in_subtransaction {
+                true => "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction",
+                false => "SET TRANSACTION [NOT] DEFERRABLE must be called before any query",
+            };
+            return Err(SqlError::new(state::ACTIVE_SQL_TRANSACTION, message));
         }
         if self.shared.is_follower() && !read_only {
             let message = "cannot set transaction read-write mode during recovery";
@@ -566,6 +729,7 @@ impl Session {
             }
         }
         (self.block.read_only, self.block.isolation) = (read_only, isolation);
+        self.block.deferrable = modes.deferrable.unwrap_or(self.block.deferrable);
         self.tell_current();
         Ok(())
     }
@@ -576,7 +740,10 @@ impl Session {
             settings.set("default_transaction_isolation", &[level(isolation).name().to_owned()], false)?;
         }
         if let Some(read_only) = modes.read_only {
-            settings.set("default_transaction_read_only", &[if read_only { "on" } else { "off" }.to_owned()], false)?;
+            settings.set("default_transaction_read_only", &[on_or_off(read_only).to_owned()], false)?;
+        }
+        if let Some(deferrable) = modes.deferrable {
+            settings.set("default_transaction_deferrable", &[on_or_off(deferrable).to_owned()], false)?;
         }
         Ok(())
     }
@@ -610,7 +777,7 @@ impl Session {
     }
 
     fn end_block(&mut self, commit: bool, chain: bool) -> Result<&'static str> {
-        let (status, modes) = (self.block.status, (self.block.isolation, self.block.read_only));
+        let (status, modes) = (self.block.status, (self.block.isolation, self.block.read_only, self.block.deferrable));
         let in_block = matches!(status, Status::Explicit | Status::Failed);
         let word = if commit { "COMMIT" } else { "ROLLBACK" };
         if !in_block {
@@ -628,7 +795,7 @@ impl Session {
         }
         if chain {
             self.begin(Status::Explicit);
-            (self.block.isolation, self.block.read_only) = modes;
+            (self.block.isolation, self.block.read_only, self.block.deferrable) = modes;
             self.tell_current();
         }
         Ok(if commit { "COMMIT" } else { "ROLLBACK" })
@@ -648,7 +815,7 @@ impl Session {
         self.require_block("SAVEPOINT")?;
         if !self.shared.txn.is_open() && !self.block.read_only {
             let statement = self.statement()?;
-            self.shared.txn.set(self.shared.database.begin_at(statement.snapshot));
+            self.open_transaction(&statement.snapshot);
         }
         if self.shared.txn.is_open() {
             self.shared.txn.with(|t| {
@@ -658,12 +825,13 @@ impl Session {
         }
         self.block.saves.push(Save {
             name: name.to_owned(),
-            catalog: self.block.catalog.clone(),
+            own: self.block.own.clone(),
             settings: self.shared.settings.lock().mark(),
             own_sequences: self.shared.sequences.lock().own.len(),
             rows: self.block.rows,
-            locks: self.shared.txn.locks_held(),
+            place: self.shared.txn.place(),
             listening: self.shared.listening.lock().mark(),
+            after: self.shared.txn.mark_after(),
         });
         Ok("SAVEPOINT")
     }
@@ -678,6 +846,7 @@ impl Session {
         self.require_block("RELEASE SAVEPOINT")?;
         let at = self.find_save(name)?;
         self.block.saves.truncate(at);
+        self.shared.txn.release_after(self.block.saves.is_empty());
         if self.shared.txn.is_open() {
             self.shared.txn.with(|t| Ok(t.release(name)?))?;
         }
@@ -692,12 +861,13 @@ impl Session {
             self.shared.txn.with(|t| Ok(t.rollback_to(name)?))?;
         }
         let save = &self.block.saves[at];
-        self.shared.txn.unlock_from(save.locks);
-        self.block.catalog = save.catalog.clone();
+        self.shared.txn.undo_to(save.place);
+        self.block.own = save.own.clone();
         self.block.rows = save.rows;
         self.shared.settings.lock().undo_to(save.settings);
         self.shared.sequences.lock().own.truncate(save.own_sequences);
         self.shared.listening.lock().undo_to(save.listening);
+        self.shared.txn.undo_after(&save.after);
         self.block.status = Status::Explicit;
         self.portals.clear();
         Ok("ROLLBACK")

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::follower::followed_by;
 use super::instance::SUPERUSER_NAME;
 use super::listen::Pending;
+use super::locking::Own;
 use super::query::{Ending, Rows, is_query};
 use super::settings::IsolationLevel;
 use super::shared::on_or_off;
@@ -13,13 +14,14 @@ use super::swarm::ANNOUNCE;
 use super::transaction::{StatementCx, Status, resolver};
 use super::{Active, Outcome, Session};
 use crate::bind::{self, BindEnv, ParamTypes};
-use crate::catalog::change::{Change, parse_next_oid};
+use crate::catalog::Catalog;
+use crate::catalog::change::Change;
 use crate::catalog::ddl::{self, DdlCx};
 use crate::catalog::schema::Relation;
-use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{self, RowBuffer};
 use crate::ir::Field;
+use crate::lock::TableMode;
 use crate::parse::ast::{self, DefValue, DiscardKind, Explain, Expr, QName, SetValue, StatementKind};
 use crate::plan::{self, ExplainOptions, PlanCx, Planning};
 use crate::types::{Datum, Type};
@@ -60,8 +62,16 @@ impl Session {
 
     /// Carries out a statement that is no query. `own`: it is a transaction of its own, if none is open.
     pub(super) fn utility(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
+        match &statement.kind {
+            StatementKind::CreateIndex(create) if create.concurrently => {
+                return self.create_index_concurrently(statement, create);
+            }
+            StatementKind::Drop { kind: ast::ObjectKind::Index, names, cascade, concurrently: true, .. } => {
+                return self.drop_index_concurrently(statement, names, *cascade);
+            }
+            _ => {}
+        }
         if ddl::is_ddl(&statement.kind) {
-            self.can_rerun = false;
             let own = own && self.block.status == Status::Idle;
             let tag = if own { self.retrying(|s| s.define(statement))? } else { self.define(statement)? };
             return Ok(Outcome::Command { tag });
@@ -134,21 +144,11 @@ impl Session {
                 self.check_columns(tables)?;
                 command("ANALYZE")
             }
-            // What it asks for is so: one snapshot reads the table as it was, whatever becomes of it. pg_dump asks.
-            StatementKind::Lock { tables, mode, .. }
-                if mode.eq_ignore_ascii_case("access share") && self.block.isolation.is_fixed() =>
-            {
-                if self.block.status != Status::Explicit {
-                    let message = "LOCK TABLE can only be used in transaction blocks";
-                    return Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, message));
-                }
-                self.check_tables(tables)?;
-                command("LOCK TABLE")
-            }
+            StatementKind::Lock { tables, mode, nowait } => self.lock_tables(tables, mode, *nowait, own),
             StatementKind::Checkpoint => command("CHECKPOINT"),
             StatementKind::Reindex { kind, name, concurrently } => {
                 self.refuse_on_follower("REINDEX")?;
-                self.reindex(*kind, name, *concurrently)
+                self.reindex(*kind, name, *concurrently, statement)
             }
             StatementKind::Listen(channel) => self.listen(Pending::Listen(channel.text.clone()), "LISTEN"),
             StatementKind::Unlisten(Some(channel)) => self.listen(Pending::Unlisten(channel.text.clone()), "UNLISTEN"),
@@ -163,12 +163,10 @@ impl Session {
             StatementKind::Close(Some(name)) | StatementKind::Fetch(name) => {
                 Err(SqlError::new(state::INVALID_CURSOR_NAME, format!("cursor \"{}\" does not exist", name.text)))
             }
-            StatementKind::SetConstraints { names, .. } => match names.first() {
-                None => command("SET CONSTRAINTS"),
-                Some(name) => {
-                    Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("constraint \"{name}\" is not deferrable")))
-                }
-            },
+            StatementKind::SetConstraints { names, deferred } => {
+                self.set_constraints(names, *deferred)?;
+                command("SET CONSTRAINTS")
+            }
             other => Err(SqlError::unsupported(unsupported_words(other))),
         }
     }
@@ -192,8 +190,6 @@ impl Session {
         if self.block.status == Status::Idle {
             self.begin(Status::Implicit);
         }
-        // A second run of the pipeline would not set it again.
-        self.can_rerun = false;
     }
 
     /// LISTEN and UNLISTEN: done when the transaction commits.
@@ -224,13 +220,35 @@ impl Session {
 
     // Definitions
 
-    /// A statement that changes definitions, inside the transaction.
-    fn define(&mut self, statement: &ast::Statement) -> Result<String> {
-        let cx = self.statement()?;
-        self.begin_writes(&cx, ddl_word(&statement.kind))?;
-        self.exec_cx(&cx, Vec::new(), None)?;
-        let next_oid = self.shared.txn.with(|t| parse_next_oid(t.get(keyspace::NEXT_OID)?.as_deref()))?;
-        let mut change = Change::new(cx.cx.catalog.clone(), next_oid);
+    /// A statement that changes definitions, inside the transaction. What it names is locked first; if it meets a definition that others changed
+    /// meanwhile, what it did is dropped and it begins anew: it has claimed the definition by then.
+    pub(super) fn define(&mut self, statement: &ast::Statement) -> Result<String> {
+        loop {
+            let cx = self.statement_under_locks(|s, cx| {
+                // It changes the newest definitions, whatever its snapshot is.
+                let catalog = s.newest_definitions()?;
+                let params = ParamTypes::none();
+                let env = s.env_of(catalog, &params, cx);
+                Ok(ddl::lock::wanted(&statement.kind, &statement.source, &env))
+            })?;
+            let sequences = self.shared.sequences.lock().own.len();
+            self.begin_writes(&cx, ddl_word(&statement.kind))?;
+            match self.define_once(statement, &cx)? {
+                Some(tag) => return Ok(tag),
+                None => {
+                    self.abort_writes();
+                    self.shared.sequences.lock().own.truncate(sequences);
+                }
+            }
+        }
+    }
+
+    /// None: definitions were stale.
+    fn define_once(&mut self, statement: &ast::Statement, cx: &StatementCx) -> Result<Option<String>> {
+        self.exec_cx(cx, Vec::new(), None)?;
+        let base = self.newest_catalog()?.stamp;
+        let catalog = self.newest_definitions()?;
+        let mut change = Change::guarded(catalog, self.guard_definitions(base)?);
         let mut notices = Vec::new();
         let mut ddl_cx = DdlCx {
             change: &mut change,
@@ -246,34 +264,57 @@ impl Session {
         };
         let tag = ddl::run(&statement.kind, &mut ddl_cx);
         let rows = ddl_cx.rows;
+        if change.is_stale() {
+            self.shared.cancel.check()?;
+            return Ok(None);
+        }
         self.shared.notices.lock().extend(notices);
         let tag = tag?.ok_or_else(|| SqlError::internal("a statement that changes definitions was not known"))?;
-        let changed = change.is_changed();
-        let (catalog, writes) = change.finish();
+        self.keep(change, base)?;
+        self.block.rows += rows;
+        Ok(Some(tag))
+    }
+
+    /// Writes what a statement made of definitions, which is then the transaction's own.
+    pub(super) fn keep(&mut self, change: Change, base: u64) -> Result<()> {
+        let is_changed = change.is_changed();
+        let (catalog, writes, edits) = change.finish();
         self.shared.txn.with(|t| {
             for (key, value) in writes {
                 match value {
-                    Some(value) => t.put(key, value)?,
-                    None => t.delete(key)?,
+                    Some(value) => t.put_guarded(key, value)?,
+                    None => t.delete_guarded(key)?,
                 }
             }
             Ok(())
         })?;
         self.end_writes()?;
-        if changed {
-            self.block.catalog = Some(catalog);
+        if is_changed {
+            self.block.own = Some(Own::after(self.block.own.as_ref(), base, catalog, edits));
         }
-        self.block.rows += rows;
-        Ok(tag)
+        Ok(())
+    }
+
+    /// The newest committed definitions, with what the transaction made of them.
+    fn newest_definitions(&mut self) -> Result<Arc<Catalog>> {
+        let newest = self.newest_catalog()?;
+        Ok(match &mut self.block.own {
+            Some(own) => own.over(&newest),
+            None => newest,
+        })
+    }
+    fn env_of<'a>(&'a self, catalog: Arc<Catalog>, params: &'a ParamTypes, cx: &'a StatementCx) -> BindEnv<'a> {
+        let search_path = cx.cx.search_path.clone();
+        BindEnv { catalog, search_path, params, resolver: resolver(&self.shared), session: &cx.cx }
     }
 
     fn drop_database(&mut self, name: &str, if_exists: bool, force: bool) -> Result<Outcome> {
         self.refuse_in_block("DROP DATABASE")?;
-        if force {
-            return Err(SqlError::unsupported("DROP DATABASE ... WITH (FORCE)"));
-        }
         if name == self.shared.db.name {
             return Err(SqlError::new("55006", "cannot drop the currently open database"));
+        }
+        if force {
+            self.instance.end_sessions_of(name, &self.shared.cancel)?;
         }
         match self.instance.drop_database(name) {
             Err(e) if if_exists && e.state() == state::INVALID_CATALOG_NAME => {
@@ -301,18 +342,28 @@ impl Session {
         Ok(())
     }
 
-    /// REINDEX: indexes need no building anew, but what is named must be there.
-    fn reindex(&mut self, kind: ast::ObjectKind, name: &QName, concurrently: bool) -> Result<Outcome> {
+    /// REINDEX: what entries lack is added, what is too many removed. Rows are their own primary key, which has nothing to mend.
+    fn reindex(
+        &mut self,
+        kind: ast::ObjectKind,
+        name: &QName,
+        concurrently: bool,
+        statement: &ast::Statement,
+    ) -> Result<Outcome> {
         if concurrently {
             self.refuse_in_block("REINDEX CONCURRENTLY")?;
         }
+        let is_own = |table: &crate::catalog::Table| table.foreign.is_none();
         match kind {
             ast::ObjectKind::Schema => {
                 self.refuse_in_block("REINDEX SCHEMA")?;
-                if self.statement()?.cx.catalog.schema_oid(name.last()).is_none() {
+                let catalog = self.statement()?.cx.catalog.clone();
+                let Some(schema) = catalog.schema_oid(name.last()) else {
                     let message = format!("schema \"{}\" does not exist", name.last());
                     return Err(SqlError::new(state::INVALID_SCHEMA_NAME, message));
-                }
+                };
+                let tables = catalog.tables().filter(|t| is_own(t) && t.schema == schema).map(|t| t.oid).collect();
+                self.reindex_tables(tables, concurrently, statement)?;
             }
             ast::ObjectKind::Database => {
                 self.refuse_in_block("REINDEX DATABASE")?;
@@ -322,6 +373,9 @@ impl Session {
                         "can only reindex the currently open database",
                     ));
                 }
+                let catalog = self.statement()?.cx.catalog.clone();
+                let tables = catalog.tables().filter(|t| is_own(t)).map(|t| t.oid).collect();
+                self.reindex_tables(tables, concurrently, statement)?;
             }
             _ => {
                 let missing = || SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
@@ -336,6 +390,13 @@ impl Session {
                     let message = format!("\"{}\" is not {wanted}", found.name());
                     return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message));
                 }
+                match found {
+                    Relation::Index(table, oid) if concurrently => self.reindex_concurrently(&table, Some(oid))?,
+                    Relation::Table(table) if concurrently => self.reindex_concurrently(&table, None)?,
+                    _ => {
+                        self.define(statement)?;
+                    }
+                }
             }
         }
         command("REINDEX")
@@ -347,6 +408,16 @@ impl Session {
     }
 
     fn check_tables(&mut self, names: &[QName]) -> Result<()> {
+        self.statement_under_locks(|session, cx| {
+            let mut wanted = Vec::new();
+            for name in names {
+                let found = session.with_env(cx, &ParamTypes::none(), |env| bind::find_relation(name, env))?;
+                if let Some(Relation::Table(table)) = found {
+                    wanted.push((table.oid, TableMode::ShareUpdateExclusive));
+                }
+            }
+            Ok(wanted)
+        })?;
         for name in names {
             match self.named_relation(name)? {
                 Some(Relation::Table(t)) if t.foreign.is_none() => {}
@@ -428,6 +499,10 @@ impl Session {
                 let on = read_only || !derived.as_of.is_empty() || self.shared.is_follower();
                 if on { "on" } else { "off" }.to_owned()
             }
+            "transaction_deferrable" if self.block.status != Status::Idle => {
+                on_or_off(self.block.deferrable).to_owned()
+            }
+            "transaction_deferrable" => on_or_off(self.shared.settings.lock().derived().deferrable).to_owned(),
             ANNOUNCE => on_or_off(self.instance.is_announced(&self.shared.db.name)).to_owned(),
             _ => self.shared.settings.lock().show(name)?,
         };
@@ -443,6 +518,7 @@ impl Session {
                 self.in_block();
                 self.shared.settings.lock().reset_all()?;
                 self.shared.sequences.lock().forget();
+                self.shared.txn.locks().advisory_unlock_all();
                 self.shared.listening.lock().ask(Pending::UnlistenAll);
                 command("DISCARD ALL")
             }
@@ -471,13 +547,11 @@ impl Session {
                 params.push(exec::eval(e, &[], &exec_cx)?);
             }
         }
-        let own = own && self.block.status == Status::Implicit && !self.shared.txn.is_open();
+        let ran = self.run_prepared(&prepared, params)?;
         let writes = prepared.statement.as_ref().is_some_and(|s| !matches!(s.kind, StatementKind::Query(_)));
-        let ran = if own && writes {
-            self.retrying(|s| s.run_prepared(&prepared, params.clone(), false))?
-        } else {
-            self.run_prepared(&prepared, params, false)?
-        };
+        if own && writes && self.block.status == Status::Implicit {
+            self.commit()?;
+        }
         Ok(self.give(ran, None))
     }
 
@@ -501,14 +575,10 @@ impl Session {
         }
         options.analyze |= explain.analyze;
         let writes = options.analyze && !matches!(&inner.kind, StatementKind::Query(_));
-        let lines = if own && writes && self.block.status == Status::Idle {
-            self.retrying(|s| s.explain_lines(inner, options))?
-        } else if writes {
-            let cx = self.statement()?;
-            self.with_locks(&cx, |s, _| s.explain_lines(inner, options))?
-        } else {
-            self.explain_lines(inner, options)?
-        };
+        let lines = self.explain_lines(inner, options)?;
+        if own && writes && self.block.status == Status::Implicit {
+            self.commit()?;
+        }
         let rows = lines.into_iter().map(|l| vec![Datum::text(l)]).collect();
         self.give_rows(&["QUERY PLAN"], rows, "EXPLAIN")
     }
@@ -517,23 +587,30 @@ impl Session {
         let start = Instant::now();
         let before = self.shared.waiting.fetched();
         let (cx, bound) = self.with_first_head(|session| {
-            let cx = session.statement()?;
-            let params = ParamTypes::declared(Vec::new());
-            let bound = session.with_env(&cx, &params, |env| bind::bind(inner, env))?;
-            Ok((cx, bound))
+            let mut bound = None;
+            let cx = session.statement_under_locks(|session, cx| {
+                let params = ParamTypes::declared(Vec::new());
+                let found = session.with_env(cx, &params, |env| bind::bind(inner, env))?;
+                let relations = found.rel().map(|rel| plan::relations(rel, &cx.cx.catalog)).unwrap_or_default();
+                bound = Some(found);
+                Ok(relations)
+            })?;
+            Ok((cx, bound.ok_or_else(|| SqlError::internal("nothing was bound"))?))
         })?;
         let writes = bound.writes();
         let rel = bound.rel().cloned().ok_or_else(|| SqlError::internal("nothing to explain"))?;
+        let locks = plan::locks_rows(&rel);
         let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
         let planning = Planning { took: start.elapsed(), fetched: self.shared.waiting.fetched().since(before) };
         if !options.analyze {
             return Ok(plan::explain(&plan, &cx.cx, options, Some(planning), None));
         }
         let mut writer = None;
-        if writes {
-            self.begin_writes(&cx, "EXPLAIN ANALYZE")?;
+        if writes || locks {
+            let what = "EXPLAIN ANALYZE";
+            let stay = if writes { self.begin_writes(&cx, what)? } else { self.open_writes(&cx, what)? };
             let (txn, memory) = (self.shared.txn.clone(), &cx.cx.memory);
-            writer = Some(Arc::new(Writer::new(txn, Arc::<DmlPlans>::default(), true, memory)));
+            writer = Some(Arc::new(Writer::new(txn, Arc::<DmlPlans>::default(), true, memory, stay)));
         }
         let exec_cx = Arc::new(self.exec_cx(&cx, Vec::new(), writer.clone())?);
         exec_cx.shared.measure(plan.nodes);
@@ -542,7 +619,7 @@ impl Session {
         while cursor.next_batch()?.is_some() {}
         drop(cursor);
         let total = start.elapsed();
-        if let Some(writer) = writer {
+        if let Some(writer) = writer.filter(|_| writes) {
             self.end_writes()?;
             self.block.rows += writer.rows();
         }
@@ -682,6 +759,7 @@ fn ddl_word(kind: &StatementKind) -> &'static str {
         },
         StatementKind::Truncate { .. } => "TRUNCATE TABLE",
         StatementKind::Comment { .. } => "COMMENT",
+        StatementKind::Reindex { .. } => "REINDEX",
         StatementKind::CreateTag { .. } => "CREATE TAG",
         StatementKind::DropTag { .. } => "DROP TAG",
         StatementKind::Drop { kind, .. } => of_kind(*kind).0,
@@ -711,7 +789,6 @@ fn unsupported_words(kind: &StatementKind) -> String {
     match kind {
         StatementKind::Unsupported(words) => words.clone(),
         StatementKind::Cluster(_) => "CLUSTER".into(),
-        StatementKind::Lock { .. } => "LOCK TABLE".into(),
         StatementKind::Do { .. } => "DO".into(),
         StatementKind::Call(_) => "CALL".into(),
         _ => "this statement".into(),

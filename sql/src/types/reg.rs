@@ -310,6 +310,7 @@ mod tests {
                 primary_key: None,
                 indexes: vec![],
                 checks: vec![],
+                foreign_keys: Vec::new(),
                 foreign: None,
                 comment: None,
             };

@@ -6,6 +6,8 @@ use crate::error::{SqlError, state};
 use crate::functions::SessionCx;
 use crate::types::{Datum, Type, io};
 
+use super::foreign_key::ForeignKeyRule;
+
 /// What a CHECK needs: NULL passes.
 pub fn is_true_or_null(value: &Datum) -> bool {
     matches!(value, Datum::Bool(true) | Datum::Null)
@@ -45,6 +47,54 @@ pub fn unique_violation(
     let message = format!("duplicate key value violates unique constraint \"{name}\"");
     let detail = format!("{} already exists.", describe_key(table, key, row, session));
     of_table(SqlError::new(state::UNIQUE_VIOLATION, message), table, session).detail(detail).constraint(name)
+}
+
+/// 23503 for a row that refers to what is not there; the values are those of the referring columns.
+pub fn missing_reference(rule: &ForeignKeyRule, values: &[Datum], session: &SessionCx) -> SqlError {
+    let detail = format!(
+        "{} is not present in table \"{}\".",
+        describe_reference(rule.referring(), values, session),
+        rule.parent.table.name
+    );
+    of_referring(rule, session).detail(detail)
+}
+
+/// 23503 for a row that refers to something with some of its columns, where MATCH FULL wants all or none.
+pub fn mixed_nulls(rule: &ForeignKeyRule, session: &SessionCx) -> SqlError {
+    of_referring(rule, session).detail("MATCH FULL does not allow mixing of null and nonnull key values.")
+}
+
+fn of_referring(rule: &ForeignKeyRule, session: &SessionCx) -> SqlError {
+    let (table, name) = (&rule.child.table, &rule.key.name);
+    let message = format!("insert or update on table \"{}\" violates foreign key constraint \"{name}\"", table.name);
+    of_table(SqlError::new(state::FOREIGN_KEY_VIOLATION, message), table, session).constraint(name)
+}
+
+/// 23503 for a row that others refer to; the values are those of the columns referred to.
+pub fn still_referenced(rule: &ForeignKeyRule, values: &[Datum], session: &SessionCx) -> SqlError {
+    let (table, name) = (&rule.child.table, &rule.key.name);
+    let message = format!(
+        "update or delete on table \"{}\" violates foreign key constraint \"{name}\" on table \"{}\"",
+        rule.parent.table.name, table.name
+    );
+    let key = describe_reference(rule.referenced(), values, session);
+    of_table(SqlError::new(state::FOREIGN_KEY_VIOLATION, message), table, session)
+        .detail(format!("{key} is still referenced from table \"{}\".", table.name))
+        .constraint(name)
+}
+
+/// `Key (a, b)=(1, x)`; unlike those of unique keys, PostgreSQL does not quote these names.
+fn describe_reference<'n>(
+    columns: impl Iterator<Item = (&'n str, Type)>,
+    values: &[Datum],
+    session: &SessionCx,
+) -> String {
+    let (mut names, mut texts) = (Vec::new(), Vec::new());
+    for ((name, ty), value) in columns.zip(values) {
+        names.push(name);
+        texts.push(print(value, ty, session));
+    }
+    format!("Key ({})=({})", names.join(", "), texts.join(", "))
 }
 
 /// 23505 for rows that are there when a unique index is made.

@@ -3,8 +3,9 @@
 //! ```text
 //! target       one table made ready to be written: its keys, its indexes, what must hold
 //! constraints  NOT NULL, CHECK, unique keys, and the errors PostgreSQL reports for them
+//! row          one row locked, put, changed, removed;  moves  where rows went whose keys changed
 //! insert       rows in, ON CONFLICT;  update   rows changed and removed
-//! locks        writers of one row wait for each other
+//! after        what is checked at the end of a statement or transaction;  foreign_key  references checked, actions done
 //! sequence     nextval and setval, durable ahead of use
 //! copy         COPY in its three formats
 //! ```
@@ -12,10 +13,14 @@
 //! A statement reads through a view taken before it began and writes to the transaction, so it never meets its own rows as input; what must be
 //! unique is looked up through the transaction, own writes included. A [`Writer`] lives as long as its statement.
 
+pub mod after;
 pub mod constraints;
 pub mod copy;
+pub mod foreign_key;
 pub mod insert;
-pub mod locks;
+pub mod moves;
+pub mod referring;
+pub mod row;
 pub mod sequence;
 pub mod target;
 pub mod update;
@@ -23,22 +28,27 @@ pub mod update;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
+use pgbee_engine::Version;
 use pgbee_engine::bee::Direction;
-use pgbee_engine::txn::{Database, ReadView, Snapshot, Transaction};
+use pgbee_engine::txn::{Database, ReadView, Transaction};
 use rustc_hash::FxHashMap;
 
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{DmlRunner, ExecCx, RowBuffer};
-use crate::functions::context::CancelFlag;
 use crate::ir::{Dml, DmlKind};
+use crate::lock::{Locks, Mark};
 use crate::memory::{Account, Reservation};
 
-use locks::{LockTable, Owner};
+use moves::{Move, Moves, Stay};
+
+/// Bytes of what one transaction remembers of deleted rows. Those beyond are forgotten: who waits for one and finds another row of the same key
+/// takes that for what the row was changed to.
+const DELETED_BYTES_MAX: usize = 1 << 20;
 
 /// The session's transaction, shared with what runs inside its statement.
 #[derive(Clone)]
@@ -50,52 +60,53 @@ struct Inner {
     txn: Mutex<Option<Transaction>>,
     database: Arc<Database>,
     row_ids: Arc<RowIds>,
-    locks: Arc<LockTable>,
-    owner: Owner,
-    held: Mutex<Vec<Box<[u8]>>>,
-    cancel: Arc<CancelFlag>,
-    /// lock_timeout, in microseconds; 0: none.
-    lock_timeout: AtomicU64,
-    /// A lock was got and its key had changed: the statement needs a newer snapshot.
-    is_stale: AtomicBool,
+    locks: Locks,
+    after: Mutex<after::AfterQueue>,
+    moves: Arc<Moves>,
+    moved: Mutex<Moved>,
+    /// It reads one snapshot: what another changed since then may not be changed.
+    is_fixed: AtomicBool,
+    /// The number that the rows it writes carry: xmin.
+    stamp: AtomicU32,
 }
 
-impl Inner {
-    fn release(&self, held: Vec<Box<[u8]>>) {
-        if !held.is_empty() {
-            self.locks.release(self.owner, held);
-        }
-    }
+/// Rows of an open transaction whose keys changed.
+#[derive(Default)]
+struct Moved {
+    list: Vec<Move>,
+    held: Option<Reservation>,
+    bytes: usize,
+    deleted_bytes: usize,
 }
 
-impl Drop for Inner {
-    // A session may end anywhere: its client is gone, or it panicked.
-    fn drop(&mut self) {
-        let held = std::mem::take(self.held.get_mut());
-        self.release(held);
-    }
+/// A place among a transaction's locks and moves: see [`TxnHandle::undo_to`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    locks: Mark,
+    moved: usize,
 }
 
 impl TxnHandle {
-    /// A session's handle, without transaction.
+    /// A session's handle, without transaction. What rows moved is reserved in `memory`.
     pub fn new(
         database: Arc<Database>,
         row_ids: Arc<RowIds>,
-        locks: Arc<LockTable>,
-        cancel: Arc<CancelFlag>,
+        moves: Arc<Moves>,
+        locks: Locks,
+        memory: &Arc<Account>,
     ) -> TxnHandle {
-        static OWNERS: AtomicU64 = AtomicU64::new(1);
+        let moved = Moved { held: Some(memory.reservation("Rows whose keys changed")), ..Moved::default() };
         TxnHandle {
             inner: Arc::new(Inner {
                 txn: Mutex::default(),
                 database,
                 row_ids,
                 locks,
-                owner: OWNERS.fetch_add(1, Ordering::Relaxed),
-                held: Mutex::default(),
-                cancel,
-                lock_timeout: AtomicU64::new(0),
-                is_stale: AtomicBool::new(false),
+                moves,
+                after: Mutex::default(),
+                moved: Mutex::new(moved),
+                is_fixed: AtomicBool::new(false),
+                stamp: AtomicU32::new(0),
             }),
         }
     }
@@ -103,11 +114,12 @@ impl TxnHandle {
     pub fn with<R>(&self, f: impl FnOnce(&mut Transaction) -> Result<R>) -> Result<R> {
         f(self.inner.txn.lock().as_mut().ok_or_else(|| SqlError::internal("there is no transaction to write to"))?)
     }
-    /// Sets the transaction.
-    pub fn set(&self, txn: Transaction) {
+    /// Sets the transaction, and the number its rows carry.
+    pub fn set(&self, txn: Transaction, stamp: u32) {
+        self.inner.stamp.store(stamp, Ordering::Relaxed);
         *self.inner.txn.lock() = Some(txn);
     }
-    /// Takes the transaction away. Its locks stay until [`TxnHandle::unlock`].
+    /// Takes the transaction away. Its locks stay until they are released.
     pub fn take(&self) -> Option<Transaction> {
         self.inner.txn.lock().take()
     }
@@ -115,66 +127,123 @@ impl TxnHandle {
     pub fn is_open(&self) -> bool {
         self.inner.txn.lock().is_some()
     }
+    /// The error as a SERIALIZABLE transaction has it: a key that is taken, where it read that it was free or anything else has changed since, means
+    /// that it came too late and may succeed when run again.
+    pub fn explain(&self, error: SqlError) -> SqlError {
+        if error.state() != state::UNIQUE_VIOLATION {
+            return error;
+        }
+        let reads = self.with(|t| Ok(t.reads().filter(|_| t.is_recording()).cloned()));
+        match reads {
+            Ok(Some(reads)) => self.inner.database.validate(&reads).err().map_or(error, SqlError::from),
+            _ => error,
+        }
+    }
     /// Row ids of the database.
     pub fn row_ids(&self) -> &RowIds {
         &self.inner.row_ids
     }
-
-    /// Locks a key to be written, waiting for whoever has it.
+    /// The database.
+    pub fn database(&self) -> &Arc<Database> {
+        &self.inner.database
+    }
+    /// The transaction's locks.
+    pub fn locks(&self) -> &Locks {
+        &self.inner.locks
+    }
+    /// Where rows of the database moved to.
+    pub fn moves(&self) -> &Arc<Moves> {
+        &self.inner.moves
+    }
+    /// What is to be done after its changes.
+    fn after(&self) -> &Mutex<after::AfterQueue> {
+        &self.inner.after
+    }
+    /// Whether the transaction reads one snapshot from its start to its end.
+    pub fn is_fixed(&self) -> bool {
+        self.inner.is_fixed.load(Ordering::Relaxed)
+    }
+    /// Says whether it does.
+    pub fn set_fixed(&self, is_fixed: bool) {
+        self.inner.is_fixed.store(is_fixed, Ordering::Relaxed);
+    }
+    /// The number that the rows it writes carry.
+    pub fn row_stamp(&self) -> u32 {
+        self.inner.stamp.load(Ordering::Relaxed)
+    }
+    /// What the transaction itself wrote to a key: `Some(None)` if it removed it. Without transaction it wrote nothing.
+    pub fn written(&self, key: &[u8]) -> Result<Option<Option<Bytes>>> {
+        match &*self.inner.txn.lock() {
+            Some(txn) => Ok(txn.own(key)?),
+            None => Ok(None),
+        }
+    }
+    /// The newest value of a key: what the transaction itself wrote, else what was committed last.
+    pub fn newest(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        match self.written(key)? {
+            Some(own) => Ok(own),
+            None => Ok(self.inner.database.snapshot().get(key)?),
+        }
+    }
+    /// A SERIALIZABLE transaction has looked at a key in another version than its own: it may not change from then on.
+    pub fn rely_on(&self, key: &[u8], seen: Version) -> Result<()> {
+        self.with(|t| {
+            if t.is_recording()
+                && let Some(reads) = t.reads()
+            {
+                reads.key(Bytes::copy_from_slice(key), seen);
+            }
+            Ok(())
+        })
+    }
+    /// Remembers that a row has another key now, or none.
     ///
     /// # Errors
-    /// 40001 if the key was changed since the transaction's snapshot; [`TxnHandle::take_stale`] then tells that a newer snapshot would
-    /// help. 40P01, 55P03 and cancels while waiting.
-    pub fn lock(&self, key: &[u8]) -> Result<()> {
-        let inner = &*self.inner;
-        if inner.held.lock().len() >= locks::HELD_MAX {
-            return Ok(());
-        }
-        let timeout = match inner.lock_timeout.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(Duration::from_micros(micros)),
-        };
-        if !inner.locks.acquire(inner.owner, key, &inner.cancel, timeout)? {
-            return Ok(());
-        }
-        inner.held.lock().push(key.into());
-        let is_stale = self.with(|t| {
-            if inner.database.head() == t.base().version() {
-                return Ok(false);
+    /// 53200 when there is no memory for it.
+    pub fn moved(&self, from: &[u8], to: Option<&[u8]>) -> Result<()> {
+        let bytes = size_of::<Move>() + from.len() + to.map_or(0, <[u8]>::len);
+        let mut moved = self.inner.moved.lock();
+        let moved = &mut *moved;
+        if to.is_none() {
+            if moved.deleted_bytes + bytes > DELETED_BYTES_MAX {
+                return Ok(());
             }
-            let written_in = |s: &Snapshot| Ok::<_, SqlError>(s.get_entry(key)?.map(|e| e.seq));
-            Ok(written_in(&inner.database.snapshot())? != written_in(t.base())?)
-        })?;
-        if is_stale {
-            inner.is_stale.store(true, Ordering::Relaxed);
-            return Err(SqlError::new(
-                state::SERIALIZATION_FAILURE,
-                "could not serialize access due to concurrent update",
-            ));
+            moved.deleted_bytes += bytes;
         }
+        moved.bytes += bytes;
+        if let Some(held) = &mut moved.held {
+            held.set(moved.bytes)?;
+        }
+        moved.list.push((from.into(), to.map(Into::into)));
         Ok(())
     }
-    /// Whether a statement failed because its snapshot was too old for a row it locked.
-    pub fn take_stale(&self) -> bool {
-        self.inner.is_stale.swap(false, Ordering::Relaxed)
+    /// The transaction is committed as this version: who saw its rows before may follow them. Before its locks are given up.
+    pub fn publish_moves(&self, version: Version) {
+        let list = self.forget_moves();
+        self.inner.moves.publish(version, list);
     }
-    /// How many locks the transaction holds: a mark for [`TxnHandle::unlock_from`].
-    pub fn locks_held(&self) -> usize {
-        self.inner.held.lock().len()
+    fn forget_moves(&self) -> Vec<Move> {
+        let mut moved = self.inner.moved.lock();
+        (moved.bytes, moved.deleted_bytes) = (0, 0);
+        if let Some(held) = &mut moved.held {
+            // Less than before is always to be had.
+            let _ = held.set(0);
+        }
+        std::mem::take(&mut moved.list)
     }
-    /// What was locked since the mark is as it was before: others may have it.
-    pub fn unlock_from(&self, mark: usize) {
-        let mut held = self.inner.held.lock();
-        let since = mark.min(held.len());
-        self.inner.release(held.split_off(since));
+    /// Where the transaction is: a mark for [`TxnHandle::undo_to`].
+    pub fn place(&self) -> Place {
+        Place { locks: self.inner.locks.mark(), moved: self.inner.moved.lock().list.len() }
     }
-    /// The transaction is over: others may have its rows.
-    pub fn unlock(&self) {
-        self.unlock_from(0);
+    /// What was locked and moved since is as it was before.
+    pub fn undo_to(&self, place: Place) {
+        self.inner.moved.lock().list.truncate(place.moved);
+        self.inner.locks.release_since(place.locks);
     }
-    /// lock_timeout.
-    pub fn set_lock_timeout(&self, timeout: Option<Duration>) {
-        self.inner.lock_timeout.store(timeout.map_or(0, |t| t.as_micros() as u64), Ordering::Relaxed);
+    /// The transaction is over: others may have what it locked.
+    pub fn end(&self) {
+        self.forget_moves();
+        self.inner.locks.release_all();
     }
 }
 
@@ -194,7 +263,7 @@ impl RowIds {
         }
         // The transaction may read an older version, and may have put rows of its own into a table it made.
         let rows = keyspace::table_range(table);
-        let own = txn.with(|t| Ok(t.scan(rows.clone(), Direction::Backward)?.next()?))?;
+        let own = txn.with(|t| Ok(t.view().unrecorded().scan(rows.clone(), Direction::Backward)?.next()?))?;
         let newest = ReadView::from(txn.inner.database.snapshot()).scan(rows, Direction::Backward)?.next()?;
         let ids = [own, newest].into_iter().flatten().filter_map(|(key, _)| keyspace::parse_row_id(&key));
         let id = ids.max().unwrap_or(0);
@@ -239,6 +308,8 @@ pub struct Writer {
     /// Keys of the rows changed so far, if a row may be reached by two changes of the statement.
     touched: Option<Mutex<KeySet>>,
     rows: AtomicU64,
+    /// What moves while the statement runs is remembered.
+    _stay: Option<Stay>,
 }
 
 /// Keys a statement has met, each as 128 bits of secret hashes: rows by the million are to be remembered, and that two keys of a
@@ -272,9 +343,15 @@ impl KeySet {
 
 impl Writer {
     /// For a statement of this transaction, with its account. `several`: it has more than one change in it.
-    pub fn new(txn: TxnHandle, plans: Arc<DmlPlans>, several: bool, memory: &Arc<Account>) -> Writer {
+    pub fn new(
+        txn: TxnHandle,
+        plans: Arc<DmlPlans>,
+        several: bool,
+        memory: &Arc<Account>,
+        stay: Option<Stay>,
+    ) -> Writer {
         let touched = several.then(|| Mutex::new(KeySet::new(memory, "WITH of several changes")));
-        Writer { txn, plans, touched, rows: AtomicU64::new(0) }
+        Writer { txn, plans, touched, rows: AtomicU64::new(0), _stay: stay }
     }
     /// Rows changed so far, by all changes of the statement.
     pub fn rows(&self) -> u64 {
@@ -282,26 +359,29 @@ impl Writer {
     }
     /// From now on a row was changed by this statement.
     fn touch(&self, key: &[u8]) -> Result<()> {
-        self.is_touched(key).map(|_| ())
+        self.touched.as_ref().map_or(Ok(()), |t| t.lock().insert(key).map(|_| ()))
     }
-    /// Whether a row was changed by this statement before; from now on it was.
-    fn is_touched(&self, key: &[u8]) -> Result<bool> {
-        self.touched.as_ref().map_or(Ok(false), |t| Ok(!t.lock().insert(key)?))
+    /// Whether a row was changed by this statement before.
+    fn was_touched(&self, key: &[u8]) -> bool {
+        self.touched.as_ref().is_some_and(|t| t.lock().contains(key))
     }
 }
 
 impl DmlRunner for Writer {
     fn run(&self, dml: &Dml, cx: &ExecCx) -> Result<(RowBuffer, u64)> {
         let prepared = self.plans.get(dml, cx)?;
-        prepared.target.depend(&self.txn)?;
-        let (returned, count) = match &dml.kind {
+        let changed = match &dml.kind {
             DmlKind::Insert { columns, on_conflict, .. } => {
-                insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx)?
+                insert::run(self, dml, &prepared, columns, on_conflict.as_ref(), cx)
             }
-            DmlKind::Update { .. } => update::update(self, dml, &prepared, cx)?,
-            DmlKind::Delete { .. } => update::delete(self, dml, &prepared, cx)?,
+            DmlKind::Update { .. } => update::update(self, dml, &prepared, cx),
+            DmlKind::Delete { .. } => update::delete(self, dml, &prepared, cx),
         };
+        let (returned, count) = changed.map_err(|error| self.txn.explain(error))?;
         self.rows.fetch_add(count, Ordering::Relaxed);
         Ok((returned, count))
+    }
+    fn txn(&self) -> &TxnHandle {
+        &self.txn
     }
 }

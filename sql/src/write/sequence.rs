@@ -1,15 +1,24 @@
 //! Sequences: values given out once, whatever rolls back or crashes.
 //!
 //! What is stored is a state that lies ahead of the values given out: nextval takes from memory, and every so many calls a small commit of its own
-//! writes where the next ones will have come to. That commit need not be on disk at once: the log keeps the order of commits, so a later
-//! commit that uses a value is durable only together with it. A crash skips values, as in PostgreSQL; a clean shutdown writes back what
-//! was not used.
+//! writes where the next ones will have come to, on disk before any of them is told. It is made in the background while half of the values are left, so
+//! that nobody waits for it; more and more are covered at once while they are asked for quickly. A crash skips values, as in PostgreSQL; a
+//! clean shutdown writes back what was not used.
+//!
+//! ```text
+//! given out          covered by what is stored
+//! ... 41 42 43 | 44 45 46 47 48 49 ... 74 |      half of them used: 75 to 138 are stored meanwhile
+//!        state ^                   stored ^
+//! ```
+//!
+//! With CACHE a session takes several values at once and keeps them ([`Taken`]), until the sequence is changed.
 //!
 //! A sequence made or restarted by a transaction that is still open lives in that transaction's writes; the session sees to it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use pgbee_engine::storage::Durability;
 use pgbee_engine::txn::{CommitInfo, Database, Transaction};
 use rustc_hash::FxHashMap;
@@ -87,12 +96,42 @@ impl SequenceState {
 /// The committed sequences of a database in use.
 #[derive(Default)]
 pub struct Sequences {
-    live: Mutex<FxHashMap<u32, Arc<Mutex<Live>>>>,
+    live: Mutex<FxHashMap<u32, Arc<Live>>>,
+    /// Raised when a sequence was changed: values that sessions keep are from before it.
+    generation: AtomicU64,
+}
+
+/// Values in a row that were taken from a sequence and are not used yet: those of CACHE.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    sequence: Arc<Sequence>,
+    state: SequenceState,
+    left: u32,
+    generation: u64,
+}
+
+impl Taken {
+    /// The next value, if one is left and the sequence was not changed since.
+    pub fn next(&mut self, sequences: &Sequences) -> Option<i64> {
+        if self.left == 0 || self.generation != sequences.generation.load(Ordering::Acquire) {
+            return None;
+        }
+        self.state = self.state.next(&self.sequence).ok()?;
+        self.left -= 1;
+        Some(self.state.last)
+    }
 }
 
 /// A sequence in use.
 #[derive(Default)]
 struct Live {
+    numbers: Mutex<Numbers>,
+    /// What is stored was changed.
+    stored: Condvar,
+}
+
+#[derive(Default)]
+struct Numbers {
     /// Where it stands; None before it was read.
     state: Option<SequenceState>,
     /// What is stored: a state ahead of `state`.
@@ -102,6 +141,17 @@ struct Live {
     /// How many to cover next time: more and more while they are asked for quickly.
     amount: u32,
     reserved_at: i64,
+    /// Someone is storing a state, without holding the lock.
+    is_storing: bool,
+}
+
+/// More values that are covered.
+struct Covered {
+    /// Where the sequence stood before them.
+    from: SequenceState,
+    /// What is stored now.
+    ahead: SequenceState,
+    count: u32,
 }
 
 impl Sequences {
@@ -110,42 +160,87 @@ impl Sequences {
     const QUICK_MICROS: i64 = 1_000_000;
     const ATTEMPTS: usize = 20;
 
-    fn live(&self, oid: u32) -> Arc<Mutex<Live>> {
+    fn live(&self, oid: u32) -> Arc<Live> {
         self.live.lock().entry(oid).or_default().clone()
     }
 
-    /// nextval.
-    pub fn next(&self, sequence: &Sequence, database: &Database, now_micros: i64) -> Result<i64> {
+    /// nextval: the next value, and with CACHE those after it, which are the session's to keep. Waits for the disk only when no value is covered by
+    /// what is stored; before it comes to that, more are covered behind the caller's back.
+    ///
+    /// # Errors
+    /// 2200H at the end of the sequence; those of a commit.
+    pub fn next(&self, sequence: &Arc<Sequence>, database: &Arc<Database>, now_micros: i64) -> Result<(i64, Taken)> {
+        let generation = self.generation.load(Ordering::Acquire);
         let live = self.live(sequence.oid);
-        let mut live = live.lock();
-        if live.left == 0 {
-            live.reserve(sequence, database, now_micros)?;
+        let mut numbers = live.numbers.lock();
+        while numbers.left == 0 {
+            if numbers.is_storing {
+                live.stored.wait(&mut numbers);
+                continue;
+            }
+            let (known, stored, amount) = numbers.begin_cover(now_micros);
+            let covered = MutexGuard::unlocked(&mut numbers, || {
+                let cover = |found| cover(found, known, stored, amount, sequence);
+                let mut made = None;
+                write(sequence.oid, database, now_micros, |found| {
+                    let covered = cover(found)?;
+                    let ahead = covered.ahead;
+                    made = Some(covered);
+                    Ok(ahead)
+                })?;
+                made.ok_or_else(|| SqlError::internal("a sequence was stored without a state"))
+            });
+            numbers.is_storing = false;
+            live.stored.notify_all();
+            let Covered { from, ahead, count } = covered?;
+            (numbers.state, numbers.stored, numbers.left) = (Some(from), Some(ahead), count);
         }
-        let state = live.state.unwrap_or(SequenceState::fresh(sequence)).next(sequence)?;
-        live.state = Some(state);
-        live.left -= 1;
-        Ok(state.last)
+        let before = numbers.state.unwrap_or(SequenceState::fresh(sequence));
+        let first = before.next(sequence)?;
+        let most = u32::try_from(sequence.cache.max(1)).unwrap_or(u32::MAX).min(numbers.left);
+        let (mut last, mut count) = (first, 1);
+        while count < most
+            && let Ok(next) = last.next(sequence)
+        {
+            (last, count) = (next, count + 1);
+        }
+        numbers.state = Some(last);
+        numbers.left -= count;
+        if numbers.left <= numbers.amount / 2 && numbers.left > 0 && !numbers.is_storing {
+            numbers.cover_more(&live, sequence, database, now_micros);
+        }
+        Ok((first.last, Taken { sequence: sequence.clone(), state: first, left: count - 1, generation }))
     }
 
     /// setval: at once and for good, whatever becomes of the transaction around it.
+    ///
+    /// # Errors
+    /// Those of a commit.
     pub fn set(&self, sequence: &Sequence, to: SequenceState, database: &Database, now_micros: i64) -> Result<()> {
         let live = self.live(sequence.oid);
-        let mut live = live.lock();
-        write(sequence.oid, database, now_micros, |_| Ok(to))?;
-        *live = Live { state: Some(to), stored: Some(to), ..Live::default() };
-        Ok(())
+        let mut numbers = live.settled();
+        numbers.is_storing = true;
+        let written = MutexGuard::unlocked(&mut numbers, || write(sequence.oid, database, now_micros, |_| Ok(to)));
+        // When it failed nobody knows what is stored: it will be read.
+        let known = written.is_ok().then_some(to);
+        *numbers = Numbers { state: known, stored: known, ..Numbers::default() };
+        live.stored.notify_all();
+        written.map(|_| ())
     }
 
     /// Forgets a sequence whose definition or stored state a transaction changed.
     pub fn forget(&self, oid: u32) {
         self.live.lock().remove(&oid);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Where a sequence stands, for those who look at it without using it.
+    ///
+    /// # Errors
+    /// Those of reading.
     pub fn current(&self, sequence: &Sequence, database: &Database) -> Result<SequenceState> {
-        let live = self.live(sequence.oid);
-        let live = live.lock();
-        match live.state {
+        let known = self.live(sequence.oid).numbers.lock().state;
+        match known {
             Some(state) => Ok(state),
             None => {
                 SequenceState::parse(database.snapshot().get(&keyspace::sequence(sequence.oid))?.as_deref(), sequence)
@@ -154,18 +249,24 @@ impl Sequences {
     }
 
     /// Where a sequence stands, for a transaction that will write it: others' next value takes a commit, which conflicts with that transaction's.
+    ///
+    /// # Errors
+    /// Those of reading.
     pub fn close(&self, sequence: &Sequence, database: &Database) -> Result<SequenceState> {
-        let state = self.current(sequence, database)?;
-        self.live(sequence.oid).lock().left = 0;
-        Ok(state)
+        // What is being stored would conflict as well.
+        self.live(sequence.oid).settled().left = 0;
+        self.current(sequence, database)
     }
 
     /// Writes back what was reserved and not used: before a clean end.
+    ///
+    /// # Errors
+    /// Those of a commit.
     pub fn flush(&self, database: &Database, now_micros: i64) -> Result<()> {
-        let all: Vec<(u32, Arc<Mutex<Live>>)> = self.live.lock().drain().collect();
+        let all: Vec<(u32, Arc<Live>)> = self.live.lock().drain().collect();
         for (oid, live) in all {
-            let live = live.lock();
-            if let (Some(state), Some(stored)) = (live.state, live.stored)
+            let numbers = live.settled();
+            if let (Some(state), Some(stored)) = (numbers.state, numbers.stored)
                 && state != stored
             {
                 write(oid, database, now_micros, |found| {
@@ -178,32 +279,81 @@ impl Sequences {
 }
 
 impl Live {
-    /// Stores a state some values ahead.
-    fn reserve(&mut self, sequence: &Sequence, database: &Database, now_micros: i64) -> Result<()> {
+    /// Locked while nobody is storing anything.
+    fn settled(&self) -> MutexGuard<'_, Numbers> {
+        let mut numbers = self.numbers.lock();
+        self.stored.wait_while(&mut numbers, |numbers| numbers.is_storing);
+        numbers
+    }
+}
+
+impl Numbers {
+    /// Begins to store a state further ahead: where the sequence stands, what is stored, and how many values to cover.
+    fn begin_cover(&mut self, now_micros: i64) -> (Option<SequenceState>, Option<SequenceState>, u32) {
         let quick = self.reserved_at != 0 && now_micros - self.reserved_at < Sequences::QUICK_MICROS;
         self.amount = if quick { (self.amount * 2).min(Sequences::AMOUNT_MAX) } else { Sequences::AMOUNT_MIN };
         self.reserved_at = now_micros;
-        let (amount, known, stored) = (self.amount, self.state, self.stored);
-        let (mut from, mut left) = (None, 0);
-        let ahead = write(sequence.oid, database, now_micros, |found| {
-            // What someone else stored meanwhile (RESTART) counts for more than what is remembered.
-            let start = match found {
-                Some(found) if stored == Some(found) => known.unwrap_or(found),
-                Some(found) => found,
-                None => SequenceState::fresh(sequence),
-            };
-            let mut ahead = start.next(sequence)?;
-            (from, left) = (Some(start), 1);
-            while left < amount {
-                let Ok(next) = ahead.next(sequence) else { break };
-                ahead = next;
-                left += 1;
-            }
-            Ok(ahead)
-        })?;
-        (self.state, self.stored, self.left) = (from, Some(ahead), left);
-        Ok(())
+        self.is_storing = true;
+        (self.state, self.stored, self.amount)
     }
+
+    /// Has more values covered by a thread of its own, while those that are left are given out. Threads are as many as sequences at most.
+    fn cover_more(&mut self, live: &Arc<Live>, sequence: &Arc<Sequence>, database: &Arc<Database>, now_micros: i64) {
+        let (_, stored, amount) = self.begin_cover(now_micros);
+        let (live, sequence, database) = (live.clone(), sequence.clone(), database.clone());
+        let work = move || {
+            let mut count = 0;
+            let written = write(sequence.oid, &database, now_micros, |found| {
+                if found != stored || found.is_none() {
+                    // Someone else stored a state (RESTART): what is left here is void.
+                    return Err(SqlError::internal("a sequence was changed meanwhile"));
+                }
+                let covered = cover(found, stored, stored, amount, &sequence)?;
+                count = covered.count;
+                Ok(covered.ahead)
+            });
+            let mut numbers = live.numbers.lock();
+            match written {
+                Ok(ahead) => {
+                    numbers.stored = Some(ahead);
+                    numbers.left += count;
+                }
+                // At the end of the sequence, what is left is left.
+                Err(error) if error.state() == state::SEQUENCE_GENERATOR_LIMIT_EXCEEDED => numbers.amount = 0,
+                // Whoever asks next reads what is stored, waits for the disk, and is told what is wrong with it.
+                Err(_) => (numbers.left, numbers.state, numbers.stored) = (0, None, None),
+            }
+            numbers.is_storing = false;
+            live.stored.notify_all();
+        };
+        if let Err(error) = std::thread::Builder::new().name("sequence".into()).spawn(work) {
+            tracing::warn!(%error, "a sequence is not filled ahead");
+            self.is_storing = false;
+        }
+    }
+}
+
+/// A state some values ahead of what was found stored.
+fn cover(
+    found: Option<SequenceState>,
+    known: Option<SequenceState>,
+    stored: Option<SequenceState>,
+    amount: u32,
+    sequence: &Sequence,
+) -> Result<Covered> {
+    // What someone else stored meanwhile (RESTART) counts for more than what is remembered.
+    let from = match found {
+        Some(found) if stored == Some(found) => known.unwrap_or(found),
+        Some(found) => found,
+        None => SequenceState::fresh(sequence),
+    };
+    let (mut ahead, mut count) = (from.next(sequence)?, 1);
+    while count < amount
+        && let Ok(next) = ahead.next(sequence)
+    {
+        (ahead, count) = (next, count + 1);
+    }
+    Ok(Covered { from, ahead, count })
 }
 
 /// Stores what `f` makes of the stored state, in a commit of its own.
@@ -261,6 +411,69 @@ mod tests {
             Ok(state.last)
         };
         (0..count).map(step).collect()
+    }
+
+    fn database() -> Arc<Database> {
+        use pgbee_engine::{bee::Cache, corestore, storage::memory::Memory, txn::Options};
+        let store = corestore::Store::open(Arc::new(Memory::new()), corestore::Options::default()).unwrap();
+        Database::open(store.get_by_name("db").unwrap(), Cache::new(1 << 20), Options::default()).unwrap()
+    }
+
+    /// Values of sixteen threads while others crash, look and set: each once, and after a crash none that was told before.
+    #[test]
+    fn no_value_comes_twice_whoever_asks() {
+        let database = database();
+        let (sequence, mut told) = (Arc::new(sequence(1, 1, i64::MAX, false)), std::collections::HashSet::new());
+        for _ in 0..3 {
+            // What was in memory only is gone, as after a crash.
+            let sequences = Sequences::default();
+            let values: Vec<i64> = std::thread::scope(|scope| {
+                let take = || (0..500).map(|_| sequences.next(&sequence, &database, 7).unwrap().0).collect::<Vec<_>>();
+                let threads: Vec<_> = (0..16).map(|_| scope.spawn(take)).collect();
+                threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+            });
+            assert_eq!(values.len(), 8000);
+            for value in values {
+                assert!(told.insert(value), "{value} came twice");
+            }
+            // Nobody may be storing when the next ones begin: a crash would have stopped them.
+            drop(sequences.live(1).settled());
+        }
+        let last = *told.iter().max().unwrap();
+        assert!(last < 24_000 + 3 * 2 * i64::from(Sequences::AMOUNT_MAX), "{last}: too many are skipped");
+        let sequences = Sequences::default();
+        sequences.set(&sequence, SequenceState { last: 5, called: true }, &database, 7).unwrap();
+        assert_eq!(sequences.next(&sequence, &database, 7).unwrap().0, 6);
+        sequences.flush(&database, 8).unwrap();
+        assert_eq!(Sequences::default().next(&sequence, &database, 9).unwrap().0, 7, "a clean end skips nothing");
+    }
+
+    #[test]
+    fn a_session_keeps_what_it_took_until_the_sequence_is_changed() {
+        let (database, sequences) = (database(), Sequences::default());
+        let cached = Arc::new(Sequence { cache: 10, ..sequence(1, 1, 25, false) });
+        let (first, mut a) = sequences.next(&cached, &database, 7).unwrap();
+        let (second, mut b) = sequences.next(&cached, &database, 7).unwrap();
+        assert_eq!((first, second), (1, 11));
+        assert_eq!((a.next(&sequences), b.next(&sequences), a.next(&sequences)), (Some(2), Some(12), Some(3)));
+        let (third, mut c) = sequences.next(&cached, &database, 7).unwrap();
+        assert_eq!((third, c.left), (21, 4), "up to the end");
+        assert_eq!(sequences.next(&cached, &database, 7).unwrap_err().state(), "2200H");
+        assert_eq!(c.next(&sequences), Some(22));
+        sequences.forget(1);
+        assert_eq!((a.next(&sequences), c.next(&sequences)), (None, None));
+    }
+
+    #[test]
+    fn a_state_stored_by_another_counts_for_more_than_what_is_left() {
+        let (database, sequences, sequence) = (database(), Sequences::default(), Arc::new(sequence(1, 1, 1000, false)));
+        for expected in 1..=10 {
+            assert_eq!(sequences.next(&sequence, &database, 7).unwrap().0, expected);
+        }
+        drop(sequences.live(1).settled());
+        write(1, &database, 7, |_| Ok(SequenceState { last: 500, called: false })).unwrap();
+        sequences.forget(1);
+        assert_eq!(sequences.next(&sequence, &database, 7).unwrap().0, 500);
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! A table made ready to be written, and the expressions of one change of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::bind::{self, BindEnv};
+use crate::catalog::Catalog;
 use crate::catalog::schema::Table;
-use crate::codec::keyspace::{self, Kind};
-use crate::codec::{IndexCodec, RowEncoder, RowKeyCodec};
+use crate::codec::{Decoder, IndexCodec, RowEncoder, RowKeyCodec};
 use crate::error::Result;
 use crate::exec::{self, ExecCx, RowBuffer};
 use crate::functions::SessionCx;
-use crate::ir::{Dml, DmlKind, Expr, Rel, RelKind};
+use crate::ir::{Dml, DmlKind, Expr, ExprKind, Rel, RelKind};
 use crate::plan::PlanCx;
 use crate::types::{Datum, Row};
 
-use super::TxnHandle;
 use super::constraints::{check_violation, is_true_or_null, not_null_violation, unique_violation};
 
 /// One table with its codecs.
@@ -27,8 +27,14 @@ pub struct Target {
     pub indexes: Vec<TargetIndex>,
     /// How many of the indexes are older than the primary key: unique keys are checked in the order they were made.
     pub primary_after: usize,
+    /// Positions of the columns that unique keys are made of: who changes one of them changes the row's identity to foreign keys.
+    pub key_columns: Vec<usize>,
+    /// It has foreign keys, or keys that may be deferred.
+    has_late_constraints: bool,
     /// Positions of columns that must not be NULL.
     not_null: Vec<usize>,
+    /// All columns of a stored row.
+    decoder: OnceLock<Decoder>,
     width: usize,
 }
 
@@ -38,6 +44,8 @@ pub struct TargetIndex {
     pub oid: u32,
     /// Its name, that of the constraint too.
     pub name: String,
+    /// It is unique and not valid: there may be several rows with one key, of which it has one.
+    pub is_partial: bool,
     /// Its entries.
     pub codec: IndexCodec,
 }
@@ -48,10 +56,21 @@ impl Target {
         let index = |i: &crate::catalog::schema::Index| TargetIndex {
             oid: i.oid,
             name: i.name.clone(),
+            is_partial: i.unique && !i.valid,
             codec: IndexCodec::new(table, i),
         };
+        let keys = RowKeyCodec::new(table);
+        let unique = table.indexes.iter().filter(|i| i.unique).flat_map(|i| &i.columns);
+        let mut key_columns: Vec<usize> = keys.columns().iter().map(|(p, _)| *p).collect();
+        key_columns.extend(unique.filter_map(|c| table.position(c.attnum)));
+        key_columns.sort_unstable();
+        key_columns.dedup();
         Target {
-            keys: RowKeyCodec::new(table),
+            keys,
+            key_columns,
+            decoder: OnceLock::new(),
+            has_late_constraints: !table.foreign_keys.is_empty()
+                || table.indexes.iter().any(|i| !i.deferral.is_never()),
             encoder: RowEncoder::new(table),
             primary_after: table
                 .primary_key
@@ -67,12 +86,13 @@ impl Target {
     pub fn width(&self) -> usize {
         self.width
     }
-    /// The commit fails if the table's definition changes meanwhile.
-    pub fn depend(&self, txn: &TxnHandle) -> Result<()> {
-        txn.with(|t| {
-            t.depend_key(keyspace::definition(Kind::Table, self.table.oid));
-            Ok(())
-        })
+    /// Whether changes of its rows may ask for something at the end of the statement: see [`super::after`].
+    pub fn has_after(&self, catalog: &Catalog) -> bool {
+        self.has_late_constraints || catalog.is_referenced(self.table.oid)
+    }
+    /// Whether a new row can be refused for one that is there: some key of the table is unique.
+    pub fn has_unique_keys(&self) -> bool {
+        !self.key_columns.is_empty()
     }
     /// Fails with 23502 for a NULL where none may be.
     pub fn check_not_null(&self, row: &[Datum], session: &SessionCx) -> Result<()> {
@@ -81,27 +101,15 @@ impl Target {
             None => Ok(()),
         }
     }
-    /// The row's bytes.
-    pub fn encode(&self, row: &[Datum]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16 + row.len() * 12);
-        self.encoder.encode(row, &mut bytes);
+    /// The row's bytes, as a transaction of this number writes it.
+    pub fn encode(&self, row: &[Datum], written_by: u32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(20 + row.len() * 12);
+        self.encoder.encode_by(row, written_by, &mut bytes);
         bytes
     }
-    /// Locks what a new row claims: its key, if it is not a row id, and its unique keys.
-    pub fn lock_new(&self, row: &[Datum], txn: &TxnHandle) -> Result<()> {
-        if !self.keys.by_row_id() {
-            txn.lock(&self.keys.encode(row))?;
-        }
-        self.lock_unique(row, txn)
-    }
-    /// Locks the unique keys of a row.
-    pub fn lock_unique(&self, row: &[Datum], txn: &TxnHandle) -> Result<()> {
-        for index in &self.indexes {
-            if let Some(key) = index.codec.unique_key(row) {
-                txn.lock(&key)?;
-            }
-        }
-        Ok(())
+    /// A row's values from its bytes.
+    pub fn decode(&self, bytes: &[u8]) -> Result<Row> {
+        self.decoder.get_or_init(|| Decoder::all(&self.table)).decode(bytes)
     }
     /// Name of the primary key's constraint.
     pub fn primary_name(&self) -> &str {
@@ -126,6 +134,60 @@ fn reads_one_table(rel: &Rel) -> bool {
     }
 }
 
+/// What makes a source row of an UPDATE or DELETE, above the rows that were joined: WHERE, and values computed behind the row. Evaluated again over
+/// the target's newest row beside the very rows it was joined with, which is what PostgreSQL calls EvalPlanQual.
+pub struct Recheck {
+    /// WHERE, condition by condition.
+    conditions: Vec<exec::Prepared>,
+    /// Values behind the joined row, and how long that is.
+    computed: Vec<exec::Prepared>,
+    joined: usize,
+}
+
+impl Recheck {
+    fn new(source: &Rel, cx: &PlanCx<'_>) -> Result<Recheck> {
+        let (mut below, mut computed) = (source, Vec::new());
+        if let RelKind::Project { input, exprs } = &below.kind {
+            computed = exprs[input.schema.len()..].iter().map(|e| exec::prepare(e, cx)).collect::<Result<_>>()?;
+            below = input;
+        }
+        let joined = below.schema.len();
+        let mut conditions = Vec::new();
+        if let RelKind::Filter { predicate, .. } = &below.kind {
+            let parts = match &predicate.kind {
+                ExprKind::And(parts) => parts.as_slice(),
+                _ => std::slice::from_ref(predicate),
+            };
+            for part in parts.iter().filter(|part| !locks_rows(part)) {
+                conditions.push(exec::prepare(part, cx)?);
+            }
+        }
+        Ok(Recheck { conditions, computed, joined })
+    }
+
+    /// Whether the source gives this row again; then what was computed of it is computed anew.
+    pub fn holds(&self, row: &mut Row, cx: &ExecCx) -> Result<bool> {
+        row.truncate(self.joined);
+        for condition in &self.conditions {
+            if !matches!(condition.eval(row, cx)?, Datum::Bool(true)) {
+                return Ok(false);
+            }
+        }
+        for i in 0..self.computed.len() {
+            let value = self.computed[i].eval(row, cx)?;
+            row.push(value);
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a condition takes row locks itself. What it found it found locked, so that it holds still; asked again it would lock others.
+fn locks_rows(e: &Expr) -> bool {
+    let mut found = false;
+    crate::plan::each_rel(e, &mut |rel| found |= matches!(rel.kind, RelKind::LockRows { .. }));
+    found
+}
+
 /// ON CONFLICT DO UPDATE: assignments, and WHERE.
 pub type ConflictUpdate = (Vec<(usize, exec::Prepared)>, Option<exec::Prepared>);
 
@@ -141,6 +203,10 @@ pub struct Prepared {
     pub conflict: Option<ConflictUpdate>,
     /// UPDATE and DELETE: no FROM or USING can bring a row more than once.
     pub reaches_once: bool,
+    /// See [`Prepared::recheck`].
+    recheck: OnceLock<Recheck>,
+    /// The target's system columns are among what RETURNING may name.
+    pub system: bool,
     checks: Vec<(Arc<str>, exec::Prepared)>,
     returning: Option<Vec<exec::Prepared>>,
 }
@@ -180,6 +246,7 @@ impl Prepared {
             }
         };
         prepared.returning = returning;
+        prepared.system = dml.system;
         Ok(prepared)
     }
 
@@ -190,9 +257,30 @@ impl Prepared {
             assignments: vec![],
             conflict: None,
             reaches_once: true,
+            recheck: OnceLock::new(),
+            system: false,
             checks: vec![],
             returning: None,
         }
+    }
+
+    /// UPDATE and DELETE: what is asked of a row again that another transaction changed before its lock was got. Made when it is first asked.
+    pub fn recheck(&self, dml: &Dml, cx: &ExecCx) -> Result<Option<&Recheck>> {
+        let (DmlKind::Update { source, .. } | DmlKind::Delete { source, .. }) = &dml.kind else { return Ok(None) };
+        if let Some(made) = self.recheck.get() {
+            return Ok(Some(made));
+        }
+        let made = Recheck::new(source, &PlanCx::new(&cx.session))?;
+        Ok(Some(self.recheck.get_or_init(|| made)))
+    }
+    /// For rows that no statement names: those that foreign keys' actions change.
+    pub fn of_table(table: &Arc<Table>, env: &BindEnv<'_>) -> Result<Prepared> {
+        let (mut prepared, fields, plan_cx) = (Prepared::bare(table), table.fields(), PlanCx::new(env.session));
+        for check in &table.checks {
+            let expr = bind::bind_check(&check.expr, &fields, env)?;
+            prepared.checks.push((Arc::from(check.name.as_str()), exec::prepare(&expr, &plan_cx)?));
+        }
+        Ok(prepared)
     }
 
     /// Fails unless a new row satisfies NOT NULL and CHECK.
@@ -211,6 +299,11 @@ impl Prepared {
             out.push(&list.iter().map(|e| e.eval(row, cx)).collect::<Result<Row>>()?)?;
         }
         Ok(())
+    }
+    /// xmin and ctid of a row that is written but not committed, where they are asked for.
+    pub fn fresh_system(&self, row_stamp: u32) -> impl Iterator<Item = Datum> {
+        let columns = self.system.then(|| [Datum::Oid(row_stamp), exec::nowhere()]);
+        columns.into_iter().flatten()
     }
     /// A place for the rows of RETURNING.
     pub fn returned(&self, cx: &ExecCx) -> RowBuffer {

@@ -29,6 +29,7 @@ fn table() -> Table {
         primary_key: Some(Key { oid: 16385, name: "t_pkey".into(), columns: vec![1], comment: None }),
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         foreign: None,
         comment: None,
     }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::column::{attach_sequence, check_collation, check_default, check_type, define, stored_default};
+use super::foreign_key::{self, Rows, Written, has_constraint};
 use super::rename::{owned_sequences, rename_index};
 use super::rewrite::{check_not_null, check_rows, contains_nulls, each_row, fill_index, is_empty, rewrite};
-use super::table::{add_check, check_flags, key_columns};
+use super::table::{add_check, check_flags, current, key_columns};
 use super::{DdlCx, drop, foreign, index, sequence, view};
 use crate::bind;
 use crate::catalog::change::Change;
-use crate::catalog::schema::{Column, Table};
+use crate::catalog::schema::{Column, Deferral, Table};
 use crate::codec::row::storage_cx;
 use crate::error::{Result, SqlError, state};
 use crate::exec;
@@ -33,6 +34,7 @@ pub(super) fn run(alter: &AlterTable, cx: &mut DdlCx<'_>) -> Result<&'static str
     if is_foreign && table.foreign.is_none() {
         return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not a foreign table", table.name)));
     }
+    cx.txn.refuse_pending(table.oid, &table.name, "ALTER TABLE")?;
     for action in &alter.actions {
         // Each action sees what those before it made of the table.
         if foreign::alter_action(&current(table.oid, cx)?, action, cx)? {
@@ -45,13 +47,6 @@ pub(super) fn run(alter: &AlterTable, cx: &mut DdlCx<'_>) -> Result<&'static str
         }
     }
     Ok(tag)
-}
-
-fn current(oid: u32, cx: &DdlCx<'_>) -> Result<Table> {
-    match cx.catalog().by_oid(oid) {
-        Some(crate::catalog::Relation::Table(t)) => Ok(Table::clone(t)),
-        _ => Err(SqlError::internal("the altered table is gone")),
-    }
 }
 
 fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result<()> {
@@ -139,7 +134,7 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
                 return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
             }
             if let Some(oid) = found.sequence {
-                cx.change.drop_relation(oid);
+                cx.change.drop_relation(oid)?;
             }
             edit(table, column, cx, |c, _| {
                 (c.identity, c.sequence) = (None, None);
@@ -167,10 +162,15 @@ fn run_action(table: &Table, action: &AlterAction, cx: &mut DdlCx<'_>) -> Result
         AlterAction::DropConstraint { name, if_exists, cascade } => {
             drop_constraint(table, &name.text, *if_exists, *cascade, cx)
         }
-        AlterAction::ValidateConstraint(name) => match has_constraint(table, &name.text) {
-            true => Ok(()),
-            false => Err(missing_constraint(table, &name.text)),
-        },
+        AlterAction::ValidateConstraint(name) => validate_constraint(table, &name.text, cx),
+        AlterAction::AlterConstraint { name, deferral } => {
+            let mut changed = table.clone();
+            match changed.foreign_keys.iter_mut().find(|k| k.name == name.text) {
+                Some(key) => key.deferral = *deferral,
+                None => return Err(other_constraint(table, &name.text, "a foreign key constraint")),
+            }
+            cx.change.put_table(changed).map(|_| ())
+        }
         AlterAction::Options(_) | AlterAction::ColumnOptions { .. } => {
             Err(SqlError::internal("options are foreign tables' alone"))
         }
@@ -222,7 +222,7 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
     attach_sequence(&mut new, table.oid, table.schema, &table.name, &[], cx)?;
     let empty = is_empty(&old, cx)?;
     if empty {
-        cx.depend_rows(&old)?;
+        cx.sees_all_rows(&old)?;
     }
     let identity = new.column.sequence.filter(|_| new.column.identity.is_some());
     let next_value = identity.map(|sequence| format!("nextval({sequence}::oid::regclass)"));
@@ -257,13 +257,18 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
         let table = cx.change.put_table(table)?;
         check_rows(&table, &def, cx)?;
     }
-    for name in &new.uniques {
-        add_unique(current(table.oid, cx)?, name.clone(), vec![new.column.attnum], cx)?;
+    for (name, deferral) in &new.uniques {
+        add_unique(current(table.oid, cx)?, name.clone(), vec![new.column.attnum], *deferral, cx)?;
     }
-    match new.primary {
-        Some((name, _)) => add_primary(&current(table.oid, cx)?, name, vec![new.column.attnum], cx),
-        None => Ok(()),
+    if let Some((name, deferral, _)) = new.primary {
+        add_primary(&current(table.oid, cx)?, name, vec![new.column.attnum], deferral, cx)?;
     }
+    for (name, references, deferral) in &new.references {
+        let columns = vec![def.name.clone()];
+        let written = Written { name: name.clone(), columns, references, deferral: *deferral };
+        foreign_key::add(&current(table.oid, cx)?, &written, Rows::Check, cx)?;
+    }
+    Ok(())
 }
 
 /// Whether two evaluations may differ. What is not looked into counts as such.
@@ -293,6 +298,8 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
         trace.is_ok_and(|t| !t.reads(table.oid, attnum))
     });
     new.indexes.retain(|i| i.columns.iter().all(|c| c.attnum != attnum));
+    new.foreign_keys
+        .retain(|k| !k.columns.contains(&attnum) && !(k.table == table.oid && k.referenced.contains(&attnum)));
     let loses_key = new.primary_key.as_ref().is_some_and(|k| k.columns.contains(&attnum));
     if loses_key {
         new.primary_key = None;
@@ -319,8 +326,13 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
             format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
         drop::drop_views(&views, &what, cascade, cx)?;
     }
+    let needing = foreign_key::dependents(table.oid, |k| k.referenced.contains(&attnum), cx);
+    let needing: Vec<_> = needing.into_iter().filter(|(t, _)| t.oid != table.oid).collect();
+    let what =
+        format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
+    foreign_key::drop_dependents(&needing, &what, &what, cascade, cx)?;
     for sequence in owned_sequences(table.oid, cx).into_iter().filter(|s| s.owner.is_some_and(|(_, a)| a == attnum)) {
-        cx.change.drop_relation(sequence.oid);
+        cx.change.drop_relation(sequence.oid)?;
     }
     let new = cx.change.put_table(new)?;
     if loses_key {
@@ -355,10 +367,30 @@ fn rename_column(mut table: Table, from: &Name, to: &str, cx: &mut DdlCx<'_>) ->
     view::follow(&readers, &before, cx)
 }
 
-fn has_constraint(table: &Table, name: &str) -> bool {
-    table.checks.iter().any(|c| c.name == name)
-        || table.primary_key.as_ref().is_some_and(|k| k.name == name)
-        || table.indexes.iter().any(|i| i.constraint && i.name == name)
+/// VALIDATE CONSTRAINT.
+fn validate_constraint(table: &Table, name: &str, cx: &mut DdlCx<'_>) -> Result<()> {
+    let Some(at) = table.checks.iter().position(|c| c.name == name) else {
+        if !table.foreign_keys.iter().any(|k| k.name == name) {
+            return Err(other_constraint(table, name, "a foreign key or check constraint"));
+        }
+        return foreign_key::validate(table, name, cx);
+    };
+    if !table.checks[at].not_valid {
+        return Ok(());
+    }
+    let mut changed = table.clone();
+    changed.checks[at].not_valid = false;
+    let table = cx.change.put_table(changed)?;
+    check_rows(&table, &table.checks[at], cx)
+}
+
+/// The error for a constraint that is not of the kind asked for, or not there.
+fn other_constraint(table: &Table, name: &str, wanted: &str) -> SqlError {
+    if !has_constraint(table, name) {
+        return missing_constraint(table, name);
+    }
+    let message = format!("constraint \"{name}\" of relation \"{}\" is not {wanted}", table.name);
+    SqlError::new(state::WRONG_OBJECT_TYPE, message)
 }
 
 fn missing_constraint(table: &Table, name: &str) -> SqlError {
@@ -388,15 +420,13 @@ fn rename_constraint(mut table: Table, from: &str, to: &str, cx: &mut DdlCx<'_>)
         return rename_index(&table, oid, to, cx);
     }
     table.checks.iter_mut().filter(|c| c.name == from).for_each(|c| c.name = to.to_owned());
+    table.foreign_keys.iter_mut().filter(|k| k.name == from).for_each(|k| k.name = to.to_owned());
     table.checks.sort_by(|a, b| a.name.cmp(&b.name));
     cx.change.put_table(table).map(|_| ())
 }
 
 fn add_constraint(table: &Table, constraint: &Constraint, cx: &mut DdlCx<'_>) -> Result<()> {
     check_flags(constraint)?;
-    if constraint.not_valid {
-        return Err(SqlError::unsupported("NOT VALID"));
-    }
     let name = constraint.name.as_ref().map(|n| n.text.clone());
     if let Some(name) = name.as_ref().filter(|n| has_constraint(table, n)) {
         let message = format!("constraint \"{name}\" for relation \"{}\" already exists", table.name);
@@ -406,14 +436,23 @@ fn add_constraint(table: &Table, constraint: &Constraint, cx: &mut DdlCx<'_>) ->
         ConstraintKind::Check(check) => {
             let mut table = table.clone();
             let def = add_check(&mut table, name, check, cx)?;
+            table.checks.iter_mut().filter(|c| c.oid == def.oid).for_each(|c| c.not_valid = constraint.not_valid);
             let table = cx.change.put_table(table)?;
-            check_rows(&table, &def, cx)
+            if constraint.not_valid { Ok(()) } else { check_rows(&table, &def, cx) }
         }
         ConstraintKind::PrimaryKey { columns, .. } => {
-            add_primary(table, name, key_columns(table, columns, "primary key")?, cx)
+            add_primary(table, name, key_columns(table, columns, "primary key")?, constraint.deferral, cx)
         }
         ConstraintKind::Unique { columns, .. } => {
-            add_unique(table.clone(), name, key_columns(table, columns, "unique")?, cx)
+            add_unique(table.clone(), name, key_columns(table, columns, "unique")?, constraint.deferral, cx)
+        }
+        ConstraintKind::ForeignKey { columns, references } => {
+            let (columns, deferral) = (columns.clone(), constraint.deferral);
+            let rows = if constraint.not_valid { Rows::Leave } else { Rows::Check };
+            foreign_key::add(table, &Written { name, columns, references, deferral }, rows, cx)
+        }
+        ConstraintKind::UsingIndex { .. } if !constraint.deferral.is_never() => {
+            Err(SqlError::unsupported("DEFERRABLE with USING INDEX"))
         }
         ConstraintKind::UsingIndex { index, primary: false } => {
             let mut table = table.clone();
@@ -433,27 +472,42 @@ fn add_constraint(table: &Table, constraint: &Constraint, cx: &mut DdlCx<'_>) ->
             cx.change.put_table(table).map(|_| ())
         }
         ConstraintKind::UsingIndex { primary: true, .. } => Err(SqlError::unsupported("PRIMARY KEY USING INDEX")),
-        ConstraintKind::ForeignKey { .. } | ConstraintKind::Exclude => Err(SqlError::unsupported("this constraint")),
+        ConstraintKind::Exclude => Err(SqlError::unsupported("this constraint")),
     }
 }
 
-fn add_unique(mut table: Table, name: Option<String>, columns: Vec<i16>, cx: &mut DdlCx<'_>) -> Result<()> {
-    let index = index::add_unique(&mut table, name, columns, cx)?;
+fn add_unique(
+    mut table: Table,
+    name: Option<String>,
+    columns: Vec<i16>,
+    deferral: Deferral,
+    cx: &mut DdlCx<'_>,
+) -> Result<()> {
+    let index = index::add_unique(&mut table, name, columns, deferral, cx)?;
     let table = cx.change.put_table(table)?;
     fill_index(&table, &index, cx)
 }
 
 /// A new primary key moves every row to its new key.
-fn add_primary(old: &Table, name: Option<String>, columns: Vec<i16>, cx: &mut DdlCx<'_>) -> Result<()> {
+fn add_primary(
+    old: &Table,
+    name: Option<String>,
+    columns: Vec<i16>,
+    deferral: Deferral,
+    cx: &mut DdlCx<'_>,
+) -> Result<()> {
     let mut table = old.clone();
-    index::add_primary(&mut table, name, columns.clone(), cx)?;
+    index::add_primary(&mut table, name, columns.clone(), deferral, cx)?;
     for attnum in columns {
         if let Some(position) = old.position(attnum) {
             check_not_null(old, position, cx)?;
         }
     }
     let table = cx.change.put_table(table)?;
-    rewrite(old, &table, cx, Ok)
+    match table.indexes.iter().find(|i| i.primary) {
+        Some(index) => fill_index(&table, index, cx),
+        None => rewrite(old, &table, cx, Ok),
+    }
 }
 
 fn drop_constraint(table: &Table, name: &str, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -> Result<()> {
@@ -468,6 +522,8 @@ fn drop_constraint(table: &Table, name: &str, if_exists: bool, cascade: bool, cx
     let mut new = table.clone();
     new.checks.retain(|c| c.name != name);
     new.indexes.retain(|i| !(i.constraint && i.name == name));
+    new.foreign_keys.retain(|k| k.name != name);
+    drop_needing(table, &mut new, name, cascade, cx)?;
     let loses_key = new.primary_key.as_ref().is_some_and(|k| k.name == name);
     if loses_key {
         new.primary_key = None;
@@ -485,6 +541,20 @@ fn drop_constraint(table: &Table, name: &str, if_exists: bool, cascade: bool, cx
     if loses_key {
         rewrite(table, &new, cx, Ok)?;
     }
+    Ok(())
+}
+
+/// Foreign keys that need the index of a constraint that goes.
+fn drop_needing(table: &Table, new: &mut Table, name: &str, cascade: bool, cx: &mut DdlCx<'_>) -> Result<()> {
+    let primary = table.primary_key.iter().filter(|k| k.name == name).map(|k| k.oid);
+    let index = primary.chain(table.indexes.iter().filter(|i| i.constraint && i.name == name).map(|i| i.oid)).next();
+    let Some(index) = index else { return Ok(()) };
+    let needing = foreign_key::dependents(table.oid, |k| k.index == index, cx);
+    let (quoted, owner) = (super::quote_identifier(name), super::quote_identifier(&table.name));
+    let what = format!("constraint {quoted} on table {owner}");
+    foreign_key::drop_dependents(&needing, &what, &format!("index {quoted}"), cascade, cx)?;
+    // Its own were dropped too.
+    new.foreign_keys.retain(|k| !(k.table == table.oid && k.index == index));
     Ok(())
 }
 
@@ -542,7 +612,7 @@ fn set_type(
         .detail(format!("rule _RETURN on view {} depends on column \"{}\"", view.name, column.name)));
     }
     let new = cx.change.put_table(new)?;
-    let Some(convert) = convert else { return Ok(()) };
+    let Some(convert) = convert else { return foreign_key::recheck(new.oid, column.attnum, cx) };
     let (prepared, exec_cx) = (exec::prepare(&convert, &PlanCx::new(cx.session))?, cx.exec()?);
     rewrite(old, &new, cx, |mut row| {
         let value = if whole_row {
@@ -556,13 +626,14 @@ fn set_type(
         row[position] = value;
         Ok(row)
     })?;
-    recheck(&new, cx)
+    recheck(&new, cx)?;
+    foreign_key::recheck(new.oid, column.attnum, cx)
 }
 
 /// Checks hold for the converted values too.
 fn recheck(table: &Arc<Table>, cx: &DdlCx<'_>) -> Result<()> {
     let fields = table.fields();
-    for check in &table.checks {
+    for check in table.checks.iter().filter(|c| !c.not_valid) {
         let expr = cx.bind(|env| bind::bind_check(&check.expr, &fields, env))?;
         let (prepared, exec_cx) = (exec::prepare(&expr, &PlanCx::new(cx.session))?, cx.exec()?);
         each_row(table, cx, |_, row: Vec<Datum>| {

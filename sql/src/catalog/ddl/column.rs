@@ -4,11 +4,11 @@ use super::index::multiple_primary_keys;
 use super::names::regclass_literal;
 use super::{DdlCx, sequence};
 use crate::bind;
-use crate::catalog::schema::Column;
+use crate::catalog::schema::{Column, Deferral};
 use crate::error::{Result, SqlError, state};
 use crate::foreign::options::{self, Place};
 use crate::ir::{Expr, ExprKind};
-use crate::parse::ast::{ColumnConstraintKind, ColumnDef, Pos, QName, SequenceOption, TextExpr};
+use crate::parse::ast::{ColumnConstraintKind, ColumnDef, Pos, QName, References, SequenceOption, TextExpr};
 use crate::parse::lexemes;
 use crate::plan::expr::any;
 use crate::types::{Datum, Type};
@@ -19,10 +19,12 @@ pub(super) struct NewColumn {
     pub column: Column,
     /// serial or identity: the options of the sequence to make.
     pub sequence: Option<Vec<SequenceOption>>,
-    /// PRIMARY KEY: its name if given, and where it stands.
-    pub primary: Option<(Option<String>, Pos)>,
+    /// PRIMARY KEY: its name if given, when it is checked, and where it stands.
+    pub primary: Option<(Option<String>, Deferral, Pos)>,
     /// UNIQUE, with their names if given.
-    pub uniques: Vec<Option<String>>,
+    pub uniques: Vec<(Option<String>, Deferral)>,
+    /// REFERENCES, with their names if given.
+    pub references: Vec<(Option<String>, References, Deferral)>,
     /// CHECK.
     pub checks: Vec<(Option<String>, TextExpr)>,
 }
@@ -59,6 +61,7 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
         sequence: def.serial.then(Vec::new),
         primary: None,
         uniques: Vec::new(),
+        references: Vec::new(),
         checks: Vec::new(),
     };
     let syntax =
@@ -90,13 +93,15 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
                 if new.primary.is_some() {
                     return Err(multiple_primary_keys(table).at(Some(constraint.pos + 1)));
                 }
-                new.primary = Some((given, constraint.pos));
+                new.primary = Some((given, constraint.deferral, constraint.pos));
             }
             ColumnConstraintKind::Unique { nulls_not_distinct: true } => {
                 return Err(SqlError::unsupported("NULLS NOT DISTINCT"));
             }
-            ColumnConstraintKind::Unique { .. } => new.uniques.push(given),
-            ColumnConstraintKind::References(_) => return Err(SqlError::unsupported("FOREIGN KEY")),
+            ColumnConstraintKind::Unique { .. } => new.uniques.push((given, constraint.deferral)),
+            ColumnConstraintKind::References(references) => {
+                new.references.push((given, references.clone(), constraint.deferral));
+            }
             ColumnConstraintKind::Identity { always, options } => {
                 if new.column.identity.is_some() {
                     return Err(syntax("multiple identity specifications"));
@@ -117,10 +122,6 @@ pub(super) fn define(def: &ColumnDef, table: &str, attnum: i16, cx: &mut DdlCx<'
             ColumnConstraintKind::Generated(_) => {
                 return Err(SqlError::unsupported("GENERATED ALWAYS AS (...) STORED"));
             }
-            ColumnConstraintKind::Deferrable(true) | ColumnConstraintKind::InitiallyDeferred(true) => {
-                return Err(SqlError::unsupported("DEFERRABLE"));
-            }
-            ColumnConstraintKind::Deferrable(false) | ColumnConstraintKind::InitiallyDeferred(false) => {}
         }
     }
     if new.column.identity.is_some() && new.column.default.is_some() {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::names::quote_identifier;
 use super::rename::{owned_sequences, rename_index};
-use super::{DdlCx, INSUFFICIENT_PRIVILEGE, foreign, is_kind, kind_word, object_word, view};
+use super::{DdlCx, INSUFFICIENT_PRIVILEGE, foreign, foreign_key, is_kind, kind_word, object_word, view};
 use crate::bind::{self};
-use crate::catalog::schema::{Relation, Schema, Table, Tag, View};
+use crate::catalog::schema::{ForeignKey, Relation, Schema, Table, Tag, View};
 use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::error::{Result, SqlError, state};
 use crate::exec;
@@ -101,9 +101,17 @@ pub(super) fn drop_all(targets: Vec<Relation>, cascade: bool, within: Option<&st
         }
     }
     let defaults = defaults_on(&going, cx);
-    if within.is_none() {
-        refuse_or_tell(&targets, &extra, &defaults, cascade, cx)?;
+    for relation in &targets {
+        if let Relation::Table(table) = relation {
+            cx.txn.refuse_pending(table.oid, &table.name, "DROP TABLE")?;
+        }
     }
+    let needing = needing(&targets, &going, cx);
+    if within.is_none() {
+        refuse_or_tell(&targets, &extra, &defaults, &needing, cascade, cx)?;
+    }
+    let keys: Vec<_> = needing.into_iter().map(|(table, key, _)| (table, key)).collect();
+    foreign_key::remove(&keys, cx)?;
     for (table, attnum, _) in &defaults {
         if let Some(Relation::Table(table)) = cx.catalog().by_oid(*table) {
             let mut table = Table::clone(table);
@@ -119,9 +127,28 @@ pub(super) fn drop_all(targets: Vec<Relation>, cascade: bool, within: Option<&st
         }
     }
     for oid in going {
-        cx.change.drop_relation(oid);
+        cx.change.drop_relation(oid)?;
     }
     Ok(())
+}
+
+/// Foreign keys outside of what is dropped that need it, with the words for what they need.
+fn needing(targets: &[Relation], going: &[u32], cx: &DdlCx<'_>) -> Vec<(Arc<Table>, ForeignKey, String)> {
+    let mut found = Vec::new();
+    for relation in targets {
+        let (table, index) = match relation {
+            Relation::Table(table) => (table.oid, None),
+            Relation::Index(table, oid) => (table.oid, Some(*oid)),
+            _ => continue,
+        };
+        let on = view::describe(relation, cx);
+        for (child, key) in foreign_key::dependents(table, |k| index.is_none_or(|i| i == k.index), cx) {
+            if index.is_some() || !going.contains(&child.oid) {
+                found.push((child, key, on.clone()));
+            }
+        }
+    }
+    found
 }
 
 /// Columns outside of what is dropped whose default calls a sequence that is: (table, attnum, words for the message).
@@ -157,12 +184,14 @@ fn refuse_or_tell(
     targets: &[Relation],
     extra: &[(Arc<View>, String)],
     defaults: &[(u32, i16, String)],
+    needing: &[(Arc<Table>, ForeignKey, String)],
     cascade: bool,
     cx: &mut DdlCx<'_>,
 ) -> Result<()> {
     let view_word = |v: &Arc<View>, cx: &DdlCx<'_>| view::describe(&Relation::View(v.clone()), cx);
     if !cascade {
         let mut lines: Vec<String> = defaults.iter().map(|(_, _, words)| words.clone()).collect();
+        lines.extend(needing.iter().map(|(t, k, on)| format!("{} depends on {on}", foreign_key::describe(t, k, cx))));
         lines.extend(extra.iter().map(|(v, on)| format!("{} depends on {on}", view_word(v, cx))));
         if lines.is_empty() {
             return Ok(());
@@ -175,6 +204,7 @@ fn refuse_or_tell(
     }
     let mut words: Vec<String> =
         defaults.iter().map(|(_, _, w)| w.split(" depends on ").next().unwrap_or_default().to_owned()).collect();
+    words.extend(needing.iter().map(|(t, k, _)| foreign_key::describe(t, k, cx)));
     words.extend(extra.iter().map(|(v, _)| view_word(v, cx)));
     tell_cascade(&words, cx);
     Ok(())
@@ -325,15 +355,22 @@ fn drop_schema(name: &str, if_exists: bool, cascade: bool, cx: &mut DdlCx<'_>) -
         .map(|s| s.oid)
         .collect();
     inside.retain(|r| !owned.contains(&r.oid()));
-    let words: Vec<String> = inside.iter().map(|r| view::describe(r, cx)).collect();
+    let all: Vec<u32> = inside.iter().map(Relation::oid).collect();
+    let what = format!("schema {}", quote_identifier(name));
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for relation in &inside {
+        lines.push((view::describe(relation, cx), what.clone()));
+        let needing = needing(std::slice::from_ref(relation), &all, cx);
+        lines.extend(needing.into_iter().map(|(t, k, on)| (foreign_key::describe(&t, &k, cx), on)));
+    }
+    let words: Vec<String> = lines.iter().map(|(word, _)| word.clone()).collect();
     if !cascade && !words.is_empty() {
-        let what = format!("schema {}", quote_identifier(name));
-        let lines: Vec<String> = words.iter().map(|w| format!("{w} depends on {what}")).collect();
+        let lines: Vec<String> = lines.iter().map(|(word, on)| format!("{word} depends on {on}")).collect();
         return Err(depended_on(&what, &lines, true));
     }
     tell_cascade(&words, cx);
     drop_all(inside, true, Some(name), cx)?;
-    cx.change.drop_schema(oid);
+    cx.change.drop_schema(oid)?;
     Ok(())
 }
 
@@ -389,7 +426,7 @@ fn version_of(at: &AsOf, cx: &DdlCx<'_>) -> Result<u64> {
 /// DROP TAG.
 pub(super) fn drop_tag(name: &Name, if_exists: bool, cx: &mut DdlCx<'_>) -> Result<&'static str> {
     if cx.catalog().tags.contains_key(&name.text) {
-        cx.change.drop_tag(&name.text);
+        cx.change.drop_tag(&name.text)?;
     } else if if_exists {
         cx.notices.push(Notice::new(format!("tag \"{}\" does not exist, skipping", name.text)));
     } else {
@@ -436,6 +473,15 @@ pub(super) fn comment(on: &CommentTarget, text: Option<&str>, cx: &mut DdlCx<'_>
             let oid = key.or_else(|| found.indexes.iter().find(|i| i.constraint && i.name == name.text).map(|i| i.oid));
             match oid {
                 Some(oid) => comment_relation(Relation::Index(found, oid), comment, cx)?,
+                None if found.foreign_keys.iter().any(|k| k.name == name.text) => {
+                    let mut table = Table::clone(&found);
+                    table
+                        .foreign_keys
+                        .iter_mut()
+                        .filter(|k| k.name == name.text)
+                        .for_each(|k| k.comment = comment.clone());
+                    cx.change.put_table(table)?;
+                }
                 None if found.checks.iter().any(|c| c.name == name.text) => {
                     return Err(SqlError::unsupported("COMMENT ON CONSTRAINT of a CHECK"));
                 }

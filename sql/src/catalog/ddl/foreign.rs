@@ -134,7 +134,7 @@ pub(super) fn drop_servers(names: &[QName], if_exists: bool, cascade: bool, cx: 
         }
         tell_cascade(&words, cx);
         drop_all(tables, true, Some(""), cx)?;
-        cx.change.drop_server(server.oid);
+        cx.change.drop_server(server.oid)?;
     }
     Ok(())
 }

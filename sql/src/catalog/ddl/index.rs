@@ -3,7 +3,7 @@
 use super::names::columns_part;
 use super::rewrite::fill_index;
 use super::{DdlCx, column};
-use crate::catalog::schema::{Index, IndexColumn, Key, Table};
+use crate::catalog::schema::{Deferral, Index, IndexColumn, Key, Table};
 use crate::codec::key::is_key_type;
 use crate::error::{Result, SqlError, state};
 use crate::parse::ast::{CreateIndex, ExprKind, IndexElement};
@@ -21,9 +21,10 @@ pub(super) fn add_primary(
     table: &mut Table,
     name: Option<String>,
     columns: Vec<i16>,
+    deferral: Deferral,
     cx: &mut DdlCx<'_>,
 ) -> Result<()> {
-    if table.primary_key.is_some() {
+    if table.primary_key.is_some() || table.indexes.iter().any(|i| i.primary) {
         return Err(multiple_primary_keys(&table.name));
     }
     for attnum in &columns {
@@ -36,8 +37,25 @@ pub(super) fn add_primary(
         Some(name) => free_name(table, name, cx)?,
         None => cx.choose_relation(table.schema, &table.name, None, "pkey", &names_of(table)),
     };
-    table.primary_key = Some(Key { oid: cx.change.new_oid(), name, columns, comment: None });
+    let oid = cx.change.new_oid();
+    if deferral.is_never() {
+        table.primary_key = Some(Key { oid, name, columns, comment: None });
+    } else {
+        // Its entries are the caller's matter, as those of [`add_unique`] are.
+        let index = key_index(oid, name, columns, deferral);
+        table.indexes.push(Index { primary: true, ..index });
+    }
     Ok(())
+}
+
+/// The index of a UNIQUE constraint.
+fn key_index(oid: u32, name: String, columns: Vec<i16>, deferral: Deferral) -> Index {
+    let columns = columns.into_iter().map(ascending).collect();
+    Index { unique: deferral.is_never(), constraint: true, deferral, ..Index::new(oid, name, columns) }
+}
+
+fn ascending(attnum: i16) -> IndexColumn {
+    IndexColumn { attnum, desc: false, nulls_first: false }
 }
 
 /// Gives a table the index of a UNIQUE constraint. Its entries are the caller's matter.
@@ -45,18 +63,20 @@ pub(super) fn add_unique(
     table: &mut Table,
     name: Option<String>,
     columns: Vec<i16>,
+    deferral: Deferral,
     cx: &mut DdlCx<'_>,
 ) -> Result<Index> {
     for attnum in &columns {
         check_key_type(table, *attnum)?;
     }
-    let columns: Vec<IndexColumn> =
-        columns.into_iter().map(|attnum| IndexColumn { attnum, desc: false, nulls_first: false }).collect();
     let name = match name {
         Some(name) => free_name(table, name, cx)?,
-        None => choose_name(table, &columns, "key", cx),
+        None => {
+            let columns: Vec<IndexColumn> = columns.iter().copied().map(ascending).collect();
+            choose_name(table, &columns, "key", cx)
+        }
     };
-    let index = Index { oid: cx.change.new_oid(), name, columns, unique: true, constraint: true, comment: None };
+    let index = key_index(cx.change.new_oid(), name, columns, deferral);
     table.indexes.push(index.clone());
     Ok(index)
 }
@@ -122,15 +142,17 @@ pub(super) fn create(create: &CreateIndex, cx: &mut DdlCx<'_>) -> Result<&'stati
         Some(name) => name.text.clone(),
         None => choose_name(&table, &columns, "idx", cx),
     };
-    let index =
-        Index { oid: cx.change.new_oid(), name, columns, unique: create.unique, constraint: false, comment: None };
+    // One that is made CONCURRENTLY is filled and declared valid by the session, in transactions of their own.
+    let valid = !create.concurrently;
+    let index = Index { unique: create.unique, valid, ..Index::new(cx.change.new_oid(), name, columns) };
     changed.indexes.push(index.clone());
     let table = cx.change.put_table(changed)?;
-    fill_index(&table, &index, cx)?;
+    if valid {
+        fill_index(&table, &index, cx)?;
+    }
     Ok(TAG)
 }
 
-/// CONCURRENTLY is honoured as it is: readers and writers are never blocked by a new index.
 fn refuse(create: &CreateIndex) -> Result<()> {
     match create.method.as_deref() {
         None | Some("btree") => {}

@@ -92,6 +92,7 @@ impl DdlCx<'_> {
                 t.checks.iter().any(|c| c.name == name)
                     || t.primary_key.as_ref().is_some_and(|k| k.name == name)
                     || t.indexes.iter().any(|i| i.constraint && i.name == name)
+                    || t.foreign_keys.iter().any(|k| k.name == name)
             }
             _ => false,
         })

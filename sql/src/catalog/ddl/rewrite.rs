@@ -5,12 +5,13 @@ use pgbee_engine::txn::ReadView;
 
 use super::DdlCx;
 use crate::bind;
-use crate::catalog::schema::{CheckDef, Index, Table};
+use crate::catalog::schema::{CheckDef, Index, Relation, Table};
 use crate::codec::{Decoder, IndexCodec, RowEncoder, RowKeyCodec, keyspace};
 use crate::error::{Result, SqlError, state};
 use crate::exec;
+use crate::parse::ast::QName;
 use crate::plan::PlanCx;
-use crate::types::Row;
+use crate::types::{Datum, Row};
 use crate::write::constraints::{duplicated, is_true_or_null};
 
 /// Rows handled between two looks for a cancel.
@@ -47,7 +48,7 @@ pub(super) fn is_empty(table: &Table, cx: &DdlCx<'_>) -> Result<bool> {
 
 /// Fails unless a column has a value in every row.
 pub(super) fn check_not_null(table: &Table, position: usize, cx: &DdlCx<'_>) -> Result<()> {
-    cx.depend_rows(table)?;
+    cx.sees_all_rows(table)?;
     each_row(
         table,
         cx,
@@ -68,7 +69,7 @@ pub(super) fn contains_nulls(table: &Table, position: usize, cx: &DdlCx<'_>) -> 
 
 /// Fails unless every row satisfies a CHECK.
 pub(super) fn check_rows(table: &Table, check: &CheckDef, cx: &DdlCx<'_>) -> Result<()> {
-    cx.depend_rows(table)?;
+    cx.sees_all_rows(table)?;
     let expr = cx.bind(|env| bind::bind_check(&check.expr, &table.fields(), env))?;
     let prepared = exec::prepare(&expr, &PlanCx::new(cx.session))?;
     let exec_cx = cx.exec()?;
@@ -86,7 +87,7 @@ pub(super) fn check_rows(table: &Table, check: &CheckDef, cx: &DdlCx<'_>) -> Res
 
 /// Writes the entries of a new index.
 pub(super) fn fill_index(table: &Table, index: &Index, cx: &DdlCx<'_>) -> Result<()> {
-    cx.depend_rows(table)?;
+    cx.sees_all_rows(table)?;
     let codec = IndexCodec::new(table, index);
     each_row(table, cx, |row_key, row| {
         if let Some(key) = codec.unique_key(&row)
@@ -97,14 +98,89 @@ pub(super) fn fill_index(table: &Table, index: &Index, cx: &DdlCx<'_>) -> Result
                 .table(cx.schema_name(table.schema), &table.name));
         }
         let (key, value) = codec.entry(&row, row_key);
-        cx.txn.with(|t| Ok(t.put(key, value)?))
-    })
+        cx.txn.with(|t| Ok(t.put_guarded(key, value)?))
+    })?;
+    check_single(table, index, &codec, cx)
+}
+
+/// REINDEX of a table, or of one of its indexes: entries are compared with rows, and only what differs is written.
+pub(super) fn reindex(name: &QName, cx: &mut DdlCx<'_>) -> Result<&'static str> {
+    let (table, only) = match cx.find(name)? {
+        Some(Relation::Table(table)) if table.foreign.is_none() => (table, None),
+        Some(Relation::Index(table, oid)) => (table, Some(oid)),
+        _ => return Ok("REINDEX"),
+    };
+    let indexes: Vec<Index> = table.indexes.iter().filter(|i| only.is_none_or(|oid| i.oid == oid)).cloned().collect();
+    for index in &indexes {
+        mend_index(&table, index, cx)?;
+    }
+    if indexes.iter().any(|i| !i.valid) {
+        let mut changed = Table::clone(&table);
+        changed.indexes.iter_mut().filter(|i| indexes.iter().any(|of| of.oid == i.oid)).for_each(|i| i.valid = true);
+        cx.change.put_table(changed)?;
+    }
+    Ok("REINDEX")
+}
+
+fn mend_index(table: &Table, index: &Index, cx: &DdlCx<'_>) -> Result<()> {
+    cx.sees_all_rows(table)?;
+    let (codec, decoder) = (IndexCodec::new(table, index), Decoder::all(table));
+    // Those that lead to no row with their values go first: what then has the key of another row is one that is there twice.
+    let view = cx.txn.with(|t| Ok(t.view()))?;
+    let mut scan = view.scan(keyspace::index_range(index.oid), Direction::Forward)?;
+    let mut batch = Vec::with_capacity(CANCEL_ROWS);
+    while scan.next_batch(&mut batch, CANCEL_ROWS)? > 0 {
+        cx.session.check_cancel()?;
+        for (entry, value) in batch.drain(..) {
+            let key = codec.row_key(&entry, &value)?;
+            let row = view.get(&key)?.map(|row| decoder.decode(&row)).transpose()?;
+            if row.is_none_or(|row| codec.entry(&row, &key).0 != entry) {
+                cx.txn.with(|t| Ok(t.delete_guarded(entry)?))?;
+            }
+        }
+    }
+    each_row(table, cx, |row_key, row| {
+        let (entry, value) = codec.entry(&row, row_key);
+        match cx.txn.with(|t| Ok(t.get(&entry)?))? {
+            Some(there) if there == value => Ok(()),
+            Some(_) => Err(duplicated(table, &index.name, codec.columns().iter().map(|(p, _)| *p), &row, cx.session)),
+            None => cx.txn.with(|t| Ok(t.put_guarded(entry, value)?)),
+        }
+    })?;
+    check_single(table, index, &codec, cx)
+}
+
+/// A deferrable key's entries stand beside each other if they are equal: fails if two do.
+fn check_single(table: &Table, index: &Index, codec: &IndexCodec, cx: &DdlCx<'_>) -> Result<()> {
+    if index.deferral.is_never() {
+        return Ok(());
+    }
+    let view = cx.txn.with(|t| Ok(t.view()))?;
+    let mut scan = view.scan_keys(keyspace::index_range(index.oid), Direction::Forward)?;
+    let (mut batch, mut last) = (Vec::with_capacity(CANCEL_ROWS), Vec::new());
+    while scan.next_batch(&mut batch, CANCEL_ROWS)? > 0 {
+        cx.session.check_cancel()?;
+        for (entry, _) in batch.drain(..) {
+            let columns = codec.columns_of(&entry)?;
+            let values = codec.decode(&entry)?;
+            if last == columns && !values.iter().any(Datum::is_null) {
+                let mut row = vec![Datum::Null; table.width()];
+                for ((position, _), value) in codec.columns().iter().zip(values) {
+                    row[*position] = value;
+                }
+                return Err(duplicated(table, &index.name, codec.columns().iter().map(|(p, _)| *p), &row, cx.session)
+                    .table(cx.schema_name(table.schema), &table.name));
+            }
+            last = columns.to_vec();
+        }
+    }
+    Ok(())
 }
 
 /// Writes every row of `old` as a row of `new`, with the values `map` makes of it; both have one oid. Keys and index entries follow; indexes
 /// that `new` no longer has are left behind, out of reach.
 pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl FnMut(Row) -> Result<Row>) -> Result<()> {
-    cx.depend_rows(old)?;
+    cx.sees_all_rows(old)?;
     let encoder = RowEncoder::new(new);
     let (old_keys, new_keys) = (RowKeyCodec::new(old), RowKeyCodec::new(new));
     let keeps_keys = old_keys.columns() == new_keys.columns();
@@ -118,7 +194,7 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
     let moves = !(keeps_keys && new_keys.by_row_id());
     let view = cx.txn.with(|t| Ok(t.view()))?;
     if moves {
-        each_row_of(&view, old, cx, |old_key, _| cx.txn.with(|t| Ok(t.delete(old_key.to_vec())?)))?;
+        each_row_of(&view, old, cx, |old_key, _| cx.txn.with(|t| Ok(t.delete_guarded(old_key.to_vec())?)))?;
     }
     each_row_of(&view, old, cx, |old_key, row| {
         let old_entries: Vec<(u32, Vec<u8>)> =
@@ -140,10 +216,10 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
         let mut bytes = Vec::with_capacity(64);
         encoder.encode(&row, &mut bytes);
         cx.txn.with(|t| {
-            t.put(new_key.clone(), bytes)?;
+            t.put_guarded(new_key.clone(), bytes)?;
             for (oid, key) in old_entries {
                 if new.indexes.iter().any(|i| i.oid == oid) {
-                    t.delete(key)?;
+                    t.delete_guarded(key)?;
                 }
             }
             Ok(())
@@ -158,8 +234,9 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
                 return Err(duplicated(new, &index.name, codec.columns().iter().map(|(p, _)| *p), &row, cx.session));
             }
             let (key, value) = codec.entry(&row, row_key);
-            cx.txn.with(|t| Ok(t.put(key, value)?))
+            cx.txn.with(|t| Ok(t.put_guarded(key, value)?))
         })?;
+        check_single(new, index, codec, cx)?;
     }
     Ok(())
 }

@@ -6,9 +6,10 @@ use pgbee_engine::bee::{Direction, KeyRange};
 
 use super::column::{NewColumn, attach_sequence, check_type, define};
 use super::foreign::refuse_options;
+use super::foreign_key::{self, Rows, Written};
 use super::{DdlCx, index, sequence};
 use crate::bind;
-use crate::catalog::schema::{CheckDef, Column, Index, Relation, Table};
+use crate::catalog::schema::{CheckDef, Column, Deferral, Index, Relation, Table};
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec;
@@ -18,6 +19,7 @@ use crate::parse::ast::{
 };
 use crate::plan::expr::children;
 use crate::plan::{self, PlanCx};
+use crate::session::Notice;
 use crate::types::Type;
 use crate::write::insert::Inserter;
 use crate::write::sequence::SequenceState;
@@ -32,6 +34,7 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
     if cx.is_taken(schema, &name, create.if_not_exists)? {
         return Ok("CREATE TABLE");
     }
+    cx.change.claim_table_name(schema, &name)?;
     let mut table = blank(cx.change.new_oid(), schema, name);
     let mut columns: Vec<NewColumn> = Vec::new();
     let mut likes = Vec::new();
@@ -80,7 +83,42 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
     for check in &table.checks {
         cx.bind(|env| bind::bind_check(&check.expr, &table.fields(), env))?;
     }
+    add_foreign_keys(table.oid, &create.elements, &columns, cx)?;
     Ok("CREATE TABLE")
+}
+
+/// Foreign keys, in the order written. They may refer to the table itself, which is there by now.
+fn add_foreign_keys(table: u32, elements: &[TableElement], columns: &[NewColumn], cx: &mut DdlCx<'_>) -> Result<()> {
+    for element in elements {
+        match element {
+            TableElement::Column(def) => {
+                let new = columns.iter().find(|c| c.column.name == def.name.text);
+                for (name, references, deferral) in new.iter().flat_map(|c| &c.references) {
+                    let columns = vec![def.name.clone()];
+                    let written = Written { name: name.clone(), columns, references, deferral: *deferral };
+                    foreign_key::add(&current(table, cx)?, &written, Rows::None, cx)?;
+                }
+            }
+            TableElement::Constraint(constraint) => {
+                if let ConstraintKind::ForeignKey { columns, references } = &constraint.kind {
+                    let name = constraint.name.as_ref().map(|n| n.text.clone());
+                    let (columns, deferral) = (columns.clone(), constraint.deferral);
+                    let written = Written { name, columns, references, deferral };
+                    foreign_key::add(&current(table, cx)?, &written, Rows::None, cx)?;
+                }
+            }
+            TableElement::Like { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// A table as it is in this statement.
+pub(super) fn current(oid: u32, cx: &DdlCx<'_>) -> Result<Table> {
+    match cx.catalog().by_oid(oid) {
+        Some(Relation::Table(t)) => Ok(Table::clone(t)),
+        _ => Err(SqlError::internal("the changed table is gone")),
+    }
 }
 
 fn refuse(temporary: bool, unlogged: bool, unsupported: Option<&str>) -> Result<()> {
@@ -102,6 +140,7 @@ pub(super) fn blank(oid: u32, schema: u32, name: String) -> Table {
         primary_key: None,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         foreign: None,
         comment: None,
     }
@@ -128,11 +167,7 @@ pub(super) fn check_columns<'a>(names: impl Iterator<Item = &'a str> + Clone) ->
 
 /// Refuses what a constraint asks for and we do not keep.
 pub(super) fn check_flags(constraint: &Constraint) -> Result<()> {
-    if constraint.deferrable || constraint.initially_deferred {
-        return Err(SqlError::unsupported("DEFERRABLE"));
-    }
     match &constraint.kind {
-        ConstraintKind::ForeignKey { .. } => Err(SqlError::unsupported("FOREIGN KEY")),
         ConstraintKind::Exclude => Err(SqlError::unsupported("EXCLUDE")),
         ConstraintKind::Unique { nulls_not_distinct: true, .. } => Err(SqlError::unsupported("NULLS NOT DISTINCT")),
         ConstraintKind::Unique { include, .. } | ConstraintKind::PrimaryKey { include, .. } if !include.is_empty() => {
@@ -170,7 +205,7 @@ pub(super) fn add_check(
         }
     };
     let expr = cx.bind(|env| bind::written_out(bind::Clause::Check, &check.text, &fields, Type::BOOL.plain(), env))?;
-    let def = CheckDef { oid: cx.change.new_oid(), name, expr };
+    let def = CheckDef { oid: cx.change.new_oid(), name, expr, not_valid: false };
     table.checks.push(def.clone());
     table.checks.sort_by(|a, b| a.name.cmp(&b.name)); // the order they are checked in
     Ok(def)
@@ -193,35 +228,39 @@ fn add_keys<'c>(
     constraints: impl Iterator<Item = &'c Constraint>,
     cx: &mut DdlCx<'_>,
 ) -> Result<()> {
-    let mut primary: Vec<(Option<String>, Vec<i16>, Pos)> = Vec::new();
-    let mut uniques: Vec<(Option<String>, Vec<i16>)> = Vec::new();
+    let mut primary: Vec<(Option<String>, Vec<i16>, Deferral, Pos)> = Vec::new();
+    let mut uniques: Vec<(Option<String>, Vec<i16>, Deferral)> = Vec::new();
     for new in columns {
-        primary.extend(new.primary.iter().map(|(name, pos)| (name.clone(), vec![new.column.attnum], *pos)));
-        uniques.extend(new.uniques.iter().map(|name| (name.clone(), vec![new.column.attnum])));
+        let attnum = new.column.attnum;
+        primary.extend(new.primary.iter().map(|(name, deferral, pos)| (name.clone(), vec![attnum], *deferral, *pos)));
+        uniques.extend(new.uniques.iter().map(|(name, deferral)| (name.clone(), vec![attnum], *deferral)));
     }
     for constraint in constraints {
         let given = constraint.name.as_ref().map(|n| n.text.clone());
         match &constraint.kind {
             ConstraintKind::PrimaryKey { columns, .. } => {
-                primary.push((given, key_columns(table, columns, "primary key")?, constraint.pos));
+                let columns = key_columns(table, columns, "primary key")?;
+                primary.push((given, columns, constraint.deferral, constraint.pos));
             }
-            ConstraintKind::Unique { columns, .. } => uniques.push((given, key_columns(table, columns, "unique")?)),
+            ConstraintKind::Unique { columns, .. } => {
+                uniques.push((given, key_columns(table, columns, "unique")?, constraint.deferral));
+            }
             _ => {}
         }
     }
-    if let Some((_, _, second)) = primary.get(1) {
+    if let Some((.., second)) = primary.get(1) {
         return Err(index::multiple_primary_keys(&table.name).at(Some(second + 1)));
     }
-    for (name, columns, _) in primary {
-        index::add_primary(table, name, columns, cx)?;
+    for (name, columns, deferral, _) in primary {
+        index::add_primary(table, name, columns, deferral, cx)?;
     }
-    for (name, columns) in uniques {
-        let same = |i: &Index| i.columns.iter().map(|c| c.attnum).eq(columns.iter().copied());
-        let is_primary = table.primary_key.as_ref().is_some_and(|k| k.columns == columns);
+    for (name, columns, deferral) in uniques {
+        let same = |i: &Index| i.deferral == deferral && i.columns.iter().map(|c| c.attnum).eq(columns.iter().copied());
+        let is_primary = deferral.is_never() && table.primary_key.as_ref().is_some_and(|k| k.columns == columns);
         if name.is_none() && (is_primary || table.indexes.iter().any(same)) {
             continue;
         }
-        index::add_unique(table, name, columns, cx)?;
+        index::add_unique(table, name, columns, deferral, cx)?;
     }
     Ok(())
 }
@@ -261,6 +300,7 @@ fn copy_columns(source: &Table, including: &[String], first: usize) -> Vec<NewCo
             sequence: identity.map(|_| Vec::new()),
             primary: None,
             uniques: Vec::new(),
+            references: Vec::new(),
             checks: Vec::new(),
         }
     };
@@ -284,12 +324,16 @@ fn copy_constraints(table: &mut Table, source: &Table, including: &[String], cx:
     };
     if let Some(key) = &source.primary_key {
         let columns = key.columns.iter().map(|c| attnum(table, *c)).collect();
-        index::add_primary(table, None, columns, cx)?;
+        index::add_primary(table, None, columns, Deferral::Never, cx)?;
     }
     for old in &source.indexes {
         let columns: Vec<i16> = old.columns.iter().map(|c| attnum(table, c.attnum)).collect();
+        if old.primary {
+            index::add_primary(table, None, columns, old.deferral, cx)?;
+            continue;
+        }
         if old.constraint {
-            index::add_unique(table, None, columns, cx)?;
+            index::add_unique(table, None, columns, old.deferral, cx)?;
             continue;
         }
         let mut new = old.clone();
@@ -345,7 +389,12 @@ pub(super) fn create_as(create: &CreateTableAs, cx: &mut DdlCx<'_>) -> Result<St
 }
 
 /// TRUNCATE.
-pub(super) fn truncate(names: &[QName], restart_identity: bool, cx: &mut DdlCx<'_>) -> Result<&'static str> {
+pub(super) fn truncate(
+    names: &[QName],
+    restart_identity: bool,
+    cascade: bool,
+    cx: &mut DdlCx<'_>,
+) -> Result<&'static str> {
     let mut tables: Vec<Arc<Table>> = Vec::new();
     for name in names {
         let table = cx.table(name, false)?.ok_or_else(|| SqlError::internal("a missing table was no error"))?;
@@ -357,11 +406,15 @@ pub(super) fn truncate(names: &[QName], restart_identity: bool, cx: &mut DdlCx<'
             tables.push(table);
         }
     }
+    add_referring(&mut tables, cascade, cx)?;
+    for table in &tables {
+        cx.txn.refuse_pending(table.oid, &table.name, "TRUNCATE")?;
+    }
     for table in &tables {
         let ranges = std::iter::once(keyspace::table_range(table.oid))
             .chain(table.indexes.iter().map(|i| keyspace::index_range(i.oid)));
+        cx.sees_all_rows(table)?;
         for range in ranges {
-            cx.depend_range(range.clone())?;
             delete_all(range, cx)?;
         }
         if restart_identity {
@@ -377,12 +430,38 @@ pub(super) fn truncate(names: &[QName], restart_identity: bool, cx: &mut DdlCx<'
     Ok("TRUNCATE TABLE")
 }
 
+/// Tables that refer to one of these are emptied with them, or stand in the way.
+fn add_referring(tables: &mut Vec<Arc<Table>>, cascade: bool, cx: &mut DdlCx<'_>) -> Result<()> {
+    let mut at = 0;
+    while at < tables.len() {
+        let table = tables[at].clone();
+        at += 1;
+        for (child, _) in foreign_key::dependents(table.oid, |_| true, cx) {
+            if tables.iter().any(|t| t.oid == child.oid) {
+                continue;
+            }
+            if !cascade {
+                let message = "cannot truncate a table referenced in a foreign key constraint";
+                return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, message)
+                    .detail(format!("Table \"{}\" references \"{}\".", child.name, table.name))
+                    .hint(format!(
+                        "Truncate table \"{}\" at the same time, or use TRUNCATE ... CASCADE.",
+                        child.name
+                    )));
+            }
+            cx.notices.push(Notice::new(format!("truncate cascades to table \"{}\"", child.name)));
+            tables.push(child);
+        }
+    }
+    Ok(())
+}
+
 fn delete_all(range: KeyRange, cx: &DdlCx<'_>) -> Result<()> {
     let mut scan = cx.txn.with(|t| Ok(t.view()))?.scan_keys(range, Direction::Forward)?;
     let mut batch = Vec::new();
     while scan.next_batch(&mut batch, 1024)? > 0 {
         cx.session.check_cancel()?;
-        cx.txn.with(|t| Ok(batch.drain(..).try_for_each(|(key, _)| t.delete(key))?))?;
+        cx.txn.with(|t| Ok(batch.drain(..).try_for_each(|(key, _)| t.delete_guarded(key))?))?;
     }
     Ok(())
 }

@@ -67,6 +67,7 @@ struct Class {
     checks: usize,
     has_index: bool,
     has_rules: bool,
+    has_triggers: bool,
     replica_identity: char,
 }
 
@@ -75,10 +76,10 @@ pub(super) fn classes(ask: &Ask<'_>) -> Result<Vec<Row>> {
         Some(name) => sorted(ask.cx).into_iter().filter(|r| r.name() == name).collect(),
         None => relations(ask, "oid"),
     };
-    Ok(wanted.into_iter().map(class).collect())
+    Ok(wanted.into_iter().map(|r| class(r, ask.cx)).collect())
 }
 
-fn class(relation: &Relation) -> Row {
+fn class(relation: &Relation, cx: &SessionCx) -> Row {
     let plain = Class {
         kind: 'r',
         access_method: 0,
@@ -86,6 +87,7 @@ fn class(relation: &Relation) -> Row {
         checks: 0,
         has_index: false,
         has_rules: false,
+        has_triggers: false,
         replica_identity: 'n',
     };
     let c = match relation {
@@ -97,6 +99,8 @@ fn class(relation: &Relation) -> Row {
             natts: t.slots.len(),
             checks: t.checks.len(),
             has_index: t.primary_key.is_some() || !t.indexes.is_empty(),
+            // PostgreSQL's foreign keys are triggers of both tables, and clients look for them only where there are any.
+            has_triggers: !t.foreign_keys.is_empty() || cx.catalog.is_referenced(t.oid),
             replica_identity: 'd',
             ..plain
         },
@@ -132,7 +136,7 @@ fn class(relation: &Relation) -> Row {
         int2(c.natts),
         int2(c.checks),
         bool(c.has_rules),
-        bool(false), // relhastriggers
+        bool(c.has_triggers),
         bool(false), // relhassubclass
         bool(false), // relrowsecurity
         bool(false), // relforcerowsecurity
@@ -149,7 +153,7 @@ fn class(relation: &Relation) -> Row {
 }
 
 /// Attribute numbers of an index's columns.
-pub(super) fn index_attnums(table: &Table, index: u32) -> Vec<i16> {
+pub(in crate::catalog) fn index_attnums(table: &Table, index: u32) -> Vec<i16> {
     match &table.primary_key {
         Some(key) if key.oid == index => key.columns.clone(),
         _ => table
@@ -377,6 +381,7 @@ pub(super) fn descriptions(ask: &Ask<'_>) -> Result<Vec<Row>> {
                 t.columns().for_each(|c| add(t.oid, PG_CLASS, c.attnum, &c.comment));
                 t.primary_key.iter().for_each(|k| add(k.oid, PG_CLASS, 0, &k.comment));
                 t.indexes.iter().for_each(|i| add(i.oid, PG_CLASS, 0, &i.comment));
+                t.foreign_keys.iter().for_each(|k| add(k.oid, PG_CONSTRAINT, 0, &k.comment));
             }
             Relation::View(v) => {
                 add(v.oid, PG_CLASS, 0, &v.comment);
@@ -455,6 +460,12 @@ pub(super) fn dependencies(ask: &Ask<'_>) -> Result<Vec<Row>> {
                     }
                 }
                 t.checks.iter().for_each(|c| add((PG_CONSTRAINT, c.oid, 0), (PG_CLASS, t.oid, 0), 'a'));
+                for key in &t.foreign_keys {
+                    let constraint = (PG_CONSTRAINT, key.oid, 0);
+                    key.columns.iter().for_each(|a| add(constraint, (PG_CLASS, t.oid, *a), 'a'));
+                    key.referenced.iter().for_each(|a| add(constraint, (PG_CLASS, key.table, *a), 'n'));
+                    add(constraint, (PG_CLASS, key.index, 0), 'n');
+                }
             }
             Relation::View(v) => {
                 add((PG_CLASS, v.oid, 0), (PG_NAMESPACE, v.schema, 0), 'n');

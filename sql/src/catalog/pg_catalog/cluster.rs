@@ -1,7 +1,8 @@
 //! The server around the database, as far as a session knows it: itself, its user, its database, its settings.
 
 use super::made::Ask;
-use super::value::{NULL, bool, char, int4, oid, text, text_or_null};
+use super::value::{NULL, bool, char, int4, oid, text};
+use crate::catalog::DATABASE_OID;
 use crate::catalog::bee_views::{committed_at, peers::time};
 use crate::error::Result;
 use crate::follow::PeerStatus;
@@ -9,8 +10,6 @@ use crate::functions::system::z_base_32;
 use crate::types::reg::SUPERUSER;
 use crate::types::{Array, Datum, Row, Type};
 
-/// Oid of the session's database, the same for all: nothing refers to another one.
-pub(crate) const DATABASE_OID: u32 = 5;
 /// Oid of pg_default.
 const DEFAULT_TABLESPACE: u32 = 1663;
 /// pg_database.encoding of UTF8.
@@ -46,7 +45,7 @@ fn database(number: u32, name: &str) -> Row {
 }
 
 /// A database has no number outside of itself; this one is made of its name (FNV-1a), far from those of definitions.
-fn database_oid(name: &str) -> u32 {
+pub(super) fn database_oid(name: &str) -> u32 {
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash | 0x8000_0000
 }
@@ -121,6 +120,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("client_encoding", "string", "Client Connection Defaults / Locale and Formatting"),
     ("client_min_messages", "enum", "Client Connection Defaults / Statement Behavior"),
     ("DateStyle", "string", "Client Connection Defaults / Locale and Formatting"),
+    ("deadlock_timeout", "integer", "Lock Management"),
     ("default_transaction_deferrable", "bool", "Client Connection Defaults / Statement Behavior"),
     ("default_transaction_isolation", "enum", "Client Connection Defaults / Statement Behavior"),
     ("default_transaction_read_only", "bool", "Client Connection Defaults / Statement Behavior"),
@@ -176,36 +176,6 @@ pub(super) fn settings(ask: &Ask<'_>) -> Result<Vec<Row>> {
         ]);
     }
     Ok(rows)
-}
-
-/// The session itself: of the others it knows nothing.
-pub(super) fn activity(ask: &Ask<'_>) -> Result<Vec<Row>> {
-    let cx = ask.cx;
-    let (transaction, statement) = (Datum::TimestampTz(cx.transaction_micros), Datum::TimestampTz(cx.statement_micros));
-    Ok(vec![vec![
-        oid(DATABASE_OID),
-        text(&cx.database),
-        int4(cx.backend_pid),
-        NULL, // leader_pid
-        oid(SUPERUSER),
-        text(&cx.user),
-        text_or_null(cx.services.setting("application_name")),
-        NULL, // client_addr
-        NULL, // client_hostname
-        NULL, // client_port
-        NULL, // backend_start
-        transaction,
-        statement.clone(),
-        statement,
-        NULL, // wait_event_type
-        NULL, // wait_event
-        text("active"),
-        NULL, // backend_xid
-        NULL, // backend_xmin
-        NULL, // query_id
-        NULL, // query
-        text("client backend"),
-    ]])
 }
 
 /// A length of a core in the shape of a place in PostgreSQL's log, which counts bytes where this counts blocks.

@@ -2,11 +2,11 @@
 
 use super::classes::{operator_class, relations, tables, vector};
 use super::describe::{identifiers, index_def, schema_name};
-use super::made::Ask;
+use super::made::{Ask, find_recorded};
 use super::value::{NULL, bool, char, int2, int2s, int4, oid, text};
-use crate::catalog::schema::{IndexColumn, Relation, Table};
+use crate::catalog::schema::{Deferral, ForeignKey, IndexColumn, Relation, Table};
 use crate::error::Result;
-use crate::types::{Datum, Row, Type};
+use crate::types::{Array, Datum, Row, Type};
 
 /// Key columns of a table's index, whether it is unique and the primary one, and whether a constraint made it.
 pub(super) struct IndexShape<'a> {
@@ -15,20 +15,33 @@ pub(super) struct IndexShape<'a> {
     pub unique: bool,
     pub primary: bool,
     pub constraint: bool,
+    pub valid: bool,
+    pub deferral: Deferral,
 }
 
 pub(super) fn index_shape(table: &Table, index: u32) -> Option<IndexShape<'_>> {
     if let Some(key) = table.primary_key.as_ref().filter(|k| k.oid == index) {
         let columns = key.columns.iter().map(|a| IndexColumn { attnum: *a, desc: false, nulls_first: false }).collect();
-        return Some(IndexShape { name: &key.name, columns, unique: true, primary: true, constraint: true });
+        let deferral = Deferral::Never;
+        return Some(IndexShape {
+            name: &key.name,
+            columns,
+            unique: true,
+            primary: true,
+            constraint: true,
+            valid: true,
+            deferral,
+        });
     }
     let i = table.indexes.iter().find(|i| i.oid == index)?;
     Some(IndexShape {
         name: &i.name,
         columns: i.columns.clone(),
-        unique: i.unique,
-        primary: false,
+        unique: i.is_key(),
+        primary: i.primary,
         constraint: i.constraint,
+        valid: i.valid,
+        deferral: i.deferral,
     })
 }
 
@@ -67,9 +80,9 @@ fn index_row(table: &Table, index: u32) -> Option<Row> {
         bool(false), // indnullsnotdistinct
         bool(shape.primary),
         bool(false), // indisexclusion
-        bool(true),  // indimmediate
+        bool(shape.deferral.is_never()),
         bool(false), // indisclustered
-        bool(true),  // indisvalid
+        bool(shape.valid),
         bool(false), // indcheckxmin
         bool(true),  // indisready
         bool(true),  // indislive
@@ -88,23 +101,56 @@ pub(super) fn constraints(ask: &Ask<'_>) -> Result<Vec<Row>> {
     for t in tables(ask, "conrelid") {
         for index in index_oids(t) {
             if let Some(shape) = index_shape(t, index).filter(|s| s.constraint) {
+                let kind = if shape.primary { 'p' } else { 'u' };
                 let attnums = shape.columns.iter().map(|c| c.attnum).collect();
-                rows.push(constraint_row(
-                    t,
-                    index,
-                    shape.name,
-                    if shape.primary { 'p' } else { 'u' },
-                    index,
-                    attnums,
-                    NULL,
-                ));
+                let plain = Constraint { index, deferral: shape.deferral, ..Constraint::new(index, shape.name, kind) };
+                rows.push(constraint_row(t, Constraint { attnums, ..plain }));
             }
         }
         for check in &t.checks {
-            rows.push(constraint_row(t, check.oid, &check.name, 'c', 0, columns_of(t, &check.expr), text(&check.expr)));
+            let (attnums, expr) = (columns_of(t, &check.expr), text(&check.expr));
+            let plain = Constraint::new(check.oid, &check.name, 'c');
+            rows.push(constraint_row(t, Constraint { attnums, expr, valid: !check.not_valid, ..plain }));
+        }
+        for key in &t.foreign_keys {
+            rows.push(reference_row(t, key, ask));
         }
     }
     Ok(rows)
+}
+
+fn reference_row(table: &Table, key: &ForeignKey, ask: &Ask<'_>) -> Row {
+    let type_of =
+        |t: &Table, attnum: i16| t.slots.iter().find(|c| c.attnum == attnum).map_or(Type::NONE, |c| Type(c.ty));
+    let parent = ask.cx.catalog.table(key.table);
+    let types: Vec<(Type, Type)> = key
+        .columns
+        .iter()
+        .zip(&key.referenced)
+        .map(|(from, to)| (parent.map_or(Type::NONE, |p| type_of(p, *to)), type_of(table, *from)))
+        .collect();
+    let operators = |pick: fn((Type, Type)) -> (Type, Type)| {
+        let oids = types.iter().map(|pair| Datum::Oid(equality_operator(pick(*pair))));
+        Array::from_values(Type::OID, oids.collect()).datum()
+    };
+    let set = if key.set_columns.is_empty() { NULL } else { int2s(key.set_columns.clone()) };
+    constraint_row(
+        table,
+        Constraint {
+            index: key.index,
+            deferral: key.deferral,
+            valid: !key.not_valid,
+            attnums: key.columns.clone(),
+            reference: Some(key),
+            operators: [
+                operators(|(to, from)| (to, from)),
+                operators(|(to, _)| (to, to)),
+                operators(|(_, from)| (from, from)),
+                set,
+            ],
+            ..Constraint::new(key.oid, &key.name, 'f')
+        },
+    )
 }
 
 /// Attribute numbers of the columns an expression's text names.
@@ -113,35 +159,82 @@ pub(in crate::catalog) fn columns_of(table: &Table, expr: &str) -> Vec<i16> {
     table.columns().filter(|c| names.contains(&c.name)).map(|c| c.attnum).collect()
 }
 
-fn constraint_row(table: &Table, id: u32, name: &str, kind: char, index: u32, attnums: Vec<i16>, expr: Datum) -> Row {
+/// What differs between the rows of pg_constraint.
+struct Constraint<'a> {
+    oid: u32,
+    name: &'a str,
+    kind: char,
+    index: u32,
+    deferral: Deferral,
+    valid: bool,
+    attnums: Vec<i16>,
+    expr: Datum,
+    reference: Option<&'a ForeignKey>,
+    /// conpfeqop, conppeqop, conffeqop, confdelsetcols.
+    operators: [Datum; 4],
+}
+
+impl<'a> Constraint<'a> {
+    fn new(oid: u32, name: &'a str, kind: char) -> Constraint<'a> {
+        Constraint {
+            oid,
+            name,
+            kind,
+            index: 0,
+            deferral: Deferral::Never,
+            valid: true,
+            attnums: Vec::new(),
+            expr: NULL,
+            reference: None,
+            operators: [NULL, NULL, NULL, NULL],
+        }
+    }
+}
+
+fn constraint_row(table: &Table, c: Constraint<'_>) -> Row {
+    let action = |of: fn(&ForeignKey) -> char| char(c.reference.map_or(' ', of));
+    let [by_both, of_parent, of_child, set_columns] = c.operators;
     vec![
-        oid(id),
-        text(name),
+        oid(c.oid),
+        text(c.name),
         oid(table.schema),
-        char(kind),
-        bool(false), // condeferrable
-        bool(false), // condeferred
-        bool(true),  // convalidated
+        char(c.kind),
+        bool(!c.deferral.is_never()),
+        bool(c.deferral == Deferral::Deferred),
+        bool(c.valid),
         oid(table.oid),
         oid(0), // contypid
-        oid(index),
+        oid(c.index),
         oid(0), // conparentid
-        oid(0), // confrelid
-        char(' '),
-        char(' '),
-        char(' '),
-        bool(true),        // conislocal
-        int4(0),           // coninhcount
-        bool(kind != 'c'), // connoinherit
-        int2s(attnums),
-        NULL, // confkey
-        NULL,
-        NULL,
-        NULL,
-        NULL,
-        NULL,
-        expr,
+        oid(c.reference.map_or(0, |k| k.table)),
+        action(|k| k.on_update.code()),
+        action(|k| k.on_delete.code()),
+        action(|k| if k.match_full { 'f' } else { 's' }),
+        bool(true),          // conislocal
+        int4(0),             // coninhcount
+        bool(c.kind != 'c'), // connoinherit
+        int2s(c.attnums),
+        c.reference.map_or(NULL, |k| int2s(k.referenced.clone())),
+        by_both,
+        of_parent,
+        of_child,
+        set_columns,
+        NULL, // conexclop
+        c.expr,
     ]
+}
+
+/// Oid of the operator that compares values of two types for equality, or of those their strings are compared as.
+fn equality_operator((left, right): (Type, Type)) -> u32 {
+    let base = |ty: Type| if ty == Type::VARCHAR { Type::TEXT } else { ty };
+    let (left, right) = (base(left), base(right));
+    let find = |left: Type, right: Type| {
+        let wanted = [(1, "="), (7, &*left.0.to_string()), (8, &*right.0.to_string())];
+        find_recorded(include_str!("../data/pg_operator.tsv"), &wanted).and_then(|o| o.parse().ok())
+    };
+    // An array's is anyarray's.
+    let of_arrays = || find(Type::ANYARRAY, Type::ANYARRAY).filter(|_| left.is_array());
+    find(left, right).or_else(|| find(left, left)).or_else(of_arrays).unwrap_or(0)
 }
 
 pub(super) fn indexes_view(ask: &Ask<'_>) -> Result<Vec<Row>> {

@@ -1,9 +1,9 @@
 //! Definitions as SQL text, as PostgreSQL's pg_get_*def print them. Expressions are shown as stored.
 
 use super::constraints::index_shape;
-use crate::catalog::schema::{Table, View};
+use crate::catalog::schema::{Action, Deferral, ForeignKey, Table, View};
 use crate::functions::SessionCx;
-use crate::types::reg::{is_visible, quote_identifier};
+use crate::types::reg::{is_visible, quote_identifier, relation_name};
 
 /// A schema's name; empty if there is none of this oid.
 pub(crate) fn schema_name(cx: &SessionCx, oid: u32) -> &str {
@@ -43,11 +43,49 @@ pub(crate) fn index_column_name(table: &Table, index: u32, position: i32) -> Opt
     Some(column_name(table, index_shape(table, index)?.columns.get(at)?.attnum))
 }
 
+/// FOREIGN KEY (..) REFERENCES ..; the other table with its schema, unless the search path finds it.
+pub(crate) fn foreign_key_def(table: &Table, key: &ForeignKey, cx: &SessionCx) -> String {
+    let names = |t: &Table, attnums: &[i16]| attnums.iter().map(|a| column_name(t, *a)).collect::<Vec<_>>().join(", ");
+    let mut def = format!("FOREIGN KEY ({}) REFERENCES ", names(table, &key.columns));
+    if let Some(parent) = cx.catalog.by_oid(key.table) {
+        def.push_str(&relation_name(parent, cx));
+    }
+    if let Some(parent) = cx.catalog.table(key.table) {
+        def.push_str(&format!("({})", names(parent, &key.referenced)));
+    }
+    if key.match_full {
+        def.push_str(" MATCH FULL");
+    }
+    for (word, action) in [("UPDATE", key.on_update), ("DELETE", key.on_delete)] {
+        if action != Action::NoAction {
+            def.push_str(&format!(" ON {word} {}", action.words()));
+        }
+    }
+    if !key.set_columns.is_empty() {
+        def.push_str(&format!(" ({})", names(table, &key.set_columns)));
+    }
+    def.push_str(marks(key.deferral, key.not_valid));
+    def
+}
+
+/// What stands behind a constraint.
+pub(crate) fn marks(deferral: Deferral, not_valid: bool) -> &'static str {
+    match (deferral, not_valid) {
+        (Deferral::Never, false) => "",
+        (Deferral::Never, true) => " NOT VALID",
+        (Deferral::Immediate, false) => " DEFERRABLE",
+        (Deferral::Immediate, true) => " DEFERRABLE NOT VALID",
+        (Deferral::Deferred, false) => " DEFERRABLE INITIALLY DEFERRED",
+        (Deferral::Deferred, true) => " DEFERRABLE INITIALLY DEFERRED NOT VALID",
+    }
+}
+
 /// PRIMARY KEY (..) or UNIQUE (..); None if no constraint made the index.
 pub(crate) fn key_def(table: &Table, index: u32) -> Option<String> {
     let shape = index_shape(table, index).filter(|s| s.constraint)?;
     let columns: Vec<String> = shape.columns.iter().map(|c| column_name(table, c.attnum)).collect();
-    Some(format!("{} ({})", if shape.primary { "PRIMARY KEY" } else { "UNIQUE" }, columns.join(", ")))
+    let kind = if shape.primary { "PRIMARY KEY" } else { "UNIQUE" };
+    Some(format!("{kind} ({}){}", columns.join(", "), marks(shape.deferral, false)))
 }
 
 /// CHECK ((..)).

@@ -192,7 +192,9 @@ fn number_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 
 /// The type of a number as the binder finds it; None for those that have another one behind a minus sign.
 fn number_kind(text: &str, behind_minus: bool) -> Option<Kind> {
-    if text.len() > NUMBER_BYTES_MAX || behind_minus && matches!(text.parse(), Ok(2_147_483_648_u64 | 9_223_372_036_854_775_808)) {
+    if text.len() > NUMBER_BYTES_MAX
+        || behind_minus && matches!(text.parse(), Ok(2_147_483_648_u64 | 9_223_372_036_854_775_808))
+    {
         return None;
     }
     if !text.bytes().all(|b| b.is_ascii_digit()) {
@@ -290,7 +292,8 @@ impl Finder<'_> {
         }
         if let Some(source) = &mut insert.source
             && let (None, ast::Body::Values(rows)) = (&source.with, &mut source.body)
-            && let ([row], true, None, None) = (rows.as_mut_slice(), source.order_by.is_empty(), &source.limit, &source.offset)
+            && let ([row], true, None, None) =
+                (rows.as_mut_slice(), source.order_by.is_empty(), &source.limit, &source.offset)
         {
             row.iter_mut().for_each(|value| self.value(value));
         }
@@ -369,7 +372,8 @@ impl Finder<'_> {
         let pos = e.pos as usize;
         match &mut e.kind {
             ExprKind::Number(_) => {
-                let found = self.literals.iter().position(|l| l.kind != Kind::Text && (l.start == pos || l.minus == Some(pos)));
+                let found =
+                    self.literals.iter().position(|l| l.kind != Kind::Text && (l.start == pos || l.minus == Some(pos)));
                 found.is_some_and(|literal| self.replace(e, literal, self.literals[literal].start != pos))
             }
             ExprKind::String(_) => {
@@ -409,7 +413,8 @@ pub fn tells_time(sql: &str) -> bool {
     const IN_QUOTES: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
     // The offset of a time without one is today's.
     const ANYWHERE: [&str; 2] = ["timetz", "time with"];
-    let has = |text: &str, word: &str| text.as_bytes().windows(word.len()).any(|at| at.eq_ignore_ascii_case(word.as_bytes()));
+    let has =
+        |text: &str, word: &str| text.as_bytes().windows(word.len()).any(|at| at.eq_ignore_ascii_case(word.as_bytes()));
     let dollar_quotes = sql.split('$').skip(1).any(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
     let mut quoted = sql.split('\'').skip(usize::from(!dollar_quotes)).step_by(if dollar_quotes { 1 } else { 2 });
     quoted.any(|text| IN_QUOTES.iter().any(|word| has(text, word))) || ANYWHERE.iter().any(|word| has(sql, word))

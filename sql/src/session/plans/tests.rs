@@ -21,14 +21,20 @@ fn look(session: &mut Session, sql: &str, out: &mut Vec<String>) -> Result<()> {
     while let Some(outcome) = session.next_result()? {
         match outcome {
             Outcome::Rows { fields, .. } => {
-                let column = |f: &Field| format!("{} {} {} {} {}", f.name, f.ty.ty.0, f.ty.typmod, f.table_oid, f.attnum);
+                let column =
+                    |f: &Field| format!("{} {} {} {} {}", f.name, f.ty.ty.0, f.ty.typmod, f.table_oid, f.attnum);
                 out.extend(fields.iter().map(column));
                 let cx = session.output_cx();
                 loop {
                     match session.fetch()? {
                         Step::Rows(rows) => {
-                            let value = |(v, f): (&Datum, &Field)| if v.is_null() { "NULL".into() } else { io::to_text(v, f.ty.ty, &cx) };
-                            out.extend(rows.iter().map(|row| row.iter().zip(fields.iter()).map(value).collect::<Vec<_>>().join("|")));
+                            let value = |(v, f): (&Datum, &Field)| {
+                                if v.is_null() { "NULL".into() } else { io::to_text(v, f.ty.ty, &cx) }
+                            };
+                            out.extend(
+                                rows.iter()
+                                    .map(|row| row.iter().zip(fields.iter()).map(value).collect::<Vec<_>>().join("|")),
+                            );
                         }
                         Step::Done { tag } => {
                             out.push(tag);
@@ -81,9 +87,24 @@ fn every_conforming_statement_gives_the_same_from_the_cache() {
         let out = seen(&mut session, setup);
         assert!(!out.iter().any(|line| line.starts_with("ERROR")), "{out:?}");
     }
-    let varying = ["random", "clock_timestamp", "gen_random", "backend_pid", "txid", "timeofday", "xact", "pg_postmaster", "now()", "current_time"];
-    let files = [include_str!("../../../../tests/conformance/expressions.sql"), include_str!("../../../../tests/conformance/queries.sql")];
-    let statements = files.iter().flat_map(|file| file.lines()).filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let varying = [
+        "random",
+        "clock_timestamp",
+        "gen_random",
+        "backend_pid",
+        "txid",
+        "timeofday",
+        "xact",
+        "pg_postmaster",
+        "now()",
+        "current_time",
+    ];
+    let files = [
+        include_str!("../../../../tests/conformance/expressions.sql"),
+        include_str!("../../../../tests/conformance/queries.sql"),
+    ];
+    let statements =
+        files.iter().flat_map(|file| file.lines()).filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     let mut count = 0;
     for sql in statements {
         let lower = sql.to_ascii_lowercase();
@@ -101,10 +122,46 @@ fn other_literals_give_the_same_from_the_cache() {
     let mut session = connect(&instance);
     seen(&mut session, EVERY);
     let values = [
-        "1", "-1", "0", "2", "- 2", "2147483647", "2147483648", "-2147483648", "-2147483649", "9223372036854775807", "9223372036854775808",
-        "-9223372036854775808", "1.5", "-2.25", "0.005", "1e3", "1e400", "99999999.99", "''", "'x'", "'5'", "' 7 '", "'it''s'", "'abcdefgh'",
-        "'2025-02-03'", "'2024-13-01'", "'true'", "'{1}'", "'1 day'", "NULL", "'x'::text", "'5'::int8", "5::int2", "DATE '2024-01-01'",
-        "'é'", "true", "-(-2)", "1 + 1", "id", "'\\n'",
+        "1",
+        "-1",
+        "0",
+        "2",
+        "- 2",
+        "2147483647",
+        "2147483648",
+        "-2147483648",
+        "-2147483649",
+        "9223372036854775807",
+        "9223372036854775808",
+        "-9223372036854775808",
+        "1.5",
+        "-2.25",
+        "0.005",
+        "1e3",
+        "1e400",
+        "99999999.99",
+        "''",
+        "'x'",
+        "'5'",
+        "' 7 '",
+        "'it''s'",
+        "'abcdefgh'",
+        "'2025-02-03'",
+        "'2024-13-01'",
+        "'true'",
+        "'{1}'",
+        "'1 day'",
+        "NULL",
+        "'x'::text",
+        "'5'::int8",
+        "5::int2",
+        "DATE '2024-01-01'",
+        "'é'",
+        "true",
+        "-(-2)",
+        "1 + 1",
+        "id",
+        "'\\n'",
     ];
     let templates = [
         "SELECT id, t FROM every WHERE id = ?",
@@ -156,14 +213,19 @@ fn other_literals_give_the_same_from_the_cache() {
 fn statements_of_pgbench_are_planned_once() {
     let instance = instance();
     let mut session = connect(&instance);
-    seen(&mut session, "CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));
+    seen(
+        &mut session,
+        "CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));
          CREATE TABLE pgbench_history (tid int, bid int, aid int, delta int, mtime timestamp, filler char(22));
-         INSERT INTO pgbench_accounts VALUES (1, 1, 0, ''), (2, 1, 0, '')");
+         INSERT INTO pgbench_accounts VALUES (1, 1, 0, ''), (2, 1, 0, '')",
+    );
     let script = |aid: i32, delta: i32| {
         [
             format!("UPDATE pgbench_accounts SET abalance = abalance + {delta} WHERE aid = {aid};"),
             format!("SELECT abalance FROM pgbench_accounts WHERE aid = {aid};"),
-            format!("INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (1, 1, {aid}, {delta}, CURRENT_TIMESTAMP);"),
+            format!(
+                "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (1, 1, {aid}, {delta}, CURRENT_TIMESTAMP);"
+            ),
         ]
     };
     for (aid, delta) in [(1, 5), (2, -7), (1, 9), (2, -100)] {
@@ -171,11 +233,21 @@ fn statements_of_pgbench_are_planned_once() {
     }
     let before = hits(&session);
     for (aid, delta) in [(1, 1), (2, -3), (1, 0), (2, -4999)] {
-        script(aid, delta).iter().for_each(|sql| assert!(!seen(&mut session, sql).iter().any(|l| l.starts_with("ERROR"))));
+        script(aid, delta)
+            .iter()
+            .for_each(|sql| assert!(!seen(&mut session, sql).iter().any(|l| l.starts_with("ERROR"))));
     }
     assert_eq!(hits(&session) - before, 12);
-    assert_eq!(seen(&mut session, "SELECT sum(abalance), (SELECT sum(delta) FROM pgbench_history) FROM pgbench_accounts").pop().as_deref(), Some("SELECT 1"));
-    let sums = seen(&mut session, "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)");
+    assert_eq!(
+        seen(&mut session, "SELECT sum(abalance), (SELECT sum(delta) FROM pgbench_history) FROM pgbench_accounts")
+            .pop()
+            .as_deref(),
+        Some("SELECT 1")
+    );
+    let sums = seen(
+        &mut session,
+        "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)",
+    );
     assert!(sums.contains(&"t".to_owned()), "{sums:?}");
 }
 
@@ -183,8 +255,11 @@ fn statements_of_pgbench_are_planned_once() {
 fn definitions_and_settings_are_part_of_the_key() {
     let instance = instance();
     let (mut one, mut two) = (connect(&instance), connect(&instance));
-    seen(&mut one, "CREATE SCHEMA s; CREATE TABLE t (id int, at timestamptz); INSERT INTO t VALUES (1, '2024-01-01 00:00+00');
-         CREATE TABLE s.t (id text); INSERT INTO s.t VALUES ('one')");
+    seen(
+        &mut one,
+        "CREATE SCHEMA s; CREATE TABLE t (id int, at timestamptz); INSERT INTO t VALUES (1, '2024-01-01 00:00+00');
+         CREATE TABLE s.t (id text); INSERT INTO s.t VALUES ('one')",
+    );
     for _ in 0..3 {
         assert_eq!(seen(&mut one, "SELECT id FROM t WHERE id = 1").last().map(String::as_str), Some("SELECT 1"));
         assert_eq!(seen(&mut one, "SELECT count(*) FROM t WHERE at = '2024-01-01'")[1], "1");
@@ -229,7 +304,11 @@ fn prepared_statements_are_shared_by_sessions() {
     assert_eq!(two.describe_statement("r").unwrap().params, vec![Type::INT8]);
     two.sync().unwrap();
     // What means another time every day is read by each.
-    assert!(literals::tells_time("SELECT 'today'::date") && literals::tells_time("SELECT $$ToDay$$::date") && !literals::tells_time("SELECT now()"));
+    assert!(
+        literals::tells_time("SELECT 'today'::date")
+            && literals::tells_time("SELECT $$ToDay$$::date")
+            && !literals::tells_time("SELECT now()")
+    );
 }
 
 #[test]
@@ -245,7 +324,11 @@ fn what_is_kept_is_bounded_and_accounted() {
     }
     let (entries, bytes, ..) = session.shared.db.plans.stats();
     assert!(entries > 1000 && bytes <= BYTES_MAX, "{entries} entries of {bytes} bytes");
-    assert!(instance.memory().used() - before >= bytes, "{bytes} bytes kept, {} reserved", instance.memory().used() - before);
+    assert!(
+        instance.memory().used() - before >= bytes,
+        "{bytes} bytes kept, {} reserved",
+        instance.memory().used() - before
+    );
     let cache = PlanCache::default();
     let account = Arc::new(Account::of_instance(1 << 40));
     for n in 0..40_000 {
@@ -264,8 +347,25 @@ fn shapes_keep_apart_what_must_be_parsed() {
     assert_eq!(shape("select  1, -2.5,'it''s'\n from \"a b\" ; ").as_deref(), Some("select ?i, -?n,?s from \"a b\" "));
     assert_eq!(shape("SELECT a1, b$2, 2147483648").as_deref(), Some("SELECT a1, b$2, ?l"));
     for sql in [
-        "SELECT 1 -- 2", "SELECT /* 1 */ 2", "SELECT $1", "SELECT $$a$$", "SELECT E'a'", "SELECT b'1'", "SELECT U&'a'", "SELECT 'a'\n'b'", "SELECT 1; SELECT 2",
-        "SELECT 'a", "SELECT \"a", "SELECT 0x1F", "SELECT 1_000", "SELECT 1e", "SELECT .5", "SELECT 1..2", "SELECT - 2147483648", "SELECT -9223372036854775808", "SELECT \u{1}i",
+        "SELECT 1 -- 2",
+        "SELECT /* 1 */ 2",
+        "SELECT $1",
+        "SELECT $$a$$",
+        "SELECT E'a'",
+        "SELECT b'1'",
+        "SELECT U&'a'",
+        "SELECT 'a'\n'b'",
+        "SELECT 1; SELECT 2",
+        "SELECT 'a",
+        "SELECT \"a",
+        "SELECT 0x1F",
+        "SELECT 1_000",
+        "SELECT 1e",
+        "SELECT .5",
+        "SELECT 1..2",
+        "SELECT - 2147483648",
+        "SELECT -9223372036854775808",
+        "SELECT \u{1}i",
     ] {
         assert_eq!(shape(sql), None, "{sql}");
     }

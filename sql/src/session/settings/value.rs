@@ -124,7 +124,6 @@ pub(super) fn check(d: &Definition, given: Given<'_>) -> Result<String> {
         // setseed() is how to set it.
         "seed" => kept == "unavailable",
         "IntervalStyle" => kept == "postgres",
-        "default_transaction_isolation" => kept != "serializable",
         "extra_float_digits" => kept.parse::<i64>().is_ok_and(|n| n > 0),
         _ => true,
     };

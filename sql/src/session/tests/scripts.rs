@@ -53,7 +53,7 @@ macro_rules! scripts {
     };
 }
 
-scripts!(pg_dml pg_ddl pg_transactions pg_settings pg_copy pg_sequences pg_views pg_queries stored past maintenance);
+scripts!(pg_dml pg_ddl pg_foreign_keys pg_foreign_key_ddl pg_transactions pg_settings pg_copy pg_sequences pg_views pg_queries stored past maintenance);
 
 /// Shows what a script in a file named by the environment gives: for those who write cases.
 #[test]

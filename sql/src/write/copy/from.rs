@@ -11,6 +11,7 @@ use crate::exec::{self, ExecCx};
 use crate::memory::Reservation;
 use crate::types::{Datum, Row, TypeMod, io};
 use crate::write::TxnHandle;
+use crate::write::after::Change;
 use crate::write::constraints::{check_violation, is_true_or_null};
 use crate::write::insert::RowPutter;
 use crate::write::target::Target;
@@ -31,6 +32,7 @@ pub struct CopyIn {
     options: CopyOptions,
     target: Target,
     putter: RowPutter,
+    txn: TxnHandle,
     rules: CopyRules,
     cx: ExecCx,
     /// Positions of the columns that the data has, in its order, with their types and names.
@@ -66,7 +68,6 @@ impl CopyIn {
         cx: ExecCx,
     ) -> Result<CopyIn> {
         let target = Target::new(table);
-        target.depend(txn)?;
         let live: Vec<_> = table.columns().collect();
         let columns: Vec<(usize, TypeMod, String)> =
             columns.iter().map(|p| (*p, live[*p].type_mod(), live[*p].name.clone())).collect();
@@ -76,6 +77,7 @@ impl CopyIn {
             force_null: options.force_null.select(&names, "FORCE_NULL")?,
             splitter: Splitter::new(&options),
             putter: RowPutter::new(&target, txn)?,
+            txn: txn.clone(),
             header_due: options.header != Header::No || options.format == Format::Binary,
             buffer: Vec::new(),
             held: cx.session.memory.reservation("A record of COPY FROM"),
@@ -297,7 +299,8 @@ impl CopyIn {
         // PostgreSQL stores rows by the batch and no longer knows their text then.
         let line = self.line;
         let stored = self.putter.put(&self.target, &row, session);
-        stored.map_err(|e| e.context(|| format!("COPY {}, line {line}", self.target.table.name)))?;
+        let key = stored.map_err(|e| e.context(|| format!("COPY {}, line {line}", self.target.table.name)))?;
+        self.txn.record(&self.target, Change::Insert { key: &key, row: &row }, session)?;
         self.rows += 1;
         if self.rows.is_multiple_of(1024) {
             session.check_cancel()?;

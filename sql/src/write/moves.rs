@@ -1,0 +1,168 @@
+//! Where rows went whose keys changed, for statements that saw them before.
+//!
+//! A row is known by its key, so an UPDATE of the key ends one entry and begins another. Who waited for the row under its old key has to go on with
+//! the row under its new one, as PostgreSQL follows a row from version to version. What a key held may also be another row by then: one was deleted,
+//! and one of the same key inserted. Both are remembered here, in memory, for as long as a statement runs whose snapshot is older than the change.
+//!
+//! ```text
+//! statement enters with its snapshot's version   ----------- reads, locks, follows ----------- leaves
+//! commit publishes (version, old key -> new key or none) while it still holds the rows' locks
+//! ```
+//!
+//! Invariant: a step of version `v` is there whenever a statement is inside that entered with a version before `v`. Nobody registers when a snapshot
+//! is taken; instead, who enters with a snapshot older than what was forgotten is refused and takes a newer one, which it may, having read nothing yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pgbee_engine::Version;
+use rustc_hash::FxHashMap;
+
+/// A change of a row's identity: the key it had, and the one it has; none if it was deleted.
+pub type Move = (Box<[u8]>, Option<Box<[u8]>>);
+
+/// A moment among the moves: what happened after it is still to be followed. The start of a version's moves is `(version, u64::MAX)`.
+pub type Moment = (u64, u64);
+
+/// The moves of one database.
+#[derive(Default)]
+pub struct Moves {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Versions read by statements inside, each with how many.
+    inside: BTreeMap<u64, usize>,
+    steps: FxHashMap<Box<[u8]>, Vec<Step>>,
+    /// The keys of all steps, oldest first, with their versions.
+    order: VecDeque<(u64, Box<[u8]>)>,
+    /// The newest version of which steps were forgotten.
+    forgotten: u64,
+    /// How many steps there were: orders those of one commit.
+    turn: u64,
+}
+
+struct Step {
+    at: Moment,
+    to: Option<Box<[u8]>>,
+}
+
+/// A statement's stay: what moves after its snapshot is kept until it is dropped.
+pub struct Stay {
+    moves: Arc<Moves>,
+    version: u64,
+}
+
+impl Moves {
+    /// Begins a statement that reads this version; `None` if what moved since then may be forgotten already.
+    pub fn enter(self: &Arc<Self>, version: Version) -> Option<Stay> {
+        let mut state = self.state.lock();
+        if state.forgotten > version.0 {
+            return None;
+        }
+        *state.inside.entry(version.0).or_default() += 1;
+        Some(Stay { moves: self.clone(), version: version.0 })
+    }
+
+    /// Tells what a commit moved, in the order it was done. To be called when the version can be read and before the rows' locks are given up.
+    pub fn publish(&self, version: Version, moved: Vec<Move>) {
+        if moved.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if state.inside.first_key_value().is_none_or(|(oldest, _)| *oldest >= version.0) {
+            state.forgotten = state.forgotten.max(version.0);
+            return;
+        }
+        for (from, to) in moved {
+            state.turn += 1;
+            let at = (version.0, state.turn);
+            state.order.push_back((version.0, from.clone()));
+            state.steps.entry(from).or_default().push(Step { at, to });
+        }
+    }
+
+    /// What next became of the row that had this key at a moment: when, and the key it got then, if any. `None`: it is where it was.
+    pub fn follow(&self, key: &[u8], after: Moment) -> Option<(Moment, Option<Vec<u8>>)> {
+        let state = self.state.lock();
+        let step = state.steps.get(key)?.iter().find(|step| step.at > after)?;
+        Some((step.at, step.to.as_deref().map(<[u8]>::to_vec)))
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let mut state = self.moves.state.lock();
+        let state = &mut *state;
+        if let Some(count) = state.inside.get_mut(&self.version) {
+            *count -= 1;
+            if *count == 0 {
+                state.inside.remove(&self.version);
+            }
+        }
+        let oldest = state.inside.first_key_value().map_or(u64::MAX, |(version, _)| *version);
+        while let Some((version, key)) = state.order.pop_front_if(|(version, _)| *version <= oldest) {
+            state.forgotten = state.forgotten.max(version);
+            if let Some(steps) = state.steps.get_mut(&key) {
+                steps.retain(|step| step.at.0 > oldest);
+                if steps.is_empty() {
+                    state.steps.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Box<[u8]> {
+        text.as_bytes().into()
+    }
+    fn moved(from: &str, to: &str) -> Move {
+        (key(from), Some(key(to)))
+    }
+
+    #[test]
+    fn a_row_is_followed_through_commits_and_within_one() {
+        let moves = Arc::new(Moves::default());
+        let stay = moves.enter(Version(10)).unwrap();
+        moves.publish(Version(12), vec![moved("a", "tmp"), moved("b", "a"), moved("tmp", "b")]);
+        moves.publish(Version(14), vec![moved("b", "c"), (key("a"), None)]);
+        let mut at = (10, u64::MAX);
+        let mut path = vec![];
+        let mut now = b"a".to_vec();
+        while let Some((moment, Some(to))) = moves.follow(&now, at) {
+            path.push(String::from_utf8(to.clone()).unwrap());
+            (at, now) = (moment, to);
+        }
+        assert_eq!(path, ["tmp", "b", "c"]);
+        // Who saw the row that was b before the swap finds it deleted.
+        let (at, to) = moves.follow(b"b", (10, u64::MAX)).unwrap();
+        assert_eq!(to.as_deref(), Some(b"a".as_slice()));
+        assert_eq!(moves.follow(b"a", at).unwrap().1, None);
+        // Who read version 12 sees only what came later.
+        assert_eq!(moves.follow(b"b", (12, u64::MAX)).unwrap().1.as_deref(), Some(b"c".as_slice()));
+        drop(stay);
+        assert!(moves.follow(b"a", (10, u64::MAX)).is_none());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_nobody_and_who_comes_late_is_refused() {
+        let moves = Arc::new(Moves::default());
+        moves.publish(Version(5), vec![moved("a", "b")]);
+        assert!(moves.state.lock().steps.is_empty());
+        assert!(moves.enter(Version(4)).is_none());
+        let stay = moves.enter(Version(5)).unwrap();
+        let other = moves.enter(Version(6)).unwrap();
+        moves.publish(Version(6), vec![moved("b", "c")]);
+        assert!(moves.follow(b"b", (5, u64::MAX)).is_some());
+        drop(stay);
+        assert!(moves.state.lock().order.is_empty() && moves.state.lock().steps.is_empty());
+        drop(other);
+        assert!(moves.enter(Version(5)).is_none() && moves.enter(Version(6)).is_some());
+    }
+}
