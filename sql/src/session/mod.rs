@@ -23,6 +23,7 @@
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
 //! activity      who is connected, and does what
 //! utility       all other statements                copying      COPY
+//! plans         statements parsed and planned before
 //! locking       locks of relations, own definitions concurrently CREATE INDEX CONCURRENTLY and its kin
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
@@ -42,6 +43,7 @@ mod listen;
 mod lock_table;
 mod locking;
 pub mod outcome;
+mod plans;
 mod query;
 pub mod settings;
 mod shared;
@@ -80,6 +82,8 @@ use crate::write::copy::{CopyIn, CopyOut};
 use activity::SessionState;
 use extended::{Portal, Prepared};
 use instance::{Db, Presence};
+use plans::Candidate;
+use plans::literals::Slot;
 use query::{Ran, Rows};
 use settings::{IsolationLevel, Settings};
 use shared::{Current, SequenceUse, Shared};
@@ -116,8 +120,12 @@ struct Script {
     single: bool,
     /// It has no statement at all.
     empty: bool,
+    /// It may be one whose plan is kept.
+    candidate: Option<Candidate>,
+    /// It is not parsed yet: a text of its shape was, and has these slots.
+    slots: Option<Arc<[Slot]>>,
     /// What its text becomes.
-    _held: Reservation,
+    _held: Option<Reservation>,
 }
 
 /// A result that is being fetched.
@@ -223,6 +231,28 @@ impl Session {
         self.active = Active::None;
         self.script = None;
         self.hear(sql);
+        let candidate = Candidate::of(sql);
+        if let Some(candidate) = &candidate
+            && let Some(slots) = self.known_slots(candidate)
+        {
+            let statements = VecDeque::new();
+            self.script = Some(Script {
+                statements,
+                single: true,
+                empty: false,
+                candidate: None,
+                slots: Some(slots),
+                _held: None,
+            });
+        } else {
+            self.read_script(sql)?;
+        }
+        if let Some(script) = &mut self.script {
+            script.candidate = candidate;
+        }
+        Ok(())
+    }
+    fn read_script(&mut self, sql: &str) -> Result<()> {
         let held = self.instance.memory().reserve("A statement's text", memory::of_text(sql));
         match held.and_then(|held| Ok((parse::parse_unless(&self.shared.cancel, sql)?, held))) {
             Ok((statements, held)) => {
@@ -231,7 +261,9 @@ impl Session {
                     single: statements.len() == 1,
                     empty: statements.is_empty(),
                     statements,
-                    _held: held,
+                    candidate: None,
+                    slots: None,
+                    _held: Some(held),
                 });
                 Ok(())
             }
@@ -255,9 +287,22 @@ impl Session {
         if std::mem::take(&mut script.empty) {
             return Ok(Some(Outcome::Empty));
         }
+        let mut candidate = script.candidate.take();
+        if let (Some(slots), Some(candidate)) = (script.slots.take(), &candidate) {
+            if let Some(outcome) = self.run_kept(candidate, &slots)? {
+                return Ok(Some(outcome));
+            }
+            self.read_script(candidate.sql())?;
+        }
+        let Some(script) = &mut self.script else { return Ok(None) };
         let single = script.single;
         match script.statements.pop_front() {
-            Some(statement) => self.run(&statement, single).map(Some),
+            Some(statement) => {
+                if let Some(candidate) = candidate.take().filter(|_| single) {
+                    self.keep(&candidate, &statement);
+                }
+                self.run(&statement, single).map(Some)
+            }
             None => {
                 self.script = None;
                 self.has_heard = false;

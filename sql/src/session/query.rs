@@ -21,6 +21,8 @@ pub(super) struct Planned {
     search_path: Vec<u32>,
     /// The time it counts an AS OF from, if it has such a one.
     moment: Option<i64>,
+    /// When it was made, in microseconds since 2000.
+    made: i64,
     /// How to run it.
     pub plan: Arc<Physical>,
     /// Shape of its rows.
@@ -38,6 +40,9 @@ pub(super) struct Planned {
     tag: Tag,
     dml: Arc<DmlPlans>,
 }
+
+/// How long a plan shared by simple statements is used before row counts are looked at again.
+const PLAN_MICROS_MAX: i64 = 60_000_000;
 
 /// The tag a statement ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,19 @@ impl Planned {
         self.stamp == statement.cx.catalog.stamp
             && self.search_path == statement.cx.search_path
             && self.moment.is_none_or(|m| m == statement.cx.statement_micros)
+    }
+    /// Whether it holds only for the statement it was made for.
+    pub fn is_for_now(&self) -> bool {
+        self.moment.is_some()
+    }
+    /// Whether it was made so long ago that tables may have other sizes now.
+    pub fn is_old(&self, statement: &StatementCx) -> bool {
+        !(0..PLAN_MICROS_MAX).contains(&(statement.cx.statement_micros - self.made))
+    }
+    /// Whether two statements do the same kind of thing.
+    pub fn has_kind_of(&self, other: &Planned) -> bool {
+        let kind = |p: &Planned| (p.tag, p.writes, p.locks, p.gives_rows, p.several);
+        kind(self) == kind(other)
     }
 }
 
@@ -240,6 +258,7 @@ impl Session {
             stamp: cx.cx.catalog.stamp,
             search_path: cx.cx.search_path.clone(),
             moment: is_relative.then_some(cx.cx.statement_micros),
+            made: cx.cx.statement_micros,
             fields: plan.schema.clone(),
             plan,
             relations,

@@ -148,7 +148,7 @@ pub(super) struct StatementCx {
     /// What it reads, its transaction's own writes apart.
     pub snapshot: Snapshot,
     /// It reads the past: the transaction's own writes are not in sight, and nothing can be written.
-    past: bool,
+    pub past: bool,
 }
 
 impl StatementCx {
