@@ -85,7 +85,7 @@ use instance::{Db, Presence};
 use plans::Candidate;
 use plans::literals::Slot;
 use query::{Ran, Rows};
-use settings::{IsolationLevel, Settings};
+use settings::{Derived, IsolationLevel, Settings};
 use shared::{Current, SequenceUse, Shared};
 use transaction::{Block, Status};
 
@@ -111,6 +111,8 @@ pub struct Session {
     /// A resolved search path, by catalog and settings.
     path: Option<(u64, u64, Vec<u32>)>,
     random: u64,
+    /// The last statement's surroundings, and the settings they were made of.
+    surroundings: Option<(Arc<Derived>, Arc<SessionCx>)>,
 }
 
 /// A simple query string.
@@ -212,6 +214,7 @@ impl Session {
             active: Active::None,
             as_of: None,
             path: None,
+            surroundings: None,
             random: shared::unix_micros() as u64 ^ 0x9e37_79b9_7f4a_7c15,
         };
         if !is_follower {
@@ -504,6 +507,13 @@ impl Session {
     pub fn output_cx(&self) -> Arc<SessionCx> {
         let derived = self.shared.settings.lock().derived().clone();
         let catalog: Arc<Catalog> = self.shared.current.lock().catalog.clone();
+        // The statement's own, unless it has changed settings or definitions.
+        if let Some((under, cx)) = &self.surroundings
+            && Arc::ptr_eq(under, &derived)
+            && Arc::ptr_eq(&cx.catalog, &catalog)
+        {
+            return cx.clone();
+        }
         Arc::new(SessionCx {
             time_zone: derived.time_zone.clone(),
             date_order: derived.date_order,

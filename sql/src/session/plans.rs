@@ -74,6 +74,8 @@ enum Entry {
     Shared(Arc<Shared>),
     Slots(Arc<[Slot]>),
     Kept(Arc<Kept>),
+    /// With parameters it is another statement, under definitions of this stamp.
+    Never(u64),
 }
 
 /// What a key is of.
@@ -254,7 +256,7 @@ impl Candidate {
 
 impl Session {
     /// What plans are kept under, where they may be kept and used at all.
-    fn surroundings(&self, cx: &StatementCx) -> Option<Surroundings> {
+    fn kept_under(&self, cx: &StatementCx) -> Option<Surroundings> {
         if cx.past || self.block.catalog.is_some() {
             return None;
         }
@@ -293,7 +295,7 @@ impl Session {
     }
 
     fn find_kept(&self, candidate: &Candidate, slots: &[Slot], cx: &StatementCx) -> Option<Arc<Kept>> {
-        let around = self.surroundings(cx)?;
+        let around = self.kept_under(cx)?;
         let pinned = candidate.pinned(slots);
         let asked = Asked {
             what: What::Simple,
@@ -328,7 +330,7 @@ impl Session {
             return;
         }
         let Ok(cx) = self.statement() else { return };
-        let Some(around) = self.surroundings(&cx) else { return };
+        let Some(around) = self.kept_under(&cx) else { return };
         let asked = Asked {
             what: What::Simple,
             text: &candidate.shape.text,
@@ -339,17 +341,24 @@ impl Session {
         if !plans.is_sighted(&asked) {
             return;
         }
-        if let Some(kept) = self.generalise(candidate, statement, &written, slots, &cx) {
-            plans.put(&asked, Entry::Kept(Arc::new(kept)), &account);
+        if matches!(plans.find(&asked), Some(Entry::Never(stamp)) if stamp == cx.cx.catalog.stamp) {
+            return;
         }
+        // What does not even bind as it is may do so with another literal.
+        let Ok(special) = self.plan(statement, &ParamTypes::none(), &cx) else { return };
+        let entry = match self.generalise(candidate, &written, &special, slots, &cx) {
+            Some(kept) => Entry::Kept(Arc::new(kept)),
+            None => Entry::Never(cx.cx.catalog.stamp),
+        };
+        plans.put(&asked, entry, &account);
     }
 
     /// The plan with parameters, if it is in every way the one with the literals.
     fn generalise(
         &self,
         candidate: &Candidate,
-        statement: &ast::Statement,
         written: &ast::Statement,
+        special: &Planned,
         slots: Arc<[Slot]>,
         cx: &StatementCx,
     ) -> Option<Kept> {
@@ -357,15 +366,14 @@ impl Session {
         let params = ParamTypes::declared(slots.iter().map(kind).collect());
         let general = self.plan(written, &params, cx).ok()?;
         let types = params.finish().ok()?;
-        let special = self.plan(statement, &ParamTypes::none(), cx).ok()?;
         // An interval's input depends on its column's modifier, which a parameter does not know.
-        let is_same = types.len() == slots.len() && !types.contains(&Type::INTERVAL) && general.is_like(&special);
+        let is_same = types.len() == slots.len() && !types.contains(&Type::INTERVAL) && general.is_like(special);
         is_same.then(|| Kept { slots, types, planned: Arc::new(general) })
     }
 
     /// A statement of the extended protocol that someone prepared before.
     pub(super) fn find_shared(&self, sql: &str, types: &[Type], cx: &StatementCx) -> Option<Arc<Shared>> {
-        let around = self.surroundings(cx)?;
+        let around = self.kept_under(cx)?;
         let asked = Asked { what: What::Extended, text: sql, types, pinned: "", around: Some(&around) };
         match self.shared.db.plans.find(&asked) {
             Some(Entry::Shared(shared)) if shared.planned.is_current(cx) => Some(shared),
@@ -374,7 +382,7 @@ impl Session {
     }
     /// Lets others have a prepared statement.
     pub(super) fn share(&self, sql: &str, types: &[Type], shared: Shared, cx: &StatementCx) {
-        let Some(around) = self.surroundings(cx) else { return };
+        let Some(around) = self.kept_under(cx) else { return };
         if shared.planned.is_for_now() || literals::tells_time(sql) {
             return;
         }

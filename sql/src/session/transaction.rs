@@ -284,6 +284,7 @@ impl Session {
         });
         // Each statement's random() goes on differently.
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(now as u64 | 1);
+        self.surroundings = Some((derived, cx.clone()));
         Ok(StatementCx { cx, snapshot, past: past.is_some() })
     }
 
