@@ -302,7 +302,7 @@ impl Session {
         match script.statements.pop_front() {
             Some(statement) => {
                 if let Some(candidate) = candidate.take().filter(|_| single) {
-                    self.keep(&candidate, &statement);
+                    self.keep_plan(&candidate, &statement);
                 }
                 self.run(&statement, single).map(Some)
             }

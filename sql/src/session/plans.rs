@@ -257,7 +257,7 @@ impl Candidate {
 impl Session {
     /// What plans are kept under, where they may be kept and used at all.
     fn kept_under(&self, cx: &StatementCx) -> Option<Surroundings> {
-        if cx.past || self.block.catalog.is_some() {
+        if cx.past || self.block.own.is_some() {
             return None;
         }
         let settings = self.shared.settings.lock().planning().clone();
@@ -311,7 +311,7 @@ impl Session {
     }
 
     /// Keeps a plan for a simple statement that was met before. What goes wrong here is told when the statement is run.
-    pub(super) fn keep(&mut self, candidate: &Candidate, statement: &ast::Statement) {
+    pub(super) fn keep_plan(&mut self, candidate: &Candidate, statement: &ast::Statement) {
         if !is_query(&statement.kind) || self.block.status == Status::Failed || self.awaits_first_head() {
             return;
         }
