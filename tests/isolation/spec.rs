@@ -4,6 +4,7 @@
 //! # a comment
 //! each level "READ COMMITTED" "SERIALIZABLE"        every permutation runs once for each value; `$level` in SQL stands for it
 //! differs "why"                                     pgbee's outcome may be another one than PostgreSQL's, stated in expected/NAME.pgbee.out
+//! silent                                            the server need not say who waits: a second without an answer does
 //! listen                                            after each step idle sessions are given a moment to be told notifications
 //! setup { CREATE TABLE t (a int) }                  before each permutation, one simple query a block
 //! final { TABLE t }                                 after the sessions have rolled back what they left open
@@ -67,6 +68,8 @@ pub struct Spec {
     pub differs: Option<String>,
     /// Notifications are waited for.
     pub listen: bool,
+    /// A step may wait without the server saying so.
+    pub silent: bool,
     each: Vec<(String, Vec<String>)>,
 }
 
@@ -156,6 +159,7 @@ impl Spec {
                 }
                 "differs" => spec.differs = reader.strings().into_iter().next(),
                 "listen" => spec.listen = true,
+                "silent" => spec.silent = true,
                 "setup" => {
                     let block = reader.block();
                     spec.sessions.last_mut().map_or(&mut spec.setup, |s| &mut s.setup).push(block);
