@@ -36,7 +36,7 @@ use crate::error::{Result, SqlError};
 use crate::ir::Field;
 use crate::memory::{self, Account, Reservation};
 use crate::parse::ast;
-use crate::types::{Datum, Type};
+use crate::types::Type;
 use literals::{Literal, Shape, Slot};
 
 /// Bytes of plans a database keeps.
