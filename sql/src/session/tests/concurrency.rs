@@ -54,7 +54,10 @@ fn row_ids_start_from_the_newest_version() {
     let mut s = connect(&instance);
     show(&mut s, "insert into t values ('two'), ('three'), ('four')");
     show(&mut s, "alter table t add column id serial primary key; alter table t drop column id");
-    assert_eq!(show(&mut old, "insert into t values ('late'); select v from t order by v; commit"), "INSERT 0 1\nlate\none\nCOMMIT");
+    assert_eq!(
+        show(&mut old, "insert into t values ('late'); select v from t order by v; commit"),
+        "INSERT 0 1\nlate\none\nCOMMIT"
+    );
     show(&mut s, "insert into t values ('five')");
     assert_eq!(show(&mut s, "select v from t order by v"), "five\nfour\nlate\none\nthree\ntwo");
 }
