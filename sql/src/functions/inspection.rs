@@ -134,6 +134,18 @@ fn relation_comment(oid: u32, cx: &FnCx<'_>) -> Datum {
     }
 }
 
+/// Keys keep what is said of them with their indexes.
+fn constraint_comment(oid: u32, cx: &FnCx<'_>) -> Datum {
+    let tables = cx.session.catalog.relations.values().filter_map(|r| match r {
+        Relation::Table(t) => Some(t),
+        _ => None,
+    });
+    match tables.flat_map(|t| &t.foreign_keys).find(|k| k.oid == oid) {
+        Some(key) => comment(key.comment.as_ref()),
+        None => Datum::Null,
+    }
+}
+
 fn comments(r: &mut Registry) {
     fn schema_comment(oid: u32, cx: &FnCx<'_>) -> Datum {
         cx.session.catalog.schemas.get(&oid).map_or(Datum::Null, |s| comment(s.comment.as_ref()))
@@ -142,6 +154,7 @@ fn comments(r: &mut Registry) {
         let oid = args::oid(a, 0)?;
         Ok(match args::text(a, 1)? {
             "pg_class" => relation_comment(oid, cx),
+            "pg_constraint" => constraint_comment(oid, cx),
             "pg_namespace" => schema_comment(oid, cx),
             "pg_foreign_server" => {
                 cx.session.catalog.servers.get(&oid).map_or(Datum::Null, |s| comment(s.comment.as_ref()))

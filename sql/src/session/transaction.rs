@@ -148,7 +148,7 @@ pub(super) struct StatementCx {
     /// What it reads, its transaction's own writes apart.
     pub snapshot: Snapshot,
     /// It reads the past: the transaction's own writes are not in sight, and nothing can be written.
-    past: bool,
+    pub past: bool,
 }
 
 impl StatementCx {
@@ -284,6 +284,7 @@ impl Session {
         });
         // Each statement's random() goes on differently.
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(now as u64 | 1);
+        self.surroundings = Some((derived, cx.clone()));
         Ok(StatementCx { cx, snapshot, past: past.is_some() })
     }
 

@@ -97,11 +97,12 @@ impl Event {
             Event::Key(rule, _) => (rule.oid, rule.deferral),
         }
     }
-    fn table(&self) -> [u32; 2] {
+    /// The table whose row changed.
+    fn table(&self) -> u32 {
         match self {
-            Event::Reference(rule, _) => [rule.child.table.oid; 2],
-            Event::Gone(rule, _) => [rule.parent.table.oid, rule.child.table.oid],
-            Event::Key(rule, _) => [rule.target.table.oid; 2],
+            Event::Reference(rule, _) => rule.child.table.oid,
+            Event::Gone(rule, _) => rule.parent.table.oid,
+            Event::Key(rule, _) => rule.target.table.oid,
         }
     }
 }
@@ -176,6 +177,8 @@ pub struct AfterQueue {
     /// Deferred events fired since the oldest savepoint, by place: ROLLBACK TO brings them back.
     fired: Vec<(usize, Arc<Event>)>,
     modes: Modes,
+    /// Deferred events may be due, for SET CONSTRAINTS said that some constraint is immediate.
+    is_due: bool,
     /// Deferred events below this were there before the newest savepoint.
     saved: usize,
     rules: FxHashMap<u32, Arc<Rules>>,
@@ -350,14 +353,13 @@ impl TxnHandle {
     /// The transaction is over.
     pub fn forget_after(&self) {
         let mut queue = self.after().lock();
-        if queue.stamp != 0 || queue.modes.all.is_some() || !queue.modes.some.is_empty() {
-            *queue = AfterQueue::default();
-        }
+        let (rules, stamp) = (std::mem::take(&mut queue.rules), queue.stamp);
+        *queue = AfterQueue { rules, stamp, ..AfterQueue::default() };
     }
     /// The error for a statement that cannot go on while changes of a table are still to be checked.
     pub fn refuse_pending(&self, table: u32, name: &str, what: &str) -> Result<()> {
         let queue = self.after().lock();
-        if queue.deferred.iter().flatten().any(|e| e.table().contains(&table)) {
+        if queue.deferred.iter().flatten().any(|e| e.table() == table) {
             let message = format!("cannot {what} \"{name}\" because it has pending trigger events");
             return Err(SqlError::new("55006", message));
         }
@@ -367,6 +369,7 @@ impl TxnHandle {
     pub fn set_constraints(&self, which: Option<&[u32]>, deferred: bool) {
         let mut guard = self.after().lock();
         let queue = &mut *guard;
+        queue.is_due |= !deferred;
         match which {
             None => queue.modes = Modes { all: Some(deferred), some: FxHashMap::default() },
             Some(oids) => queue.modes.some.extend(oids.iter().map(|oid| (*oid, deferred))),
@@ -402,13 +405,19 @@ fn fire(txn: &TxnHandle, session: &Arc<SessionCx>, all: bool) -> Result<()> {
         }
         let next = {
             let queue = txn.after().lock();
+            if !all && !queue.is_due {
+                break Ok(());
+            }
             let due = |e: &Event| {
                 let (oid, deferral) = e.constraint();
                 all || !queue.modes.is_deferred(oid, deferral)
             };
             (at..queue.deferred.len()).find_map(|i| Some((i, queue.deferred[i].as_ref().filter(|e| due(e))?.clone())))
         };
-        let Some((found, event)) = next else { break Ok(()) };
+        let Some((found, event)) = next else {
+            txn.after().lock().is_due = false;
+            break Ok(());
+        };
         at = found + 1;
         if let Err(e) = event.fire(&mut probe) {
             break Err(e);
@@ -448,8 +457,8 @@ impl Probe<'_> {
 impl Event {
     fn fire(&self, probe: &mut Probe<'_>) -> Result<()> {
         match self {
-            Event::Reference(rule, reference) => rule.check(reference, probe),
-            Event::Gone(rule, gone) => rule.act(gone, probe),
+            Event::Reference(rule, reference) => probe.current(rule).map_or(Ok(()), |r| r.check(reference, probe)),
+            Event::Gone(rule, gone) => probe.current(rule).map_or(Ok(()), |r| r.act(gone, probe)),
             Event::Key(rule, values) => match rule.is_single(values, probe)? {
                 true => Ok(()),
                 false => Err(rule.violation(values, probe.session)),
@@ -459,8 +468,8 @@ impl Event {
     /// Whether it can be seen already that nothing is to be done.
     fn holds(&self, probe: &mut Probe<'_>) -> Result<bool> {
         match self {
-            Event::Reference(rule, reference) => rule.holds(reference, probe),
-            Event::Gone(rule, gone) => rule.has_no_referrers(gone, probe),
+            Event::Reference(rule, reference) => probe.current(rule).map_or(Ok(true), |r| r.holds(reference, probe)),
+            Event::Gone(rule, gone) => probe.current(rule).map_or(Ok(true), |r| r.has_no_referrers(gone, probe)),
             Event::Key(rule, values) => rule.is_single(values, probe),
         }
     }

@@ -18,9 +18,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::txn::ReadView;
+use rustc_hash::FxHashMap;
 
 use crate::bind::{self, AsOfResolver, BindEnv, ParamTypes};
 use crate::catalog::Catalog;
@@ -61,9 +61,10 @@ pub struct ForeignKeyRule {
     parent_index: Option<usize>,
     access: Access,
     child_rows: Decoder,
+    /// The definitions it is of.
+    stamp: u64,
     /// Names of the schemas of child and parent.
     schemas: [String; 2],
-    writing: Mutex<Option<Arc<Writing>>>,
 }
 
 /// A row that refers: its check is still to be made.
@@ -113,12 +114,17 @@ pub struct Probe<'a> {
     orphans: HashSet<(u32, Box<[u8]>)>,
     /// The key found last, and how many changes there had been.
     found: Option<(u32, Vec<u8>, u64)>,
+    /// Foreign keys whose definitions changed since their checks were put in line; none: it was dropped.
+    renewed: FxHashMap<u32, Option<Arc<ForeignKeyRule>>>,
+    /// What actions need, by foreign key.
+    writing: FxHashMap<u32, Arc<Writing>>,
 }
 
 impl<'a> Probe<'a> {
     /// For checks alone.
     pub(super) fn new(txn: &'a TxnHandle, session: &'a SessionCx) -> Probe<'a> {
-        Probe { txn, session, shared: None, view: None, orphans: HashSet::new(), found: None }
+        let (renewed, writing) = (FxHashMap::default(), FxHashMap::default());
+        Probe { txn, session, shared: None, view: None, orphans: HashSet::new(), found: None, renewed, writing }
     }
     /// For actions too, which may evaluate defaults and CHECKs.
     pub(super) fn acting(txn: &'a TxnHandle, session: &'a Arc<SessionCx>) -> Probe<'a> {
@@ -144,6 +150,19 @@ impl<'a> Probe<'a> {
         self.view = Some((view.clone(), arrivals, changes));
         Ok(view)
     }
+    /// A foreign key as it is now: definitions may have changed since a check was deferred. None: it was dropped.
+    pub(super) fn current(&mut self, rule: &Arc<ForeignKeyRule>) -> Option<Arc<ForeignKeyRule>> {
+        let catalog = &self.session.catalog;
+        if rule.stamp == catalog.stamp {
+            return Some(rule.clone());
+        }
+        let renew = || {
+            let child = catalog.table(rule.child.table.oid)?;
+            let key = child.foreign_keys.iter().find(|k| k.oid == rule.key.oid)?;
+            ForeignKeyRule::new(child, key, catalog).map(Arc::new)
+        };
+        self.renewed.entry(rule.key.oid).or_insert_with(renew).clone()
+    }
     fn exec(&mut self) -> Result<ExecCx> {
         let shared = self.shared.ok_or_else(|| SqlError::internal("an action where only checks are made"))?;
         let view = self.view(false)?;
@@ -165,6 +184,7 @@ impl ForeignKeyRule {
         Some(ForeignKeyRule {
             key: key.clone(),
             child_rows: Decoder::all(child),
+            stamp: catalog.stamp,
             schemas: [child, parent]
                 .map(|t| catalog.schemas.get(&t.schema).map(|s| s.name.clone()).unwrap_or_default()),
             child: Arc::new(Target::new(child)),
@@ -173,7 +193,6 @@ impl ForeignKeyRule {
             parent_columns,
             parent_index,
             access,
-            writing: Mutex::default(),
         })
     }
     /// What a change of the child asks to be checked. `is_awaited` tells whether checks of this foreign key may still be to come.
@@ -278,8 +297,15 @@ impl ForeignKeyRule {
         Ok(found)
     }
     fn lock_parent(&self, key: &[u8], by_snapshot: bool, txn: &TxnHandle) -> Result<bool> {
-        if by_snapshot && txn.with(|t| Ok(t.get(key)?))?.is_none() {
-            return Ok(false);
+        if by_snapshot {
+            // The lock keeps the row, so there is nothing to be remembered of this look at the snapshot.
+            let seen = match txn.written(key)? {
+                Some(own) => own,
+                None => txn.with(|t| Ok(t.base().get(key)?))?,
+            };
+            if seen.is_none() {
+                return Ok(false);
+            }
         }
         loop {
             let Some(value) = txn.newest(key)? else { break };
@@ -365,7 +391,7 @@ impl ForeignKeyRule {
     }
     fn update_referrers(&self, gone: &Gone, set: Set, probe: &mut Probe<'_>) -> Result<()> {
         let exec = probe.exec()?;
-        let writing = self.writing(&exec)?;
+        let writing = self.writing(&exec, probe)?;
         let columns: Vec<usize> = (0..self.key.columns.len())
             .filter(|i| {
                 let some = &self.key.set_columns;
@@ -393,8 +419,8 @@ impl ForeignKeyRule {
         });
         result.map_err(|e| e.within(|| self.update_text(&columns, set)))
     }
-    fn writing(&self, exec: &ExecCx) -> Result<Arc<Writing>> {
-        if let Some(known) = &*self.writing.lock() {
+    fn writing(&self, exec: &ExecCx, probe: &mut Probe<'_>) -> Result<Arc<Writing>> {
+        if let Some(known) = probe.writing.get(&self.key.oid) {
             return Ok(known.clone());
         }
         let session = &exec.session;
@@ -422,7 +448,7 @@ impl ForeignKeyRule {
         }
         let prepared = Prepared::of_table(&self.child.table, &env)?;
         let writing = Arc::new(Writing { prepared, casts, defaults });
-        *self.writing.lock() = Some(writing.clone());
+        probe.writing.insert(self.key.oid, writing.clone());
         Ok(writing)
     }
 
@@ -472,11 +498,7 @@ impl ForeignKeyRule {
         let wanted = self.wanted(&gone.old);
         let view = probe.view(false)?;
         let by_entries = matches!(self.access, Access::Index(..));
-        let mut scan = match by_entries {
-            // Only unique indexes have values, and they are small.
-            true => view.scan(range, Direction::Forward)?,
-            false => view.scan(range, Direction::Forward)?,
-        };
+        let mut scan = view.scan(range, Direction::Forward)?;
         let mut batch: Vec<(Bytes, Bytes)> = Vec::with_capacity(BATCH);
         while scan.next_batch(&mut batch, BATCH)? > 0 {
             probe.session.check_cancel()?;

@@ -299,7 +299,7 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
     });
     new.indexes.retain(|i| i.columns.iter().all(|c| c.attnum != attnum));
     new.foreign_keys
-        .retain(|k| !k.columns.contains(&attnum) && !(k.table == table.oid && k.referenced.contains(&attnum)));
+        .retain(|k| !(k.columns.contains(&attnum) || k.table == table.oid && k.referenced.contains(&attnum)));
     let loses_key = new.primary_key.as_ref().is_some_and(|k| k.columns.contains(&attnum));
     if loses_key {
         new.primary_key = None;

@@ -106,6 +106,11 @@ pub(super) fn drop_all(targets: Vec<Relation>, cascade: bool, within: Option<&st
             cx.txn.refuse_pending(table.oid, &table.name, "DROP TABLE")?;
         }
     }
+    for relation in &targets {
+        if let Relation::Index(table, oid) = relation {
+            refuse_constraint_index(table, *oid, cx)?;
+        }
+    }
     let needing = needing(&targets, &going, cx);
     if within.is_none() {
         refuse_or_tell(&targets, &extra, &defaults, &needing, cascade, cx)?;
@@ -255,6 +260,13 @@ pub(super) fn drop_views(views: &[Arc<View>], what: &str, cascade: bool, cx: &mu
 
 fn drop_index(table: u32, oid: u32, cx: &mut DdlCx<'_>) -> Result<()> {
     let Some(Relation::Table(table)) = cx.catalog().by_oid(table).cloned() else { return Ok(()) };
+    let mut changed = Table::clone(&table);
+    changed.indexes.retain(|i| i.oid != oid);
+    cx.change.put_table(changed).map(|_| ())
+}
+
+/// An index that a constraint made goes with it, not by itself.
+fn refuse_constraint_index(table: &Arc<Table>, oid: u32, cx: &DdlCx<'_>) -> Result<()> {
     let constraint = table.primary_key.iter().find(|k| k.oid == oid).map(|k| &k.name);
     let constraint =
         constraint.or_else(|| table.indexes.iter().find(|i| i.oid == oid && i.constraint).map(|i| &i.name));
@@ -265,9 +277,7 @@ fn drop_index(table: u32, oid: u32, cx: &mut DdlCx<'_>) -> Result<()> {
         return Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, message)
             .hint(format!("You can drop constraint {name} on {on} instead.")));
     }
-    let mut changed = Table::clone(&table);
-    changed.indexes.retain(|i| i.oid != oid);
-    cx.change.put_table(changed).map(|_| ())
+    Ok(())
 }
 
 /// A dropped sequence no longer belongs to its column.
