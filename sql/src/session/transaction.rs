@@ -560,11 +560,12 @@ impl Session {
         if block.status != Status::Idle {
             self.shared.activity.end_transaction(true);
         }
-        self.shared.txn.end();
-        self.shared.settings.lock().commit();
+        // Before the locks are given up: who waited for one of them takes its next values from what is stored now.
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
         }
+        self.shared.txn.end();
+        self.shared.settings.lock().commit();
         self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid, turn, version);
         self.shared.txn.forget_after();
         self.end_of_transaction();
