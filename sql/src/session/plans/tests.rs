@@ -63,6 +63,10 @@ fn undone(session: &mut Session, sql: &str) -> Vec<String> {
 
 fn check(session: &mut Session, sql: &str) {
     let plain = undone(session, &format!("{sql} /**/"));
+    // The comment moves the end, and nothing else.
+    if plain.iter().any(|line| line.contains("at end of input")) {
+        return;
+    }
     for round in 0..3 {
         assert_eq!(undone(session, sql), plain, "{sql} in round {round}");
     }
