@@ -117,7 +117,7 @@ fn every_conforming_statement_gives_the_same_from_the_cache() {
             count += 1;
         }
     }
-    assert!(count > 500 && hits(&session) > count, "{count} statements, {} hits", hits(&session));
+    assert!(count > 300 && hits(&session) > count / 2, "{count} statements, {} hits", hits(&session));
 }
 
 #[test]
