@@ -71,12 +71,19 @@ fn commit(db: &Database, i: u64, value: u64, durability: Durability) -> Result<(
     let mut row = [7; 100];
     row[..8].copy_from_slice(&value.to_be_bytes());
     txn.put_guarded(key(i), row.to_vec())?;
-    let info = CommitInfo { user: "bench".into(), application: "bench".into(), rows_changed: 1, durability, ..CommitInfo::at(1) };
+    let info = CommitInfo {
+        user: "bench".into(),
+        application: "bench".into(),
+        rows_changed: 1,
+        durability,
+        ..CommitInfo::at(1)
+    };
     db.commit(txn, info).map(|_| ())
 }
 
 fn measure(time: Duration, growth: u64) -> Result<()> {
-    let directory = tempfile::tempdir_in(std::env::var_os("BENCH_DIRECTORY").unwrap_or_else(|| ".".into())).expect("a temporary directory");
+    let directory = tempfile::tempdir_in(std::env::var_os("BENCH_DIRECTORY").unwrap_or_else(|| ".".into()))
+        .expect("a temporary directory");
     let rocks = Rocks::open(directory.path(), &RocksOptions::default())?;
     let backend = Arc::new(Counting { inner: rocks, syncs: AtomicU64::new(0), bytes: AtomicU64::new(0) });
     let store = Store::open(backend.clone(), corestore::Options { primary_key: None })?;
@@ -88,10 +95,18 @@ fn measure(time: Duration, growth: u64) -> Result<()> {
         }
         db.commit(txn, CommitInfo::at(1))?;
     }
-    println!("{:>8} {:>12} {:>14} {:>16} {:>14} {:>14}", "threads", "commits/s", "cpu us each", "fsyncs each", "logged each", "written each");
+    println!(
+        "{:>8} {:>12} {:>14} {:>16} {:>14} {:>14}",
+        "threads", "commits/s", "cpu us each", "fsyncs each", "logged each", "written each"
+    );
     for threads in THREADS {
         let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
-        let before = (processor_micros(), backend.syncs.load(Ordering::Relaxed), backend.bytes.load(Ordering::Relaxed), written_bytes());
+        let before = (
+            processor_micros(),
+            backend.syncs.load(Ordering::Relaxed),
+            backend.bytes.load(Ordering::Relaxed),
+            written_bytes(),
+        );
         let from = Instant::now();
         thread::scope(|scope| {
             for thread in 0..threads {

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Every comparison, medians, each against its peer in the same run. usage: benches/run.sh [engine] [server] [replication] [udx] [discovery] [connections]     (all when none is named)
+# Every comparison, medians, each against its peer in the same run. usage: benches/run.sh [engine] [writes] [server] [replication] [udx] [discovery] [connections] [pgbench]     (all when none is named)
 #
 #   engine   the bee against JavaScript's hyperbee, and its cost from 10,000 to 10,000,000 keys (BENCH_SIZES)
+#   writes   what a commit of one row writes to disk, and lets a database grow by, beside PostgreSQL's (SECONDS_EACH, GROWTH)
 #   server   pgbee against a PostgreSQL 15 with its default durability, both driven by pgbench and psql
 #   replication   a whole copy against JavaScript's, lookups over a slow link, lookups on a copy against the writer's (BENCH_ROWS)
 #   udx   streams against udx-native's, on loopback and over 50 ms there and back at 0 to 10 % loss (BENCH_UDX_MEGABYTES, ROUNDS)
 #   connections   1,000 silent clients and 300 that wait for one row, against PostgreSQL 15 (BENCH_IDLE, SECONDS_EACH)
+#   pgbench   pgbench -i -s 10, its standard script and -S, on pgbee and on a PostgreSQL 15 with its default durability (SCALE, ROUNDS, SECONDS_EACH, CACHE_MB, CLIENTS)
 #   discovery   from a key to the first row on a server that has nothing, against hyperswarm and hyperbee (BENCH_ROUNDS)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
-parts=${*:-engine server replication udx discovery connections}
+parts=${*:-engine writes server replication udx discovery connections pgbench}
 for part in $parts; do
     case $part in
     engine)
@@ -22,9 +24,18 @@ for part in $parts; do
             echo "node and npm are not installed: no JavaScript peer"
         fi
         ;;
+    writes)
+        cargo build --release -p pgbee-benches -p pgbee-server
+        "$target/release/commits" "${SECONDS_EACH:-5}" "${GROWTH:-1000000}"
+        bash benches/compare/writes.sh "$target/release/pgbee"
+        ;;
     server)
         cargo build --release -p pgbee-server --bin pgbee
         bash benches/compare/server.sh "$target/release/pgbee"
+        ;;
+    pgbench)
+        cargo build --release -p pgbee-server --bin pgbee
+        bash benches/compare/pgbench.sh "$target/release/pgbee"
         ;;
     replication)
         cargo build --release -p pgbee-server -p pgbee-benches

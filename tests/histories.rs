@@ -30,7 +30,8 @@ fn levels() -> Vec<&'static str> {
 
 /// A connection to a database made for this run.
 fn fresh(port: u16, name: &str) -> Client {
-    let connect = |database: &str| Client::connect(port, &[("user", "postgres"), ("database", database)]).expect("a connection");
+    let connect =
+        |database: &str| Client::connect(port, &[("user", "postgres"), ("database", database)]).expect("a connection");
     let mut control = connect("postgres");
     let _ = control.try_query(&format!("DROP DATABASE IF EXISTS {name}"));
     control.query(&format!("CREATE DATABASE {name}"));
@@ -63,11 +64,17 @@ fn judged(run: &Run, client: &mut Client, began: Instant) -> Vec<String> {
     );
     let mut unexpected = run.unexpected.lock().expect("unpoisoned").clone();
     unexpected.sort();
-    let mut wrong: Vec<String> = unexpected.iter().step_by(1 + unexpected.len() / 8).map(|e| format!("{}: {e}", run.level)).collect();
+    let mut wrong: Vec<String> =
+        unexpected.iter().step_by(1 + unexpected.len() / 8).map(|e| format!("{}: {e}", run.level)).collect();
     for anomaly in verdict.forbidden(&run.level) {
         let kind = format!("{anomaly:?}:");
         let witnesses = verdict.witnesses.iter().filter(|w| w.starts_with(&kind));
-        wrong.push(format!("{} shows {anomaly:?} {} times\n  {}", run.level, verdict.counts[&anomaly], witnesses.cloned().collect::<Vec<_>>().join("\n  ")));
+        wrong.push(format!(
+            "{} shows {anomaly:?} {} times\n  {}",
+            run.level,
+            verdict.counts[&anomaly],
+            witnesses.cloned().collect::<Vec<_>>().join("\n  ")
+        ));
     }
     if verdict.committed * 4 < txns.len() {
         wrong.push(format!("{}: only {} of {} transactions committed", run.level, verdict.committed, txns.len()));
@@ -134,7 +141,8 @@ fn killed_at_random_moments_they_show_no_more() {
         match broken {
             Some(error) => wrong.push(format!("{level}: after kill {kills} it did not start: {error}")),
             None => {
-                let mut client = Client::connect(server.port, &[("user", "postgres"), ("database", "history")]).expect("a connection");
+                let mut client = Client::connect(server.port, &[("user", "postgres"), ("database", "history")])
+                    .expect("a connection");
                 wrong.extend(judged(&run, &mut client, began));
             }
         }
@@ -178,7 +186,18 @@ fn a_serial_history_shows_nothing() {
     let txns = [
         at(0, 1, &[Append(1, 10), Write(1, 11, 1), Insert(1, 12)]),
         at(2, 3, &[saw(1, &[10]), Append(1, 20), saw(1, &[10, 20]), Read(1, 11, 1), Write(1, 21, 2), Read(1, 21, 2)]),
-        at(4, 5, &[Range(0, 2, [12].into()), Delete(1, 12), Range(0, 2, [].into()), Insert(2, 30), Write(1, 31, 3), Write(1, 32, 4)]),
+        at(
+            4,
+            5,
+            &[
+                Range(0, 2, [12].into()),
+                Delete(1, 12),
+                Range(0, 2, [].into()),
+                Insert(2, 30),
+                Write(1, 31, 3),
+                Write(1, 32, 4),
+            ],
+        ),
         at(6, 7, &[saw(1, &[10, 20]), Read(1, 32, 4), Read(2, 0, 0), Range(0, 2, [30].into())]),
     ];
     assert_eq!(found(&txns, &ends(&[(1, &[10, 20])], &[(1, 32, 4)], &[30])), []);
@@ -192,15 +211,26 @@ fn circles_are_found_and_named() {
     assert_eq!(found(&g1c, &ends(&[(1, &[1]), (2, &[2])], &[], &[])), [Anomaly::G1c]);
     let single = [done(&[saw(1, &[]), saw(2, &[2])]), done(&[Append(1, 1), Append(2, 2)])];
     assert_eq!(found(&single, &ends(&[(1, &[1]), (2, &[2])], &[], &[])), [Anomaly::GSingle]);
-    let fork = [done(&[Append(1, 1)]), done(&[Append(2, 2)]), done(&[saw(1, &[1]), saw(2, &[])]), done(&[saw(1, &[]), saw(2, &[2])])];
+    let fork = [
+        done(&[Append(1, 1)]),
+        done(&[Append(2, 2)]),
+        done(&[saw(1, &[1]), saw(2, &[])]),
+        done(&[saw(1, &[]), saw(2, &[2])]),
+    ];
     assert_eq!(found(&fork, &ends(&[(1, &[1]), (2, &[2])], &[], &[])), [Anomaly::Nonadjacent]);
-    let skew = [done(&[Read(1, 0, 0), Read(2, 0, 0), Write(1, 5, 1)]), done(&[Read(1, 0, 0), Read(2, 0, 0), Write(2, 6, 1)])];
+    let skew =
+        [done(&[Read(1, 0, 0), Read(2, 0, 0), Write(1, 5, 1)]), done(&[Read(1, 0, 0), Read(2, 0, 0), Write(2, 6, 1)])];
     assert_eq!(found(&skew, &ends(&[], &[(1, 5, 1), (2, 6, 1)], &[])), [Anomaly::G2Item]);
-    let three = [done(&[saw(2, &[]), Append(1, 1)]), done(&[saw(3, &[]), Append(2, 2)]), done(&[saw(1, &[]), Append(3, 3)])];
+    let three =
+        [done(&[saw(2, &[]), Append(1, 1)]), done(&[saw(3, &[]), Append(2, 2)]), done(&[saw(1, &[]), Append(3, 3)])];
     assert_eq!(found(&three, &ends(&[(1, &[1]), (2, &[2]), (3, &[3])], &[], &[])), [Anomaly::G2Item]);
     let predicate = [done(&[Range(1, 1, [].into()), Insert(2, 7)]), done(&[Range(2, 2, [].into()), Insert(1, 8)])];
     assert_eq!(found(&predicate, &ends(&[], &[], &[7, 8])), [Anomaly::G2]);
-    let deleted = [done(&[Insert(1, 7), Insert(2, 8)]), done(&[Range(1, 1, [7].into()), Delete(2, 8)]), done(&[Range(2, 2, [8].into()), Delete(1, 7)])];
+    let deleted = [
+        done(&[Insert(1, 7), Insert(2, 8)]),
+        done(&[Range(1, 1, [7].into()), Delete(2, 8)]),
+        done(&[Range(2, 2, [8].into()), Delete(1, 7)]),
+    ];
     assert_eq!(found(&deleted, &ends(&[], &[], &[])), [Anomaly::G2]);
     let report = [
         done(&[Read(1, 0, 0), Read(2, 0, 0), Write(1, 5, 1)]),
@@ -266,7 +296,11 @@ fn unknown_ends_are_settled_by_what_is_seen() {
     assert_eq!(found(&unknown, &ends(&[(1, &[1])], &[(1, 5, 1)], &[])), [Anomaly::Torn]);
     let overwritten = [unknown[0].clone(), done(&[Write(1, 6, 2)])];
     assert_eq!(found(&overwritten, &ends(&[(1, &[1])], &[(1, 6, 2)], &[9])), []);
-    assert_eq!(found(&overwritten, &ends(&[], &[(1, 6, 2)], &[9])), [Anomaly::Torn], "version 2 stands on its version 1");
+    assert_eq!(
+        found(&overwritten, &ends(&[], &[(1, 6, 2)], &[9])),
+        [Anomaly::Torn],
+        "version 2 stands on its version 1"
+    );
     let seen = [unknown[0].clone(), done(&[Range(1, 1, [9].into()), Delete(1, 9)])];
     assert_eq!(found(&seen, &ends(&[(1, &[1])], &[(1, 5, 1)], &[])), []);
 }
@@ -276,7 +310,10 @@ fn levels_allow_more_from_step_to_step() {
     assert!(allowed("SERIALIZABLE").is_empty());
     assert!(allowed("REPEATABLE READ").iter().all(|a| allowed("READ COMMITTED").contains(a)));
     assert_eq!(allowed("READ COMMITTED"), allowed("READ UNCOMMITTED"));
-    let verdict = check(&[done(&[Read(1, 0, 0), Write(1, 5, 1)]), done(&[Read(1, 0, 0), Write(1, 6, 2)])], &ends(&[], &[(1, 6, 2)], &[]));
+    let verdict = check(
+        &[done(&[Read(1, 0, 0), Write(1, 5, 1)]), done(&[Read(1, 0, 0), Write(1, 6, 2)])],
+        &ends(&[], &[(1, 6, 2)], &[]),
+    );
     assert_eq!(verdict.forbidden("READ COMMITTED"), []);
     assert_eq!(verdict.forbidden("REPEATABLE READ"), [Anomaly::LostUpdate, Anomaly::GSingle]);
 }

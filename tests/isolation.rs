@@ -101,8 +101,12 @@ fn compare(spec: &Spec, found: &[(String, String)], on_postgres: bool) -> Vec<St
             Some(own) if own.iter().any(|o| theirs.contains(o)) => {
                 wrong.push(format!("{}: {title}\n    {}.pgbee.out has what PostgreSQL gives", spec.name, spec.name));
             }
-            Some(own) if !own.contains(&out) => wrong.push(format!("{}: {title}\n{}", spec.name, difference(&out, &own[0]))),
-            None if !theirs.contains(&out) => wrong.push(format!("{}: {title}\n{}", spec.name, difference(&out, &theirs[0]))),
+            Some(own) if !own.contains(&out) => {
+                wrong.push(format!("{}: {title}\n{}", spec.name, difference(&out, &own[0])))
+            }
+            None if !theirs.contains(&out) => {
+                wrong.push(format!("{}: {title}\n{}", spec.name, difference(&out, &theirs[0])))
+            }
             _ => {}
         }
     }
@@ -126,7 +130,8 @@ fn record(spec: &Spec, found: &[(String, String)], again: bool) {
 /// Writes the outcomes of ours that PostgreSQL does not give.
 fn bless(spec: &Spec, reason: &str, found: &[(String, String)]) {
     let postgres = known(spec, "out");
-    let differ = |(title, out): &&(String, String)| postgres.get(title).is_none_or(|p| !p.contains(&out.trim_end().to_owned()));
+    let differ =
+        |(title, out): &&(String, String)| postgres.get(title).is_none_or(|p| !p.contains(&out.trim_end().to_owned()));
     let differing: Vec<(String, String)> = found.iter().filter(differ).cloned().collect();
     let path = expected(&spec.name, "pgbee.out");
     if differing.is_empty() {
@@ -173,16 +178,31 @@ fn outcomes_are_postgresqls() {
                         _ => {}
                     }
                     let differences = compare(spec, &found, postgres.is_some());
-                    println!("{}: {} permutations, {} differ, {:.1} s", spec.name, found.len(), differences.len(), began.elapsed().as_secs_f32());
+                    println!(
+                        "{}: {} permutations, {} differ, {:.1} s",
+                        spec.name,
+                        found.len(),
+                        differences.len(),
+                        began.elapsed().as_secs_f32()
+                    );
                     wrong.lock().expect("unpoisoned").extend(differences);
                 }
             });
         }
     });
     let mut wrong = wrong.into_inner().expect("unpoisoned");
+    let silent: usize = stages.iter().map(|s| s.by_silence).sum();
+    if silent > 0 {
+        wrong.push(format!("{silent} times a step waited and the server did not say so ({:?})", stages[0].probe));
+    }
     wrong.sort();
     let count = count.load(Ordering::Relaxed);
     println!("{} specs, {count} permutations, {} differ", specs.len(), wrong.len());
     let shown = if set("PGBEE_ALL") { wrong.len() } else { SHOWN };
-    assert!(wrong.is_empty(), "{} of {count} permutations differ:\n{}", wrong.len(), wrong.iter().take(shown).cloned().collect::<Vec<_>>().join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {count} permutations differ:\n{}",
+        wrong.len(),
+        wrong.iter().take(shown).cloned().collect::<Vec<_>>().join("\n")
+    );
 }

@@ -24,7 +24,9 @@ use crate::{follow, keys, pg};
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Files the store keeps open (1,000 at most), and sockets of peers.
-const FILES_OF_STORE_AND_PEERS: usize = 1_256;
+const FILES_OF_STORE_AND_PEERS: u64 = 1_256;
+/// The same of a small store without peers.
+const FILES_MIN: u64 = 128;
 
 /// Stack of a thread that runs statements: the binder's depth limit is chosen for it.
 const STACK_BYTES: usize = 16 << 20;
@@ -50,24 +52,34 @@ fn threads_max(max_connections: usize) -> usize {
     max_connections + pg::STRANGERS_MAX + 64
 }
 
-/// Makes room for all clients' sockets beside the store's files.
+/// Makes room for all clients' sockets beside the store's files, as far as the system allows.
 ///
 /// # Errors
-/// The system allows too few.
+/// It does not allow what the clients alone take.
 fn raise_file_limit(max_connections: usize) -> Result<(), Failure> {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let needed = (max_connections + pg::STRANGERS_MAX + FILES_OF_STORE_AND_PEERS) as u64;
+    let sockets = (max_connections + pg::STRANGERS_MAX) as u64;
+    let wanted = sockets + FILES_OF_STORE_AND_PEERS;
     let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
+    if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }
-    let highest = limit.maximum.unwrap_or(needed);
-    limit.current = Some(highest.min(needed));
-    let raised = setrlimit(Resource::Nofile, limit);
-    if highest < needed || raised.is_err() {
+    let highest = limit.maximum.unwrap_or(wanted).min(wanted);
+    limit.current = Some(highest);
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files could not be raised to {highest}: {error}");
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
+    if allowed < sockets + FILES_MIN {
         return Err(failed(format!(
-            "--max-connections {max_connections} takes {needed} open files, and the system allows {highest}: raise ulimit -n, or allow fewer"
+            "--max-connections {max_connections} takes {} open files, and the system allows {allowed}: raise ulimit -n, or allow fewer",
+            sockets + FILES_MIN
         )));
+    }
+    if allowed < wanted {
+        tracing::warn!(
+            "{allowed} files may be open, and {max_connections} connections beside a large store take {wanted}: raise ulimit -n"
+        );
     }
     Ok(())
 }

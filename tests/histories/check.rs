@@ -174,7 +174,14 @@ struct Check<'a> {
 /// Checks a history.
 pub fn check(txns: &[Txn], last: &Final) -> Verdict {
     let committed = txns.iter().map(|t| t.end == End::Committed).collect();
-    let mut check = Check { txns, last, committed, orders: HashMap::new(), verdict: Verdict::default(), edges: vec![Vec::new(); txns.len()] };
+    let mut check = Check {
+        txns,
+        last,
+        committed,
+        orders: HashMap::new(),
+        verdict: Verdict::default(),
+        edges: vec![Vec::new(); txns.len()],
+    };
     check.settle_unknown();
     check.orders();
     check.items();
@@ -190,7 +197,11 @@ impl Check<'_> {
         format!("T{txn} {:?} {:?}", self.txns[txn].end, self.txns[txn].ops)
     }
     fn of_committed(&self) -> impl Iterator<Item = (usize, &Op)> {
-        self.txns.iter().enumerate().filter(|(i, _)| self.committed[*i]).flat_map(|(i, t)| t.ops.iter().map(move |op| (i, op)))
+        self.txns
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| self.committed[*i])
+            .flat_map(|(i, t)| t.ops.iter().map(move |op| (i, op)))
     }
 
     /// Counts those as committed whose writes were seen.
@@ -206,7 +217,8 @@ impl Check<'_> {
             }
         }
         loop {
-            let (mut made, mut seen, mut rows, mut deleted) = (HashSet::new(), HashSet::new(), HashSet::new(), HashSet::new());
+            let (mut made, mut seen, mut rows, mut deleted) =
+                (HashSet::new(), HashSet::new(), HashSet::new(), HashSet::new());
             for (_, op) in self.of_committed() {
                 match op {
                     Op::Write(key, _, n) => _ = made.insert((*key, *n)),
@@ -222,13 +234,19 @@ impl Check<'_> {
                     let end = self.last.registers.get(key).copied().unwrap_or_default();
                     end == (*value, *n)
                         || seen.contains(&(*key, *value, *n))
-                        || (*n <= end.1 && end != (*value, *n) && end.1 != *n && !made.contains(&(*key, *n)) && versions[&(*key, *n)] == 1)
+                        || (*n < end.1 && !made.contains(&(*key, *n)) && versions[&(*key, *n)] == 1)
                 }
                 Op::Insert(_, id) => self.last.rows.contains(id) || rows.contains(id) || deleted.contains(id),
-                Op::Delete(_, id) => !self.last.rows.contains(id) && !deleted.contains(id) && deletions[id] == 1 && rows.contains(id),
+                Op::Delete(_, id) => {
+                    !self.last.rows.contains(id) && !deleted.contains(id) && deletions[id] == 1 && rows.contains(id)
+                }
                 _ => false,
             };
-            let more: Vec<usize> = unknown.iter().copied().filter(|i| !self.committed[*i] && self.txns[*i].ops.iter().any(evident)).collect();
+            let more: Vec<usize> = unknown
+                .iter()
+                .copied()
+                .filter(|i| !self.committed[*i] && self.txns[*i].ops.iter().any(evident))
+                .collect();
             if more.is_empty() {
                 break;
             }
@@ -255,7 +273,13 @@ impl Check<'_> {
                         if let Some((other, by)) = registers.entry(*key).or_default().insert(*n, (*value, i))
                             && other != *value
                         {
-                            verdict.add(Anomaly::Lost, || format!("version {n} of register {key} was made twice:\n    {}\n    {}", self.words(by), self.words(i)));
+                            verdict.add(Anomaly::Lost, || {
+                                format!(
+                                    "version {n} of register {key} was made twice:\n    {}\n    {}",
+                                    self.words(by),
+                                    self.words(i)
+                                )
+                            });
                         }
                     }
                     _ => {}
@@ -264,16 +288,21 @@ impl Check<'_> {
         }
         for (key, versions) in registers {
             let (last, end) = self.last.registers.get(&key).copied().unwrap_or_default();
-            let mut order: Order = (1..=end).map(|n| versions.get(&n).map_or((0, None), |(value, i)| (*value, Some(*i)))).collect();
+            let mut order: Order =
+                (1..=end).map(|n| versions.get(&n).map_or((0, None), |(value, i)| (*value, Some(*i)))).collect();
             if let Some(newest) = order.last_mut() {
                 if newest.1.is_some() && newest.0 != last {
-                    verdict.add(Anomaly::Lost, || format!("register {key} ends with {last}, version {end} was {}", newest.0));
+                    verdict.add(Anomaly::Lost, || {
+                        format!("register {key} ends with {last}, version {end} was {}", newest.0)
+                    });
                 }
                 newest.0 = last;
             }
             for (n, (value, i)) in versions.range(end + 1..) {
                 let lost = if self.txns[*i].end == End::Unknown { Anomaly::Torn } else { Anomaly::Lost };
-                verdict.add(lost, || format!("register {key}, version {n} ({value}) is gone, {end} is the last: {}", self.words(*i)));
+                verdict.add(lost, || {
+                    format!("register {key}, version {n} ({value}) is gone, {end} is the last: {}", self.words(*i))
+                });
             }
             self.orders.insert(Item::Register(key), order);
         }
@@ -288,7 +317,9 @@ impl Check<'_> {
             for (value, writer) in &order {
                 match writer {
                     None => verdict.add(Anomaly::Lost, || format!("nobody appended {value} to list {key}")),
-                    Some(i) if !self.committed[*i] => verdict.add(Anomaly::G1a, || format!("list {key} ends with {value} of {}", self.words(*i))),
+                    Some(i) if !self.committed[*i] => {
+                        verdict.add(Anomaly::G1a, || format!("list {key} ends with {value} of {}", self.words(*i)))
+                    }
                     Some(_) => {}
                 }
             }
@@ -347,7 +378,10 @@ impl Check<'_> {
             _ => {
                 let Item::Register(key) = item else { return None };
                 if !self.read_of_uncommitted(txn, key, seen) {
-                    let words = format!("register {key}, version {index} was seen as {seen}, and was {found:?}: {}", self.words(txn));
+                    let words = format!(
+                        "register {key}, version {index} was seen as {seen}, and was {found:?}: {}",
+                        self.words(txn)
+                    );
                     self.verdict.add(Anomaly::Lost, || words);
                 }
                 None
@@ -356,8 +390,14 @@ impl Check<'_> {
     }
     fn read_of_uncommitted(&mut self, txn: usize, key: Key, value: Value) -> bool {
         let wrote = |t: &Txn| t.ops.iter().any(|op| matches!(op, Op::Write(k, v, _) if (*k, *v) == (key, value)));
-        let Some(by) = (0..self.txns.len()).find(|i| !self.committed[*i] && wrote(&self.txns[*i])) else { return false };
-        let words = format!("register {key} was {value}, which was never committed:\n    {}\n    {}", self.words(by), self.words(txn));
+        let Some(by) = (0..self.txns.len()).find(|i| !self.committed[*i] && wrote(&self.txns[*i])) else {
+            return false;
+        };
+        let words = format!(
+            "register {key} was {value}, which was never committed:\n    {}\n    {}",
+            self.words(by),
+            self.words(txn)
+        );
         self.verdict.add(Anomaly::G1a, || words);
         true
     }
@@ -370,7 +410,8 @@ impl Check<'_> {
         for (item, order) in &orders {
             let mut times = vec![u64::MAX; order.len() + 1];
             for (at, (_, writer)) in order.iter().enumerate().rev() {
-                let own = writer.filter(|w| self.txns[*w].end == End::Committed).map_or(u64::MAX, |w| self.txns[w].ended);
+                let own =
+                    writer.filter(|w| self.txns[*w].end == End::Committed).map_or(u64::MAX, |w| self.txns[w].ended);
                 times[at] = own.min(times[at + 1]);
             }
             answered.insert(*item, times);
@@ -393,14 +434,20 @@ impl Check<'_> {
                         let order = orders.get(&item).map_or(&[][..], Vec::as_slice);
                         if let Some(wrote) = own.get(&item) {
                             if index != *wrote {
-                                let words = format!("{item:?}: version {index} seen after {wrote} was written: {}", self.words(i));
+                                let words = format!(
+                                    "{item:?}: version {index} seen after {wrote} was written: {}",
+                                    self.words(i)
+                                );
                                 self.verdict.add(Anomaly::Own, || words);
                             }
                             continue;
                         }
                         self.read(i, item, index, order);
                         if answered.get(&item).and_then(|t| t.get(index)).is_some_and(|t| *t < self.txns[i].began) {
-                            let words = format!("{item:?}: version {index} seen, a later one had been answered before: {}", self.words(i));
+                            let words = format!(
+                                "{item:?}: version {index} seen, a later one had been answered before: {}",
+                                self.words(i)
+                            );
                             self.verdict.add(Anomaly::Stale, || words);
                         }
                         if *first.entry(item).or_insert(index) != index {
@@ -409,16 +456,21 @@ impl Check<'_> {
                         }
                     }
                     Op::Write(..) | Op::Append(..) => {
-                        let item = if let Op::Write(key, ..) = op { Item::Register(*key) } else { Item::List(op_key(op)) };
+                        let item =
+                            if let Op::Write(key, ..) = op { Item::Register(*key) } else { Item::List(op_key(op)) };
                         let at = match op {
                             Op::Write(_, _, n) => *n as usize,
-                            Op::Append(_, value) => orders.get(&item).and_then(|o| o.iter().position(|(v, _)| v == value)).map_or(0, |p| p + 1),
+                            Op::Append(_, value) => orders
+                                .get(&item)
+                                .and_then(|o| o.iter().position(|(v, _)| v == value))
+                                .map_or(0, |p| p + 1),
                             _ => 0,
                         };
                         if let (None, Some(read)) = (own.get(&item), first.get(&item))
                             && at > read + 1
                         {
-                            let words = format!("{item:?}: version {read} read, version {at} written: {}", self.words(i));
+                            let words =
+                                format!("{item:?}: version {read} read, version {at} written: {}", self.words(i));
                             self.verdict.add(Anomaly::LostUpdate, || words);
                         }
                         own.insert(item, at);
@@ -462,7 +514,11 @@ impl Check<'_> {
         }
         for (id, inserter) in groups.values().flatten() {
             let (there, gone) = (self.last.rows.contains(id), deleters.contains_key(id));
-            let deleted_by_unknown = || self.txns.iter().any(|t| t.end == End::Unknown && t.ops.iter().any(|op| matches!(op, Op::Delete(_, d) if d == id)));
+            let deleted_by_unknown = || {
+                self.txns
+                    .iter()
+                    .any(|t| t.end == End::Unknown && t.ops.iter().any(|op| matches!(op, Op::Delete(_, d) if d == id)))
+            };
             let (words, inserted) = (self.words(*inserter), self.committed[*inserter]);
             if inserted && !there && !gone && !deleted_by_unknown() {
                 let lost = if self.txns[*inserter].end == End::Unknown { Anomaly::Torn } else { Anomaly::Lost };
@@ -483,10 +539,18 @@ impl Check<'_> {
                     Op::Insert(_, id) => _ = put.insert(*id),
                     Op::Delete(_, id) => _ = taken.insert(*id),
                     Op::Range(from, to, seen) => {
-                        let rows: Vec<(Value, usize)> = groups.range(*from..=*to).flat_map(|(_, rows)| rows.iter().copied()).collect();
+                        let rows: Vec<(Value, usize)> =
+                            groups.range(*from..=*to).flat_map(|(_, rows)| rows.iter().copied()).collect();
                         for (id, inserter) in rows {
                             let deleter = deleters.get(&id).and_then(|d| (d.len() == 1).then_some(d[0]));
-                            self.in_range(i, id, inserter, deleter, seen.contains(&id), (put.contains(&id), taken.contains(&id)));
+                            self.in_range(
+                                i,
+                                id,
+                                inserter,
+                                deleter,
+                                seen.contains(&id),
+                                (put.contains(&id), taken.contains(&id)),
+                            );
                         }
                     }
                     _ => {}
@@ -496,7 +560,15 @@ impl Check<'_> {
     }
 
     /// A row that belongs to a range somebody read; what the reader had done with it itself.
-    fn in_range(&mut self, i: usize, id: Value, inserter: usize, deleter: Option<usize>, seen: bool, (put, taken): (bool, bool)) {
+    fn in_range(
+        &mut self,
+        i: usize,
+        id: Value,
+        inserter: usize,
+        deleter: Option<usize>,
+        seen: bool,
+        (put, taken): (bool, bool),
+    ) {
         let before = |who: usize| self.txns[who].end == End::Committed && self.txns[who].ended < self.txns[i].began;
         let words = format!("row {id} seen: {seen}:\n    {}\n    {}", self.words(inserter), self.words(i));
         if (put && !taken && !seen) || (taken && seen) {
@@ -521,7 +593,10 @@ impl Check<'_> {
 
     fn circles(&mut self) {
         let only = |wanted: &[Edge]| -> Vec<Vec<usize>> {
-            self.edges.iter().map(|out| out.iter().filter(|(_, e)| wanted.contains(e)).map(|(to, _)| *to).collect()).collect()
+            self.edges
+                .iter()
+                .map(|out| out.iter().filter(|(_, e)| wanted.contains(e)).map(|(to, _)| *to).collect())
+                .collect()
         };
         let count = self.txns.len();
         let mut found: Vec<(Anomaly, String)> = Vec::new();
@@ -538,7 +613,9 @@ impl Check<'_> {
         let mut layered = depends.clone();
         layered.extend(depends.iter().cloned());
         for (from, out) in self.edges.iter().enumerate() {
-            layered[from].extend(out.iter().filter(|(_, e)| matches!(e, Edge::RwItem | Edge::RwPredicate)).map(|(to, _)| to + count));
+            layered[from].extend(
+                out.iter().filter(|(_, e)| matches!(e, Edge::RwItem | Edge::RwPredicate)).map(|(to, _)| to + count),
+            );
         }
         let of_depends: HashSet<usize> = components(&depends).into_iter().flatten().collect();
         let mut settled: HashSet<usize> = of_depends.clone();
@@ -553,11 +630,15 @@ impl Check<'_> {
             }
             settled.extend(nodes);
         }
-        let (items, all) = (only(&[Edge::Ww, Edge::Wr, Edge::RwItem]), only(&[Edge::Ww, Edge::Wr, Edge::RwItem, Edge::RwPredicate]));
+        let (items, all) =
+            (only(&[Edge::Ww, Edge::Wr, Edge::RwItem]), only(&[Edge::Ww, Edge::Wr, Edge::RwItem, Edge::RwPredicate]));
         let of_items: Vec<Vec<usize>> = components(&items);
         for component in components(&all).iter().filter(|c| c.iter().all(|n| !settled.contains(n))) {
             let item = of_items.iter().find(|c| component.contains(&c[0]));
-            found.push(item.map_or_else(|| (Anomaly::G2, self.circle(&all, component)), |c| (Anomaly::G2Item, self.circle(&items, c))));
+            found.push(item.map_or_else(
+                || (Anomaly::G2, self.circle(&all, component)),
+                |c| (Anomaly::G2Item, self.circle(&items, c)),
+            ));
         }
         for (anomaly, words) in found {
             self.verdict.add(anomaly, || words);
@@ -568,7 +649,8 @@ impl Check<'_> {
     fn single(&self, depends: &[Vec<usize>], nodes: &BTreeSet<usize>) -> Option<String> {
         let rw = nodes.iter().flat_map(|n| self.edges[*n].iter().map(move |(to, e)| (*n, *to, *e)));
         let rw = rw.filter(|(_, to, e)| nodes.contains(to) && matches!(e, Edge::RwItem | Edge::RwPredicate));
-        rw.take(2_000).find_map(|(from, to, _)| path(depends, to, from).map(|path| self.described(&[vec![from], path].concat())))
+        rw.take(2_000)
+            .find_map(|(from, to, _)| path(depends, to, from).map(|path| self.described(&[vec![from], path].concat())))
     }
     /// The shortest circle through the first node of a component that has one.
     fn circle(&self, graph: &[Vec<usize>], component: &[usize]) -> String {
@@ -596,7 +678,13 @@ impl Check<'_> {
 
 fn op_key(op: &Op) -> Key {
     match op {
-        Op::Read(key, ..) | Op::Write(key, ..) | Op::ReadList(key, _) | Op::Append(key, _) | Op::Insert(key, _) | Op::Delete(key, _) | Op::Range(key, ..) => *key,
+        Op::Read(key, ..)
+        | Op::Write(key, ..)
+        | Op::ReadList(key, _)
+        | Op::Append(key, _)
+        | Op::Insert(key, _)
+        | Op::Delete(key, _)
+        | Op::Range(key, ..) => *key,
     }
 }
 
@@ -626,7 +714,8 @@ fn path(graph: &[Vec<usize>], from: usize, to: usize) -> Option<Vec<usize>> {
 /// Tarjan's strongly connected components of more than one node, without recursion.
 fn components(graph: &[Vec<usize>]) -> Vec<Vec<usize>> {
     const UNSEEN: usize = usize::MAX;
-    let (mut index, mut low, mut on_stack) = (vec![UNSEEN; graph.len()], vec![0; graph.len()], vec![false; graph.len()]);
+    let (mut index, mut low, mut on_stack) =
+        (vec![UNSEEN; graph.len()], vec![0; graph.len()], vec![false; graph.len()]);
     let (mut stack, mut found, mut next) = (Vec::new(), Vec::new(), 0);
     for root in 0..graph.len() {
         if index[root] != UNSEEN {

@@ -151,7 +151,12 @@ impl Session<'_> {
             end = End::Unknown;
             match self.ask("COMMIT") {
                 Ok(answer) if answer.tag == "COMMIT" => end = End::Committed,
-                Ok(answer) => self.run.unexpected.lock().expect("unpoisoned").push(format!("COMMIT was answered by {}", answer.tag)),
+                Ok(answer) => self
+                    .run
+                    .unexpected
+                    .lock()
+                    .expect("unpoisoned")
+                    .push(format!("COMMIT was answered by {}", answer.tag)),
                 Err(Stop::Error) => end = End::Aborted,
                 Err(Stop::Lost) => alive = false,
             }
@@ -202,7 +207,11 @@ impl Session<'_> {
             ops.extend(inside);
         } else {
             self.ask("ROLLBACK TO s")?;
-            undone.extend(inside.into_iter().filter(|op| matches!(op, Op::Write(..) | Op::Append(..) | Op::Insert(..) | Op::Delete(..))));
+            undone.extend(
+                inside
+                    .into_iter()
+                    .filter(|op| matches!(op, Op::Write(..) | Op::Append(..) | Op::Insert(..) | Op::Delete(..))),
+            );
         }
         Ok(())
     }
@@ -238,7 +247,8 @@ impl Session<'_> {
         };
         let filter = if from == to { format!("k = {from}") } else { format!("k BETWEEN {from} AND {to}") };
         let answer = self.ask(&format!("SELECT k, v, n FROM reg WHERE {filter}{lock}"))?;
-        let mut seen: HashMap<Key, (Value, u64)> = answer.rows.iter().map(|row| (number(&row[0]), (number(&row[1]), number(&row[2])))).collect();
+        let mut seen: HashMap<Key, (Value, u64)> =
+            answer.rows.iter().map(|row| (number(&row[0]), (number(&row[1]), number(&row[2])))).collect();
         for key in from..=to {
             let (value, n) = seen.remove(&key).unwrap_or_default();
             ops.push(Op::Read(key, value, n));
@@ -254,7 +264,9 @@ impl Session<'_> {
                 return Ok(());
             }
         }
-        let sql = format!("INSERT INTO reg VALUES ({key}, {value}, 1) ON CONFLICT (k) DO UPDATE SET v = excluded.v, n = reg.n + 1 RETURNING n");
+        let sql = format!(
+            "INSERT INTO reg VALUES ({key}, {value}, 1) ON CONFLICT (k) DO UPDATE SET v = excluded.v, n = reg.n + 1 RETURNING n"
+        );
         let answer = self.ask(&sql)?;
         ops.push(Op::Write(key, value, answer.rows.first().map_or(0, |row| number(&row[0]))));
         Ok(())
@@ -272,11 +284,15 @@ impl Session<'_> {
         } else {
             ("arr", format!("ARRAY[{value}]::bigint[]"), format!("v || {value}::bigint"))
         };
-        if self.random.below(2) == 0 && self.ask(&format!("UPDATE {table} SET v = {update} WHERE k = {key}"))?.tag == "UPDATE 1" {
+        if self.random.below(2) == 0
+            && self.ask(&format!("UPDATE {table} SET v = {update} WHERE k = {key}"))?.tag == "UPDATE 1"
+        {
             ops.push(Op::Append(key, value));
             return Ok(());
         }
-        self.ask(&format!("INSERT INTO {table} VALUES ({key}, {added}) ON CONFLICT (k) DO UPDATE SET v = {table}.{update}"))?;
+        self.ask(&format!(
+            "INSERT INTO {table} VALUES ({key}, {added}) ON CONFLICT (k) DO UPDATE SET v = {table}.{update}"
+        ))?;
         ops.push(Op::Append(key, value));
         Ok(())
     }
@@ -291,7 +307,9 @@ impl Session<'_> {
         // What is counted in the same snapshot is what was listed.
         if self.run.level != "READ COMMITTED" && self.random.below(2) == 0 {
             let count = self.ask(&format!("SELECT count(*) FROM mem WHERE grp BETWEEN {from} AND {to}"))?.text();
-            if count != answer.rows.len().to_string() && matches!(self.run.level.as_str(), "REPEATABLE READ" | "SERIALIZABLE") {
+            if count != answer.rows.len().to_string()
+                && matches!(self.run.level.as_str(), "REPEATABLE READ" | "SERIALIZABLE")
+            {
                 let words = format!("{} rows listed and {count} counted in groups {from} to {to}", answer.rows.len());
                 self.run.unexpected.lock().expect("unpoisoned").push(words);
             }

@@ -6,7 +6,7 @@
 //!
 //! A step waits *stably* when it is blocked by a session that does nothing, or by one that waits stably itself, and is in no circle: a blocker that is still running
 //! may free it any moment, and a circle is a deadlock, which the server resolves. `pg_blocking_pids` says who blocks whom; where a server lacks it, `pg_locks`
-//! says who waits, and where it lacks that too, half a second without an answer does.
+//! says who waits, where it lacks that too, half a second without an answer does, and where it is wrong, four seconds.
 //!
 //! What must stay true: the output depends on the server's decisions only, never on its speed. Process ids, transaction ids, oids and ctids are printed as words.
 
@@ -19,8 +19,11 @@ use pgbee_tests::{Client, WireError};
 
 use super::spec::{Choice, Spec, Turn, chosen};
 
-/// A step that has neither ended nor come to wait by then is cancelled, and the output says so.
+/// A step to be waited for that has not ended by then is cancelled, and the output says so.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A step without an answer for so long is taken to wait, even if the server does not say so; the run counts these.
+const SILENCE: Duration = Duration::from_secs(4);
 
 /// Between two answers that everything waits; both have to say so.
 const BETWEEN: Duration = Duration::from_millis(6);
@@ -78,6 +81,10 @@ pub struct Stage {
     pub control: Client,
     /// How it asks.
     pub probe: Probe,
+    /// How often a step was taken to wait though the server did not say so.
+    pub by_silence: usize,
+    /// The spec under way says that this may be.
+    pub may_be_silent: bool,
 }
 
 impl Stage {
@@ -85,12 +92,13 @@ impl Stage {
     pub fn new(port: u16, database: &str) -> Stage {
         let mut control = connect(port, database);
         let probe = Probe::of(&mut control);
-        Stage { port, database: database.to_owned(), control, probe }
+        Stage { port, database: database.to_owned(), control, probe, by_silence: 0, may_be_silent: false }
     }
 
     /// Runs a permutation; what it printed.
     pub fn run(&mut self, spec: &Spec, order: &[Turn], choice: &Choice) -> String {
         let mut out = String::new();
+        self.may_be_silent = spec.silent;
         for sql in &spec.setup {
             self.say("setup", &chosen(sql, choice), &mut out, false);
         }
@@ -156,7 +164,8 @@ impl Stage {
                 }
             }
             // Those that went on, the longest under way first.
-            let mut went_on: Vec<(Instant, usize)> = peers.iter().enumerate().filter_map(|(i, p)| p.ended().map(|at| (at, i))).collect();
+            let mut went_on: Vec<(Instant, usize)> =
+                peers.iter().enumerate().filter_map(|(i, p)| p.ended().map(|at| (at, i))).collect();
             went_on.sort();
             for (_, i) in went_on {
                 if let Some((turn, _, Some(lines))) = peers[i].step.take() {
@@ -196,10 +205,15 @@ impl Stage {
             if running.is_empty() {
                 return true;
             }
+            let to_the_end = last.to_the_end && running.contains(&last.session);
             if began.elapsed() > PATIENCE {
                 return false;
             }
-            let to_the_end = last.to_the_end && running.contains(&last.session);
+            let silence = if self.may_be_silent { SILENCE / 4 } else { SILENCE };
+            if began.elapsed() > silence && !to_the_end {
+                self.by_silence += usize::from(!self.may_be_silent);
+                return true;
+            }
             let waiting = !to_the_end && self.all_wait(peers, &running, began);
             peers.iter_mut().for_each(|p| p.look(Duration::ZERO));
             let same = running.iter().all(|i| peers[*i].runs());
@@ -228,7 +242,8 @@ impl Stage {
                     .iter()
                     .map(|i| {
                         let pid = peers[*i].pid;
-                        let more = if safe { format!(" || pg_safe_snapshot_blocking_pids({pid})") } else { String::new() };
+                        let more =
+                            if safe { format!(" || pg_safe_snapshot_blocking_pids({pid})") } else { String::new() };
                         format!("pg_blocking_pids({pid}){more}")
                     })
                     .collect();
@@ -265,7 +280,11 @@ fn stable(blockers: &BTreeMap<usize, BTreeSet<usize>>) -> BTreeSet<usize> {
     loop {
         let more: Vec<usize> = blockers
             .iter()
-            .filter(|(i, by)| !found.contains(*i) && by.iter().any(|b| !blockers.contains_key(b) || found.contains(b)) && !reaches(**i, **i))
+            .filter(|(i, by)| {
+                !found.contains(*i)
+                    && by.iter().any(|b| !blockers.contains_key(b) || found.contains(b))
+                    && !reaches(**i, **i)
+            })
             .map(|(i, _)| *i)
             .collect();
         if more.is_empty() {
@@ -368,7 +387,8 @@ fn run(client: &mut Client, sql: &str) -> Vec<String> {
     if let Err(error) = sent {
         return vec![format!("the connection is lost: {}", error.kind())];
     }
-    let mut rows = false;
+    // Where the rows of the statement under way begin: if it fails they are no part of the outcome, for servers differ in how early they send them.
+    let (mut rows, mut first) = (false, 0);
     loop {
         let notices = client.notices.len();
         let message = client.receive();
@@ -376,8 +396,16 @@ fn run(client: &mut Client, sql: &str) -> Vec<String> {
         match message {
             Ok((b'T', _)) => rows = false,
             Ok((b'D', body)) => {
-                rows = true;
-                lines.push(Client::row(&body).into_iter().map(|v| v.unwrap_or_else(|| "<null>".to_owned())).collect::<Vec<_>>().join("|"));
+                if !rows {
+                    (rows, first) = (true, lines.len());
+                }
+                lines.push(
+                    Client::row(&body)
+                        .into_iter()
+                        .map(|v| v.unwrap_or_else(|| "<null>".to_owned()))
+                        .collect::<Vec<_>>()
+                        .join("|"),
+                );
             }
             Ok((b'C', body)) => {
                 let tag = String::from_utf8_lossy(&body).trim_end_matches('\0').to_owned();
@@ -386,7 +414,12 @@ fn run(client: &mut Client, sql: &str) -> Vec<String> {
                 }
                 rows = false;
             }
-            Ok((b'E', body)) => lines.extend(error(&Client::error(&body))),
+            Ok((b'E', body)) => {
+                if rows {
+                    lines.truncate(first);
+                }
+                lines.extend(error(&Client::error(&body)));
+            }
             Ok((b'A', body)) => lines.push(notification(&body)),
             Ok((b'Z', _)) => return lines,
             Ok(_) => {}
@@ -411,7 +444,11 @@ fn error(error: &WireError) -> Vec<String> {
 fn notification(body: &[u8]) -> String {
     let pid = i32::from_be_bytes([body[0], body[1], body[2], body[3]]);
     let mut words = body[4..].split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned());
-    format!("notification {} '{}' from process {pid}", words.next().unwrap_or_default(), words.next().unwrap_or_default())
+    format!(
+        "notification {} '{}' from process {pid}",
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default()
+    )
 }
 
 /// What comes unasked within this time.
@@ -448,7 +485,9 @@ fn without_numbers(line: &str, names: &[(i32, String)]) -> String {
             "transaction" | "relation" | "database" if !number.is_empty() => format!("<n>{rest}"),
             "tuple" if word.starts_with('(') => "<ctid>".to_owned(),
             // An advisory lock's first number is the database.
-            "lock" if word.starts_with('[') => word.split_once(',').map_or(word.to_owned(), |(_, keys)| format!("[<n>,{keys}")),
+            "lock" if word.starts_with('[') => {
+                word.split_once(',').map_or(word.to_owned(), |(_, keys)| format!("[<n>,{keys}"))
+            }
             _ => word.to_owned(),
         };
         word.clone_into(&mut before);
@@ -459,7 +498,9 @@ fn without_numbers(line: &str, names: &[(i32, String)]) -> String {
 
 #[test]
 fn who_waits_stably() {
-    let graph = |edges: &[(usize, &[usize])]| edges.iter().map(|(i, by)| (*i, by.iter().copied().collect())).collect::<BTreeMap<_, BTreeSet<_>>>();
+    let graph = |edges: &[(usize, &[usize])]| {
+        edges.iter().map(|(i, by)| (*i, by.iter().copied().collect())).collect::<BTreeMap<_, BTreeSet<_>>>()
+    };
     // 1 waits for the idle 0, 2 for 1.
     assert_eq!(stable(&graph(&[(1, &[0]), (2, &[1])])), [1, 2].into());
     // 1 and 2 are a deadlock; 3 waits for 1, which will be freed.

@@ -4,6 +4,7 @@
 //! # a comment
 //! each level "READ COMMITTED" "SERIALIZABLE"        every permutation runs once for each value; `$level` in SQL stands for it
 //! differs "why"                                     pgbee's outcome may be another one than PostgreSQL's, stated in expected/NAME.pgbee.out
+//! silent                                            the server need not say who waits: a second without an answer does
 //! listen                                            after each step idle sessions are given a moment to be told notifications
 //! setup { CREATE TABLE t (a int) }                  before each permutation, one simple query a block
 //! final { TABLE t }                                 after the sessions have rolled back what they left open
@@ -67,6 +68,8 @@ pub struct Spec {
     pub differs: Option<String>,
     /// Notifications are waited for.
     pub listen: bool,
+    /// A step may wait without the server saying so.
+    pub silent: bool,
     each: Vec<(String, Vec<String>)>,
 }
 
@@ -156,6 +159,7 @@ impl Spec {
                 }
                 "differs" => spec.differs = reader.strings().into_iter().next(),
                 "listen" => spec.listen = true,
+                "silent" => spec.silent = true,
                 "setup" => {
                     let block = reader.block();
                     spec.sessions.last_mut().map_or(&mut spec.setup, |s| &mut s.setup).push(block);
@@ -186,7 +190,8 @@ impl Spec {
             }
             let turns = order.split_whitespace().map(|word| {
                 let (name, to_the_end) = word.strip_suffix('!').map_or((word, false), |name| (name, true));
-                let (session, step) = spec.find(name).unwrap_or_else(|| panic!("{}.spec has no step {name}", spec.name));
+                let (session, step) =
+                    spec.find(name).unwrap_or_else(|| panic!("{}.spec has no step {name}", spec.name));
                 Turn { session, step, to_the_end }
             });
             let turns = turns.collect();
@@ -232,7 +237,11 @@ impl Spec {
     pub fn title(&self, order: &[Turn], choice: &Choice) -> String {
         let mut title = "permutation".to_owned();
         for turn in order {
-            title += &format!(" {}{}", self.sessions[turn.session].steps[turn.step].0, if turn.to_the_end { "!" } else { "" });
+            title += &format!(
+                " {}{}",
+                self.sessions[turn.session].steps[turn.step].0,
+                if turn.to_the_end { "!" } else { "" }
+            );
         }
         for (name, value) in choice {
             title += &format!(" ({name} {value})");
@@ -275,7 +284,10 @@ fn a_spec_is_read_as_written() {
     assert_eq!(spec.permutations.len(), 4);
     let titles: Vec<String> = spec.permutations.iter().map(|p| spec.title(p, &spec.choices()[0])).collect();
     assert_eq!(titles[3], "permutation a c! b (level A B)");
-    assert_eq!(titles[..3].iter().filter(|t| t.contains("a c b") || t.contains("c a b") || t.contains("a b c")).count(), 3);
+    assert_eq!(
+        titles[..3].iter().filter(|t| t.contains("a c b") || t.contains("c a b") || t.contains("a b c")).count(),
+        3
+    );
     assert_eq!(chosen(&spec.sessions[0].setup[0], &spec.choices()[1]), "BEGIN C");
     assert_eq!(blocks("x\npermutation a\n1\n2\n\npermutation b\n3\npermutation a\n4")["permutation a"], ["1\n2", "4"]);
 }

@@ -657,7 +657,7 @@ mod tests {
         let failures = AtomicUsize::new(0);
         let outcomes: Vec<(String, usize, bool)> = thread::scope(|scope| {
             let one = |thread: usize, i: usize| {
-                let (name, count) = (format!("{thread}-{i:03}"), if i % 17 == 0 { 20 } else { 1 + i % 3 });
+                let (name, count) = (format!("{thread}-{i:03}"), if i.is_multiple_of(17) { 20 } else { 1 + i % 3 });
                 let mut txn = db.begin();
                 (0..count).for_each(|n| txn.put(format!("{name}-{n:02}"), "value").unwrap());
                 let is_there = match db.commit(txn, CommitInfo::at(7)) {

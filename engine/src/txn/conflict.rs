@@ -91,7 +91,7 @@ pub(crate) fn check_reads(reads: &Reads, bee: &Bee, head: &Snapshot, group: &OnT
         if let Some((_, base)) = relied.ranges().find(|(range, _)| group.has_any(range)) {
             return Err(Error::Conflict { base });
         }
-        if let Some((_, base)) = relied.keys().find(|(key, _)| group.contains(*key)) {
+        if let Some((_, base)) = relied.keys().find(|(key, _)| group.contains(key)) {
             return Err(Error::Conflict { base });
         }
         if oldest >= head.version() {

@@ -412,7 +412,7 @@ impl Binder<'_> {
         match found {
             Some(index) => Ok(index.oid),
             None => {
-                let is_late = |i: &&Index| i.is_key() && same(i.columns.iter().map(|c| c.attnum).collect());
+                let is_late = |i: &&Index| !i.deferral.is_never() && same(i.columns.iter().map(|c| c.attnum).collect());
                 if let Some(index) = table.indexes.iter().find(is_late) {
                     return Err(self.deferrable_arbiter(table, index));
                 }

@@ -182,7 +182,12 @@ impl Binder<'_> {
             }
         };
         let shown: Arc<str> = Arc::from(alias.map_or(name.last(), |a| a.name.as_str()));
-        let mut item = Item::over(Some(shown), &rel, &fields, rel.schema.len());
+        // What is read besides a table's own columns has no name.
+        let columns = match &relation {
+            Relation::Table(table) => table.width(),
+            _ => rel.schema.len(),
+        };
+        let mut item = Item::over(Some(shown), &rel, &fields, columns);
         item.relation = relation.oid();
         item.table_name = Some(Arc::from(relation.name()));
         if alias.is_none() {

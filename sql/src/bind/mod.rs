@@ -47,6 +47,7 @@ pub(crate) use binder::Clause;
 use binder::{Binder, Level, Val};
 pub(crate) use locking::clause_name;
 pub(crate) use trace::Trace;
+pub(crate) use walk::{shift_columns, shift_outer};
 
 /// Binds a statement: SELECT, VALUES, INSERT, UPDATE, DELETE. Others are [`Bound::Utility`]. See [`bind_to_keep`] for one that is kept.
 ///

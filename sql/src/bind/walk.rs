@@ -205,7 +205,7 @@ fn replace_row(e: &mut Expr, depth: usize, f: &mut dyn FnMut(usize) -> Result<Op
 }
 
 /// Turns columns of the row into others.
-pub(super) fn shift_columns(e: &mut Expr, offset: usize) {
+pub(crate) fn shift_columns(e: &mut Expr, offset: usize) {
     if offset > 0 {
         let _ = walk_expr(e, 0, &mut |e, depth| {
             match &mut e.kind {
@@ -216,6 +216,18 @@ pub(super) fn shift_columns(e: &mut Expr, offset: usize) {
             Ok(false)
         });
     }
+}
+
+/// Turns columns of the row around a subquery, to which an expression directly in it refers, into others.
+pub(crate) fn shift_outer(e: &mut Expr, offset: usize) {
+    let _ = walk_expr(e, 1, &mut |e, depth| {
+        if let ExprKind::Outer { depth: d, index } = &mut e.kind
+            && *d == depth
+        {
+            *index += offset;
+        }
+        Ok(false)
+    });
 }
 
 /// Makes an expression over a row mean the same `by` levels further in.

@@ -195,14 +195,15 @@ impl Change {
         self.writes.insert(key, Some(oid.to_string().into_bytes()));
         Ok(())
     }
-    /// Takes a new table's name before the names of what comes with it: whoever makes a table of the same name waits for that.
-    pub fn claim_table_name(&mut self, schema: u32, name: &str) -> Result<()> {
+    /// Takes a new relation's name before all that comes with it (a table's sequences, an index's table): it is the name that who makes the same one
+    /// waits for. Only tables and views have a row type (`has_type`).
+    pub fn claim_name(&mut self, schema: u32, name: &str, has_type: bool) -> Result<()> {
         let key = keyspace::name(Kind::Relation, schema, name);
         if let Some(guard) = &self.guard
             && guard.claim(&key)?
             && guard.named(&key)?.is_some()
         {
-            return Err(taken("pg_type", "pg_type_typname_nsp_index", "typname, typnamespace", name, Some(schema)));
+            return Err(taken_relation(schema, name, has_type));
         }
         Ok(())
     }
@@ -249,13 +250,7 @@ impl Change {
     }
     fn name_relation(&mut self, r: &Relation, was: bool) -> Result<()> {
         let has_type = !was && matches!(r, Relation::Table(_) | Relation::View(_));
-        self.put_name(Kind::Relation, r.schema(), r.name(), r.oid(), || match has_type {
-            // The first of a table's rows in PostgreSQL's catalogs is that of its row type.
-            true => taken("pg_type", "pg_type_typname_nsp_index", "typname, typnamespace", r.name(), Some(r.schema())),
-            false => {
-                taken("pg_class", "pg_class_relname_nsp_index", "relname, relnamespace", r.name(), Some(r.schema()))
-            }
-        })
+        self.put_name(Kind::Relation, r.schema(), r.name(), r.oid(), || taken_relation(r.schema(), r.name(), has_type))
     }
 
     /// Adds or replaces a table.
@@ -363,6 +358,14 @@ impl Change {
         self.edit().tags.remove(name);
         self.delete(Kind::Tag, oid);
         self.delete_name(Kind::Tag, 0, name)
+    }
+}
+
+fn taken_relation(schema: u32, name: &str, has_type: bool) -> SqlError {
+    match has_type {
+        // The first of a table's rows in PostgreSQL's catalogs is that of its row type.
+        true => taken("pg_type", "pg_type_typname_nsp_index", "typname, typnamespace", name, Some(schema)),
+        false => taken("pg_class", "pg_class_relname_nsp_index", "relname, relnamespace", name, Some(schema)),
     }
 }
 

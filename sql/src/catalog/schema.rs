@@ -165,9 +165,12 @@ pub struct Index {
     pub unique: bool,
     /// Made by a UNIQUE constraint, or a deferrable PRIMARY KEY.
     pub constraint: bool,
-    /// Plans may use it: it has an entry for every row. One that is not valid (being built, or left by a build that failed) is kept up by writers all the same.
+    /// Plans may use it: it has an entry for every row. One that is being built is not.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub valid: bool,
+    /// Writers keep it up, and what it says must be unique is. One that a build left that failed is not.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub ready: bool,
     /// Of a deferrable primary key.
     #[serde(default, skip_serializing_if = "is_false")]
     pub primary: bool,
@@ -190,6 +193,7 @@ impl Index {
             unique: false,
             constraint: false,
             valid: true,
+            ready: true,
             primary: false,
             deferral: Deferral::Never,
             comment: None,

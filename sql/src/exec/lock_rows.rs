@@ -12,7 +12,7 @@ use super::operator::{BoxOperator, Operator};
 use super::scan::place_of;
 use crate::codec::Decoder;
 use crate::codec::row::written_by;
-use crate::error::{Result, SqlError, state};
+use crate::error::{Result, SqlError};
 use crate::exec::{self, Prepared};
 use crate::ir::LockLeaf;
 use crate::plan::PlanCx;
@@ -117,9 +117,7 @@ impl LockRows {
 
 /// The transaction rows are locked for.
 fn txn_of<'e>(env: &Env<'e>) -> Result<&'e TxnHandle> {
-    let refused = || {
-        SqlError::new(state::READ_ONLY_SQL_TRANSACTION, "cannot execute SELECT FOR UPDATE in a read-only transaction")
-    };
+    let refused = || SqlError::unsupported("locking rows in this statement");
     Ok(env.cx.writer.as_ref().ok_or_else(refused)?.txn())
 }
 

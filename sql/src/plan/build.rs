@@ -12,6 +12,7 @@ use crate::ir::{
     AggCall, Cte, DmlKind, Expr, ExprKind, FrameBound, JoinKind, LockLeaf, Rel, RelKind, RowLock, SetOp, SortKey,
     SubqueryKind, WindowCall, WindowFunc,
 };
+use crate::lock::RowMode;
 use crate::types::Type;
 
 /// The columns of the rows around an expression, nearest first.
@@ -470,11 +471,15 @@ pub(crate) fn each_rel<'r>(e: &'r Expr, f: &mut dyn FnMut(&'r Rel)) {
     children(e, &mut |child| each_rel(child, f));
 }
 
-/// Whether a statement locks rows it reads.
-pub(crate) fn locks_rows(rel: &Rel) -> bool {
-    let mut locks = false;
-    each_rel_of(rel, &mut |rel| locks |= matches!(rel.kind, RelKind::LockRows { .. }));
-    locks
+/// Whether a statement locks rows it reads: in what mode the first of them.
+pub(crate) fn locks_rows(rel: &Rel) -> Option<RowMode> {
+    let mut first = None;
+    each_rel_of(rel, &mut |rel| {
+        if let RelKind::LockRows { locks, .. } = &rel.kind {
+            first = first.or(locks.locks.first().map(|lock| lock.mode));
+        }
+    });
+    first
 }
 
 /// Calls `f` on a relation and every one in it, those in subqueries of its expressions too.

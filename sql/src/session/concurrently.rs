@@ -15,7 +15,7 @@
 //!
 //! An entry of a unique index has one key for all rows with that value, and before step 5 there may be several, of which the index has one. So whoever
 //! changes such an entry holds the claim of its key: the batch claims before it looks, writers before they remove, and neither removes nor replaces an entry that
-//! leads to another row. Two rows that are there at once fail the build; the index stays, not valid, for DROP INDEX or REINDEX, as after a crash.
+//! leads to another row. Two rows that are there at once fail the build; the index stays, not valid and no longer kept up, for DROP INDEX or REINDEX.
 //!
 //! Plans and snapshots older than step 5 do not read the index, for it is not valid in the definitions that belong to them.
 
@@ -74,11 +74,22 @@ impl Session {
             return command("CREATE INDEX");
         };
         self.commit_step()?;
-        self.shared.txn.locks().wait_for_holders(table, TableMode::Share)?;
-        self.fill(table, index)?;
-        self.set_valid(table, index, true)?;
+        if let Err(error) = self.build(table, index) {
+            // Nobody is to be refused a row for an index that will not be.
+            if let Err(e) = self.set_state(table, index, false, false) {
+                tracing::error!(error = %e, "an index that could not be built is still kept up");
+            }
+            return Err(error);
+        }
         self.commit()?;
         command("CREATE INDEX")
+    }
+
+    /// Fills an index that writers keep up from now on, and declares it valid.
+    fn build(&mut self, table: u32, index: u32) -> Result<()> {
+        self.shared.txn.locks().wait_for_holders(table, TableMode::Share)?;
+        self.fill(table, index)?;
+        self.set_state(table, index, true, true)
     }
 
     /// The index that the transaction has just defined: oids of its table and its own.
@@ -124,7 +135,7 @@ impl Session {
         if let Some((table, oid)) = &found
             && table.indexes.iter().any(|i| i.oid == *oid && !i.constraint)
         {
-            self.set_valid(table.oid, *oid, false)?;
+            self.set_state(table.oid, *oid, false, true)?;
             self.shared.txn.locks().wait_for_holders(table.oid, TableMode::AccessExclusive)?;
         }
         self.define(statement)?;
@@ -185,23 +196,26 @@ impl Session {
             }
             // Whoever writes without knowing of the index: there may be some if its build was cut short a moment ago.
             self.shared.txn.locks().wait_for_holders(oid, TableMode::Share)?;
-            self.fill(oid, index.oid)?;
-            self.clear(oid, index.oid)?;
-            if !index.valid {
-                self.set_valid(oid, index.oid, true)?;
+            self.clear(oid, index.oid, !index.ready)?;
+            if !index.ready {
+                self.set_state(oid, index.oid, false, true)?;
+            }
+            match index.valid {
+                true => self.fill(oid, index.oid)?,
+                false => self.build(oid, index.oid)?,
             }
         }
         Ok(self.commit()?)
     }
 
-    /// Says in a transaction of its own whether plans may use an index. Locks are kept.
-    fn set_valid(&mut self, table: u32, index: u32, valid: bool) -> Result<()> {
+    /// Says in a transaction of its own whether plans may use an index, and whether writers keep it up. Locks are kept.
+    fn set_state(&mut self, table: u32, index: u32, valid: bool, ready: bool) -> Result<()> {
         loop {
             let cx = self.statement()?;
             let committed = self.newest_catalog()?;
             let found = committed.table(table).cloned().ok_or_else(|| gone(index))?;
             let mut changed = Table::clone(&found);
-            changed.indexes.iter_mut().filter(|i| i.oid == index).for_each(|i| i.valid = valid);
+            changed.indexes.iter_mut().filter(|i| i.oid == index).for_each(|i| (i.valid, i.ready) = (valid, ready));
             self.begin_writes(&cx, "CREATE INDEX")?;
             let base = committed.stamp;
             let mut change = Change::guarded(committed, self.guard_definitions(base)?);
@@ -237,8 +251,9 @@ impl Session {
         }
     }
 
-    /// Removes entries that lead to no row, or to one with other values. There are none unless something went wrong.
-    fn clear(&mut self, table: u32, index: u32) -> Result<()> {
+    /// Removes entries that lead to no row, or to one with other values; there are some only if something went wrong. Of an index that is not kept up it
+    /// removes `all`, for what is true now need not be so when it is.
+    fn clear(&mut self, table: u32, index: u32, all: bool) -> Result<()> {
         let build = Build::new(self, table, index)?;
         let mut after: Option<Bytes> = None;
         loop {
@@ -253,7 +268,7 @@ impl Session {
             for (entry, value) in entries {
                 let key = build.codec.row_key(&entry, &value)?;
                 let row = snapshot.get(&key)?.map(|row| build.decoder.decode(&row)).transpose()?;
-                if row.is_none_or(|row| build.codec.entry(&row, &key).0 != entry) {
+                if all || row.is_none_or(|row| build.codec.entry(&row, &key).0 != entry) {
                     txn.depend_key(key);
                     txn.delete(entry)?;
                 }

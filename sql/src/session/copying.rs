@@ -116,8 +116,10 @@ impl Session {
     }
 
     fn copy_to(&mut self, rel: Rel, options: CopyOptions, cx: &StatementCx) -> Result<Outcome> {
+        let locks = plan::locks_rows(&rel);
         let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
-        let exec_cx = self.exec_cx(cx, Vec::new(), None)?;
+        let writer = locks.map(|mode| self.lock_writer(mode, Arc::default(), cx)).transpose()?;
+        let exec_cx = self.exec_cx(cx, Vec::new(), writer)?;
         let cursor = exec::open(&plan, Arc::new(exec_cx))?;
         let copy = CopyOut::new(cursor, plan.schema.clone(), options, cx.cx.clone())?;
         let shape = CopyShape { binary: copy.is_binary(), columns: copy.width() };

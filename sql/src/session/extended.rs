@@ -8,10 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::plans;
 use super::query::{Planned, Ran, Rows, Tag, is_query};
 use super::transaction::{StatementCx, Status};
 use super::{Active, Outcome, Session, StatementShape, one_statement};
 use crate::bind::ParamTypes;
+use crate::codec::row::storage_cx;
 use crate::error::{Result, SqlError, state};
 use crate::exec::value;
 use crate::ir::Field;
@@ -22,7 +24,7 @@ use crate::types::{Datum, Type, io};
 /// A prepared statement.
 pub(super) struct Prepared {
     /// None if the text had none.
-    pub statement: Option<ast::Statement>,
+    pub statement: Option<Arc<ast::Statement>>,
     /// Parameter types.
     pub params: Vec<Type>,
     /// Shape of its rows.
@@ -73,17 +75,51 @@ impl Session {
             self.statements.remove(name);
         }
         let held = self.instance.memory().reserve("A prepared statement", memory::of_text(sql))?;
-        let statement = one_statement(&self.shared.cancel, sql)?;
-        if !name.is_empty() && self.statements.contains_key(name) {
-            return Err(duplicate(name));
-        }
-        let prepared = self.prepare(statement, param_types.to_vec())?;
+        let known = self.prepare_known(name, sql, param_types)?;
+        let prepared = match known {
+            Some(prepared) => prepared,
+            None => {
+                let statement = one_statement(&self.shared.cancel, sql)?;
+                if !name.is_empty() && self.statements.contains_key(name) {
+                    return Err(duplicate(name));
+                }
+                self.prepare(statement, param_types.to_vec(), Some(sql))?
+            }
+        };
         self.statements.insert(name.to_owned(), Arc::new(Prepared { _held: Some(held), ..prepared }));
         Ok(())
     }
 
-    /// Binds a statement as far as its parameters' types and its shape.
-    pub(super) fn prepare(&mut self, statement: Option<ast::Statement>, types: Vec<Type>) -> Result<Prepared> {
+    /// A statement that a session prepared before, if the plan cache has it.
+    fn prepare_known(&mut self, name: &str, sql: &str, types: &[Type]) -> Result<Option<Prepared>> {
+        let is_taken = !name.is_empty() && self.statements.contains_key(name);
+        if is_taken || self.block.status == Status::Failed || self.awaits_first_head() {
+            return Ok(None);
+        }
+        let mut found = None;
+        let planned = self.plan_under_locks(|session, cx| {
+            found = session.find_shared(sql, types, cx);
+            found.as_ref().map(|shared| shared.planned.clone()).ok_or_else(plans::not_kept)
+        });
+        let Some(shared) = found else { return Ok(None) };
+        planned?;
+        Ok(Some(Prepared {
+            statement: Some(shared.statement.clone()),
+            params: shared.params.clone(),
+            fields: shared.planned.gives_rows.then(|| shared.planned.fields.clone()),
+            planned: Mutex::new(Some(shared.planned.clone())),
+            _held: None,
+        }))
+    }
+
+    /// Binds a statement as far as its parameters' types and its shape. `sql`: it is the statement of this text, which others may prepare, too.
+    pub(super) fn prepare(
+        &mut self,
+        statement: Option<ast::Statement>,
+        types: Vec<Type>,
+        sql: Option<&str>,
+    ) -> Result<Prepared> {
+        let statement = statement.map(Arc::new);
         let Some(found) = &statement else {
             return Ok(Prepared { statement, params: types, fields: None, planned: Mutex::new(None), _held: None });
         };
@@ -94,10 +130,14 @@ impl Session {
         }
         let (params, planned) = self.with_first_head(|session| {
             let mut params = ParamTypes::none();
-            let (planned, _) = session.plan_under_locks(|session, cx| {
+            let (planned, cx) = session.plan_under_locks(|session, cx| {
                 params = ParamTypes::declared(types.clone());
                 session.plan(found, &params, cx).map(Arc::new)
             })?;
+            if let (Some(sql), Ok(params)) = (sql, params.finish()) {
+                let shared = plans::Shared { statement: found.clone(), params, planned: planned.clone() };
+                session.share(sql, &types, shared, &cx);
+            }
             Ok((params, planned))
         })?;
         Ok(Prepared {
@@ -193,12 +233,15 @@ impl Session {
         })?;
         let mut values = Vec::with_capacity(params.len());
         if !params.is_empty() {
-            let cx = self.statement()?.cx;
+            // Most types' input asks nothing of the session: no statement's surroundings are made for them.
+            let asks = prepared.params.iter().any(|ty| !is_read_alike_everywhere(*ty));
+            let made = if asks { Some(self.statement()?.cx) } else { None };
+            let cx = made.as_deref().unwrap_or(storage_cx());
             for (i, (bytes, ty)) in params.iter().zip(&prepared.params).enumerate() {
                 values.push(match bytes {
                     None => Datum::Null,
                     Some(bytes) if formats[i] => io::binary_in(bytes, ty.plain())?,
-                    Some(bytes) => io::text_in(io::utf8(bytes)?, ty.plain(), &cx)?,
+                    Some(bytes) => io::text_in(io::utf8(bytes)?, ty.plain(), cx)?,
                 });
             }
         }
@@ -337,6 +380,25 @@ impl Session {
     }
 }
 
+/// Whether a type's text means the same whatever the settings, the time and the definitions are.
+fn is_read_alike_everywhere(ty: Type) -> bool {
+    matches!(
+        ty,
+        Type::BOOL
+            | Type::INT2
+            | Type::INT4
+            | Type::INT8
+            | Type::FLOAT4
+            | Type::FLOAT8
+            | Type::NUMERIC
+            | Type::TEXT
+            | Type::VARCHAR
+            | Type::BPCHAR
+            | Type::BYTEA
+            | Type::UUID
+    )
+}
+
 fn duplicate(name: &str) -> SqlError {
     SqlError::new(state::DUPLICATE_PREPARED_STATEMENT, format!("prepared statement \"{name}\" already exists"))
 }
@@ -362,7 +424,7 @@ impl Session {
             return Err(duplicate(name));
         }
         let held = self.instance.memory().reserve("A prepared statement", memory::of_text(&statement.source))?;
-        let prepared = self.prepare(Some(statement.clone()), types)?;
+        let prepared = self.prepare(Some(statement.clone()), types, None)?;
         self.statements.insert(name.to_owned(), Arc::new(Prepared { _held: Some(held), ..prepared }));
         Ok(())
     }

@@ -37,6 +37,7 @@ use super::followed::Followed;
 use super::foreign::ForeignBees;
 use super::listen::Channels;
 use super::locking::Oids;
+use super::plans::PlanCache;
 use super::shared::unix_micros;
 use crate::catalog::change::Change;
 use crate::catalog::schema::Schema;
@@ -144,6 +145,8 @@ pub(super) struct Db {
     pub moves: Arc<Moves>,
     /// Held by a definition that is made again after a conflict, so that those in trouble take turns.
     pub turn: Mutex<()>,
+    /// Plans its sessions share.
+    pub plans: PlanCache,
     /// Syncs what was committed without it.
     pub flusher: Flusher,
     /// LISTEN and NOTIFY.
@@ -171,6 +174,7 @@ impl Db {
             oids: Oids::default(),
             moves: Arc::default(),
             turn: Mutex::default(),
+            plans: PlanCache::default(),
             channels,
             followed,
             catalogs: load::Cache::default(),

@@ -23,6 +23,7 @@
 //! shared        what functions ask of the session   extended     prepared statements, portals, parameters
 //! activity      who is connected, and does what
 //! utility       all other statements                copying      COPY
+//! plans         statements parsed and planned before
 //! locking       locks of relations, own definitions concurrently CREATE INDEX CONCURRENTLY and its kin
 //! followed      what is kept of a remote database   listen       LISTEN and NOTIFY
 //! follower      what only a follower's session does foreign      bees of foreign tables
@@ -42,6 +43,7 @@ mod listen;
 mod lock_table;
 mod locking;
 pub mod outcome;
+mod plans;
 mod query;
 pub mod settings;
 mod shared;
@@ -80,8 +82,10 @@ use crate::write::copy::{CopyIn, CopyOut};
 use activity::SessionState;
 use extended::{Portal, Prepared};
 use instance::{Db, Presence};
+use plans::Candidate;
+use plans::literals::Slot;
 use query::{Ran, Rows};
-use settings::{IsolationLevel, Settings};
+use settings::{Derived, IsolationLevel, Settings};
 use shared::{Current, SequenceUse, Shared};
 use transaction::{Block, Status};
 
@@ -107,6 +111,8 @@ pub struct Session {
     /// A resolved search path, by catalog and settings.
     path: Option<(u64, u64, Vec<u32>)>,
     random: u64,
+    /// The last statement's surroundings, and the settings they were made of.
+    surroundings: Option<(Arc<Derived>, Arc<SessionCx>)>,
 }
 
 /// A simple query string.
@@ -116,8 +122,12 @@ struct Script {
     single: bool,
     /// It has no statement at all.
     empty: bool,
+    /// It may be one whose plan is kept.
+    candidate: Option<Candidate>,
+    /// It is not parsed yet: a text of its shape was, and has these slots.
+    slots: Option<Arc<[Slot]>>,
     /// What its text becomes.
-    _held: Reservation,
+    _held: Option<Reservation>,
 }
 
 /// A result that is being fetched.
@@ -204,6 +214,7 @@ impl Session {
             active: Active::None,
             as_of: None,
             path: None,
+            surroundings: None,
             random: shared::unix_micros() as u64 ^ 0x9e37_79b9_7f4a_7c15,
         };
         if !is_follower {
@@ -223,6 +234,28 @@ impl Session {
         self.active = Active::None;
         self.script = None;
         self.hear(sql);
+        let candidate = Candidate::of(sql);
+        if let Some(candidate) = &candidate
+            && let Some(slots) = self.known_slots(candidate)
+        {
+            let statements = VecDeque::new();
+            self.script = Some(Script {
+                statements,
+                single: true,
+                empty: false,
+                candidate: None,
+                slots: Some(slots),
+                _held: None,
+            });
+        } else {
+            self.read_script(sql)?;
+        }
+        if let Some(script) = &mut self.script {
+            script.candidate = candidate;
+        }
+        Ok(())
+    }
+    fn read_script(&mut self, sql: &str) -> Result<()> {
         let held = self.instance.memory().reserve("A statement's text", memory::of_text(sql));
         match held.and_then(|held| Ok((parse::parse_unless(&self.shared.cancel, sql)?, held))) {
             Ok((statements, held)) => {
@@ -231,7 +264,9 @@ impl Session {
                     single: statements.len() == 1,
                     empty: statements.is_empty(),
                     statements,
-                    _held: held,
+                    candidate: None,
+                    slots: None,
+                    _held: Some(held),
                 });
                 Ok(())
             }
@@ -255,9 +290,22 @@ impl Session {
         if std::mem::take(&mut script.empty) {
             return Ok(Some(Outcome::Empty));
         }
+        let mut candidate = script.candidate.take();
+        if let (Some(slots), Some(candidate)) = (script.slots.take(), &candidate) {
+            if let Some(outcome) = self.run_kept(candidate, &slots)? {
+                return Ok(Some(outcome));
+            }
+            self.read_script(candidate.sql())?;
+        }
+        let Some(script) = &mut self.script else { return Ok(None) };
         let single = script.single;
         match script.statements.pop_front() {
-            Some(statement) => self.run(&statement, single).map(Some),
+            Some(statement) => {
+                if let Some(candidate) = candidate.take().filter(|_| single) {
+                    self.keep_plan(&candidate, &statement);
+                }
+                self.run(&statement, single).map(Some)
+            }
             None => {
                 self.script = None;
                 self.has_heard = false;
@@ -459,6 +507,13 @@ impl Session {
     pub fn output_cx(&self) -> Arc<SessionCx> {
         let derived = self.shared.settings.lock().derived().clone();
         let catalog: Arc<Catalog> = self.shared.current.lock().catalog.clone();
+        // The statement's own, unless it has changed settings or definitions.
+        if let Some((under, cx)) = &self.surroundings
+            && Arc::ptr_eq(under, &derived)
+            && Arc::ptr_eq(&cx.catalog, &catalog)
+        {
+            return cx.clone();
+        }
         Arc::new(SessionCx {
             time_zone: derived.time_zone.clone(),
             date_order: derived.date_order,
@@ -483,6 +538,14 @@ impl Session {
     /// 42704 if there is none of this name.
     pub fn setting(&self, name: &str) -> Result<String> {
         self.shared.settings.lock().show(name)
+    }
+}
+
+impl Drop for Session {
+    // Whoever waits for the session's end finds its locks free: what it holds goes before its place among the sessions does.
+    fn drop(&mut self) {
+        self.active = Active::None;
+        self.rollback();
     }
 }
 

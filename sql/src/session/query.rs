@@ -9,11 +9,10 @@ use crate::bind::{self, BindEnv, Bound, ParamTypes};
 use crate::error::Result;
 use crate::exec::{self, Batch, BufferPlace, Cursor, RowBuffer};
 use crate::ir::{Field, Rel, RelKind};
-use crate::lock::TableMode;
+use crate::lock::{RowMode, TableMode};
 use crate::parse::ast::{self, StatementKind};
 use crate::plan::{self, Physical, PlanCx};
 use crate::types::{Datum, Row};
-use crate::write::moves::Stay;
 use crate::write::{DmlPlans, Writer};
 
 /// A statement planned under certain definitions.
@@ -22,6 +21,8 @@ pub(super) struct Planned {
     search_path: Vec<u32>,
     /// The time it counts an AS OF from, if it has such a one.
     moment: Option<i64>,
+    /// When it was made, in microseconds since 2000.
+    made: i64,
     /// How to run it.
     pub plan: Arc<Physical>,
     /// Shape of its rows.
@@ -31,7 +32,7 @@ pub(super) struct Planned {
     /// It changes rows.
     pub writes: bool,
     /// It locks rows that it gives.
-    pub locks: bool,
+    pub locks: Option<RowMode>,
     /// It gives rows (a change does with RETURNING).
     pub gives_rows: bool,
     /// More than one change is in it.
@@ -39,6 +40,9 @@ pub(super) struct Planned {
     tag: Tag,
     dml: Arc<DmlPlans>,
 }
+
+/// How long a plan shared by simple statements is used before row counts are looked at again.
+const PLAN_MICROS_MAX: i64 = 60_000_000;
 
 /// The tag a statement ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +79,19 @@ impl Planned {
         self.stamp == statement.cx.catalog.stamp
             && self.search_path == statement.cx.search_path
             && self.moment.is_none_or(|m| m == statement.cx.statement_micros)
+    }
+    /// Whether it holds only for the statement it was made for.
+    pub fn is_for_now(&self) -> bool {
+        self.moment.is_some()
+    }
+    /// Whether it was made so long ago that tables may have other sizes now.
+    pub fn is_old(&self, statement: &StatementCx) -> bool {
+        !(0..PLAN_MICROS_MAX).contains(&(statement.cx.statement_micros - self.made))
+    }
+    /// Whether two statements do the same kind of thing.
+    pub fn has_kind_of(&self, other: &Planned) -> bool {
+        let kind = |p: &Planned| (p.tag, p.writes, p.locks, p.gives_rows, p.several);
+        kind(self) == kind(other)
     }
 }
 
@@ -241,6 +258,7 @@ impl Session {
             stamp: cx.cx.catalog.stamp,
             search_path: cx.cx.search_path.clone(),
             moment: is_relative.then_some(cx.cx.statement_micros),
+            made: cx.cx.statement_micros,
             fields: plan.schema.clone(),
             plan,
             relations,
@@ -258,27 +276,23 @@ impl Session {
         if planned.writes {
             return self.change(planned, params, cx);
         }
-        let writer = planned.locks.then(|| self.lock_writer(planned, cx)).transpose()?;
+        let writer = planned.locks.map(|mode| self.lock_writer(mode, planned.dml.clone(), cx)).transpose()?;
         let exec_cx = self.exec_cx(cx, params, writer)?;
         let cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
         Ok(Ran::Rows(Rows::running(cursor, planned.fields.clone())))
     }
 
     /// What a query locks rows with.
-    fn lock_writer(&mut self, planned: &Planned, cx: &StatementCx) -> Result<Arc<Writer>> {
-        let stay = self.open_writes(cx, "SELECT FOR UPDATE")?;
-        Ok(self.writer(planned, cx, stay))
-    }
-
-    fn writer(&self, planned: &Planned, cx: &StatementCx, stay: Option<Stay>) -> Arc<Writer> {
-        let (txn, plans) = (self.shared.txn.clone(), planned.dml.clone());
-        Arc::new(Writer::new(txn, plans, planned.several, &cx.cx.memory, stay))
+    pub(super) fn lock_writer(&mut self, mode: RowMode, plans: Arc<DmlPlans>, cx: &StatementCx) -> Result<Arc<Writer>> {
+        let stay = self.open_writes(cx, &format!("SELECT {}", bind::clause_name(mode)))?;
+        Ok(Arc::new(Writer::new(self.shared.txn.clone(), plans, false, &cx.cx.memory, stay)))
     }
 
     /// Runs a change to its end.
     fn change(&mut self, planned: &Planned, params: Vec<Datum>, cx: &StatementCx) -> Result<Ran> {
         let stay = self.begin_writes(cx, planned.tag.command())?;
-        let writer = self.writer(planned, cx, stay);
+        let (txn, plans) = (self.shared.txn.clone(), planned.dml.clone());
+        let writer = Arc::new(Writer::new(txn, plans, planned.several, &cx.cx.memory, stay));
         let exec_cx = self.exec_cx(cx, params, Some(writer.clone()))?;
         let mut cursor = exec::open(&planned.plan, Arc::new(exec_cx))?;
         let rows = cursor.gather()?;

@@ -128,6 +128,30 @@ pub struct Derived {
     pub fetch_wait: Duration,
 }
 
+/// Settings that no plan depends on; the search path is compared as what it resolves to.
+const PLANS_IGNORE: [&str; 20] = [
+    "application_name",
+    "bee.as_of",
+    "bee.commit_message",
+    "bee.fetch_wait",
+    "bee.follow_on_connect",
+    "client_encoding",
+    "client_min_messages",
+    "data_directory",
+    "deadlock_timeout",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "max_connections",
+    "port",
+    "search_path",
+    "statement_timeout",
+    "synchronous_commit",
+];
+
 /// The settings of one session.
 pub struct Settings {
     /// What RESET returns to, by lower-case name.
@@ -138,6 +162,7 @@ pub struct Settings {
     local: FxHashMap<String, String>,
     undo: Vec<Undo>,
     derived: Arc<Derived>,
+    planning: Arc<str>,
     generation: u64,
     /// Reported settings that changed and were not told yet.
     changed: Vec<&'static Definition>,
@@ -182,6 +207,7 @@ impl Settings {
             local: FxHashMap::default(),
             undo: Vec::new(),
             derived: Arc::new(Derived::defaults()),
+            planning: Arc::from(""),
             generation: 0,
             changed: Vec::new(),
         };
@@ -200,6 +226,10 @@ impl Settings {
     /// Ready values.
     pub fn derived(&self) -> &Arc<Derived> {
         &self.derived
+    }
+    /// The settings, and who set them, that the meaning of a text or its plan may depend on: all but those known not to.
+    pub fn planning(&self) -> &Arc<str> {
+        &self.planning
     }
     /// Counts changes: equal numbers mean equal settings.
     pub fn generation(&self) -> u64 {
@@ -375,8 +405,24 @@ impl Settings {
             fetch_wait: milliseconds("bee.fetch_wait").unwrap_or_default(),
         };
         self.derived = Arc::new(derived);
+        self.planning = self.describe_planning();
         self.generation += 1;
         Ok(())
+    }
+}
+
+impl Settings {
+    fn describe_planning(&self) -> Arc<str> {
+        let mut names: Vec<&String> =
+            [&self.start, &self.session, &self.local].into_iter().flat_map(|m| m.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut text = String::new();
+        for name in names.into_iter().filter(|n| !PLANS_IGNORE.contains(&n.as_str())) {
+            let value = self.raw(name).unwrap_or_default();
+            text.push_str(&format!("{name}={}:{value};", value.len()));
+        }
+        text.into()
     }
 }
 

@@ -23,11 +23,11 @@ use crate::SqlError;
 use crate::functions::SessionCx;
 use crate::types::io;
 
-fn instance() -> Arc<Instance> {
+pub(super) fn instance() -> Arc<Instance> {
     Instance::in_memory(InstanceOptions { cache_bytes: 16 << 20, ..InstanceOptions::default() }).unwrap()
 }
 
-fn connect(instance: &Arc<Instance>) -> Session {
+pub(super) fn connect(instance: &Arc<Instance>) -> Session {
     connect_to(instance, "postgres").unwrap()
 }
 
@@ -113,7 +113,7 @@ fn tell_notices(session: &mut Session, out: &mut Vec<String>) {
     }
 }
 
-fn tell(severity: &str, report: &SqlError, out: &mut Vec<String>) {
+pub(super) fn tell(severity: &str, report: &SqlError, out: &mut Vec<String>) {
     out.push(format!("{severity}:  {}: {}", report.state(), report.message()));
     for (name, value) in [("DETAIL", &report.0.detail), ("HINT", &report.0.hint), ("CONTEXT", &report.0.context)] {
         if let Some(text) = value {

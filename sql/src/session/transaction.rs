@@ -148,7 +148,7 @@ pub(super) struct StatementCx {
     /// What it reads, its transaction's own writes apart.
     pub snapshot: Snapshot,
     /// It reads the past: the transaction's own writes are not in sight, and nothing can be written.
-    past: bool,
+    pub past: bool,
 }
 
 impl StatementCx {
@@ -284,6 +284,7 @@ impl Session {
         });
         // Each statement's random() goes on differently.
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(now as u64 | 1);
+        self.surroundings = Some((derived, cx.clone()));
         Ok(StatementCx { cx, snapshot, past: past.is_some() })
     }
 
@@ -559,11 +560,12 @@ impl Session {
         if block.status != Status::Idle {
             self.shared.activity.end_transaction(true);
         }
-        self.shared.txn.end();
-        self.shared.settings.lock().commit();
+        // Before the locks are given up: who waited for one of them takes its next values from what is stored now.
         for oid in self.shared.sequences.lock().own.drain(..) {
             self.shared.db.sequences.forget(oid);
         }
+        self.shared.txn.end();
+        self.shared.settings.lock().commit();
         self.shared.listening.lock().commit(&self.shared.db.channels, self.backend_pid, turn, version);
         self.shared.txn.forget_after();
         self.end_of_transaction();

@@ -599,7 +599,7 @@ impl Session {
         })?;
         let writes = bound.writes();
         let rel = bound.rel().cloned().ok_or_else(|| SqlError::internal("nothing to explain"))?;
-        let locks = plan::locks_rows(&rel);
+        let locks = plan::locks_rows(&rel).is_some();
         let plan = Arc::new(plan::plan(rel, &PlanCx::new(&cx.cx))?);
         let planning = Planning { took: start.elapsed(), fetched: self.shared.waiting.fetched().since(before) };
         if !options.analyze {

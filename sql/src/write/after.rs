@@ -135,9 +135,9 @@ impl Rules {
         let referenced = catalog.references_to(table.oid).into_iter();
         let shared = Arc::new(Target::new(table));
         let keys =
-            table.indexes.iter().enumerate().filter(|(_, i)| !i.deferral.is_never()).map(|(at, i)| {
-                Arc::new(KeyRule { oid: i.oid, deferral: i.deferral, index: at, target: shared.clone() })
-            });
+            table.indexes.iter().filter(|i| i.ready).enumerate().filter(|(_, i)| !i.deferral.is_never()).map(
+                |(at, i)| Arc::new(KeyRule { oid: i.oid, deferral: i.deferral, index: at, target: shared.clone() }),
+            );
         Rules {
             references: references.map(Arc::new).collect(),
             referenced: referenced.filter_map(|(t, k)| ForeignKeyRule::new(t, k, catalog)).map(Arc::new).collect(),

@@ -178,7 +178,7 @@ impl ForeignKeyRule {
         let parent_columns = positions(parent, &key.referenced)?;
         let parent_index = match &parent.primary_key {
             Some(k) if k.oid == key.index => None,
-            _ => Some(parent.indexes.iter().position(|i| i.oid == key.index)?),
+            _ => Some(parent.indexes.iter().filter(|i| i.ready).position(|i| i.oid == key.index)?),
         };
         let access = Access::best(child, key, &child_columns, &parent_columns);
         Some(ForeignKeyRule {
@@ -659,7 +659,8 @@ impl Access {
                 (most, best) = (found.len(), Access::Primary(found));
             }
         }
-        for (at, index) in child.indexes.iter().enumerate() {
+        // Counted as a target counts them; only valid ones have an entry for every row.
+        for (at, index) in child.indexes.iter().filter(|i| i.ready).enumerate().filter(|(_, i)| i.valid) {
             let found = leading(&mut index.columns.iter().map(|c| c.attnum));
             if found.len() > most {
                 (most, best) = (found.len(), Access::Index(at, found));

@@ -7,11 +7,11 @@ use crate::catalog::Catalog;
 use crate::catalog::schema::Table;
 use crate::codec::{Decoder, IndexCodec, RowEncoder, RowKeyCodec};
 use crate::error::Result;
-use crate::exec::{self, ExecCx, RowBuffer};
+use crate::exec::{self, ExecCx, RowBuffer, value};
 use crate::functions::SessionCx;
-use crate::ir::{Dml, DmlKind, Expr, ExprKind, Rel, RelKind};
+use crate::ir::{Dml, DmlKind, Expr, ExprKind, Rel, RelKind, Subquery, SubqueryKind};
 use crate::plan::PlanCx;
-use crate::types::{Datum, Row};
+use crate::types::{Datum, Row, Type};
 
 use super::constraints::{check_violation, is_true_or_null, not_null_violation, unique_violation};
 
@@ -75,8 +75,8 @@ impl Target {
             primary_after: table
                 .primary_key
                 .as_ref()
-                .map_or(0, |k| table.indexes.iter().filter(|i| i.oid < k.oid).count()),
-            indexes: table.indexes.iter().map(index).collect(),
+                .map_or(0, |k| table.indexes.iter().filter(|i| i.ready && i.oid < k.oid).count()),
+            indexes: table.indexes.iter().filter(|i| i.ready).map(index).collect(),
             not_null: table.columns().enumerate().filter(|(_, c)| c.not_null).map(|(i, _)| i).collect(),
             width: table.width(),
             table: table.clone(),
@@ -136,9 +136,12 @@ fn reads_one_table(rel: &Rel) -> bool {
 
 /// What makes a source row of an UPDATE or DELETE, above the rows that were joined: WHERE, and values computed behind the row. Evaluated again over
 /// the target's newest row beside the very rows it was joined with, which is what PostgreSQL calls EvalPlanQual.
+///
+/// A subquery that PostgreSQL joins with is one of the rows that were joined: `x IN (SELECT ...)` holds while x is what it was, NOT EXISTS holds, and EXISTS if
+/// a row of the subquery goes with the target as it was and as it is.
 pub struct Recheck {
-    /// WHERE, condition by condition.
-    conditions: Vec<exec::Prepared>,
+    /// WHERE, condition by condition, over the row as it is and then as it was.
+    conditions: Vec<Condition>,
     /// Values behind the joined row, and how long that is.
     computed: Vec<exec::Prepared>,
     joined: usize,
@@ -159,25 +162,102 @@ impl Recheck {
                 _ => std::slice::from_ref(predicate),
             };
             for part in parts.iter().filter(|part| !locks_rows(part)) {
-                conditions.push(exec::prepare(part, cx)?);
+                conditions.extend(Condition::new(part, joined, cx)?);
             }
         }
         Ok(Recheck { conditions, computed, joined })
     }
 
-    /// Whether the source gives this row again; then what was computed of it is computed anew.
-    pub fn holds(&self, row: &mut Row, cx: &ExecCx) -> Result<bool> {
+    /// Whether the source gives this row again in the place of the old one; then what was computed of it is computed anew.
+    pub fn holds(&self, row: &mut Row, old: &[Datum], cx: &ExecCx) -> Result<bool> {
         row.truncate(self.joined);
+        row.extend_from_slice(&old[..self.joined]);
         for condition in &self.conditions {
-            if !matches!(condition.eval(row, cx)?, Datum::Bool(true)) {
+            if !condition.holds(row, cx)? {
                 return Ok(false);
             }
         }
+        row.truncate(self.joined);
         for i in 0..self.computed.len() {
             let value = self.computed[i].eval(row, cx)?;
             row.push(value);
         }
         Ok(true)
+    }
+}
+
+/// A condition of a [`Recheck`].
+enum Condition {
+    /// It is true.
+    True(exec::Prepared),
+    /// Both values are the same.
+    Same(exec::Prepared, exec::Prepared),
+}
+
+impl Condition {
+    /// What is asked for a part of WHERE, over the new row and behind it, `joined` columns further on, the old one.
+    fn new(part: &Expr, joined: usize, cx: &PlanCx<'_>) -> Result<Vec<Condition>> {
+        let subquery = |e: &Expr| match &e.kind {
+            ExprKind::Subquery(sub) => Some((**sub).clone()),
+            _ => None,
+        };
+        if let ExprKind::Not(inner) = &part.kind
+            && let Some(sub) = subquery(inner)
+            && matches!(sub.kind, SubqueryKind::Exists)
+            && is_joined(&sub)
+        {
+            return Ok(vec![]);
+        }
+        match subquery(part) {
+            Some(Subquery {
+                kind: SubqueryKind::Quantified { tests, funcs, all: false }, correlated: false, ..
+            }) if funcs.iter().all(|f| f.name == "=" || f.name.ends_with("eq")) => {
+                let pair = |test: &Expr| {
+                    let mut old = test.clone();
+                    bind::shift_columns(&mut old, joined);
+                    Ok(Condition::Same(exec::prepare(test, cx)?, exec::prepare(&old, cx)?))
+                };
+                tests.iter().map(pair).collect()
+            }
+            Some(mut sub) if matches!(sub.kind, SubqueryKind::Exists) && is_joined(&sub) => {
+                if let Some(predicate) = predicate_of(&mut sub.plan) {
+                    let mut old = predicate.clone();
+                    bind::shift_outer(&mut old, joined);
+                    let both = vec![std::mem::replace(predicate, Expr::constant(Datum::Null, Type::BOOL)), old];
+                    *predicate = Expr { kind: ExprKind::And(both), ty: Type::BOOL.plain() };
+                }
+                let exists = Expr { kind: ExprKind::Subquery(Box::new(sub)), ty: part.ty };
+                Ok(vec![Condition::True(exec::prepare(&exists, cx)?)])
+            }
+            _ => Ok(vec![Condition::True(exec::prepare(part, cx)?)]),
+        }
+    }
+
+    fn holds(&self, row: &[Datum], cx: &ExecCx) -> Result<bool> {
+        Ok(match self {
+            Condition::True(condition) => matches!(condition.eval(row, cx)?, Datum::Bool(true)),
+            Condition::Same(new, old) => {
+                let (new, old) = (new.eval(row, cx)?, old.eval(row, cx)?);
+                !new.is_null() && !old.is_null() && value::order(&new, &old).is_eq()
+            }
+        })
+    }
+}
+
+/// Whether PostgreSQL makes a join of an EXISTS: it reads the row around it, in its WHERE, over plain FROM items.
+fn is_joined(sub: &Subquery) -> bool {
+    sub.correlated && predicate_of(&mut sub.plan.clone()).is_some()
+}
+
+/// WHERE of a query that is nothing but FROM, WHERE and a select list.
+fn predicate_of(rel: &mut Rel) -> Option<&mut Expr> {
+    match &mut rel.kind {
+        RelKind::Project { input, .. } | RelKind::Sort { input, .. } => predicate_of(input),
+        RelKind::Filter { input, predicate } => {
+            matches!(input.kind, RelKind::Scan { .. } | RelKind::Join { .. } | RelKind::CteScan { .. })
+                .then_some(predicate)
+        }
+        _ => None,
     }
 }
 

@@ -81,7 +81,7 @@ impl Change<'_> {
                 }
                 row.extend_from_slice(&source[row.len()..]);
                 match self.prepared.recheck(self.dml, self.cx)? {
-                    Some(recheck) if !recheck.holds(&mut row, self.cx)? => None,
+                    Some(recheck) if !recheck.holds(&mut row, source, self.cx)? => None,
                     _ => Some(Found::Changed(key, row)),
                 }
             }

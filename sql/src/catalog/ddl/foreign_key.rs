@@ -158,7 +158,7 @@ fn unique_index(parent: &Table, columns: &[i16]) -> Result<u32> {
     let of_index = |i: &crate::catalog::schema::Index| i.columns.iter().map(|c| c.attnum).collect::<Vec<i16>>();
     let primary = parent.primary_key.iter().filter(|k| is_of(&k.columns)).map(|k| k.oid);
     let same = || parent.indexes.iter().filter(|i| is_of(&of_index(i)));
-    if let Some(oid) = primary.chain(same().filter(|i| i.unique).map(|i| i.oid)).min() {
+    if let Some(oid) = primary.chain(same().filter(|i| i.unique && i.valid).map(|i| i.oid)).min() {
         return Ok(oid);
     }
     let name = &parent.name;

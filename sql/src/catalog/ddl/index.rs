@@ -142,6 +142,7 @@ pub(super) fn create(create: &CreateIndex, cx: &mut DdlCx<'_>) -> Result<&'stati
         Some(name) => name.text.clone(),
         None => choose_name(&table, &columns, "idx", cx),
     };
+    cx.change.claim_name(table.schema, &name, false)?;
     // One that is made CONCURRENTLY is filled and declared valid by the session, in transactions of their own.
     let valid = !create.concurrently;
     let index = Index { unique: create.unique, valid, ..Index::new(cx.change.new_oid(), name, columns) };

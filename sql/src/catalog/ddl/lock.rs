@@ -99,6 +99,7 @@ impl Wants<'_> {
                 if *cascade {
                     self.dependents();
                 }
+                self.referenced();
             }
             StatementKind::Truncate { tables, cascade, restart_identity } => {
                 tables.iter().for_each(|name| self.named(name, AccessExclusive));
@@ -242,7 +243,18 @@ impl Wants<'_> {
                         self.add(key.table, TableMode::AccessExclusive);
                     }
                 }
-                AlterAction::DropColumn { cascade: true, .. } => self.dependents(),
+                AlterAction::DropColumn { name, cascade, .. } => {
+                    if *cascade {
+                        self.dependents();
+                    }
+                    if let Some(Relation::Table(table)) = &table
+                        && let Some((_, column)) = table.column(&name.text)
+                    {
+                        for key in table.foreign_keys.iter().filter(|k| k.columns.contains(&column.attnum)) {
+                            self.add(key.table, TableMode::AccessExclusive);
+                        }
+                    }
+                }
                 _ => {}
             }
         }
@@ -274,6 +286,7 @@ impl Wants<'_> {
             self.add(oid, TableMode::AccessExclusive);
         }
         self.dependents();
+        self.referenced();
     }
     /// What goes with the relations wanted so far: views over them, their sequences, and tables with foreign keys or defaults that refer to them.
     fn dependents(&mut self) {
@@ -299,6 +312,13 @@ impl Wants<'_> {
             found.sort_unstable();
             found.into_iter().for_each(|oid| self.add(oid, TableMode::AccessExclusive));
         }
+    }
+    /// Tables that those wanted so far refer to: they have their part in a foreign key, which goes.
+    fn referenced(&mut self) {
+        let of = |oid: &u32| self.catalog().table(*oid).map(|t| t.foreign_keys.iter().map(|k| k.table).collect());
+        let tables: Vec<u32> =
+            self.wanted.iter().filter_map(|(oid, _)| of(oid)).flat_map(|tables: Vec<u32>| tables).collect();
+        tables.into_iter().for_each(|oid| self.add(oid, TableMode::AccessExclusive));
     }
     /// Whether a default of a table's column calls a sequence.
     fn calls_sequence(&self, table: &Table, oid: u32) -> bool {

@@ -114,9 +114,13 @@ pub(super) fn reindex(name: &QName, cx: &mut DdlCx<'_>) -> Result<&'static str> 
     for index in &indexes {
         mend_index(&table, index, cx)?;
     }
-    if indexes.iter().any(|i| !i.valid) {
+    if indexes.iter().any(|i| !(i.valid && i.ready)) {
         let mut changed = Table::clone(&table);
-        changed.indexes.iter_mut().filter(|i| indexes.iter().any(|of| of.oid == i.oid)).for_each(|i| i.valid = true);
+        changed
+            .indexes
+            .iter_mut()
+            .filter(|i| indexes.iter().any(|of| of.oid == i.oid))
+            .for_each(|i| (i.valid, i.ready) = (true, true));
         cx.change.put_table(changed)?;
     }
     Ok("REINDEX")

@@ -34,7 +34,7 @@ pub(super) fn create(create: &CreateTable, cx: &mut DdlCx<'_>) -> Result<&'stati
     if cx.is_taken(schema, &name, create.if_not_exists)? {
         return Ok("CREATE TABLE");
     }
-    cx.change.claim_table_name(schema, &name)?;
+    cx.change.claim_name(schema, &name, true)?;
     let mut table = blank(cx.change.new_oid(), schema, name);
     let mut columns: Vec<NewColumn> = Vec::new();
     let mut likes = Vec::new();

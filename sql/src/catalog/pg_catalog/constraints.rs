@@ -16,6 +16,7 @@ pub(super) struct IndexShape<'a> {
     pub primary: bool,
     pub constraint: bool,
     pub valid: bool,
+    pub ready: bool,
     pub deferral: Deferral,
 }
 
@@ -30,6 +31,7 @@ pub(super) fn index_shape(table: &Table, index: u32) -> Option<IndexShape<'_>> {
             primary: true,
             constraint: true,
             valid: true,
+            ready: true,
             deferral,
         });
     }
@@ -41,6 +43,7 @@ pub(super) fn index_shape(table: &Table, index: u32) -> Option<IndexShape<'_>> {
         primary: i.primary,
         constraint: i.constraint,
         valid: i.valid,
+        ready: i.ready,
         deferral: i.deferral,
     })
 }
@@ -84,7 +87,7 @@ fn index_row(table: &Table, index: u32) -> Option<Row> {
         bool(false), // indisclustered
         bool(shape.valid),
         bool(false), // indcheckxmin
-        bool(true),  // indisready
+        bool(shape.ready),
         bool(true),  // indislive
         bool(false), // indisreplident
         vector(Type::INT2VECTOR, shape.columns.iter().map(|c| Datum::Int2(c.attnum))),

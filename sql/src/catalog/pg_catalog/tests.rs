@@ -107,7 +107,8 @@ fn show(name: &str, cx: &SessionCx, equals: &[(&str, Datum)], columns: &[&str]) 
 }
 
 /// What the sample has none of: peers and sessions.
-const NO_SAMPLE: [&str; 4] = ["pg_stat_activity", "pg_stat_database", "pg_stat_replication", "pg_stat_wal_receiver"];
+const NO_SAMPLE: [&str; 5] =
+    ["pg_locks", "pg_stat_activity", "pg_stat_database", "pg_stat_replication", "pg_stat_wal_receiver"];
 
 #[test]
 fn values_are_of_their_columns_types() {

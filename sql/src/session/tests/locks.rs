@@ -77,7 +77,7 @@ fn a_view_is_locked_with_all_that_it_reads() {
     let held = show(
         &mut s,
         "select relation::regclass, mode, granted, fastpath from pg_locks
-         where locktype = 'relation' and relation >= 16384 order by 1::text",
+         where locktype = 'relation' and relation >= 16384 order by relation::regclass::text",
     );
     let line = |name: &str| format!("{name}|RowExclusiveLock|t|t");
     assert_eq!(held, ["t", "v", "vv"].map(line).join("\n"));
@@ -94,7 +94,8 @@ fn a_view_is_locked_with_all_that_it_reads() {
 #[test]
 fn who_waits_for_a_table_reads_it_as_it_is_then() {
     let (instance, mut s) = with_relations();
-    show(&mut s, "insert into t values (1, 1); begin; lock table t; update t set b = 2");
+    show(&mut s, "insert into t values (1, 1)");
+    show(&mut s, "begin; lock table t; update t set b = 2");
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             let mut other = connect_as(&instance, 2);
@@ -123,7 +124,8 @@ fn who_waits_for_a_table_reads_it_as_it_is_then() {
 #[test]
 fn a_name_that_means_another_table_after_the_wait_is_locked_again() {
     let (instance, mut s) = with_relations();
-    show(&mut s, "create table u (a int); begin; drop table u; create table u (z int)");
+    show(&mut s, "create table u (a int)");
+    show(&mut s, "begin; drop table u; create table u (z int)");
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             let mut other = connect_as(&instance, 2);
@@ -153,8 +155,8 @@ fn advisory_locks_of_sessions_and_transactions() {
     let mut other = connect_as(&instance, 2);
     assert_eq!(
         show(&mut s, "select pg_advisory_unlock(1); select pg_advisory_unlock_shared(1, 2)"),
-        "WARNING:  01000: you don't own a lock of type ExclusiveLock\nf\n\
-         WARNING:  01000: you don't own a lock of type ShareLock\nf"
+        "f\nWARNING:  01000: you don't own a lock of type ExclusiveLock\n\
+         f\nWARNING:  01000: you don't own a lock of type ShareLock"
     );
     assert_eq!(
         show(
@@ -180,7 +182,7 @@ fn advisory_locks_of_sessions_and_transactions() {
     assert_eq!(show(&mut other, "select pg_try_advisory_lock(7), pg_advisory_unlock(8)"), "f|t");
     assert_eq!(
         show(&mut s, "begin; select pg_advisory_xact_lock(9); select pg_advisory_unlock(9); commit"),
-        "BEGIN\n\nWARNING:  01000: you don't own a lock of type ExclusiveLock\nf\nCOMMIT"
+        "BEGIN\n\nf\nWARNING:  01000: you don't own a lock of type ExclusiveLock\nCOMMIT"
     );
     show(&mut s, "begin; savepoint a; select pg_advisory_xact_lock(10); rollback to a");
     assert_eq!(show(&mut other, "select pg_try_advisory_lock(9), pg_try_advisory_lock(10)"), "t|t");
@@ -198,7 +200,8 @@ fn advisory_locks_of_sessions_and_transactions() {
 #[test]
 fn rows_waited_for_are_shown_and_deadlocks_told_as_postgresql_does() {
     let (instance, mut s) = with_relations();
-    show(&mut s, "insert into t values (1, 1), (2, 2); begin; update t set b = 10 where a = 1");
+    show(&mut s, "insert into t values (1, 1), (2, 2)");
+    show(&mut s, "begin; update t set b = 10 where a = 1");
     std::thread::scope(|scope| {
         let (locked, go) = std::sync::mpsc::channel();
         let instance = &instance;
@@ -247,7 +250,8 @@ fn rows_waited_for_are_shown_and_deadlocks_told_as_postgresql_does() {
 #[test]
 fn a_wait_ends_with_a_cancel_at_once() {
     let (instance, mut s) = with_relations();
-    show(&mut s, "insert into t values (1, 1); begin; update t set b = 10");
+    show(&mut s, "insert into t values (1, 1)");
+    show(&mut s, "begin; update t set b = 10");
     std::thread::scope(|scope| {
         for (sql, context) in [
             ("delete from t where a = 1", Some("while deleting tuple ")),
