@@ -103,7 +103,9 @@ impl Drop for Stay {
             }
         }
         let oldest = state.inside.first_key_value().map_or(u64::MAX, |(version, _)| *version);
-        while let Some((version, key)) = state.order.pop_front_if(|(version, _)| *version <= oldest) {
+        while state.order.front().is_some_and(|(version, _)| *version <= oldest)
+            && let Some((version, key)) = state.order.pop_front()
+        {
             state.forgotten = state.forgotten.max(version);
             if let Some(steps) = state.steps.get_mut(&key) {
                 steps.retain(|step| step.at.0 > oldest);
