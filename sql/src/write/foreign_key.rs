@@ -28,6 +28,7 @@ use crate::catalog::schema::{Action, ForeignKey, Table};
 use crate::codec::Decoder;
 use crate::codec::key::KeyColumn;
 use crate::codec::keyspace;
+use crate::codec::row::is_stored_alike;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{self, ExecCx};
 use crate::functions::SessionCx;
@@ -216,7 +217,8 @@ impl ForeignKeyRule {
         }
         Some(Reference { key: key.into(), values: values(&self.child_columns, new), moved_from })
     }
-    /// What a change of the parent takes away.
+    /// What a change of the parent takes away. A value that is told in another way goes, too, even if it equals what was there: CASCADE is to carry it on,
+    /// and RESTRICT refuses it, as in PostgreSQL.
     pub(super) fn gone(&self, change: &Change<'_>) -> Option<Gone> {
         let (old, new) = match *change {
             Change::Insert { .. } => return None,
@@ -224,7 +226,7 @@ impl ForeignKeyRule {
             Change::Update { old, new, .. } => (old, Some(new)),
         };
         let has_null = self.parent_columns.iter().any(|(p, _)| old[*p].is_null());
-        let stays = new.is_some_and(|new| self.parent_columns.iter().all(|(p, c)| is_same(&old[*p], &new[*p], c)));
+        let stays = new.is_some_and(|new| self.parent_columns.iter().all(|(p, _)| is_stored_alike(&old[*p], &new[*p])));
         if has_null || stays {
             return None;
         }
