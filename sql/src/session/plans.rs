@@ -14,8 +14,8 @@
 //! kind of plan it has with its literals. The slots' values are read by the input functions of the parameters' types; where one of them fails, the
 //! statement is parsed and bound as ever and fails there, with its place in the text.
 //!
-//! What is kept is counted as prepared statements are, reserved in the instance's account and at most [`BYTES_MAX`] and an eighth of the account, so that
-//! statements find theirs; what was used longest ago goes first.
+//! What is kept is counted as prepared statements are, and by the columns and operators of its plan, reserved in the instance's account and at most
+//! [`BYTES_MAX`] and an eighth of the account, so that statements find theirs; what was used longest ago goes first.
 
 pub mod literals;
 
@@ -78,6 +78,17 @@ enum Entry {
     Kept(Arc<Kept>),
     /// With parameters it is another statement, under definitions of this stamp.
     Never(u64),
+}
+
+impl Entry {
+    /// What its plan takes, which a short text may make large: `SELECT *` names all columns.
+    fn bytes(&self) -> usize {
+        match self {
+            Entry::Shared(shared) => shared.planned.bytes(),
+            Entry::Kept(kept) => kept.planned.bytes(),
+            Entry::Slots(_) | Entry::Never(_) => 0,
+        }
+    }
 }
 
 /// What a key is of.
@@ -158,7 +169,7 @@ impl PlanCache {
 
     /// Keeps an entry if there is memory for it; what was there under its key goes.
     fn put(&self, asked: &Asked<'_>, entry: Entry, account: &Arc<Account>) {
-        let bytes = ENTRY_BYTES + memory::of_text(asked.text) + asked.pinned.len();
+        let bytes = ENTRY_BYTES + memory::of_text(asked.text) + asked.pinned.len() + entry.bytes();
         let hash = self.hasher.hash_one(asked);
         let mut state = self.state.lock();
         state.remove(hash);

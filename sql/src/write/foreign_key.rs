@@ -14,6 +14,8 @@
 //!
 //! Rows that refer are found by an index, or primary key, that begins with columns of the foreign key; else every row is read.
 
+mod words;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use crate::catalog::schema::{Action, ForeignKey, Table};
 use crate::codec::Decoder;
 use crate::codec::key::KeyColumn;
 use crate::codec::keyspace;
+use crate::codec::row::is_stored_alike;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{self, ExecCx};
 use crate::functions::SessionCx;
@@ -216,7 +219,8 @@ impl ForeignKeyRule {
         }
         Some(Reference { key: key.into(), values: values(&self.child_columns, new), moved_from })
     }
-    /// What a change of the parent takes away.
+    /// What a change of the parent takes away. A value that is told in another way goes, too, even if it equals what was there: CASCADE is to carry it on,
+    /// and RESTRICT refuses it, as in PostgreSQL.
     pub(super) fn gone(&self, change: &Change<'_>) -> Option<Gone> {
         let (old, new) = match *change {
             Change::Insert { .. } => return None,
@@ -224,7 +228,7 @@ impl ForeignKeyRule {
             Change::Update { old, new, .. } => (old, Some(new)),
         };
         let has_null = self.parent_columns.iter().any(|(p, _)| old[*p].is_null());
-        let stays = new.is_some_and(|new| self.parent_columns.iter().all(|(p, c)| is_same(&old[*p], &new[*p], c)));
+        let stays = new.is_some_and(|new| self.parent_columns.iter().all(|(p, _)| is_stored_alike(&old[*p], &new[*p])));
         if has_null || stays {
             return None;
         }
@@ -564,56 +568,6 @@ impl ForeignKeyRule {
         }
         Some(keyspace::prefix_range(&prefix))
     }
-
-    // PostgreSQL's words for what was going on
-
-    fn lookup_text(&self) -> String {
-        let terms = self.parent_names().enumerate().map(|(i, n)| format!("{n} OPERATOR(pg_catalog.=) ${}", i + 1));
-        let terms = terms.collect::<Vec<_>>().join(" AND ");
-        format!("SQL statement \"SELECT 1 FROM ONLY {} x WHERE {terms} FOR KEY SHARE OF x\"", self.parent_text())
-    }
-    fn referrers_text(&self, verb: &str, end: &str) -> String {
-        let alias = if end.is_empty() { "" } else { " x" };
-        format!("SQL statement \"{verb} {}{alias} WHERE {}{end}\"", self.child_text(), self.condition(1))
-    }
-    fn update_text(&self, columns: &[usize], set: Set) -> String {
-        let names: Vec<String> = self.child_names().collect();
-        let sets = columns.iter().enumerate().map(|(at, i)| match set {
-            Set::New => format!("{} = ${}", names[*i], at + 1),
-            Set::Null => format!("{} = NULL", names[*i]),
-            Set::Default => format!("{} = DEFAULT", names[*i]),
-        });
-        let first = if set == Set::New { columns.len() + 1 } else { 1 };
-        let sets = sets.collect::<Vec<_>>().join(", ");
-        format!("SQL statement \"UPDATE ONLY {} SET {sets} WHERE {}\"", self.child_text(), self.condition(first))
-    }
-    fn condition(&self, first: usize) -> String {
-        let terms = self.child_names().enumerate().map(|(i, n)| format!("${} OPERATOR(pg_catalog.=) {n}", first + i));
-        terms.collect::<Vec<_>>().join(" AND ")
-    }
-    fn child_names(&self) -> impl Iterator<Item = String> + '_ {
-        names(&self.child.table, &self.child_columns).map(quoted)
-    }
-    fn parent_names(&self) -> impl Iterator<Item = String> + '_ {
-        names(&self.parent.table, &self.parent_columns).map(quoted)
-    }
-    fn child_text(&self) -> String {
-        format!("{}.{}", quoted(&self.schemas[0]), quoted(&self.child.table.name))
-    }
-    fn parent_text(&self) -> String {
-        format!("{}.{}", quoted(&self.schemas[1]), quoted(&self.parent.table.name))
-    }
-
-    // For errors
-
-    /// Names and types of the referring columns.
-    pub(super) fn referring(&self) -> impl Iterator<Item = (&str, Type)> {
-        names(&self.child.table, &self.child_columns).zip(self.child_columns.iter().map(|(_, c)| c.ty))
-    }
-    /// Names and types of the columns referred to.
-    pub(super) fn referenced(&self) -> impl Iterator<Item = (&str, Type)> {
-        names(&self.parent.table, &self.parent_columns).zip(self.parent_columns.iter().map(|(_, c)| c.ty))
-    }
 }
 
 /// What an action sets the referring columns to.
@@ -688,12 +642,4 @@ fn is_same(a: &Datum, b: &Datum, column: &KeyColumn) -> bool {
     column.encode(a, &mut bytes[0]);
     column.encode(b, &mut bytes[1]);
     bytes[0] == bytes[1]
-}
-
-fn names<'t>(table: &'t Table, columns: &'t [(usize, KeyColumn)]) -> impl Iterator<Item = &'t str> {
-    columns.iter().map(|(position, _)| table.columns().nth(*position).map_or("", |c| c.name.as_str()))
-}
-
-fn quoted(name: impl AsRef<str>) -> String {
-    format!("\"{}\"", name.as_ref().replace('"', "\"\""))
 }
