@@ -3,7 +3,7 @@
 use super::super::tests::{connect, instance, tell};
 use super::*;
 use crate::session::{Outcome, Session, Step};
-use crate::types::io;
+use crate::types::{Datum, io};
 
 /// All a client can see of a statement: labels, types, rows, tag, or the error with its position.
 fn seen(session: &mut Session, sql: &str) -> Vec<String> {
