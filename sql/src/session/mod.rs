@@ -546,6 +546,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.active = Active::None;
         self.rollback();
+        // What its statements were surrounded by may live a little longer, and the session's locks with it.
+        self.shared.txn.locks().advisory_unlock_all();
     }
 }
 
