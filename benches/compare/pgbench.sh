@@ -45,7 +45,8 @@ done
 postmaster=$(head -n 1 "$work/pg/postmaster.pid")
 ticks() {
     if [ "$1" = "$bee" ]; then awk '{ print $14 + $15 }' "/proc/$beepid/stat"; return; fi
-    # Backends that have gone are counted with their parent.
+    # Backends that have gone are counted with their parent; one that is just going would be counted nowhere.
+    for _ in $(seq 100); do pgrep -P "$postmaster" -f '127\.0\.0\.1\(' >/dev/null || break; sleep 0.05; done
     { awk '{ print $14 + $15 + $16 + $17 }' "/proc/$postmaster/stat"; for pid in $(pgrep -P "$postmaster"); do awk '{ print $14 + $15 }' "/proc/$pid/stat" 2>/dev/null || true; done; } | awk '{ s += $1 } END { print s }'
 }
 invariants() {

@@ -28,7 +28,8 @@ fi
 as "$bin/initdb -D $work/pg -U postgres -A trust --locale=C -E UTF8 >/dev/null"
 as "exec $bin/postgres -D $work/pg -p $pg -c listen_addresses=127.0.0.1 -c unix_socket_directories=" 2>"$work/pg.log" &
 pids+=($!)
-"$pgbee" serve --data "$work/bee" --listen "127.0.0.1:$bee" --max-connections 100 2>"$work/bee.log" &
+# The cache is set, for its default goes by the memory of the machine and the peak shall be comparable.
+"$pgbee" serve --data "$work/bee" --listen "127.0.0.1:$bee" --max-connections 100 --cache-mb 256 2>"$work/bee.log" &
 beepid=$!
 pids+=($beepid)
 for p in $pg $bee; do

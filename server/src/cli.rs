@@ -33,7 +33,7 @@ options, each also PGBEE_NAME in the environment or name = value in DIR/pgbee.to
   --relay KEY                a relay for peers that cannot be reached directly; KEY is what pgbee dht --relay prints
   --follow-on-connect        let all roles, not superusers alone, follow a database by connecting to its key (psql -d KEY)
   --max-connections N        more are refused with 53300          (default: 100)
-  --cache-mb N               memory for decoded tree nodes        (default: 256)
+  --cache-mb N               memory for decoded tree nodes        (default: a quarter of the memory)
   --block-cache-mb N         memory for stored blocks             (default: 128)
   --write-set-mb N           memory a transaction's writes may take before they go to disk (default: 64)
   --work-mem-mb N            memory of a sort or hash before it spills (default: 16)

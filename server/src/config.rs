@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use pgbee_sql::follow::parse_key;
 use pgbee_sql::session::InstanceOptions;
 
+use crate::memory::default_cache_mb;
 use crate::swarm::SwarmChoice;
 
 /// All settings.
@@ -36,7 +37,7 @@ pub struct Config {
     pub follow_on_connect: bool,
     /// Connections served at once.
     pub max_connections: usize,
-    /// Memory for decoded nodes, in MiB.
+    /// Memory for decoded nodes, in MiB: a quarter of what there is.
     pub cache_mb: usize,
     /// Memory for stored blocks, in MiB.
     pub block_cache_mb: usize,
@@ -69,7 +70,7 @@ impl Default for Config {
             relay: None,
             follow_on_connect: false,
             max_connections: 100,
-            cache_mb: 256,
+            cache_mb: default_cache_mb(),
             block_cache_mb: 128,
             write_set_mb: 64,
             work_mem_mb: 16,

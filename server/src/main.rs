@@ -4,6 +4,7 @@
 //! cli      what was asked       config   flags over environment over pgbee.toml
 //! node     start and stop       pg/      PostgreSQL's wire protocol, one task a connection
 //! network  peers for SQL        follow   pgbee follow: the database, and its mirror
+//! memory   what the default cache size is taken from
 //! swarm    where peers are found, and how far that reaches
 //! dht      pgbee dht: a node that others begin with
 //! ```
@@ -14,6 +15,7 @@ mod dht;
 mod follow;
 mod keys;
 mod logging;
+mod memory;
 mod network;
 mod node;
 mod password;

@@ -14,8 +14,8 @@
 //! kind of plan it has with its literals. The slots' values are read by the input functions of the parameters' types; where one of them fails, the
 //! statement is parsed and bound as ever and fails there, with its place in the text.
 //!
-//! What is kept is counted as prepared statements are, and by the columns and operators of its plan, reserved in the instance's account and at most [`BYTES_MAX`]; what was used longest ago goes
-//! first.
+//! What is kept is counted as prepared statements are, and by the columns and operators of its plan, reserved in the instance's account and at most
+//! [`BYTES_MAX`] and an eighth of the account, so that statements find theirs; what was used longest ago goes first.
 
 pub mod literals;
 
@@ -41,6 +41,8 @@ use literals::{Literal, Shape, Slot};
 
 /// Bytes of plans a database keeps.
 const BYTES_MAX: usize = 32 << 20;
+/// Which part of the instance's memory they may be.
+const SHARE: usize = 8;
 /// Statements remembered as met once.
 const SIGHTINGS_MAX: usize = 4096;
 /// Bytes of an entry besides what its text becomes.
@@ -171,10 +173,11 @@ impl PlanCache {
         let hash = self.hasher.hash_one(asked);
         let mut state = self.state.lock();
         state.remove(hash);
-        if bytes > BYTES_MAX / 4 {
+        let most = BYTES_MAX.min(account.limit() / SHARE);
+        if bytes > most / 4 {
             return;
         }
-        if state.bytes + bytes > BYTES_MAX {
+        while state.bytes + bytes > most {
             state.make_room();
         }
         let Ok(reserved) = account.reserve("The plan cache", bytes) else {
@@ -208,6 +211,13 @@ impl PlanCache {
         !state.sighted.insert(hash)
     }
 
+    /// Forgets everything: what is reserved then is not for plans.
+    #[cfg(test)]
+    pub fn clear(&self) {
+        let mut state = self.state.lock();
+        state.entries.clear();
+        state.bytes = 0;
+    }
     /// Entries, their bytes, and how often a plan was found and not found.
     #[cfg(test)]
     pub fn stats(&self) -> (usize, usize, u64, u64) {

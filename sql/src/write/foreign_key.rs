@@ -41,6 +41,7 @@ use crate::types::{Datum, Row, Type};
 use super::TxnHandle;
 use super::after::{Change, encoded};
 use super::constraints::{missing_reference, mixed_nulls, still_referenced};
+use super::moves::Stay;
 use super::referring::{as_referenced, is_one_key};
 use super::row::{self, Locked};
 use super::target::{Prepared, Target};
@@ -111,8 +112,8 @@ pub struct Probe<'a> {
     pub(super) txn: &'a TxnHandle,
     pub(super) session: &'a SessionCx,
     shared: Option<&'a Arc<SessionCx>>,
-    /// A view with the counts of rows that had come, and changed at all, when it was taken.
-    view: Option<(ReadView, u64, u64)>,
+    /// The view taken last.
+    view: Option<Seen>,
     /// Rows whose check could not be made, for they are not there any more, by foreign key.
     orphans: HashSet<(u32, Box<[u8]>)>,
     /// The key found last, and how many changes there had been.
@@ -121,6 +122,15 @@ pub struct Probe<'a> {
     renewed: FxHashMap<u32, Option<Arc<ForeignKeyRule>>>,
     /// What actions need, by foreign key.
     writing: FxHashMap<u32, Arc<Writing>>,
+}
+
+/// A view, and the counts of rows that had come, and changed at all, when it was taken.
+struct Seen {
+    view: ReadView,
+    arrivals: u64,
+    changes: u64,
+    /// Rows that move meanwhile are followed from it.
+    _stay: Stay,
 }
 
 impl<'a> Probe<'a> {
@@ -136,13 +146,19 @@ impl<'a> Probe<'a> {
     /// The newest committed version under the transaction's own writes. With `exact` all of these show; without, rows it removed may still be there.
     pub(super) fn view(&mut self, exact: bool) -> Result<ReadView> {
         let (arrivals, changes) = self.txn.row_counts();
-        let newest = self.txn.database().snapshot();
-        if let Some((view, arrived, changed)) = &self.view
-            && view.version() == newest.version()
-            && if exact { *changed == changes } else { *arrived == arrivals }
+        let database = self.txn.database();
+        if let Some(seen) = &self.view
+            && seen.view.version() == database.head()
+            && if exact { seen.changes == changes } else { seen.arrivals == arrivals }
         {
-            return Ok(view.clone());
+            return Ok(seen.view.clone());
         }
+        let (newest, stay) = loop {
+            let newest = database.snapshot();
+            if let Some(stay) = self.txn.moves().enter(newest.version()) {
+                break (newest, stay);
+            }
+        };
         let view = self.txn.with(|t| {
             let base = t.base().clone();
             t.refresh(newest);
@@ -150,7 +166,7 @@ impl<'a> Probe<'a> {
             t.refresh(base);
             Ok(view)
         })?;
-        self.view = Some((view.clone(), arrivals, changes));
+        self.view = Some(Seen { view: view.clone(), arrivals, changes, _stay: stay });
         Ok(view)
     }
     /// A foreign key as it is now: definitions may have changed since a check was deferred. None: it was dropped.

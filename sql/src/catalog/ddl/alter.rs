@@ -248,6 +248,9 @@ fn add_column(mut table: Table, def: &ColumnDef, if_not_exists: bool, cx: &mut D
         let (prepared, exec_cx) = (exec::prepare(&expr, &PlanCx::new(cx.session))?, cx.exec()?);
         rewrite(&old, &table, cx, |mut row| {
             row.push(prepared.eval(&[], &exec_cx)?);
+            if new.column.not_null && row[position].is_null() {
+                return Err(contains_nulls(&table, position, cx));
+            }
             Ok(row)
         })?;
     }
@@ -500,7 +503,9 @@ fn add_primary(
     let mut table = old.clone();
     index::add_primary(&mut table, name, columns.clone(), deferral, cx)?;
     for attnum in columns {
-        if let Some(position) = old.position(attnum) {
+        if let Some(position) = old.position(attnum)
+            && !old.columns().nth(position).is_some_and(|c| c.not_null)
+        {
             check_not_null(old, position, cx)?;
         }
     }

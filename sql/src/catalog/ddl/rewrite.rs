@@ -181,6 +181,17 @@ fn check_single(table: &Table, index: &Index, codec: &IndexCodec, cx: &DdlCx<'_>
     Ok(())
 }
 
+/// Removes all rows of a table, which nobody else can write, and nothing else of it. Their keys are all that is read.
+fn remove_rows(view: &ReadView, table: &Table, cx: &DdlCx<'_>) -> Result<()> {
+    let mut scan = view.scan_keys(keyspace::table_range(table.oid), Direction::Forward)?;
+    let mut batch = Vec::with_capacity(CANCEL_ROWS);
+    while scan.next_batch(&mut batch, CANCEL_ROWS)? > 0 {
+        cx.session.check_cancel()?;
+        cx.txn.with(|t| Ok(batch.drain(..).try_for_each(|(key, _)| t.delete_guarded(key))?))?;
+    }
+    Ok(())
+}
+
 /// Writes every row of `old` as a row of `new`, with the values `map` makes of it; both have one oid. Keys and index entries follow; indexes
 /// that `new` no longer has are left behind, out of reach.
 pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl FnMut(Row) -> Result<Row>) -> Result<()> {
@@ -198,11 +209,17 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
     let moves = !(keeps_keys && new_keys.by_row_id());
     let view = cx.txn.with(|t| Ok(t.view()))?;
     if moves {
-        each_row_of(&view, old, cx, |old_key, _| cx.txn.with(|t| Ok(t.delete_guarded(old_key.to_vec())?)))?;
+        remove_rows(&view, old, cx)?;
     }
+    // What is greater than all new keys before it is taken by none of them, and the old ones are gone: rows that come in the order of their new keys, as
+    // they do where a table was loaded in it, are not looked up.
+    let mut greatest = Vec::new();
     each_row_of(&view, old, cx, |old_key, row| {
-        let old_entries: Vec<(u32, Vec<u8>)> =
-            old_indexes.iter().map(|(oid, c)| (*oid, c.entry(&row, old_key).0)).collect();
+        let old_entries: Vec<(u32, Vec<u8>)> = old_indexes
+            .iter()
+            .filter(|(oid, _)| new.indexes.iter().any(|i| i.oid == *oid))
+            .map(|(oid, c)| (*oid, c.entry(&row, old_key).0))
+            .collect();
         let row = map(row)?;
         let new_key = if !moves {
             old_key.to_vec()
@@ -212,22 +229,26 @@ pub(super) fn rewrite(old: &Table, new: &Table, cx: &DdlCx<'_>, mut map: impl Fn
         } else {
             new_keys.encode(&row)
         };
-        if moves && cx.txn.with(|t| Ok(t.get(&new_key)?))?.is_some() {
-            let name = new.primary_key.as_ref().map_or("", |k| &k.name);
-            let positions = new_keys.columns().iter().map(|(p, _)| *p);
-            return Err(duplicated(new, name, positions, &row, cx.session));
-        }
         let mut bytes = Vec::with_capacity(64);
         encoder.encode(&row, &mut bytes);
-        cx.txn.with(|t| {
-            t.put_guarded(new_key.clone(), bytes)?;
-            for (oid, key) in old_entries {
-                if new.indexes.iter().any(|i| i.oid == oid) {
-                    t.delete_guarded(key)?;
-                }
+        let is_free = cx.txn.with(|t| {
+            if moves && new_key <= greatest && !matches!(t.own(&new_key)?, None | Some(None)) {
+                return Ok(false);
             }
-            Ok(())
-        })
+            if moves && new_key > greatest {
+                greatest.clone_from(&new_key);
+            }
+            t.put_guarded(new_key, bytes)?;
+            for (_, key) in old_entries {
+                t.delete_guarded(key)?;
+            }
+            Ok(true)
+        })?;
+        if is_free {
+            return Ok(());
+        }
+        let name = new.primary_key.as_ref().map_or("", |k| &k.name);
+        Err(duplicated(new, name, new_keys.columns().iter().map(|(p, _)| *p), &row, cx.session))
     })?;
     // Entries come after all rows, so that an old entry's removal does not take a new one's place.
     for (index, codec) in &new_indexes {
