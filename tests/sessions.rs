@@ -67,9 +67,10 @@ fn everybody_is_in_pg_stat_activity() {
     other.query("SET application_name = 'changed'; SELECT 'a statement'");
     until(&mut c, &state, "idle|Client|ClientRead|SET application_name = 'changed'; SELECT 'a statement'");
     assert_eq!(c.query(&format!("SELECT application_name FROM pg_stat_activity WHERE pid = {pid}")).text(), "changed");
-    sends(&mut other, "SELECT pg_sleep(1)");
-    until(&mut c, &state, "active|Timeout|PgSleep|SELECT pg_sleep(1)");
-    other.collect().expect("answered").expect("slept");
+    sends(&mut other, "SELECT pg_sleep(600)");
+    until(&mut c, &state, "active|Timeout|PgSleep|SELECT pg_sleep(600)");
+    assert_eq!(c.query(&format!("SELECT pg_cancel_backend({pid})")).text(), "t");
+    assert_eq!(other.collect().expect("answered").expect_err("woken").state(), "57014");
     other.query("BEGIN");
     until(&mut c, &state, "idle in transaction|Client|ClientRead|BEGIN");
     let times = format!(
@@ -156,7 +157,7 @@ fn statements_are_cancelled_from_another_session() {
         assert_eq!(c.query(&format!("SELECT pg_cancel_backend({pid})")).text(), "t");
         let error = victim.collect().expect("the connection holds").expect_err(sql);
         assert_eq!((error.state(), error.message()), ("57014", "canceling statement due to user request"));
-        assert!(start.elapsed() < Duration::from_secs(5), "{sql} took {:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "{sql} took {:?}", start.elapsed());
         // The same from outside, as psql does it at Ctrl-C.
         sends(&mut victim, sql);
         until(&mut c, &format!("SELECT query FROM pg_stat_activity WHERE pid = {pid} AND state = 'active'"), sql);
@@ -186,7 +187,7 @@ fn sessions_are_ended_whatever_they_do() {
     let mut end = |victim: &mut Client| {
         let start = Instant::now();
         assert_eq!(c.query(&format!("SELECT pg_terminate_backend({}, 20000)", victim.cancel_key.0)).text(), "t");
-        assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "it took {:?}", start.elapsed());
         let pid = victim.cancel_key.0;
         assert_eq!(c.query(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")).text(), "0");
     };
@@ -269,7 +270,7 @@ fn silence_is_limited() {
         }
         let start = Instant::now();
         let words = last_words(&mut c);
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < PATIENCE);
         words.1
     };
     assert_eq!(told("SET idle_session_timeout = '200ms'", ""), "57P05");
@@ -282,7 +283,7 @@ fn silence_is_limited() {
     silent.query("BEGIN; UPDATE t SET b = 1");
     let start = Instant::now();
     c.query("UPDATE t SET b = 2");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < PATIENCE);
     assert_eq!(last_words(&mut silent).1, "25P03");
     // Neither limit is for the other's case, nor for a statement that runs.
     let mut c2 = server.client();
@@ -392,7 +393,7 @@ fn notifications_come_in_the_order_of_commits_and_at_once() {
         let start = Instant::now();
         c.query("NOTIFY told, 'now'");
         assert_eq!(notification(&mut listener).1, "now");
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     }
     // To who is in a transaction, after it.
     listener.query("BEGIN");
@@ -426,7 +427,7 @@ fn hundreds_who_wait_for_a_lock_hold_up_nobody() {
         c.query("SELECT b FROM t WHERE a = 2");
     }
     server.client().query("SELECT 1");
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     // One of the waiters is cancelled, one ended.
     Client::cancel(server.port, waiters[WAITERS / 2].cancel_key).expect("asked");
     assert_eq!(waiters[WAITERS / 2].collect().expect("the connection holds").expect_err("cancelled").state(), "57014");

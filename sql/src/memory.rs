@@ -64,6 +64,10 @@ impl Account {
     fn new(whose: &'static str, limit: usize, parent: Option<Arc<Account>>) -> Account {
         Account { whose, limit, used: AtomicUsize::new(0), peak: AtomicUsize::new(0), parent }
     }
+    /// Bytes that may be reserved.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
     /// Bytes reserved now.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)

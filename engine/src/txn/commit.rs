@@ -188,7 +188,7 @@ impl Committer {
     /// Makes a transaction's blocks, behind all that are on their way, and has it join the open group. Fails for itself only.
     fn join(&self, job: &Job) -> Result<Joined> {
         let mut line = self.line.lock();
-        while line.is_closed || !line.open.members.is_empty() && self.is_too_much(job, &line.open) {
+        while line.is_closed || line.is_lost() || !line.open.members.is_empty() && self.is_too_much(job, &line.open) {
             self.moved.wait(&mut line);
         }
         let mut applying = Applying { committer: self, line: &mut line, is_done: false };
@@ -238,7 +238,12 @@ impl Committer {
     /// Commits those that can be as one group, as if they had come while another was written.
     #[cfg(test)]
     pub fn commit_together(&self, jobs: &[Job], published: impl Fn(Version)) -> Vec<Result<Version>> {
-        self.line.lock().writing = Some((Group::new(), Length(0)));
+        {
+            let mut line = self.line.lock();
+            let (position, bee) = self.bee.get();
+            line.ready = Some(self.ready_at(position, &bee).expect("the head can be read"));
+            line.writing = Some((Group::new(), Length(0)));
+        }
         let joined: Vec<Result<Joined>> = jobs.iter().map(|job| self.join(job)).collect();
         let leader = {
             let mut line = self.line.lock();
@@ -389,6 +394,10 @@ impl Drop for Applying<'_, '_> {
 }
 
 impl Line {
+    /// A group is being written and what was made on top of it is gone: a writer can only be made when it is known whether the group is there.
+    fn is_lost(&self) -> bool {
+        self.ready.is_none() && self.writing.is_some()
+    }
     /// What was made on top of the head is not to be: forgets it. Its members, who are to be told.
     fn give_up(&mut self) -> Vec<Member> {
         self.ready = None;
@@ -643,6 +652,34 @@ mod tests {
             let db = open(gate.inner.clone(), Options::default());
             let keys = |key: &str| db.snapshot().get(key.as_bytes()).unwrap().is_some();
             assert!(keys("0") && keys("6") && !(1..6).any(|i| keys(&i.to_string())), "{fault:?}");
+            db.snapshot().bee().audit().unwrap();
+        }
+    }
+
+    /// What was made on top of a group that is on its way is lost, as when applying a transaction panics: the next one waits to know what the log
+    /// holds, and is made on that.
+    #[test]
+    fn who_comes_after_what_was_lost_waits_for_the_group_on_its_way() {
+        for fault in [None, Some(Fault::FailBefore)] {
+            let gate = Gate::new();
+            let db = open(gate.clone(), Options::default());
+            put(&db, "0").unwrap();
+            gate.set_open(false);
+            if let Some(fault) = fault {
+                gate.inner.set_plan(Plan::at(gate.inner.writes() + 1, fault));
+            }
+            thread::scope(|scope| {
+                let first = scope.spawn(|| put(&db, "1"));
+                gate.wait_for_one_inside();
+                assert!(db.committer().line.lock().give_up().is_empty());
+                let next = scope.spawn(|| put(&db, "2"));
+                thread::sleep(Duration::from_millis(20));
+                assert!(db.committer().line.lock().open.members.is_empty() && !next.is_finished());
+                gate.set_open(true);
+                assert_eq!(first.join().unwrap().is_ok(), fault.is_none());
+                let version = if fault.is_none() { Version(7) } else { Version(5) };
+                assert_eq!(next.join().unwrap(), Ok(version));
+            });
             db.snapshot().bee().audit().unwrap();
         }
     }

@@ -134,8 +134,8 @@ impl Relied {
     pub fn key(&mut self, key: Bytes, seen: Version) {
         let bytes = key.len() + OVERHEAD_BYTES;
         let before = self.keys.len();
-        // Versions only rise: the first is the oldest.
-        self.keys.entry(key).or_insert(seen);
+        // Not always the first: some reads are of a newer version than the transaction's own.
+        self.keys.entry(key).and_modify(|known| *known = seen.min(*known)).or_insert(seen);
         if self.keys.len() > before {
             self.bytes += bytes;
             self.shrink();
@@ -148,6 +148,7 @@ impl Relied {
         }
         for (known, known_seen) in self.ranges.iter_mut().rev().take(RANGES_COMPARED) {
             if *known == range {
+                *known_seen = seen.min(*known_seen);
                 return;
             }
             let before = bound_bytes(known);
@@ -302,6 +303,19 @@ mod tests {
         relied.range(range(bytes("a"), bytes("b")), Version(2));
         relied.range(range(bytes("a"), bytes("b")), Version(4));
         assert_eq!(relied.ranges, [(range(bytes("a"), bytes("b")), Version(2))]);
+    }
+
+    /// What was looked at in the newest version first and then in the transaction's own is relied on since the latter.
+    #[test]
+    fn the_oldest_version_that_was_seen_counts() {
+        let mut relied = Relied::default();
+        let range = KeyRange::half_open("a", "b");
+        for seen in [Version(9), Version(3), Version(7)] {
+            relied.key(bytes("k"), seen);
+            relied.range(range.clone(), seen);
+        }
+        assert_eq!(relied.keys().collect::<Vec<_>>(), [(&bytes("k"), Version(3))]);
+        assert_eq!(relied.ranges, [(range, Version(3))]);
     }
 
     #[test]

@@ -135,6 +135,13 @@ impl ReadView {
         Ok(scan)
     }
 
+    /// A range is relied on as if it had been read to its end: for who reads it, or how it came to be, in another way.
+    pub fn rely_on(&self, range: KeyRange) {
+        if let Some(reads) = &self.reads {
+            reads.range(range, self.snapshot.version());
+        }
+    }
+
     fn record_key(&self, key: &[u8]) {
         if let Some(reads) = &self.reads {
             reads.key(Bytes::copy_from_slice(key), self.snapshot.version());

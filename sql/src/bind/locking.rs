@@ -184,6 +184,11 @@ impl LockScope {
         Err(refused(format!("{} is not allowed with {what}", clause_name(first.strength.0))))
     }
 
+    /// Whether there is a row to lock: not without FROM, nor where all of it is made on the fly.
+    pub fn locks_anything(&self) -> bool {
+        self.leaves.iter().any(|leaf| leaf.lock.is_some())
+    }
+
     /// Puts what rows are made of behind the select list. `from` is FROM's relation; `outputs` are over it.
     pub fn carry(
         self,

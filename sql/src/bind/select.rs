@@ -64,6 +64,7 @@ impl Binder<'_> {
         if let Some(locks) = &locks {
             locks.check_level(&level)?;
         }
+        let locks = locks.filter(LockScope::locks_anything);
         self.select_operators(*parts, level, rel, s, q, locks)
     }
 

@@ -91,6 +91,17 @@ impl RowEncoder {
     }
 }
 
+/// Whether two values of one type are stored as the same bytes. Equal values need not be: 1.0 and 1.00, a month and 30 days, 0 and -0.
+pub fn is_stored_alike(a: &Datum, b: &Datum) -> bool {
+    if a.is_null() || b.is_null() {
+        return a.is_null() && b.is_null();
+    }
+    let mut bytes = [Vec::new(), Vec::new()];
+    put_value(a, &mut bytes[0]);
+    put_value(b, &mut bytes[1]);
+    bytes[0] == bytes[1]
+}
+
 /// Reads chosen columns of one table's rows, by a plan made once. Cheap to share; holds no state of a row.
 #[derive(Clone, Debug)]
 pub struct Decoder {

@@ -164,8 +164,8 @@ fn comments(r: &mut Registry) {
     });
     r.stable("obj_description", &[O], T, |a, cx| {
         let oid = args::oid(a, 0)?;
-        let found = relation_comment(oid, cx);
-        Ok(if found.is_null() { schema_comment(oid, cx) } else { found })
+        let places = [relation_comment, schema_comment, constraint_comment];
+        Ok(places.iter().map(|of| of(oid, cx)).find(|found| !found.is_null()).unwrap_or_default())
     });
     r.stable("col_description", &[O, Type::INT4], T, |a, cx| {
         let attnum = args::int4(a, 1)?;

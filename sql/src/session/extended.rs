@@ -372,6 +372,10 @@ impl Session {
         self.drop_active();
         self.has_heard = false;
         self.shown = None;
+        if self.block.status == Status::Idle {
+            // Bind alone begins no transaction here; portals do not outlive the one it would be in.
+            self.portals.clear();
+        }
         if self.block.status != Status::Implicit {
             return Ok(());
         }

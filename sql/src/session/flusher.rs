@@ -154,12 +154,17 @@ mod tests {
             wait_until(|| database.core().durable_len() == database.core().len());
             wait_until(|| !flusher.shared.state.lock().is_running);
         }
-        // Closing waits for no delay.
-        commit(&database);
-        flusher.soon();
-        let start = Instant::now();
+        // Closing waits for no delay; a busy machine may look as if it did.
         drop(flusher);
-        assert!(start.elapsed() < DELAY);
+        let closes_at_once = |_| {
+            let flusher = Flusher::new(&database);
+            commit(&database);
+            flusher.soon();
+            let start = Instant::now();
+            drop(flusher);
+            start.elapsed() < DELAY
+        };
+        assert!((0..20).any(closes_at_once));
     }
 
     #[test]

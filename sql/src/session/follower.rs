@@ -1,14 +1,17 @@
 //! What only a session that reads what others write does: waiting for a first head, refusing what only a writer may, fetching ahead of need.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use pgbee_engine::bee::{Direction, KeyRange};
 use pgbee_engine::{BlockIndex, Length, Version};
 
 use super::instance::Progress;
-use super::query::Ran;
+use super::query::{Planned, Ran};
 use super::shared::{Shared, unix_micros};
+use super::transaction::StatementCx;
 use super::{Notice, Outcome, Session};
+use crate::bind::{Bound, ParamTypes};
 use crate::catalog::schema::Relation;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
@@ -90,7 +93,9 @@ impl Settle for Ran {
 }
 
 impl Settle for Outcome {}
-impl<A, B> Settle for (A, B) {}
+// What is prepared or explained: nothing ran yet.
+impl Settle for (ParamTypes, Arc<Planned>) {}
+impl Settle for (StatementCx, Bound) {}
 
 /// Whether a statement failed because something it names is not known.
 fn is_unknown(error: &SqlError) -> bool {

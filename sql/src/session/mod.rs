@@ -434,8 +434,8 @@ impl Session {
 
     fn run_query(&mut self, statement: &ast::Statement, own: bool) -> Result<Outcome> {
         if self.awaits_first_head() {
-            let ran = self.with_first_head(|session| session.plan_and_run(statement))?;
-            return Ok(self.give(ran.0, None));
+            let ran = self.with_first_head(|session| session.plan_and_run(statement).map(|(ran, _)| ran))?;
+            return Ok(self.give(ran, None));
         }
         let (ran, writes) = self.plan_and_run(statement)?;
         // A change that is a transaction of its own is committed before anything of it is given out.
@@ -546,6 +546,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.active = Active::None;
         self.rollback();
+        // What its statements were surrounded by may live a little longer, and the session's locks with it.
+        self.shared.txn.locks().advisory_unlock_all();
     }
 }
 

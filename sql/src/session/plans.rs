@@ -14,8 +14,8 @@
 //! kind of plan it has with its literals. The slots' values are read by the input functions of the parameters' types; where one of them fails, the
 //! statement is parsed and bound as ever and fails there, with its place in the text.
 //!
-//! What is kept is counted as prepared statements are, reserved in the instance's account and at most [`BYTES_MAX`]; what was used longest ago goes
-//! first.
+//! What is kept is counted as prepared statements are, and by the columns and operators of its plan, reserved in the instance's account and at most
+//! [`BYTES_MAX`] and an eighth of the account, so that statements find theirs; what was used longest ago goes first.
 
 pub mod literals;
 
@@ -41,6 +41,8 @@ use literals::{Literal, Shape, Slot};
 
 /// Bytes of plans a database keeps.
 const BYTES_MAX: usize = 32 << 20;
+/// Which part of the instance's memory they may be.
+const SHARE: usize = 8;
 /// Statements remembered as met once.
 const SIGHTINGS_MAX: usize = 4096;
 /// Bytes of an entry besides what its text becomes.
@@ -76,6 +78,17 @@ enum Entry {
     Kept(Arc<Kept>),
     /// With parameters it is another statement, under definitions of this stamp.
     Never(u64),
+}
+
+impl Entry {
+    /// What its plan takes, which a short text may make large: `SELECT *` names all columns.
+    fn bytes(&self) -> usize {
+        match self {
+            Entry::Shared(shared) => shared.planned.bytes(),
+            Entry::Kept(kept) => kept.planned.bytes(),
+            Entry::Slots(_) | Entry::Never(_) => 0,
+        }
+    }
 }
 
 /// What a key is of.
@@ -156,14 +169,15 @@ impl PlanCache {
 
     /// Keeps an entry if there is memory for it; what was there under its key goes.
     fn put(&self, asked: &Asked<'_>, entry: Entry, account: &Arc<Account>) {
-        let bytes = ENTRY_BYTES + memory::of_text(asked.text) + asked.pinned.len();
+        let bytes = ENTRY_BYTES + memory::of_text(asked.text) + asked.pinned.len() + entry.bytes();
         let hash = self.hasher.hash_one(asked);
         let mut state = self.state.lock();
         state.remove(hash);
-        if bytes > BYTES_MAX / 4 {
+        let most = BYTES_MAX.min(account.limit() / SHARE);
+        if bytes > most / 4 {
             return;
         }
-        if state.bytes + bytes > BYTES_MAX {
+        while state.bytes + bytes > most {
             state.make_room();
         }
         let Ok(reserved) = account.reserve("The plan cache", bytes) else {
@@ -197,6 +211,13 @@ impl PlanCache {
         !state.sighted.insert(hash)
     }
 
+    /// Forgets everything: what is reserved then is not for plans.
+    #[cfg(test)]
+    pub fn clear(&self) {
+        let mut state = self.state.lock();
+        state.entries.clear();
+        state.bytes = 0;
+    }
     /// Entries, their bytes, and how often a plan was found and not found.
     #[cfg(test)]
     pub fn stats(&self) -> (usize, usize, u64, u64) {

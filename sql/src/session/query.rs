@@ -88,6 +88,12 @@ impl Planned {
     pub fn is_old(&self, statement: &StatementCx) -> bool {
         !(0..PLAN_MICROS_MAX).contains(&(statement.cx.statement_micros - self.made))
     }
+    /// Bytes it takes, about.
+    pub fn bytes(&self) -> usize {
+        const COLUMN: usize = 160;
+        const OPERATOR: usize = 1024;
+        (self.plan.names.0.len() + self.fields.len()) * COLUMN + self.plan.nodes * OPERATOR
+    }
     /// Whether two statements do the same kind of thing.
     pub fn has_kind_of(&self, other: &Planned) -> bool {
         let kind = |p: &Planned| (p.tag, p.writes, p.locks, p.gives_rows, p.several);

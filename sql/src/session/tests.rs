@@ -32,12 +32,16 @@ pub(super) fn connect(instance: &Arc<Instance>) -> Session {
 }
 
 fn connect_to(instance: &Arc<Instance>, database: &str) -> crate::Result<Session> {
-    instance.connect(ConnectOptions {
-        user: "postgres".into(),
-        database: database.into(),
-        backend_pid: 7,
-        ..ConnectOptions::default()
-    })
+    instance.connect(options(database, 7))
+}
+
+/// A session with a process id of its own.
+fn connect_as(instance: &Arc<Instance>, pid: i32) -> Session {
+    instance.connect(options("postgres", pid)).unwrap()
+}
+
+fn options(database: &str, pid: i32) -> ConnectOptions {
+    ConnectOptions { user: "postgres".into(), database: database.into(), backend_pid: pid, ..ConnectOptions::default() }
 }
 
 /// Runs a simple query string and shows what psql -At with verbose errors would.

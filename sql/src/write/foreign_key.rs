@@ -14,6 +14,8 @@
 //!
 //! Rows that refer are found by an index, or primary key, that begins with columns of the foreign key; else every row is read.
 
+mod words;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use crate::catalog::schema::{Action, ForeignKey, Table};
 use crate::codec::Decoder;
 use crate::codec::key::KeyColumn;
 use crate::codec::keyspace;
+use crate::codec::row::is_stored_alike;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{self, ExecCx};
 use crate::functions::SessionCx;
@@ -38,6 +41,7 @@ use crate::types::{Datum, Row, Type};
 use super::TxnHandle;
 use super::after::{Change, encoded};
 use super::constraints::{missing_reference, mixed_nulls, still_referenced};
+use super::moves::Stay;
 use super::referring::{as_referenced, is_one_key};
 use super::row::{self, Locked};
 use super::target::{Prepared, Target};
@@ -108,8 +112,8 @@ pub struct Probe<'a> {
     pub(super) txn: &'a TxnHandle,
     pub(super) session: &'a SessionCx,
     shared: Option<&'a Arc<SessionCx>>,
-    /// A view with the counts of rows that had come, and changed at all, when it was taken.
-    view: Option<(ReadView, u64, u64)>,
+    /// The view taken last.
+    view: Option<Seen>,
     /// Rows whose check could not be made, for they are not there any more, by foreign key.
     orphans: HashSet<(u32, Box<[u8]>)>,
     /// The key found last, and how many changes there had been.
@@ -118,6 +122,15 @@ pub struct Probe<'a> {
     renewed: FxHashMap<u32, Option<Arc<ForeignKeyRule>>>,
     /// What actions need, by foreign key.
     writing: FxHashMap<u32, Arc<Writing>>,
+}
+
+/// A view, and the counts of rows that had come, and changed at all, when it was taken.
+struct Seen {
+    view: ReadView,
+    arrivals: u64,
+    changes: u64,
+    /// Rows that move meanwhile are followed from it.
+    _stay: Stay,
 }
 
 impl<'a> Probe<'a> {
@@ -133,13 +146,19 @@ impl<'a> Probe<'a> {
     /// The newest committed version under the transaction's own writes. With `exact` all of these show; without, rows it removed may still be there.
     pub(super) fn view(&mut self, exact: bool) -> Result<ReadView> {
         let (arrivals, changes) = self.txn.row_counts();
-        let newest = self.txn.database().snapshot();
-        if let Some((view, arrived, changed)) = &self.view
-            && view.version() == newest.version()
-            && if exact { *changed == changes } else { *arrived == arrivals }
+        let database = self.txn.database();
+        if let Some(seen) = &self.view
+            && seen.view.version() == database.head()
+            && if exact { seen.changes == changes } else { seen.arrivals == arrivals }
         {
-            return Ok(view.clone());
+            return Ok(seen.view.clone());
         }
+        let (newest, stay) = loop {
+            let newest = database.snapshot();
+            if let Some(stay) = self.txn.moves().enter(newest.version()) {
+                break (newest, stay);
+            }
+        };
         let view = self.txn.with(|t| {
             let base = t.base().clone();
             t.refresh(newest);
@@ -147,7 +166,7 @@ impl<'a> Probe<'a> {
             t.refresh(base);
             Ok(view)
         })?;
-        self.view = Some((view.clone(), arrivals, changes));
+        self.view = Some(Seen { view: view.clone(), arrivals, changes, _stay: stay });
         Ok(view)
     }
     /// A foreign key as it is now: definitions may have changed since a check was deferred. None: it was dropped.
@@ -216,7 +235,8 @@ impl ForeignKeyRule {
         }
         Some(Reference { key: key.into(), values: values(&self.child_columns, new), moved_from })
     }
-    /// What a change of the parent takes away.
+    /// What a change of the parent takes away. A value that is told in another way goes, too, even if it equals what was there: CASCADE is to carry it on,
+    /// and RESTRICT refuses it, as in PostgreSQL.
     pub(super) fn gone(&self, change: &Change<'_>) -> Option<Gone> {
         let (old, new) = match *change {
             Change::Insert { .. } => return None,
@@ -224,7 +244,7 @@ impl ForeignKeyRule {
             Change::Update { old, new, .. } => (old, Some(new)),
         };
         let has_null = self.parent_columns.iter().any(|(p, _)| old[*p].is_null());
-        let stays = new.is_some_and(|new| self.parent_columns.iter().all(|(p, c)| is_same(&old[*p], &new[*p], c)));
+        let stays = new.is_some_and(|new| self.parent_columns.iter().all(|(p, _)| is_stored_alike(&old[*p], &new[*p])));
         if has_null || stays {
             return None;
         }
@@ -564,56 +584,6 @@ impl ForeignKeyRule {
         }
         Some(keyspace::prefix_range(&prefix))
     }
-
-    // PostgreSQL's words for what was going on
-
-    fn lookup_text(&self) -> String {
-        let terms = self.parent_names().enumerate().map(|(i, n)| format!("{n} OPERATOR(pg_catalog.=) ${}", i + 1));
-        let terms = terms.collect::<Vec<_>>().join(" AND ");
-        format!("SQL statement \"SELECT 1 FROM ONLY {} x WHERE {terms} FOR KEY SHARE OF x\"", self.parent_text())
-    }
-    fn referrers_text(&self, verb: &str, end: &str) -> String {
-        let alias = if end.is_empty() { "" } else { " x" };
-        format!("SQL statement \"{verb} {}{alias} WHERE {}{end}\"", self.child_text(), self.condition(1))
-    }
-    fn update_text(&self, columns: &[usize], set: Set) -> String {
-        let names: Vec<String> = self.child_names().collect();
-        let sets = columns.iter().enumerate().map(|(at, i)| match set {
-            Set::New => format!("{} = ${}", names[*i], at + 1),
-            Set::Null => format!("{} = NULL", names[*i]),
-            Set::Default => format!("{} = DEFAULT", names[*i]),
-        });
-        let first = if set == Set::New { columns.len() + 1 } else { 1 };
-        let sets = sets.collect::<Vec<_>>().join(", ");
-        format!("SQL statement \"UPDATE ONLY {} SET {sets} WHERE {}\"", self.child_text(), self.condition(first))
-    }
-    fn condition(&self, first: usize) -> String {
-        let terms = self.child_names().enumerate().map(|(i, n)| format!("${} OPERATOR(pg_catalog.=) {n}", first + i));
-        terms.collect::<Vec<_>>().join(" AND ")
-    }
-    fn child_names(&self) -> impl Iterator<Item = String> + '_ {
-        names(&self.child.table, &self.child_columns).map(quoted)
-    }
-    fn parent_names(&self) -> impl Iterator<Item = String> + '_ {
-        names(&self.parent.table, &self.parent_columns).map(quoted)
-    }
-    fn child_text(&self) -> String {
-        format!("{}.{}", quoted(&self.schemas[0]), quoted(&self.child.table.name))
-    }
-    fn parent_text(&self) -> String {
-        format!("{}.{}", quoted(&self.schemas[1]), quoted(&self.parent.table.name))
-    }
-
-    // For errors
-
-    /// Names and types of the referring columns.
-    pub(super) fn referring(&self) -> impl Iterator<Item = (&str, Type)> {
-        names(&self.child.table, &self.child_columns).zip(self.child_columns.iter().map(|(_, c)| c.ty))
-    }
-    /// Names and types of the columns referred to.
-    pub(super) fn referenced(&self) -> impl Iterator<Item = (&str, Type)> {
-        names(&self.parent.table, &self.parent_columns).zip(self.parent_columns.iter().map(|(_, c)| c.ty))
-    }
 }
 
 /// What an action sets the referring columns to.
@@ -688,12 +658,4 @@ fn is_same(a: &Datum, b: &Datum, column: &KeyColumn) -> bool {
     column.encode(a, &mut bytes[0]);
     column.encode(b, &mut bytes[1]);
     bytes[0] == bytes[1]
-}
-
-fn names<'t>(table: &'t Table, columns: &'t [(usize, KeyColumn)]) -> impl Iterator<Item = &'t str> {
-    columns.iter().map(|(position, _)| table.columns().nth(*position).map_or("", |c| c.name.as_str()))
-}
-
-fn quoted(name: impl AsRef<str>) -> String {
-    format!("\"{}\"", name.as_ref().replace('"', "\"\""))
 }

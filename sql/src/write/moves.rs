@@ -19,6 +19,9 @@ use parking_lot::Mutex;
 use pgbee_engine::Version;
 use rustc_hash::FxHashMap;
 
+/// Bytes of deleted rows that are remembered, of all transactions. Those beyond are not: see [`super::DELETED_BYTES_MAX`] for what that means.
+const DELETED_BYTES_MAX: usize = 16 << 20;
+
 /// A change of a row's identity: the key it had, and the one it has; none if it was deleted.
 pub type Move = (Box<[u8]>, Option<Box<[u8]>>);
 
@@ -42,6 +45,13 @@ struct State {
     forgotten: u64,
     /// How many steps there were: orders those of one commit.
     turn: u64,
+    /// What the steps of deleted rows take.
+    deleted_bytes: usize,
+}
+
+/// What the step of a deleted row takes, about: its key is in two places.
+fn deleted_bytes(key: &[u8]) -> usize {
+    2 * (key.len() + size_of::<(u64, Box<[u8]>)>()) + size_of::<Step>()
 }
 
 struct Step {
@@ -77,6 +87,13 @@ impl Moves {
             return;
         }
         for (from, to) in moved {
+            if to.is_none() {
+                let bytes = deleted_bytes(&from);
+                if state.deleted_bytes + bytes > DELETED_BYTES_MAX {
+                    continue;
+                }
+                state.deleted_bytes += bytes;
+            }
             state.turn += 1;
             let at = (version.0, state.turn);
             state.order.push_back((version.0, from.clone()));
@@ -103,10 +120,13 @@ impl Drop for Stay {
             }
         }
         let oldest = state.inside.first_key_value().map_or(u64::MAX, |(version, _)| *version);
-        while let Some((version, key)) = state.order.pop_front_if(|(version, _)| *version <= oldest) {
+        while state.order.front().is_some_and(|(version, _)| *version <= oldest)
+            && let Some((version, key)) = state.order.pop_front()
+        {
             state.forgotten = state.forgotten.max(version);
             if let Some(steps) = state.steps.get_mut(&key) {
-                steps.retain(|step| step.at.0 > oldest);
+                let gone = steps.extract_if(.., |step| step.at.0 <= oldest);
+                state.deleted_bytes -= gone.filter(|step| step.to.is_none()).count() * deleted_bytes(&key);
                 if steps.is_empty() {
                     state.steps.remove(&key);
                 }
@@ -148,6 +168,26 @@ mod tests {
         assert_eq!(moves.follow(b"b", (12, u64::MAX)).unwrap().1.as_deref(), Some(b"c".as_slice()));
         drop(stay);
         assert!(moves.follow(b"a", (10, u64::MAX)).is_none());
+    }
+
+    #[test]
+    fn deleted_rows_are_remembered_in_bounded_memory() {
+        let moves = Arc::new(Moves::default());
+        let stay = moves.enter(Version(1)).unwrap();
+        let name = |i: usize| -> Box<[u8]> { format!("{i:01000}").as_bytes().into() };
+        for i in 0..20_000 {
+            moves.publish(Version(2), vec![(name(i), None)]);
+        }
+        moves.publish(Version(3), vec![moved("a", "b")]);
+        let bytes = moves.state.lock().deleted_bytes;
+        assert!((DELETED_BYTES_MAX / 2..=DELETED_BYTES_MAX).contains(&bytes));
+        assert!(
+            moves.follow(&name(0), (1, u64::MAX)).is_some() && moves.follow(&name(19_999), (1, u64::MAX)).is_none()
+        );
+        assert!(moves.follow(b"a", (1, u64::MAX)).is_some(), "where rows went is not forgotten");
+        drop(stay);
+        assert_eq!(moves.state.lock().deleted_bytes, 0);
+        assert!(moves.state.lock().steps.is_empty());
     }
 
     #[test]

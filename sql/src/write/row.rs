@@ -80,35 +80,43 @@ pub fn lock_row(
     if txn.locks().row(table, key, mode, patience)? == Got::Skipped {
         return Ok(Locked::Skipped);
     }
-    // Its own writes are newer than whatever others did before it got the lock.
-    match txn.written(key)? {
-        Some(Some(_)) => return Ok(Locked::Same),
-        Some(None) => return Ok(Locked::Gone),
-        None => {}
-    }
-    let newest = txn.database().snapshot();
-    if newest.version() == seen {
-        return Ok(Locked::Same);
-    }
-    let entry = newest.get_entry(key)?;
-    if entry.as_ref().is_some_and(|e| e.seq.0 < seen.0) {
-        return Ok(Locked::Same);
-    }
-    let (mut at, mut moment, mut found) = (key.to_vec(), (seen.0, u64::MAX), entry);
+    let mut moment = (seen.0, u64::MAX);
+    let mut found = match txn.written(key)? {
+        // Its own writes are newer than whatever others did before it got the lock. Only where the row that was seen here has gone elsewhere, and the
+        // statement followed another one to its place, it is not this one that was written.
+        Some(own) if txn.is_fixed() || txn.moves().follow(key, moment).is_none() => {
+            return Ok(if own.is_some() { Locked::Same } else { Locked::Gone });
+        }
+        Some(_) => None,
+        None => {
+            let newest = txn.database().snapshot();
+            if newest.version() == seen {
+                return Ok(Locked::Same);
+            }
+            let entry = newest.get_entry(key)?;
+            if entry.as_ref().is_some_and(|e| e.seq.0 < seen.0) {
+                return Ok(Locked::Same);
+            }
+            entry
+        }
+    };
+    let mut at = key.to_vec();
     while let Some((when, to)) = txn.moves().follow(&at, moment) {
         let Some(to) = to else {
             found = None;
             break;
         };
         if txn.locks().row(table, &to, mode, patience)? == Got::Skipped {
+            txn.locks().release_since(mark);
             return Ok(Locked::Skipped);
         }
         found = txn.database().snapshot().get_entry(&to)?;
         (at, moment) = (to, when);
     }
     Ok(match found {
-        Some(entry) => Locked::Changed(at, entry.value.unwrap_or_default()),
-        None => {
+        // What the statement itself has written there it has reached before.
+        Some(entry) if txn.written(&at)?.is_none() => Locked::Changed(at, entry.value.unwrap_or_default()),
+        _ => {
             txn.locks().release_since(mark);
             Locked::Gone
         }
@@ -326,11 +334,13 @@ pub(super) fn holder(
             return Ok(Some(key.to_vec()));
         };
         let row = index.codec.row_key(key, &value)?;
-        // Whoever changes that row may be about to give the key up, or to be rolled back.
-        let got = locks.claim(table, &row)?;
+        let got = locks.claim_with(table, &row, Patience::Skip)?;
         locks.release_since(mark);
-        if got != Got::Waited {
+        if got != Got::Skipped {
             return Ok(Some(row));
         }
+        // Whoever changes that row may be about to give the key up, or to be rolled back. To give it up they have to claim it: it is not held meanwhile.
+        locks.claim(table, &row)?;
+        locks.release_since(mark);
     }
 }

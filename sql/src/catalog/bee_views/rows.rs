@@ -188,6 +188,9 @@ impl<'a> History<'a> {
     ) -> Result<History<'a>> {
         let (from, to) = (snapshot_at(from, cx)?.version(), snapshot_at(to, cx)?.version());
         let (view, range) = (cx.view.snapshot().clone(), table_range(table.oid));
+        if to >= cx.view.version() {
+            cx.view.rely_on(range.clone());
+        }
         Ok(History {
             session: &cx.session,
             items: Some(view.history(range.clone(), from, to)?),

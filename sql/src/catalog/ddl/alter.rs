@@ -301,8 +301,7 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
         trace.is_ok_and(|t| !t.reads(table.oid, attnum))
     });
     new.indexes.retain(|i| i.columns.iter().all(|c| c.attnum != attnum));
-    new.foreign_keys
-        .retain(|k| !(k.columns.contains(&attnum) || k.table == table.oid && k.referenced.contains(&attnum)));
+    new.foreign_keys.retain(|k| !k.columns.contains(&attnum));
     let loses_key = new.primary_key.as_ref().is_some_and(|k| k.columns.contains(&attnum));
     if loses_key {
         new.primary_key = None;
@@ -329,11 +328,13 @@ fn drop_column(table: &Table, name: &Name, if_exists: bool, cascade: bool, cx: &
             format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
         drop::drop_views(&views, &what, cascade, cx)?;
     }
-    let needing = foreign_key::dependents(table.oid, |k| k.referenced.contains(&attnum), cx);
-    let needing: Vec<_> = needing.into_iter().filter(|(t, _)| t.oid != table.oid).collect();
+    let mut needing = foreign_key::dependents(table.oid, |k| k.referenced.contains(&attnum), cx);
+    // Its own foreign keys go with the column they are of; those that only refer to it do not.
+    needing.retain(|(t, k)| t.oid != table.oid || !k.columns.contains(&attnum));
     let what =
         format!("column {} of table {}", super::quote_identifier(&name.text), super::quote_identifier(&table.name));
     foreign_key::drop_dependents(&needing, &what, &what, cascade, cx)?;
+    new.foreign_keys.retain(|k| !needing.iter().any(|(_, gone)| gone.oid == k.oid));
     for sequence in owned_sequences(table.oid, cx).into_iter().filter(|s| s.owner.is_some_and(|(_, a)| a == attnum)) {
         cx.change.drop_relation(sequence.oid)?;
     }

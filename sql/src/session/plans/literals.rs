@@ -263,11 +263,9 @@ pub fn slots(statement: &mut ast::Statement, literals: &[Literal]) -> Vec<Slot> 
         StatementKind::Query(query) => finder.query(query),
         StatementKind::Insert(insert) => finder.insert(insert),
         StatementKind::Update(update) => finder.update(update),
-        StatementKind::Delete(delete) => {
-            if delete.with.is_none() {
-                finder.from(&mut delete.using);
-                finder.condition(delete.filter.as_mut());
-            }
+        StatementKind::Delete(delete) if delete.with.is_none() => {
+            finder.from(&mut delete.using);
+            finder.condition(delete.filter.as_mut());
         }
         _ => {}
     }

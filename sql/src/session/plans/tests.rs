@@ -333,6 +333,13 @@ fn what_is_kept_is_bounded_and_accounted() {
         "{bytes} bytes kept, {} reserved",
         instance.memory().used() - before
     );
+    // A short text may have a large plan.
+    let columns = (0..200).map(|n| format!("c{n} int")).collect::<Vec<_>>().join(", ");
+    seen(&mut session, &format!("CREATE TABLE wide ({columns})"));
+    let before = session.shared.db.plans.stats().1;
+    session.parse("", "SELECT * FROM wide", &[]).unwrap();
+    let wide = session.shared.db.plans.stats().1 - before;
+    assert!(wide > 200 * 160, "{wide} bytes for a plan of 200 columns");
     let cache = PlanCache::default();
     let account = Arc::new(Account::of_instance(1 << 40));
     for n in 0..40_000 {

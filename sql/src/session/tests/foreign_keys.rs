@@ -141,3 +141,25 @@ fn inserters_of_a_deferrable_key_wait_for_each_other_when_it_is_checked() {
     assert!(shown.contains("23505"), "{shown}");
     assert_eq!(show(&mut s, "select * from u"), "1|1");
 }
+
+#[test]
+fn all_that_a_cascade_may_reach_is_locked_beforehand() {
+    let instance = instance();
+    let mut s = connect(&instance);
+    let made = show(
+        &mut s,
+        "create table a (id int primary key);
+         create table b (id int primary key references a on delete cascade on update cascade, n int, up int unique references b on update cascade);
+         create table c (id int references b on delete cascade); create table d (up int references b (up) on update cascade)",
+    );
+    assert!(made.ends_with("CREATE TABLE"), "{made}");
+    let locks = "select relation::regclass::text, mode from pg_locks where relation::regclass::text in ('a', 'b', 'c', 'd') order by 1";
+    // That b is changed by the statement itself does not tell what its changes reach.
+    let shown = show(&mut s, &format!("begin; with u as (update b set n = 1 returning id) delete from a; {locks}"));
+    assert_eq!(
+        shown.lines().filter(|l| l.contains('|')).collect::<Vec<_>>(),
+        ["a|RowExclusiveLock", "b|RowExclusiveLock", "c|RowExclusiveLock"]
+    );
+    let shown = show(&mut s, &format!("rollback; begin; update b set id = 1; {locks}"));
+    assert!(shown.contains("d|RowExclusiveLock"), "{shown}");
+}

@@ -12,34 +12,33 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
 use super::*;
 
-/// How long a statement that should wait is watched waiting.
-const WAITS: Duration = Duration::from_millis(60);
 /// When one that should be done is given up.
 const STUCK: Duration = Duration::from_secs(60);
 
 struct Client {
+    pid: i32,
     statements: Sender<String>,
     outputs: Receiver<String>,
 }
 
 impl Client {
-    fn new(instance: &Arc<Instance>) -> Client {
+    fn new(instance: &Arc<Instance>, pid: i32) -> Client {
         let (statements, todo) = channel::<String>();
         let (done, outputs) = channel();
         let instance = instance.clone();
         let body = move || {
-            let mut session = connect(&instance);
+            let mut session = connect_as(&instance, pid);
             for sql in todo {
                 let _ = done.send(show(&mut session, &sql));
             }
         };
         std::thread::Builder::new().stack_size(16 << 20).spawn(body).unwrap();
-        Client { statements, outputs }
+        Client { pid, statements, outputs }
     }
     fn output(&self) -> Vec<String> {
         let output = self.outputs.recv_timeout(STUCK).expect("a statement that nobody holds up is done");
@@ -47,9 +46,28 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Watches its statement until it waits for a lock or is done.
+    fn waits(&self, watcher: &mut Session) -> String {
+        let waiting = format!("select count(*) > 0 from pg_locks where not granted and pid = {}", self.pid);
+        let start = Instant::now();
+        while start.elapsed() < STUCK {
+            let is_waiting = show(watcher, &waiting) == "t";
+            match self.outputs.try_recv() {
+                Ok(output) => return format!("  does not wait: {output}"),
+                Err(TryRecvError::Empty) if is_waiting => return "  (waits)".to_owned(),
+                Err(TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(1)),
+                Err(TryRecvError::Disconnected) => return "  is gone".to_owned(),
+            }
+        }
+        "  neither waits nor is done".to_owned()
+    }
+}
+
 /// Runs a scene as it is written and says what happened.
 fn play(scene: &str) -> String {
     let instance = instance();
+    let mut watcher = connect(&instance);
     let mut clients: BTreeMap<String, Client> = BTreeMap::new();
     let mut happened: Vec<String> = Vec::new();
     for (i, line) in scene.lines().enumerate() {
@@ -65,17 +83,14 @@ fn play(scene: &str) -> String {
                 assert!(!shown.contains("ERROR"), "{shown}");
                 continue;
             }
-            let client = clients.entry(name.to_owned()).or_insert_with(|| Client::new(&instance));
+            let pid = 100 + clients.len() as i32;
+            let client = clients.entry(name.to_owned()).or_insert_with(|| Client::new(&instance, pid));
             client.statements.send(sql.to_owned()).unwrap();
             if scene.lines().nth(i + 1) != Some("  (waits)") {
                 happened.extend(client.output());
                 continue;
             }
-            match client.outputs.recv_timeout(WAITS) {
-                Ok(output) => happened.push(format!("  does not wait: {output}")),
-                Err(RecvTimeoutError::Timeout) => happened.push("  (waits)".to_owned()),
-                Err(RecvTimeoutError::Disconnected) => happened.push("  is gone".to_owned()),
-            }
+            happened.push(client.waits(&mut watcher));
         }
     }
     happened.join("\n")

@@ -56,6 +56,7 @@ fn what_was_not_there_may_not_come() {
     fails("select * from t where u = 500", "insert into t values (5, 50, 500)");
     fails("select * from t where id between 4 and 7", "insert into t values (5, 50, 500)");
     fails("select count(*) from t", "insert into t values (5, 50, 500)");
+    fails("select count(*) from bee_history('t')", "insert into t values (5, 50, 500)");
     fails("select id from t where v > 25", "update t set v = 40 where id = 1");
     fails("select exists (select from t where v = 50)", "insert into t values (5, 50, 500)");
     fails(
@@ -120,7 +121,9 @@ fn what_was_read_before_a_way_back_still_counts() {
 fn the_past_is_relied_on_by_nobody() {
     let (mut a, mut b) = two();
     let version = show(&mut a, "select bee_version()");
+    show(&mut a, "update t set v = 31 where id = 3");
     show(&mut a, "begin");
+    assert_eq!(show(&mut a, &format!("select count(*) from bee_history('t', {version}, {version})")), "0");
     show(&mut a, &format!("select * from t as of version {version} where id = 1"));
     show(&mut b, "update t set v = 11 where id = 1");
     assert_eq!(show(&mut a, "insert into t values (9, 90, 900); commit"), "INSERT 0 1\nCOMMIT");
