@@ -46,7 +46,10 @@ mod tests {
 
     #[test]
     fn a_quarter_of_what_there_is() {
-        assert_eq!(total_of_meminfo("Other: 1 kB\nMemTotal:       24689324 kB\nMemFree: 5 kB\n"), Some(24_689_324 << 10));
+        assert_eq!(
+            total_of_meminfo("Other: 1 kB\nMemTotal:       24689324 kB\nMemFree: 5 kB\n"),
+            Some(24_689_324 << 10)
+        );
         assert_eq!(total_of_meminfo("MemFree: 5 kB\n"), None);
         assert_eq!((limit_of_group("max\n"), limit_of_group("1073741824\n")), (None, Some(1 << 30)));
         assert_eq!((share(Some(1 << 30)), share(Some(16 << 30))), (256, 4096));

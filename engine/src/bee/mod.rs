@@ -82,7 +82,7 @@ pub use history::{Change, History, Operation};
 pub use range::KeyRange;
 pub use sub::{Sub, SubCursor, SubSnapshot};
 pub use tree::{Bee, Snapshot};
-pub use writer::{CacheUpdate, Writer};
+pub use writer::{CacheUpdate, Superseded, Writer};
 
 /// A key and its value, as one block holds them. Both are slices of memory shared with the cache: cheap
 /// to clone, never copied.

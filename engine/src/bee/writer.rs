@@ -542,11 +542,31 @@ impl CacheUpdate {
     /// Puts the nodes of the blocks into the cache, and takes out what they replace. Blocks that are not committed for good would be
     /// believed by readers.
     pub fn apply(self) {
-        for address in self.superseded {
-            self.cache.remove(address);
-        }
+        self.put_nodes().remove();
+    }
+
+    /// Puts the nodes of the blocks into the cache, which is what readers of the new version wait for. What they replace is still there, and
+    /// given back to be [removed](Superseded::remove).
+    pub fn put_nodes(self) -> Superseded {
         for node in self.nodes {
             self.cache.insert(node, Access::Lookup);
+        }
+        Superseded { cache: self.cache, places: self.superseded }
+    }
+}
+
+/// Nodes in the cache that the newest version no longer has. Forgotten, they stay until others push them out.
+#[must_use]
+pub struct Superseded {
+    cache: Arc<Cache>,
+    places: Vec<NodeAddress>,
+}
+
+impl Superseded {
+    /// Takes them out.
+    pub fn remove(self) {
+        for address in self.places {
+            self.cache.remove(address);
         }
     }
 }

@@ -432,9 +432,16 @@ impl Drop for Lead<'_> {
         drop(line);
         self.committer.moved.notify_all();
         // The next group is on its way: what it tells the cache may even come first, which costs a few nodes that nobody will ask for.
-        let answer = written.map(CacheUpdate::apply);
+        let (answer, superseded) = match written {
+            Ok(update) => (Ok(()), Some(update.put_nodes())),
+            Err(error) => (Err(error), None),
+        };
         for member in self.members.drain(..).chain(failed) {
             member.ticket.answer(answer.clone().map(|()| member.version));
+        }
+        // Nobody waits for that: those who were answered let go of their locks meanwhile.
+        if let Some(superseded) = superseded {
+            superseded.remove();
         }
     }
 }

@@ -369,6 +369,7 @@ impl Client {
                 loop {
                     match self.session.fetch()? {
                         Step::Rows(rows) => {
+                            self.notices();
                             for row in &rows {
                                 encode::data_row(
                                     row,
@@ -416,6 +417,7 @@ impl Client {
                 loop {
                     match self.session.copy_out()? {
                         CopyStep::Data(piece) => {
+                            self.notices();
                             for row in piece.messages() {
                                 encode::copy_data(row, &mut self.connection.out);
                             }
@@ -461,11 +463,16 @@ impl Client {
         self.connection.put(PgWireBackendMessage::CommandComplete(CommandComplete::new(tag)));
     }
 
-    /// Notices and changed settings, before what they belong to.
-    fn news(&mut self) {
+    /// What was raised so far: before the rows whose making raised it.
+    fn notices(&mut self) {
         for notice in self.session.take_notices() {
             self.connection.put(encode::notice_response(&notice));
         }
+    }
+
+    /// Notices and changed settings, before what they belong to.
+    fn news(&mut self) {
+        self.notices();
         for (name, value) in self.session.take_parameter_changes() {
             self.connection.put(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name.to_owned(), value)));
         }

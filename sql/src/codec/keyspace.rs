@@ -107,6 +107,12 @@ pub fn sequence(oid: u32) -> [u8; 5] {
     prefix(SEQUENCE, oid)
 }
 
+/// The sequence whose state is under a key; None if it is another key.
+pub fn parse_sequence(key: &[u8]) -> Option<u32> {
+    let (first, oid) = key.split_first()?;
+    (*first == SEQUENCE).then(|| oid.try_into().ok().map(u32::from_be_bytes)).flatten()
+}
+
 fn prefix(first: u8, oid: u32) -> [u8; 5] {
     let [a, b, c, d] = oid.to_be_bytes();
     [first, a, b, c, d]

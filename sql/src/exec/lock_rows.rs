@@ -2,7 +2,7 @@
 //!
 //! Not a row more is locked than is asked for, so that LIMIT above it means what a queue's consumers want it to mean: rows come in batches from below, but are
 //! locked one by one. In READ COMMITTED a row that has changed since the statement's snapshot is made again of what it is made of now; it is left out if the query
-//! no longer gives it, and so is one that was deleted. In REPEATABLE READ both are 40001.
+//! no longer gives it, and so is one that was deleted. In REPEATABLE READ both are 40001, but FOR KEY SHARE does not mind changes of what is in no key.
 
 use std::sync::Arc;
 
@@ -10,16 +10,19 @@ use super::batch::Batch;
 use super::eval::Env;
 use super::operator::{BoxOperator, Operator};
 use super::scan::place_of;
-use crate::codec::Decoder;
+use crate::catalog::schema::Table;
 use crate::codec::row::written_by;
+use crate::codec::{Decoder, RowKeyCodec};
 use crate::error::{Result, SqlError};
 use crate::exec::{self, Prepared};
 use crate::ir::LockLeaf;
+use crate::lock::RowMode;
 use crate::plan::PlanCx;
 use crate::plan::node::LockNode;
 use crate::types::{Datum, Row};
 use crate::write::TxnHandle;
 use crate::write::row::{self, Locked};
+use crate::write::target::key_columns;
 
 /// Row locks at work.
 pub(crate) struct LockRows {
@@ -50,9 +53,14 @@ impl LockRows {
             match locked.map_err(|e| row::waited(e, txn, &table.name, key, "locking"))? {
                 Locked::Same => {}
                 Locked::Skipped => return Ok(None),
-                Locked::Gone | Locked::Changed(..) if txn.is_fixed() => return Err(row::concurrent("update")),
-                Locked::Gone => return Ok(None),
-                Locked::Changed(key, bytes) => changed.push((lock.leaf, key, bytes)),
+                // Its key is what it was: so is the row, to who reads one snapshot and wants no more than that it stays.
+                Locked::Changed { bytes, has_moved: false, .. }
+                    if txn.is_fixed() && lock.mode == RowMode::KeyShare && has_its_key(table, key, &bytes, env)? => {}
+                Locked::Gone { .. } | Locked::Changed { .. } if txn.is_fixed() => {
+                    return Err(row::concurrent("update"));
+                }
+                Locked::Gone { .. } => return Ok(None),
+                Locked::Changed { key, bytes, .. } => changed.push((lock.leaf, key, bytes)),
             }
         }
         if changed.is_empty() {
@@ -113,6 +121,14 @@ impl LockRows {
         let made = exec::prepare(&self.node.locks.recheck, &PlanCx::new(&env.cx.session))?;
         Ok(self.node.recheck.get_or_init(|| made))
     }
+}
+
+/// Whether a row that others changed has the values in its unique keys' columns that the statement saw there.
+fn has_its_key(table: &Table, key: &[u8], now: &[u8], env: &Env<'_>) -> Result<bool> {
+    let Some(seen) = env.cx.view.snapshot().get(key)? else { return Ok(false) };
+    let all = Decoder::all(table);
+    let columns = key_columns(table, &RowKeyCodec::new(table));
+    Ok(row::keeps_keys(&columns, &all.decode(&seen)?, &all.decode(now)?))
 }
 
 /// The transaction rows are locked for.

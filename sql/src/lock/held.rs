@@ -70,8 +70,13 @@ impl Member {
     }
     /// Its transaction as pg_locks shows it.
     pub fn virtual_transaction(&self) -> String {
-        format!("{}/{}", self.owner + 1, self.local.load(Ordering::Relaxed))
+        virtual_transaction(self.owner, self.local.load(Ordering::Relaxed))
     }
+}
+
+/// A session's transaction as pg_locks shows it.
+pub(super) fn virtual_transaction(owner: Owner, local: u32) -> String {
+    format!("{}/{local}", owner + 1)
 }
 
 /// A table on the fast path.
@@ -108,6 +113,8 @@ pub(super) struct Held {
     pub advisory: FxHashMap<AdvisoryKey, Advisory>,
     /// Those of the transaction; true: exclusive.
     pub advisory_log: Vec<(AdvisoryKey, bool)>,
+    /// The number of the transaction, if somebody waits for its end: then it holds itself, as [`super::shards::Object::Virtual`].
+    pub awaited: Option<u32>,
     /// How many of the keys were shared with others when they were got.
     shared: usize,
     memory: Reservation,
@@ -122,6 +129,7 @@ impl Held {
             table_log: Vec::new(),
             advisory: FxHashMap::default(),
             advisory_log: Vec::new(),
+            awaited: None,
             shared: 0,
             memory: memory.reservation("A transaction's locks"),
         }

@@ -390,9 +390,18 @@ impl Locks {
     }
     /// The transaction is over. Advisory locks of the session stay.
     pub fn release_all(&self) {
-        self.member.in_transaction.store(false, Ordering::Release);
-        if !self.member.held.lock().is_idle() {
+        let (is_idle, awaited) = {
+            let mut held = self.member.held.lock();
+            // Whoever wants to wait for its end asks under the same lock.
+            self.member.in_transaction.store(false, Ordering::Release);
+            (held.is_idle(), held.awaited.take())
+        };
+        if !is_idle {
             self.release_since(Mark::default());
+        }
+        if let Some(local) = awaited {
+            let (object, owner) = (Object::Virtual(self.member.owner, local), self.member.owner);
+            self.manager.lower(object, owner, Lower::Without(bit(TableMode::Exclusive as u8)));
         }
     }
 
@@ -463,7 +472,9 @@ impl Locks {
         if let (false, Some(before)) = (has_left, before) {
             let lower = match request.object {
                 Object::Key(_) => Lower::To(before),
-                Object::Table(_) | Object::Advisory(_) => Lower::Without(bit(request.mode) & !before),
+                Object::Table(_) | Object::Advisory(_) | Object::Virtual(..) => {
+                    Lower::Without(bit(request.mode) & !before)
+                }
             };
             queues.lower(&manager.shards, request.object, owner, lower, &mut woken);
         }
@@ -510,6 +521,7 @@ impl Locks {
                 Object::Key(_) => format!("could not obtain lock on row in relation \"{name}\""),
                 Object::Table(_) => format!("could not obtain lock on relation \"{name}\""),
                 Object::Advisory(_) => "could not obtain advisory lock".to_owned(),
+                Object::Virtual(..) => "could not obtain lock on virtual transaction".to_owned(),
             },
         )
     }

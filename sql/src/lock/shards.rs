@@ -60,6 +60,8 @@ pub(super) enum Object {
     Key(KeyId),
     Table(u32),
     Advisory(AdvisoryKey),
+    /// A session's transaction, by the number it has there: held by that session once somebody waits for its end.
+    Virtual(Owner, u32),
 }
 
 /// Who wants what how.
@@ -81,7 +83,7 @@ impl Request {
         match self.object {
             // The strongest alone: it conflicts with all that the others do.
             Object::Key(_) => before.max(bit(self.mode)),
-            Object::Table(_) | Object::Advisory(_) => before | bit(self.mode),
+            Object::Table(_) | Object::Advisory(_) | Object::Virtual(..) => before | bit(self.mode),
         }
     }
     /// Free to be had whoever waits, if no holder conflicts: PostgreSQL lets who shares a row in, past those that wait to have it alone.
@@ -94,7 +96,7 @@ impl Request {
 pub(super) fn conflicts(object: Object, mode: u8) -> Modes {
     match object {
         Object::Key(_) => ROW_CONFLICTS[usize::from(mode)],
-        Object::Table(_) | Object::Advisory(_) => TABLE_CONFLICTS[usize::from(mode)],
+        Object::Table(_) | Object::Advisory(_) | Object::Virtual(..) => TABLE_CONFLICTS[usize::from(mode)],
     }
 }
 
@@ -281,7 +283,7 @@ impl Part {
     pub fn widen(&mut self, object: Object) -> &mut Wide {
         let single = match object {
             Object::Key(key) => self.keys.remove(&key.into()),
-            Object::Table(_) | Object::Advisory(_) => None,
+            Object::Table(_) | Object::Advisory(_) | Object::Virtual(..) => None,
         };
         let wide = self.wide.entry(object).or_default();
         if let Some(single) = single {
@@ -357,6 +359,7 @@ impl Shards {
             Object::Key(key) => key.0 >> 57,
             Object::Table(oid) => u64::from(oid),
             Object::Advisory(key) => u64::from(key.high ^ key.low),
+            Object::Virtual(owner, _) => u64::from(owner),
         };
         self.parts[hash as usize % PARTS].0.lock()
     }
@@ -380,7 +383,7 @@ impl Shards {
         }
         match object {
             Object::Key(key) => part.keys.get(&key.into()).map(|s| s.holder()).into_iter().collect(),
-            Object::Table(_) | Object::Advisory(_) => Vec::new(),
+            Object::Table(_) | Object::Advisory(_) | Object::Virtual(..) => Vec::new(),
         }
     }
     /// Holders of all tables and advisory keys.

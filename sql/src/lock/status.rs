@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::deadlock::{self, Edge};
-use super::held::Member;
+use super::held::{Member, virtual_transaction};
 use super::mode::{RowMode, TableMode, bit};
 use super::queues::{Queues, Waiter};
 use super::shards::Object;
@@ -61,7 +61,8 @@ impl LockManager {
             let target = match object {
                 Object::Table(oid) => LockTarget::Relation(oid),
                 Object::Advisory(key) => LockTarget::Advisory(key),
-                Object::Key(_) => continue,
+                // Rows are not listed, and each transaction is listed with its session.
+                Object::Key(_) | Object::Virtual(..) => continue,
             };
             if let Some(seat) = queues.seat(holder.owner) {
                 held(&seat.member, &target, holder.modes, false, &mut all);
@@ -84,6 +85,9 @@ impl LockManager {
         match object {
             Object::Table(oid) => waits(LockTarget::Relation(oid), TableMode::from_number(waiter.mode)),
             Object::Advisory(key) => waits(LockTarget::Advisory(key), TableMode::from_number(waiter.mode)),
+            Object::Virtual(owner, local) => {
+                waits(LockTarget::Virtual(virtual_transaction(owner, local)), TableMode::from_number(waiter.mode));
+            }
             Object::Key(key) => {
                 let edges = deadlock::blockers(queues, &self.shards, waiter.owner);
                 let tuple_mode = RowMode::ALL[usize::from(waiter.mode) - 1].queue_mode();
@@ -119,6 +123,7 @@ impl Locks {
         Some(match object {
             Object::Table(_) => "relation",
             Object::Advisory(_) => "advisory",
+            Object::Virtual(..) => "virtualxid",
             Object::Key(key) if key.is_claim() => "transactionid",
             // In line behind another, it waits for its turn; else for who has the row.
             Object::Key(_) => {
@@ -144,7 +149,8 @@ fn held(member: &Member, target: &LockTarget, modes: Modes, fast_path: bool, all
 fn of_member(member: &Member, all: &mut Vec<LockStatus>) {
     if member.in_transaction.load(Ordering::Acquire) {
         let virtual_transaction = LockTarget::Virtual(member.virtual_transaction());
-        all.push(LockStatus { fast_path: true, ..one(member, virtual_transaction, TableMode::Exclusive, true) });
+        let fast_path = member.held.lock().awaited.is_none();
+        all.push(LockStatus { fast_path, ..one(member, virtual_transaction, TableMode::Exclusive, true) });
         if member.is_writer.load(Ordering::Relaxed) {
             let transaction = LockTarget::Transaction(member.transaction.load(Ordering::Relaxed));
             all.push(one(member, transaction, TableMode::Exclusive, true));
@@ -164,6 +170,9 @@ pub(super) fn line_of(queues: &Queues, edge: &Edge) -> String {
     let (mode, what) = match edge.object {
         Object::Key(_) => (TableMode::Share, format!("transaction {transaction}")),
         Object::Table(oid) => (TableMode::from_number(edge.mode), format!("relation {oid} of database {DATABASE}")),
+        Object::Virtual(owner, local) => {
+            (TableMode::from_number(edge.mode), format!("virtual transaction {}", virtual_transaction(owner, local)))
+        }
         Object::Advisory(key) => {
             let kind = if key.is_pair { 2 } else { 1 };
             let key = format!("advisory lock [{DATABASE},{},{},{kind}]", key.high, key.low);

@@ -982,3 +982,73 @@ fn speed() {
     });
     each("one key that four threads want all the time", CONTENDED, start);
 }
+
+#[test]
+fn the_end_of_transactions_that_hold_a_table_is_waited_for() {
+    let world = World::new();
+    let [reader, writer, later, builder] = world.sessions();
+    reader.table(7, TableMode::AccessShare, Patience::Wait).unwrap();
+    writer.table(7, TableMode::RowExclusive, Patience::Wait).unwrap();
+    let number = writer.member.virtual_transaction();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| builder.wait_for_holders(7, TableMode::Share));
+        world.until_waiting(1);
+        // Others see it, and nobody is behind it.
+        assert_eq!(world.manager.blocking_pids(pid(&builder)), [pid(&writer)]);
+        assert_eq!(builder.wait_event(), Some("virtualxid"));
+        let status = world.manager.status();
+        let of = |locks: &Locks, granted| {
+            let mut lines = status.iter().filter(|s| s.pid == pid(locks) && s.granted == granted);
+            let line = lines.find(|s| s.target == LockTarget::Virtual(number.clone())).unwrap();
+            (line.mode, line.fast_path, line.wait_start.is_some())
+        };
+        assert_eq!(of(&builder, false), (TableMode::Share, false, true));
+        assert_eq!(of(&writer, true), (TableMode::Exclusive, false, false));
+        assert_eq!(later.table(7, TableMode::RowExclusive, Patience::Nowait).unwrap(), Got::Free);
+        // A lock given back to a savepoint is not the end.
+        writer.release_since(Mark::default());
+        std::thread::sleep(SETTLE);
+        assert!(!waiting.is_finished());
+        writer.release_all();
+        waiting.join().unwrap().unwrap();
+    });
+    // Its next transaction is another one; the one that came meanwhile still is there.
+    writer.begin(201);
+    writer.table(7, TableMode::RowExclusive, Patience::Wait).unwrap();
+    later.release_all();
+    writer.release_all();
+    builder.wait_for_holders(7, TableMode::Share).unwrap();
+    drop((reader, writer, later, builder));
+    world.assert_empty();
+}
+
+#[test]
+fn who_waits_for_a_transactions_end_is_part_of_circles_and_gives_up_in_time() {
+    let world = World::new();
+    let [builder, writer] = world.sessions();
+    builder.table(8, TableMode::ShareUpdateExclusive, Patience::Wait).unwrap();
+    writer.table(7, TableMode::RowExclusive, Patience::Wait).unwrap();
+    let number = writer.member.virtual_transaction();
+    builder.set_timeouts(Some(Duration::from_millis(5)), Duration::from_secs(10));
+    let error = builder.wait_for_holders(7, TableMode::Share).unwrap_err();
+    assert_eq!((error.state(), error.message()), (state::LOCK_NOT_AVAILABLE, LOCK_TIMEOUT));
+    builder.set_timeouts(None, Duration::from_secs(10));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| builder.wait_for_holders(7, TableMode::Share));
+        world.until_waiting(1);
+        // Who closes the circle finds it.
+        let error = writer.table(8, TableMode::Exclusive, Patience::Wait).unwrap_err();
+        assert_eq!(error.state(), state::DEADLOCK_DETECTED);
+        let expected = format!(
+            "Process 2 waits for ExclusiveLock on relation 8 of database {}; blocked by process 1.\n\
+             Process 1 waits for ShareLock on virtual transaction {number}; blocked by process 2.",
+            crate::catalog::DATABASE_OID
+        );
+        assert_eq!(error.0.detail.as_deref(), Some(expected.as_str()));
+        assert!(!waiting.is_finished());
+        writer.release_all();
+        waiting.join().unwrap().unwrap();
+    });
+    drop((builder, writer));
+    world.assert_empty();
+}

@@ -49,15 +49,20 @@ impl Flusher {
         {
             let mut state = self.shared.state.lock();
             state.is_dirty = true;
-            if std::mem::replace(&mut state.is_running, true) {
+            if state.is_running {
                 return;
             }
+        }
+        // Held until the thread is noted: closing waits for the one that runs, not for one before it.
+        let mut thread = self.thread.lock();
+        if std::mem::replace(&mut self.shared.state.lock().is_running, true) {
+            return;
         }
         let (shared, database) = (self.shared.clone(), self.database.clone());
         let spawned = std::thread::Builder::new().name("flush".into()).spawn(move || shared.run(&database));
         match spawned {
             // The one before has ended: it said so.
-            Ok(thread) => *self.thread.lock() = Some(thread),
+            Ok(spawned) => *thread = Some(spawned),
             Err(error) => {
                 tracing::warn!(%error, "commits are not synced in the background");
                 self.shared.state.lock().is_running = false;

@@ -18,6 +18,7 @@ use crate::catalog::Catalog;
 use crate::catalog::change::Change;
 use crate::catalog::ddl::{self, DdlCx};
 use crate::catalog::schema::Relation;
+use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::exec::{self, RowBuffer};
 use crate::ir::Field;
@@ -279,6 +280,11 @@ impl Session {
     pub(super) fn keep(&mut self, change: Change, base: u64) -> Result<()> {
         let is_changed = change.is_changed();
         let (catalog, writes, edits) = change.finish();
+        for oid in writes.iter().filter_map(|(key, value)| value.is_none().then(|| keyspace::parse_sequence(key))?) {
+            // What is remembered of a sequence goes with it.
+            self.shared.db.sequences.close(oid);
+            self.shared.sequences.lock().own.push(oid);
+        }
         self.shared.txn.with(|t| {
             for (key, value) in writes {
                 match value {

@@ -25,6 +25,7 @@ use crate::codec::key::KeyColumn;
 use crate::codec::keyspace;
 use crate::error::{Result, SqlError, state};
 use crate::functions::SessionCx;
+use crate::lock::Patience;
 use crate::memory::Reservation;
 use crate::types::Datum;
 
@@ -300,6 +301,10 @@ impl TxnHandle {
         if !target.has_after(&session.catalog) {
             return Ok(());
         }
+        let rules = self.after().lock().rules(target, &session.catalog);
+        for rule in &rules.keys {
+            rule.announce(self, &change)?;
+        }
         if self.after().lock().record(target, &change, session)? {
             sift(self, session)?;
         }
@@ -461,7 +466,7 @@ impl Event {
             Event::Gone(rule, gone) => probe.current(rule).map_or(Ok(()), |r| r.act(gone, probe)),
             Event::Key(rule, values) => match rule.is_single(values, probe)? {
                 true => Ok(()),
-                false => Err(rule.violation(values, probe.session)),
+                false => Err(probe.txn.explain(rule.violation(values, probe.session))),
             },
         }
     }
@@ -520,12 +525,35 @@ fn sift(txn: &TxnHandle, session: &SessionCx) -> Result<()> {
 }
 
 impl KeyRule {
-    /// Whether at most one row has this key. Others who want it wait from now on.
-    fn is_single(&self, values: &[Datum], probe: &mut Probe<'_>) -> Result<bool> {
+    /// Lets others know that a row comes under a key, or goes: who checks the key waits until it is known for good. Nobody waits for that here. Who is not
+    /// the first waits at its own check, and finds there what became of the row of the first.
+    fn announce(&self, txn: &TxnHandle, change: &Change<'_>) -> Result<()> {
+        let columns = self.columns();
+        let (old, new) = match *change {
+            Change::Insert { row, .. } => (None, Some(row)),
+            Change::Delete { old, .. } => (Some(old), None),
+            Change::Update { old, new, .. } if encoded(columns, old) != encoded(columns, new) => (Some(old), Some(new)),
+            Change::Update { .. } => (None, None),
+        };
+        for row in [old, new].into_iter().flatten() {
+            if !columns.iter().any(|(p, _)| row[*p].is_null()) {
+                let key = self.key(columns.iter().map(|(p, _)| &row[*p]));
+                txn.locks().claim_with(self.target.table.oid, &key, Patience::Skip)?;
+            }
+        }
+        Ok(())
+    }
+    /// What all entries of a key begin with.
+    fn key<'v>(&self, values: impl Iterator<Item = &'v Datum>) -> Vec<u8> {
         let mut prefix = self.target.indexes[self.index].codec.prefix().to_vec();
         for ((_, column), value) in self.columns().iter().zip(values) {
             column.encode(value, &mut prefix);
         }
+        prefix
+    }
+    /// Whether at most one row has this key, once nobody else is about to change that. Others who want it wait from now on.
+    fn is_single(&self, values: &[Datum], probe: &mut Probe<'_>) -> Result<bool> {
+        let prefix = self.key(values.iter());
         probe.txn.locks().claim(self.target.table.oid, &prefix)?;
         let mut scan = probe.view(true)?.scan_keys(keyspace::prefix_range(&prefix), Direction::Forward)?;
         Ok(scan.next()?.is_none() || scan.next()?.is_none())

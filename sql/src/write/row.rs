@@ -36,10 +36,20 @@ use crate::types::Datum;
 pub enum Locked {
     /// As the statement saw it.
     Same,
-    /// Another transaction changed it: the key it has now, and its bytes.
-    Changed(Vec<u8>, Bytes),
+    /// Another transaction changed it.
+    Changed {
+        /// The key it has now.
+        key: Vec<u8>,
+        /// Its bytes.
+        bytes: Bytes,
+        /// It had another key meanwhile, if it does not still.
+        has_moved: bool,
+    },
     /// It was deleted. Its lock is given back.
-    Gone,
+    Gone {
+        /// It was given another key before that.
+        has_moved: bool,
+    },
     /// Someone has it, and nobody wanted to wait.
     Skipped,
 }
@@ -58,8 +68,9 @@ pub fn lock_current(
 ) -> Result<Locked> {
     let locked = lock_row(txn, table, key, seen, mode, patience)?;
     match locked {
-        Locked::Changed(..) if txn.is_fixed() => Err(concurrent("update")),
-        Locked::Gone if txn.is_fixed() => Err(concurrent("delete")),
+        // What PostgreSQL tells is what became of the version the snapshot has.
+        Locked::Changed { .. } | Locked::Gone { has_moved: true } if txn.is_fixed() => Err(concurrent("update")),
+        Locked::Gone { .. } if txn.is_fixed() => Err(concurrent("delete")),
         other => Ok(other),
     }
 }
@@ -80,12 +91,12 @@ pub fn lock_row(
     if txn.locks().row(table, key, mode, patience)? == Got::Skipped {
         return Ok(Locked::Skipped);
     }
-    let mut moment = (seen.0, u64::MAX);
+    let (mut moment, mut has_moved) = ((seen.0, u64::MAX), false);
     let mut found = match txn.written(key)? {
         // Its own writes are newer than whatever others did before it got the lock. Only where the row that was seen here has gone elsewhere, and the
         // statement followed another one to its place, it is not this one that was written.
         Some(own) if txn.is_fixed() || txn.moves().follow(key, moment).is_none() => {
-            return Ok(if own.is_some() { Locked::Same } else { Locked::Gone });
+            return Ok(if own.is_some() { Locked::Same } else { Locked::Gone { has_moved } });
         }
         Some(_) => None,
         None => {
@@ -106,6 +117,7 @@ pub fn lock_row(
             found = None;
             break;
         };
+        has_moved = true;
         if txn.locks().row(table, &to, mode, patience)? == Got::Skipped {
             txn.locks().release_since(mark);
             return Ok(Locked::Skipped);
@@ -115,10 +127,12 @@ pub fn lock_row(
     }
     Ok(match found {
         // What the statement itself has written there it has reached before.
-        Some(entry) if txn.written(&at)?.is_none() => Locked::Changed(at, entry.value.unwrap_or_default()),
+        Some(entry) if txn.written(&at)?.is_none() => {
+            Locked::Changed { key: at, bytes: entry.value.unwrap_or_default(), has_moved }
+        }
         _ => {
             txn.locks().release_since(mark);
-            Locked::Gone
+            Locked::Gone { has_moved }
         }
     })
 }
@@ -140,14 +154,24 @@ pub fn concurrent(what: &str) -> SqlError {
     SqlError::new(state::SERIALIZATION_FAILURE, format!("could not serialize access due to concurrent {what}"))
 }
 
+/// 40001 for what a SERIALIZABLE transaction found changed.
+pub fn dependent() -> SqlError {
+    let message = "could not serialize access due to read/write dependencies among transactions";
+    SqlError::new(state::SERIALIZATION_FAILURE, message)
+}
+
 /// The mode in which an UPDATE locks its row: only who changes a key hinders those who merely need the row to stay.
 pub fn update_mode(target: &Target, old: &[Datum], new: &[Datum]) -> RowMode {
-    let same = |p: &usize| match (&old[*p], &new[*p]) {
+    if keeps_keys(&target.key_columns, old, new) { RowMode::NoKeyUpdate } else { RowMode::Update }
+}
+
+/// Whether a row has the same values in the columns of unique keys: see [`super::target::key_columns`].
+pub fn keeps_keys(key_columns: &[usize], old: &[Datum], new: &[Datum]) -> bool {
+    key_columns.iter().all(|p| match (&old[*p], &new[*p]) {
         (Datum::Null, Datum::Null) => true,
         (Datum::Null, _) | (_, Datum::Null) => false,
         (old, new) => value::order(old, new).is_eq(),
-    };
-    if target.key_columns.iter().all(same) { RowMode::NoKeyUpdate } else { RowMode::Update }
+    })
 }
 
 /// Puts a new row under its key, which [`Target::new_key`] makes, with its index entries. NOT NULL and CHECK are the caller's.

@@ -14,9 +14,15 @@
 //! With CACHE a session takes several values at once and keeps them ([`Taken`]), until the sequence is changed.
 //!
 //! A sequence made or restarted by a transaction that is still open lives in that transaction's writes; the session sees to it.
+//!
+//! What must stay true:
+//!
+//! * a remembered state ([`Live`]) that was forgotten gives out nothing any more and stores nothing: whoever still has it takes up the new one;
+//! * who writes a state in a transaction holds the sequence's lock and has [closed](Sequences::close) it before: nothing is stored in the background
+//!   then, and nobody can ask for a value, before the transaction has ended and what was remembered is forgotten.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use pgbee_engine::storage::Durability;
@@ -42,10 +48,12 @@ impl SequenceState {
     pub fn fresh(sequence: &Sequence) -> SequenceState {
         SequenceState { last: sequence.start, called: false }
     }
-    /// Writes the state.
+    /// Writes the state in a transaction that keeps everyone else from the sequence.
     pub fn put(self, oid: u32, txn: &mut Transaction) -> pgbee_engine::Result<()> {
-        let json = format!("{{\"last\":{},\"called\":{}}}", self.last, self.called);
-        txn.put(keyspace::sequence(oid).to_vec(), json.into_bytes())
+        txn.put_guarded(keyspace::sequence(oid).to_vec(), self.bytes())
+    }
+    fn bytes(self) -> Vec<u8> {
+        format!("{{\"last\":{},\"called\":{}}}", self.last, self.called).into_bytes()
     }
     /// Reads a stored state.
     pub fn parse(value: Option<&[u8]>, sequence: &Sequence) -> Result<SequenceState> {
@@ -97,23 +105,21 @@ impl SequenceState {
 #[derive(Default)]
 pub struct Sequences {
     live: Mutex<FxHashMap<u32, Arc<Live>>>,
-    /// Raised when a sequence was changed: values that sessions keep are from before it.
-    generation: AtomicU64,
 }
 
 /// Values in a row that were taken from a sequence and are not used yet: those of CACHE.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Taken {
     sequence: Arc<Sequence>,
     state: SequenceState,
     left: u32,
-    generation: u64,
+    from: Arc<Live>,
 }
 
 impl Taken {
     /// The next value, if one is left and the sequence was not changed since.
-    pub fn next(&mut self, sequences: &Sequences) -> Option<i64> {
-        if self.left == 0 || self.generation != sequences.generation.load(Ordering::Acquire) {
+    pub fn next(&mut self) -> Option<i64> {
+        if self.left == 0 || self.from.is_void() {
             return None;
         }
         self.state = self.state.next(&self.sequence).ok()?;
@@ -128,6 +134,8 @@ struct Live {
     numbers: Mutex<Numbers>,
     /// What is stored was changed.
     stored: Condvar,
+    /// The sequence was changed since: this is not where it stands. Set while `numbers` is locked, and never taken back.
+    void: AtomicBool,
 }
 
 #[derive(Default)]
@@ -164,26 +172,136 @@ impl Sequences {
         self.live.lock().entry(oid).or_default().clone()
     }
 
+    /// What is remembered of a sequence, locked; `settled`: while nobody is storing anything.
+    fn with_live<R>(
+        &self,
+        oid: u32,
+        settled: bool,
+        f: impl FnOnce(&Arc<Live>, &mut MutexGuard<'_, Numbers>) -> R,
+    ) -> R {
+        loop {
+            let live = self.live(oid);
+            let mut numbers = if settled { live.settled() } else { live.numbers.lock() };
+            // Forgotten between the two: there is another by now.
+            if !live.is_void() {
+                return f(&live, &mut numbers);
+            }
+        }
+    }
+
     /// nextval: the next value, and with CACHE those after it, which are the session's to keep. Waits for the disk only when no value is covered by
     /// what is stored; before it comes to that, more are covered behind the caller's back.
     ///
     /// # Errors
     /// 2200H at the end of the sequence; those of a commit.
     pub fn next(&self, sequence: &Arc<Sequence>, database: &Arc<Database>, now_micros: i64) -> Result<(i64, Taken)> {
-        let generation = self.generation.load(Ordering::Acquire);
-        let live = self.live(sequence.oid);
-        let mut numbers = live.numbers.lock();
+        loop {
+            let taken = self.with_live(sequence.oid, false, |live, numbers| {
+                if !live.cover_some(numbers, sequence, database, now_micros)? {
+                    return Ok(None);
+                }
+                live.give(numbers, sequence, database, now_micros).map(Some)
+            })?;
+            if let Some(taken) = taken {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// setval: at once and for good, whatever becomes of the transaction around it.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub fn set(&self, sequence: &Sequence, to: SequenceState, database: &Database, now_micros: i64) -> Result<()> {
+        self.with_live(sequence.oid, true, |live, numbers| {
+            numbers.is_storing = true;
+            let written = MutexGuard::unlocked(numbers, || write(sequence.oid, database, now_micros, |_| Ok(to)));
+            // When it failed nobody knows what is stored: it will be read.
+            let known = written.is_ok().then_some(to);
+            **numbers = Numbers { state: known, stored: known, ..Numbers::default() };
+            live.stored.notify_all();
+            written.map(|_| ())
+        })
+    }
+
+    /// Forgets a sequence whose definition or stored state a transaction changed, or that is gone: once it is committed, and before its lock is given up.
+    pub fn forget(&self, oid: u32) {
+        let Some(live) = self.live.lock().remove(&oid) else { return };
+        // What is being stored is stored first, so that nothing comes after this.
+        live.settled().end(&live);
+    }
+
+    /// Where a sequence stands, for those who look at it without using it.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn current(&self, sequence: &Sequence, database: &Database) -> Result<SequenceState> {
+        let known = self.with_live(sequence.oid, false, |_, numbers| numbers.state);
+        match known {
+            Some(state) => Ok(state),
+            None => {
+                SequenceState::parse(database.snapshot().get(&keyspace::sequence(sequence.oid))?.as_deref(), sequence)
+            }
+        }
+    }
+
+    /// Nothing more is stored until a value is asked for, which nobody does while the caller's transaction has the sequence locked: it will write the
+    /// state itself. If it is rolled back, what is remembered here goes on.
+    pub fn close(&self, oid: u32) {
+        let live = self.live.lock().get(&oid).cloned();
+        if let Some(live) = live {
+            live.settled().left = 0;
+        }
+    }
+
+    /// Writes back what was reserved and not used: before a clean end.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub fn flush(&self, database: &Database, now_micros: i64) -> Result<()> {
+        let all: Vec<(u32, Arc<Live>)> = self.live.lock().drain().collect();
+        for (oid, live) in all {
+            let mut numbers = live.settled();
+            let (state, stored) = (numbers.state, numbers.stored);
+            // Whoever asks now reads what is written back here.
+            numbers.end(&live);
+            if state != stored
+                && let Some(state) = state
+            {
+                // Where something else is stored, or nothing any more, there is nothing to be given back.
+                write_if(oid, database, now_micros, |found| Ok((found == stored).then_some(state)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Live {
+    /// Whether it was forgotten.
+    fn is_void(&self) -> bool {
+        self.void.load(Ordering::Acquire)
+    }
+    /// Sees to it that a value is covered by what is stored; false if the sequence was forgotten meanwhile.
+    fn cover_some(
+        &self,
+        numbers: &mut MutexGuard<'_, Numbers>,
+        sequence: &Sequence,
+        database: &Database,
+        now_micros: i64,
+    ) -> Result<bool> {
         while numbers.left == 0 {
+            if self.is_void() {
+                return Ok(false);
+            }
             if numbers.is_storing {
-                live.stored.wait(&mut numbers);
+                self.stored.wait(numbers);
                 continue;
             }
             let (known, stored, amount) = numbers.begin_cover(now_micros);
-            let covered = MutexGuard::unlocked(&mut numbers, || {
-                let cover = |found| cover(found, known, stored, amount, sequence);
+            let covered = MutexGuard::unlocked(numbers, || {
                 let mut made = None;
                 write(sequence.oid, database, now_micros, |found| {
-                    let covered = cover(found)?;
+                    let covered = cover(found, known, stored, amount, sequence)?;
                     let ahead = covered.ahead;
                     made = Some(covered);
                     Ok(ahead)
@@ -191,10 +309,20 @@ impl Sequences {
                 made.ok_or_else(|| SqlError::internal("a sequence was stored without a state"))
             });
             numbers.is_storing = false;
-            live.stored.notify_all();
+            self.stored.notify_all();
             let Covered { from, ahead, count } = covered?;
             (numbers.state, numbers.stored, numbers.left) = (Some(from), Some(ahead), count);
         }
+        Ok(true)
+    }
+    /// Gives out a value that is covered, and those after it that CACHE wants.
+    fn give(
+        self: &Arc<Self>,
+        numbers: &mut Numbers,
+        sequence: &Arc<Sequence>,
+        database: &Arc<Database>,
+        now_micros: i64,
+    ) -> Result<(i64, Taken)> {
         let before = numbers.state.unwrap_or(SequenceState::fresh(sequence));
         let first = before.next(sequence)?;
         let most = u32::try_from(sequence.cache.max(1)).unwrap_or(u32::MAX).min(numbers.left);
@@ -207,78 +335,10 @@ impl Sequences {
         numbers.state = Some(last);
         numbers.left -= count;
         if numbers.left <= numbers.amount / 2 && numbers.left > 0 && !numbers.is_storing {
-            numbers.cover_more(&live, sequence, database, now_micros);
+            numbers.cover_more(self, sequence, database, now_micros);
         }
-        Ok((first.last, Taken { sequence: sequence.clone(), state: first, left: count - 1, generation }))
+        Ok((first.last, Taken { sequence: sequence.clone(), state: first, left: count - 1, from: self.clone() }))
     }
-
-    /// setval: at once and for good, whatever becomes of the transaction around it.
-    ///
-    /// # Errors
-    /// Those of a commit.
-    pub fn set(&self, sequence: &Sequence, to: SequenceState, database: &Database, now_micros: i64) -> Result<()> {
-        let live = self.live(sequence.oid);
-        let mut numbers = live.settled();
-        numbers.is_storing = true;
-        let written = MutexGuard::unlocked(&mut numbers, || write(sequence.oid, database, now_micros, |_| Ok(to)));
-        // When it failed nobody knows what is stored: it will be read.
-        let known = written.is_ok().then_some(to);
-        *numbers = Numbers { state: known, stored: known, ..Numbers::default() };
-        live.stored.notify_all();
-        written.map(|_| ())
-    }
-
-    /// Forgets a sequence whose definition or stored state a transaction changed.
-    pub fn forget(&self, oid: u32) {
-        self.live.lock().remove(&oid);
-        self.generation.fetch_add(1, Ordering::Release);
-    }
-
-    /// Where a sequence stands, for those who look at it without using it.
-    ///
-    /// # Errors
-    /// Those of reading.
-    pub fn current(&self, sequence: &Sequence, database: &Database) -> Result<SequenceState> {
-        let known = self.live(sequence.oid).numbers.lock().state;
-        match known {
-            Some(state) => Ok(state),
-            None => {
-                SequenceState::parse(database.snapshot().get(&keyspace::sequence(sequence.oid))?.as_deref(), sequence)
-            }
-        }
-    }
-
-    /// Where a sequence stands, for a transaction that will write it: others' next value takes a commit, which conflicts with that transaction's.
-    ///
-    /// # Errors
-    /// Those of reading.
-    pub fn close(&self, sequence: &Sequence, database: &Database) -> Result<SequenceState> {
-        // What is being stored would conflict as well.
-        self.live(sequence.oid).settled().left = 0;
-        self.current(sequence, database)
-    }
-
-    /// Writes back what was reserved and not used: before a clean end.
-    ///
-    /// # Errors
-    /// Those of a commit.
-    pub fn flush(&self, database: &Database, now_micros: i64) -> Result<()> {
-        let all: Vec<(u32, Arc<Live>)> = self.live.lock().drain().collect();
-        for (oid, live) in all {
-            let numbers = live.settled();
-            if let (Some(state), Some(stored)) = (numbers.state, numbers.stored)
-                && state != stored
-            {
-                write(oid, database, now_micros, |found| {
-                    Ok(if found == Some(stored) { state } else { found.unwrap_or(state) })
-                })?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Live {
     /// Locked while nobody is storing anything.
     fn settled(&self) -> MutexGuard<'_, Numbers> {
         let mut numbers = self.numbers.lock();
@@ -288,6 +348,11 @@ impl Live {
 }
 
 impl Numbers {
+    /// Nothing more comes of it.
+    fn end(&mut self, live: &Live) {
+        *self = Numbers::default();
+        live.void.store(true, Ordering::Release);
+    }
     /// Begins to store a state further ahead: where the sequence stands, what is stored, and how many values to cover.
     fn begin_cover(&mut self, now_micros: i64) -> (Option<SequenceState>, Option<SequenceState>, u32) {
         let quick = self.reserved_at != 0 && now_micros - self.reserved_at < Sequences::QUICK_MICROS;
@@ -363,6 +428,17 @@ fn write(
     now_micros: i64,
     mut f: impl FnMut(Option<SequenceState>) -> Result<SequenceState>,
 ) -> Result<SequenceState> {
+    let written = write_if(oid, database, now_micros, |found| f(found).map(Some))?;
+    written.ok_or_else(|| SqlError::internal("a sequence was not written"))
+}
+
+/// Stores what `f` makes of the stored state, if it makes something of it, in a commit of its own.
+fn write_if(
+    oid: u32,
+    database: &Database,
+    now_micros: i64,
+    mut f: impl FnMut(Option<SequenceState>) -> Result<Option<SequenceState>>,
+) -> Result<Option<SequenceState>> {
     let key = keyspace::sequence(oid);
     for attempt in 1.. {
         let mut txn = database.begin();
@@ -370,11 +446,12 @@ fn write(
         let found = found.map_err(|e| {
             SqlError::new(state::DATA_CORRUPTED, format!("the state of sequence {oid} cannot be read: {e}"))
         })?;
-        let to = f(found)?;
-        to.put(oid, &mut txn)?;
+        let Some(to) = f(found)? else { return Ok(None) };
+        // Not guarded by a lock: what someone else stores meanwhile is found again, and looked at.
+        txn.put(key.to_vec(), to.bytes())?;
         // Durable before a value is told: after a power cut none may come again.
         match database.commit(txn, CommitInfo { durability: Durability::Sync, ..CommitInfo::at(now_micros) }) {
-            Ok(_) => return Ok(to),
+            Ok(_) => return Ok(Some(to)),
             Err(pgbee_engine::Error::Conflict { .. }) if attempt < Sequences::ATTEMPTS => {}
             Err(e) => return Err(e.into()),
         }
@@ -455,13 +532,13 @@ mod tests {
         let (first, mut a) = sequences.next(&cached, &database, 7).unwrap();
         let (second, mut b) = sequences.next(&cached, &database, 7).unwrap();
         assert_eq!((first, second), (1, 11));
-        assert_eq!((a.next(&sequences), b.next(&sequences), a.next(&sequences)), (Some(2), Some(12), Some(3)));
+        assert_eq!((a.next(), b.next(), a.next()), (Some(2), Some(12), Some(3)));
         let (third, mut c) = sequences.next(&cached, &database, 7).unwrap();
         assert_eq!((third, c.left), (21, 4), "up to the end");
         assert_eq!(sequences.next(&cached, &database, 7).unwrap_err().state(), "2200H");
-        assert_eq!(c.next(&sequences), Some(22));
+        assert_eq!(c.next(), Some(22));
         sequences.forget(1);
-        assert_eq!((a.next(&sequences), c.next(&sequences)), (None, None));
+        assert_eq!((a.next(), c.next()), (None, None));
     }
 
     #[test]
@@ -474,6 +551,60 @@ mod tests {
         write(1, &database, 7, |_| Ok(SequenceState { last: 500, called: false })).unwrap();
         sequences.forget(1);
         assert_eq!(sequences.next(&sequence, &database, 7).unwrap().0, 500);
+    }
+
+    /// Restarted again and again, half of the times in vain, among those who ask: after each restart come its values from the first on, each once.
+    #[test]
+    fn a_restart_among_those_who_ask_brings_no_old_value_and_skips_none() {
+        use std::sync::atomic::AtomicI64;
+        const ROOM: i64 = 1_000_000_000;
+        let (database, sequences, sequence) =
+            (database(), Sequences::default(), Arc::new(sequence(1, 1, i64::MAX, false)));
+        // The sequence's lock: shared by those who ask, held alone by who restarts.
+        let lock = parking_lot::RwLock::new(());
+        let (base, over) = (AtomicI64::new(1), AtomicBool::new(false));
+        let mut given: Vec<(i64, i64)> = std::thread::scope(|scope| {
+            let ask = || {
+                let mut given = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let _shared = lock.read();
+                    let value = sequences.next(&sequence, &database, 7).unwrap().0;
+                    given.push((base.load(Ordering::Relaxed), value));
+                }
+                given
+            };
+            let asking: Vec<_> = (0..3).map(|_| scope.spawn(ask)).collect();
+            for round in 1..60 {
+                std::thread::sleep(std::time::Duration::from_millis(round as u64 % 4));
+                let _alone = lock.write();
+                sequences.close(1);
+                let mut txn = database.begin();
+                SequenceState { last: round * ROOM, called: false }.put(1, &mut txn).unwrap();
+                if round % 2 == 0 {
+                    database.commit(txn, CommitInfo::at(7)).unwrap();
+                    sequences.forget(1);
+                    base.store(round * ROOM, Ordering::Relaxed);
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+            asking.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        given.sort_unstable();
+        for run in given.chunk_by(|a, b| a.0 == b.0) {
+            let expected: Vec<(i64, i64)> = (0..run.len() as i64).map(|n| (run[0].0, run[0].0 + n)).collect();
+            assert_eq!(run, expected);
+        }
+        // What is written back at a clean end is where it stands, whoever still has what was remembered.
+        let (last, live) = (given.last().unwrap().1, sequences.live(1));
+        sequences.flush(&database, 7).unwrap();
+        assert!(live.is_void());
+        assert_eq!(sequences.next(&sequence, &database, 7).unwrap().0, last + 1);
+        sequences.forget(1);
+        let mut txn = database.begin();
+        txn.delete_guarded(keyspace::sequence(1).to_vec()).unwrap();
+        database.commit(txn, CommitInfo::at(7)).unwrap();
+        sequences.flush(&database, 7).unwrap();
+        assert_eq!(database.snapshot().get(&keyspace::sequence(1)).unwrap(), None, "what is gone stays gone");
     }
 
     #[test]

@@ -60,14 +60,9 @@ impl Target {
             codec: IndexCodec::new(table, i),
         };
         let keys = RowKeyCodec::new(table);
-        let unique = table.indexes.iter().filter(|i| i.unique).flat_map(|i| &i.columns);
-        let mut key_columns: Vec<usize> = keys.columns().iter().map(|(p, _)| *p).collect();
-        key_columns.extend(unique.filter_map(|c| table.position(c.attnum)));
-        key_columns.sort_unstable();
-        key_columns.dedup();
         Target {
+            key_columns: key_columns(table, &keys),
             keys,
-            key_columns,
             decoder: OnceLock::new(),
             has_late_constraints: !table.foreign_keys.is_empty()
                 || table.indexes.iter().any(|i| !i.deferral.is_never()),
@@ -123,6 +118,16 @@ impl Target {
     pub fn index_violation(&self, index: &TargetIndex, row: &[Datum], session: &SessionCx) -> crate::SqlError {
         unique_violation(&self.table, &index.name, index.codec.columns().iter().map(|(p, _)| *p), row, session)
     }
+}
+
+/// Positions of the columns that a table's unique keys are made of.
+pub fn key_columns(table: &Table, keys: &RowKeyCodec) -> Vec<usize> {
+    let unique = table.indexes.iter().filter(|i| i.unique).flat_map(|i| &i.columns);
+    let mut columns: Vec<usize> = keys.columns().iter().map(|(p, _)| *p).collect();
+    columns.extend(unique.filter_map(|c| table.position(c.attnum)));
+    columns.sort_unstable();
+    columns.dedup();
+    columns
 }
 
 /// Whether each row of a relation is one of a table's.

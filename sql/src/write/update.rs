@@ -71,8 +71,8 @@ impl Change<'_> {
         let locked = row::lock_current(txn, target.table.oid, key, self.seen, mode, Patience::Wait);
         Ok(match locked.map_err(|e| row::waited(e, txn, &target.table.name, key, self.doing))? {
             Locked::Same => Some(Found::Same),
-            Locked::Gone | Locked::Skipped => None,
-            Locked::Changed(key, bytes) => {
+            Locked::Gone { .. } | Locked::Skipped => None,
+            Locked::Changed { key, bytes, .. } => {
                 let mut row = target.decode(&bytes)?;
                 row.push(Datum::bytea(&key));
                 if self.prepared.system {

@@ -58,8 +58,9 @@ pub(super) fn create_named(
     Ok(oid)
 }
 
-/// Writes a sequence's state as part of the transaction.
+/// Writes a sequence's state as part of the transaction, which has the sequence locked or made it itself.
 pub(super) fn set_state(oid: u32, state: SequenceState, cx: &mut DdlCx<'_>) -> Result<()> {
+    cx.sequences.close(oid);
     cx.host.own_sequence(oid);
     cx.txn.with(|t| Ok(state.put(oid, t)?))
 }
@@ -82,7 +83,10 @@ pub(super) fn change(sequence: Sequence, options: &[SequenceOption], cx: &mut Dd
     // Values reserved under the old definition are not to be given out under the new one.
     let state = match cx.host.is_own_sequence(oid) {
         true => SequenceState::parse(cx.txn.with(|t| Ok(t.get(&keyspace::sequence(oid))?))?.as_deref(), &sequence)?,
-        false => cx.sequences.close(&sequence, cx.database)?,
+        false => {
+            cx.sequences.close(oid);
+            cx.sequences.current(&sequence, cx.database)?
+        }
     };
     let (sequence, restart) = apply(sequence, options, false, cx)?;
     set_state(oid, restart.map_or(state, |last| SequenceState { last, called: false }), cx)?;

@@ -158,7 +158,7 @@ fn all_that_a_cascade_may_reach_is_locked_beforehand() {
     let shown = show(&mut s, &format!("begin; with u as (update b set n = 1 returning id) delete from a; {locks}"));
     assert_eq!(
         shown.lines().filter(|l| l.contains('|')).collect::<Vec<_>>(),
-        ["a|RowExclusiveLock", "b|RowExclusiveLock", "c|RowExclusiveLock"]
+        ["a|RowExclusiveLock", "b|RowExclusiveLock", "c|RowExclusiveLock", "d|RowShareLock"]
     );
     let shown = show(&mut s, &format!("rollback; begin; update b set id = 1; {locks}"));
     assert!(shown.contains("d|RowExclusiveLock"), "{shown}");

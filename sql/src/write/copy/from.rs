@@ -299,7 +299,8 @@ impl CopyIn {
         // PostgreSQL stores rows by the batch and no longer knows their text then.
         let line = self.line;
         let stored = self.putter.put(&self.target, &row, session);
-        let key = stored.map_err(|e| e.context(|| format!("COPY {}, line {line}", self.target.table.name)))?;
+        let key = stored
+            .map_err(|e| self.txn.explain(e).context(|| format!("COPY {}, line {line}", self.target.table.name)))?;
         self.txn.record(&self.target, Change::Insert { key: &key, row: &row }, session)?;
         self.rows += 1;
         if self.rows.is_multiple_of(1024) {

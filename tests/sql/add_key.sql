@@ -1,0 +1,24 @@
+-- postgres: keys added to tables that have rows, in and out of the order of the new keys
+create table a (id int, v text);
+insert into a select (i*7919)%1000, 'x'||i from generate_series(1,1000) i;
+alter table a add primary key (id);
+select count(*), min(id), max(id), sum(id) from a;
+alter table a drop constraint a_pkey;
+insert into a values (500,'dup');
+alter table a add primary key (id);
+begin; delete from a where v='dup'; insert into a values (5000,'n'); alter table a add primary key (id); select count(*) from a where id in (500,5000); commit;
+create unique index on a (v);
+alter table a drop constraint a_pkey;
+create table b (id int, v text); insert into b values (1,'a'),(2,'b'),(2,'c'),(3,'d');
+alter table b add primary key (id);
+insert into b values (null,'z'); delete from b where v='c';
+alter table b add primary key (id);
+delete from b where id is null; alter table b add primary key (id); alter table b drop constraint b_pkey; alter table b alter id set not null; alter table b add primary key (id); 
+create table c (v text); insert into c values ('p'),('q');
+alter table c add column id int primary key default null;
+alter table c add column id serial primary key;
+select * from c order by id;
+select * from b order by id;
+begin; alter table a add primary key (id); savepoint s; alter table a drop constraint a_pkey; alter table a add primary key (v); rollback to s; insert into a values (5000, 'again'); rollback;
+alter table a add primary key (v);
+select id from a where v = 'x17';
