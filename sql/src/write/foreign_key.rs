@@ -343,7 +343,7 @@ impl ForeignKeyRule {
                 _ => txn.locks().release_since(mark),
             }
         }
-        if by_snapshot { Err(changed_since(txn)?) } else { Ok(false) }
+        if by_snapshot { Err(row::concurrent("update")) } else { Ok(false) }
     }
     /// The key under which the parent has such a row: the row's own, or that of an index entry.
     fn parent_key(&self, values: &[Datum]) -> Vec<u8> {
@@ -395,13 +395,9 @@ impl ForeignKeyRule {
             return Ok(());
         }
         let mut found = false;
-        let result = self.each_referrer(gone, RowMode::KeyShare, probe, &mut |probe, key, _| {
+        let result = self.each_referrer(gone, RowMode::KeyShare, probe, &mut |_, _, _| {
             found = true;
-            // It came while this transaction, which it may not see, was there: run again, there may be nothing to refuse.
-            match probe.txn.is_recording()? && !self.is_in_snapshot(key, probe.txn)? {
-                true => Err(row::dependent()),
-                false => Ok(false),
-            }
+            Ok(false)
         });
         result.map_err(|e| e.context(|| self.referrers_text("SELECT 1 FROM ONLY", " FOR KEY SHARE OF x")))?;
         if found { Err(still_referenced(self, &gone.old, probe.session)) } else { Ok(()) }
@@ -597,11 +593,6 @@ enum Set {
     New,
     Null,
     Default,
-}
-
-/// 40001: what the transaction's snapshot shows is not there any more.
-fn changed_since(txn: &TxnHandle) -> Result<SqlError> {
-    Ok(if txn.is_recording()? { row::dependent() } else { row::concurrent("update") })
 }
 
 /// Defaults and CHECKs read nothing, so nothing of another version.

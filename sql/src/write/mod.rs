@@ -139,10 +139,6 @@ impl TxnHandle {
             _ => error,
         }
     }
-    /// Whether the transaction is SERIALIZABLE, and not one that only reads.
-    pub fn is_recording(&self) -> Result<bool> {
-        self.with(|t| Ok(t.is_recording()))
-    }
     /// Row ids of the database.
     pub fn row_ids(&self) -> &RowIds {
         &self.inner.row_ids
