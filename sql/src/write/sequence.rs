@@ -108,7 +108,7 @@ pub struct Sequences {
 }
 
 /// Values in a row that were taken from a sequence and are not used yet: those of CACHE.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Taken {
     sequence: Arc<Sequence>,
     state: SequenceState,
@@ -129,7 +129,7 @@ impl Taken {
 }
 
 /// A sequence in use.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Live {
     numbers: Mutex<Numbers>,
     /// What is stored was changed.
@@ -138,7 +138,7 @@ struct Live {
     void: AtomicBool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Numbers {
     /// Where it stands; None before it was read.
     state: Option<SequenceState>,
