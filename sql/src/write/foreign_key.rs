@@ -343,7 +343,7 @@ impl ForeignKeyRule {
                 _ => txn.locks().release_since(mark),
             }
         }
-        if by_snapshot { Err(changed_since(txn)?) } else { Ok(false) }
+        if by_snapshot { Err(changed_since(txn)) } else { Ok(false) }
     }
     /// The key under which the parent has such a row: the row's own, or that of an index entry.
     fn parent_key(&self, values: &[Datum]) -> Vec<u8> {
@@ -394,17 +394,19 @@ impl ForeignKeyRule {
         if may_return && self.find_parent(&gone.old, false, probe)? {
             return Ok(());
         }
-        let mut found = false;
+        let (mut found, mut is_late) = (false, false);
         let result = self.each_referrer(gone, RowMode::KeyShare, probe, &mut |probe, key, _| {
             found = true;
-            // It came while this transaction, which it may not see, was there: run again, there may be nothing to refuse.
-            match probe.txn.is_recording()? && !self.is_in_snapshot(key, probe.txn)? {
-                true => Err(row::dependent()),
-                false => Ok(false),
-            }
+            is_late = probe.txn.is_recording()? && !self.is_in_snapshot(key, probe.txn)?;
+            Ok(false)
         });
         result.map_err(|e| e.context(|| self.referrers_text("SELECT 1 FROM ONLY", " FOR KEY SHARE OF x")))?;
-        if found { Err(still_referenced(self, &gone.old, probe.session)) } else { Ok(()) }
+        if !found {
+            return Ok(());
+        }
+        let refused = still_referenced(self, &gone.old, probe.session);
+        // It came while this transaction was there: run again on what there is now, there may be nothing to refuse.
+        Err(if is_late { probe.txn.unless_dependent(refused) } else { refused })
     }
     fn delete_referrers(&self, gone: &Gone, probe: &mut Probe<'_>) -> Result<()> {
         let result = self.each_referrer(gone, RowMode::Update, probe, &mut |probe, key, old| {
@@ -600,8 +602,8 @@ enum Set {
 }
 
 /// 40001: what the transaction's snapshot shows is not there any more.
-fn changed_since(txn: &TxnHandle) -> Result<SqlError> {
-    Ok(if txn.is_recording()? { row::dependent() } else { row::concurrent("update") })
+fn changed_since(txn: &TxnHandle) -> SqlError {
+    txn.unless_dependent(row::concurrent("update"))
 }
 
 /// Defaults and CHECKs read nothing, so nothing of another version.

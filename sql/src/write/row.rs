@@ -154,12 +154,6 @@ pub fn concurrent(what: &str) -> SqlError {
     SqlError::new(state::SERIALIZATION_FAILURE, format!("could not serialize access due to concurrent {what}"))
 }
 
-/// 40001 for what a SERIALIZABLE transaction found changed.
-pub fn dependent() -> SqlError {
-    let message = "could not serialize access due to read/write dependencies among transactions";
-    SqlError::new(state::SERIALIZATION_FAILURE, message)
-}
-
 /// The mode in which an UPDATE locks its row: only who changes a key hinders those who merely need the row to stay.
 pub fn update_mode(target: &Target, old: &[Datum], new: &[Datum]) -> RowMode {
     if keeps_keys(&target.key_columns, old, new) { RowMode::NoKeyUpdate } else { RowMode::Update }
