@@ -1,3 +1,8 @@
+//! The lock manager by itself: who waits and who goes on, in which order, what is given back when, deadlocks of every kind, and what a lock costs.
+//!
+//! A `World` is a manager and its account of memory; `World::session` opens sessions on it. Threads tell the manager that they wait before a test goes on, so that
+//! no outcome depends on how long something takes.
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
