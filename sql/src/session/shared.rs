@@ -138,7 +138,7 @@ impl Shared {
     fn take(&self, sequence: &Arc<Sequence>) -> Result<i64> {
         let all = &self.db.sequences;
         if sequence.cache > 1
-            && let Some(value) = self.sequences.lock().taken.get_mut(&sequence.oid).and_then(|taken| taken.next())
+            && let Some(value) = self.sequences.lock().taken.get_mut(&sequence.oid).and_then(|taken| taken.take())
         {
             return Ok(value);
         }

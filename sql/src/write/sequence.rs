@@ -118,7 +118,7 @@ pub struct Taken {
 
 impl Taken {
     /// The next value, if one is left and the sequence was not changed since.
-    pub fn next(&mut self) -> Option<i64> {
+    pub fn take(&mut self) -> Option<i64> {
         if self.left == 0 || self.from.is_void() {
             return None;
         }
@@ -532,13 +532,13 @@ mod tests {
         let (first, mut a) = sequences.next(&cached, &database, 7).unwrap();
         let (second, mut b) = sequences.next(&cached, &database, 7).unwrap();
         assert_eq!((first, second), (1, 11));
-        assert_eq!((a.next(), b.next(), a.next()), (Some(2), Some(12), Some(3)));
+        assert_eq!((a.take(), b.take(), a.take()), (Some(2), Some(12), Some(3)));
         let (third, mut c) = sequences.next(&cached, &database, 7).unwrap();
         assert_eq!((third, c.left), (21, 4), "up to the end");
         assert_eq!(sequences.next(&cached, &database, 7).err().map(|e| e.state()), Some("2200H"));
-        assert_eq!(c.next(), Some(22));
+        assert_eq!(c.take(), Some(22));
         sequences.forget(1);
-        assert_eq!((a.next(), c.next()), (None, None));
+        assert_eq!((a.take(), c.take()), (None, None));
     }
 
     #[test]
