@@ -328,8 +328,10 @@ impl ForeignKeyRule {
                 return Ok(false);
             }
         }
+        let mut was_met = false;
         loop {
             let Some(value) = txn.newest(key)? else { break };
+            was_met = true;
             let row_key = self.parent_row_key(key, &value)?;
             if txn.written(&row_key)?.is_some() {
                 // Its own: others cannot take it away before it has ended.
@@ -343,7 +345,12 @@ impl ForeignKeyRule {
                 _ => txn.locks().release_since(mark),
             }
         }
-        if by_snapshot { Err(changed_since(txn)?) } else { Ok(false) }
+        match by_snapshot {
+            false => Ok(false),
+            // Gone before it was looked for, it was read as no one left it; gone while it was waited for, it was updated.
+            true if !was_met && txn.is_recording()? => Err(row::dependent()),
+            true => Err(row::concurrent("update")),
+        }
     }
     /// The key under which the parent has such a row: the row's own, or that of an index entry.
     fn parent_key(&self, values: &[Datum]) -> Vec<u8> {
@@ -395,13 +402,9 @@ impl ForeignKeyRule {
             return Ok(());
         }
         let mut found = false;
-        let result = self.each_referrer(gone, RowMode::KeyShare, probe, &mut |probe, key, _| {
+        let result = self.each_referrer(gone, RowMode::KeyShare, probe, &mut |_, _, _| {
             found = true;
-            // It came while this transaction, which it may not see, was there: run again, there may be nothing to refuse.
-            match probe.txn.is_recording()? && !self.is_in_snapshot(key, probe.txn)? {
-                true => Err(row::dependent()),
-                false => Ok(false),
-            }
+            Ok(false)
         });
         result.map_err(|e| e.context(|| self.referrers_text("SELECT 1 FROM ONLY", " FOR KEY SHARE OF x")))?;
         if found { Err(still_referenced(self, &gone.old, probe.session)) } else { Ok(()) }
@@ -597,11 +600,6 @@ enum Set {
     New,
     Null,
     Default,
-}
-
-/// 40001: what the transaction's snapshot shows is not there any more.
-fn changed_since(txn: &TxnHandle) -> Result<SqlError> {
-    Ok(if txn.is_recording()? { row::dependent() } else { row::concurrent("update") })
 }
 
 /// Defaults and CHECKs read nothing, so nothing of another version.
