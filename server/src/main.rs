@@ -24,6 +24,10 @@ mod swarm;
 
 use std::process::ExitCode;
 
+/// RocksDB's memory comes from it, too. Why it: decisions/0004.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match cli::run(&arguments) {

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use super::Stopping;
 use super::gone::Watched;
+use super::spin::Busy;
 
 /// Answers beyond this are written even if nobody waits for them yet.
 const OUT_BYTES_MAX: usize = 64 << 10;
@@ -186,15 +187,16 @@ impl Connection {
     ///
     /// # Errors
     /// The socket broke.
-    pub fn read_blocking(&mut self, listens: bool) -> io::Result<Arrived> {
+    pub fn read_blocking(&mut self, listens: bool, busy: &Busy) -> io::Result<Arrived> {
         let Socket::Busy(socket, buffer, waits) = &mut self.socket else { return Err(not_now()) };
         let wanted = if listens { LINGER_LISTENING } else { LINGER };
         if *waits != wanted {
             socket.set_read_timeout(Some(wanted))?;
             *waits = wanted;
         }
+        let mut found = busy.receive(socket, buffer);
         loop {
-            match (&**socket).read(buffer) {
+            match found.take().unwrap_or_else(|| (&**socket).read(buffer)) {
                 Ok(0) => return Ok(Arrived::End),
                 Ok(n) => {
                     self.input.extend_from_slice(&buffer[..n]);

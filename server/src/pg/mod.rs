@@ -7,6 +7,7 @@
 //! query        what each message does to the session
 //! encode       rows and errors as bytes
 //! gone         notices clients that go while a statement runs
+//! spin         a busy client's next message, without sleep while a processor is free
 //! ```
 //!
 //! Must stay true: output is written only when the client waits for it (Sync, Flush, end of a simple query, COPY) or the buffer is
@@ -17,6 +18,7 @@ mod connection;
 mod encode;
 mod gone;
 mod query;
+mod spin;
 mod startup;
 
 use std::collections::HashMap;
@@ -43,6 +45,7 @@ pub struct Clients {
     stopping: watch::Sender<Stopping>,
     /// One for each socket without a session: they hold a file descriptor, which the store needs too.
     strangers: Arc<Semaphore>,
+    busy: Arc<spin::Busy>,
 }
 
 /// A session, to those who do not serve it.
@@ -75,6 +78,7 @@ impl Clients {
             sessions: Mutex::new(HashMap::new()),
             stopping: watch::Sender::new(Stopping::Not),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            busy: Arc::new(spin::Busy::new()),
         }
     }
     /// A place for one more, or None when all are taken.

@@ -165,6 +165,8 @@ impl Client {
     fn handle_while_busy(&mut self, stopping: &watch::Receiver<Stopping>) -> io::Result<Next> {
         self.connection.begin_blocking()?;
         self.connection.waits(WaitEvent::None);
+        let busy = self.place.clients.busy.clone();
+        let _counted = busy.begin();
         loop {
             if self.handle_all()? == Next::Close {
                 return Ok(Next::Close);
@@ -172,7 +174,7 @@ impl Client {
             if *stopping.borrow() != Stopping::Not {
                 break;
             }
-            match self.connection.read_blocking(self.session.is_listening())? {
+            match self.connection.read_blocking(self.session.is_listening(), &busy)? {
                 Arrived::Some => {}
                 Arrived::Nothing => break,
                 Arrived::End => return Ok(Next::Close),

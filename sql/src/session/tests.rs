@@ -17,10 +17,14 @@ mod speed;
 mod swarm;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use super::{ConnectOptions, CopyPiece, CopyStep, Instance, InstanceOptions, Outcome, Session, Step};
 use crate::SqlError;
 use crate::functions::SessionCx;
+use crate::functions::context::CancelFlag;
 use crate::types::io;
 
 pub(super) fn instance() -> Arc<Instance> {
@@ -42,6 +46,35 @@ fn connect_as(instance: &Arc<Instance>, pid: i32) -> Session {
 
 fn options(database: &str, pid: i32) -> ConnectOptions {
     ConnectOptions { user: "postgres".into(), database: database.into(), backend_pid: pid, ..ConnectOptions::default() }
+}
+
+/// Runs statements in another thread; it is back when they wait for a lock or are done.
+fn beside<'s>(scope: &'s Scope<'s, '_>, session: &'s mut Session, sql: &'s str) -> ScopedJoinHandle<'s, String> {
+    let locks = session.shared.db.locks.clone();
+    let waiting = || locks.status().iter().filter(|lock| !lock.granted).count();
+    let (before, start) = (waiting(), Instant::now());
+    let thread = scope.spawn(|| show(session, sql));
+    while !thread.is_finished() && waiting() == before {
+        assert!(start.elapsed() < Duration::from_secs(60), "{sql} neither waits nor ends");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    thread
+}
+
+/// Cancels what is run, again and again, for a cancel that comes before the statement is nobody's.
+fn cancelling<T>(flag: &CancelFlag, run: impl FnOnce() -> T) -> T {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(50));
+                flag.raise(SqlError::new("57014", "canceling statement due to user request"));
+            }
+        });
+        let ran = run();
+        is_over.store(true, Ordering::Relaxed);
+        ran
+    })
 }
 
 /// Runs a simple query string and shows what psql -At with verbose errors would.

@@ -389,12 +389,8 @@ fn a_wait_ends_with_its_statement() {
     assert!(start.elapsed() < Duration::from_secs(10));
     show(&mut f, "reset statement_timeout");
     let flag = f.cancel_flag();
-    let canceller = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        flag.raise(crate::SqlError::new("57014", "canceling statement due to user request"));
-    });
-    assert_eq!(show(&mut f, "select count(*) from t"), "ERROR:  57014: canceling statement due to user request");
-    canceller.join().unwrap();
+    let told = super::cancelling(&flag, || show(&mut f, "select count(*) from t"));
+    assert_eq!(told, "ERROR:  57014: canceling statement due to user request");
     assert!(follower.store().get_by_key(key).unwrap().wants().is_idle());
     // A shutdown ends one, too.
     let closing = follower.clone();

@@ -1,7 +1,5 @@
 //! Foreign keys between sessions, in transactions of one snapshot, and in numbers. What is expected is what PostgreSQL 15 did with the same steps.
 
-use std::time::Duration;
-
 use super::*;
 
 fn with_tables(action: &str) -> (Arc<Instance>, Session) {
@@ -21,9 +19,9 @@ fn with_tables(action: &str) -> (Arc<Instance>, Session) {
 
 /// Runs `sql` in a session of its own; whether it waits until `release` has run, and what it shows in the end.
 fn beside(instance: &Arc<Instance>, sql: &str, release: impl FnOnce()) -> (bool, String) {
+    let mut session = connect(instance);
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| show(&mut connect(instance), sql));
-        std::thread::sleep(Duration::from_millis(150));
+        let other = super::beside(scope, &mut session, sql);
         let waits = !other.is_finished();
         release();
         (waits, other.join().unwrap())

@@ -242,6 +242,7 @@ fn a_wait_ends_with_a_cancel_at_once() {
     let (instance, mut s) = with_relations();
     show(&mut s, "insert into t values (1, 1)");
     show(&mut s, "begin; update t set b = 10");
+    let mut watcher = connect_as(&instance, 3);
     std::thread::scope(|scope| {
         for (sql, context) in [
             ("delete from t where a = 1", Some("while deleting tuple ")),
@@ -251,7 +252,17 @@ fn a_wait_ends_with_a_cancel_at_once() {
             let mut other = connect_as(&instance, 2);
             let flag = other.cancel_flag();
             let waiter = scope.spawn(move || show(&mut other, sql));
-            std::thread::sleep(Duration::from_millis(30));
+            // A cancel that comes before the statement is nobody's.
+            let start = Instant::now();
+            while show(
+                &mut watcher,
+                "select wait_event from pg_stat_activity where pid = 2 and wait_event_type in ('Lock', 'Timeout')",
+            )
+            .is_empty()
+            {
+                assert!(start.elapsed() < Duration::from_secs(60), "it does not wait");
+                std::thread::sleep(Duration::from_millis(1));
+            }
             let start = Instant::now();
             flag.raise(SqlError::new("57014", "canceling statement due to user request"));
             let shown = waiter.join().unwrap();

@@ -180,14 +180,13 @@ fn statements_of_their_own_wait_their_turn() {
     assert_eq!(show(&mut connect(&instance), "select n from t"), (SESSIONS * EACH).to_string());
 }
 
-/// Runs a statement in another thread and waits until it has had time to wait for a lock.
+/// Runs a statement in another thread, where it waits for a lock.
 fn waiting<'s>(
     scope: &'s std::thread::Scope<'s, '_>,
     session: &'s mut Session,
     sql: &'s str,
 ) -> std::thread::ScopedJoinHandle<'s, String> {
-    let thread = scope.spawn(|| show(session, sql));
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    let thread = beside(scope, session, sql);
     assert!(!thread.is_finished(), "{sql} did not wait");
     thread
 }
@@ -474,12 +473,7 @@ fn cancels_and_shutdowns_stop_statements() {
     let instance = instance();
     let mut s = connect(&instance);
     let flag = s.cancel_flag();
-    let stopper = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        flag.raise(SqlError::new("57014", "canceling statement due to user request"));
-    });
-    assert!(show(&mut s, "select pg_sleep(30)").starts_with("ERROR:  57014"));
-    stopper.join().unwrap();
+    assert!(cancelling(&flag, || show(&mut s, "select pg_sleep(30)")).starts_with("ERROR:  57014"));
     assert_eq!(show(&mut s, "select 1"), "1");
     assert!(show(&mut s, "set statement_timeout = 30; select count(*) from generate_series(1, 100000000) a, generate_series(1, 1000) b").ends_with("statement timeout"));
     instance.shutdown().unwrap();

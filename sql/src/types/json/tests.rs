@@ -95,6 +95,21 @@ fn text() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn numbers_that_numeric_does_not_print_are_refused() {
+    let stored = |number: &str| {
+        let mut bytes = vec![super::NUMBER, u8::try_from(number.len()).unwrap()];
+        bytes.extend_from_slice(number.as_bytes());
+        Jsonb::from_stored(&bytes)
+    };
+    for good in ["0", "0.000", "-0.001", "10", "-7", "100.10"] {
+        assert_eq!(stored(good).unwrap(), Jsonb::parse(good).unwrap());
+    }
+    for bad in ["00", "00.1", "-0", "-0.000", "01", "-01.5", "1e5", ".5", "5.", "", "-", "+1", "NaN"] {
+        assert!(stored(bad).is_none(), "{bad}");
+    }
+}
+
 proptest! {
     #[test]
     fn compare_is_a_total_order_and_keys_have_it(a in text(), b in text(), c in text()) {

@@ -406,11 +406,13 @@ fn take_plain<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     take_text(rest).filter(|s| !s.as_bytes().contains(&0))
 }
 
-/// `-?digits[.digits]`, as numeric prints what is finite, and not longer than numeric can be.
+/// `-?digits[.digits]`, as numeric prints what is finite: no zero before other digits, no zero less than zero, and not longer than numeric can be.
 fn is_number(text: &str) -> bool {
     const LONGEST: usize = 131_072 + 16_383 + 2;
     let body = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = body.split_once('.').unwrap_or((body, "0"));
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    text.len() <= LONGEST && digits(whole) && digits(fraction)
+    let is_canonical = whole == "0" || !whole.starts_with('0');
+    let is_minus_zero = body.len() < text.len() && body.bytes().all(|b| matches!(b, b'0' | b'.'));
+    text.len() <= LONGEST && digits(whole) && digits(fraction) && is_canonical && !is_minus_zero
 }
