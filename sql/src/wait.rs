@@ -34,6 +34,11 @@ use crate::functions::context::CancelFlag;
 const SLICE: Duration = Duration::from_millis(20);
 /// A peer that says it has more but proves nothing is believed for so many times `bee.fetch_wait`.
 const CLAIMS_BELIEVED: u32 = 10;
+/// How long is waited for the news of a core that has just begun to be followed, when somebody has some or may be found, and when nobody is there yet.
+const NEWS_WAIT: Duration = Duration::from_secs(2);
+const FIRST_PEER_WAIT: Duration = Duration::from_millis(500);
+/// How long between two looks at what peers claim.
+const NEWS_SLICE: Duration = Duration::from_millis(2);
 /// Blocks a statement may have claimed before those that came are let go.
 const CLAIMED_MAX: usize = 8192;
 
@@ -253,6 +258,24 @@ impl Waiting {
                     None => error.hint("bee_peers and bee_cores tell who is connected and what they have."),
                 });
             }
+        }
+    }
+
+    /// Waits until a core that has just begun to be followed has what a connected peer claims: not for long, for what is here can be read.
+    ///
+    /// # Errors
+    /// A cancel.
+    pub fn wait_for_news(&self, core: &Core, remote: &dyn Fn() -> Remote) -> Result<(), SqlError> {
+        let start = Instant::now();
+        loop {
+            self.check()?;
+            let (remote, length) = (remote(), core.len().0);
+            let is_told = remote.peers > 0 && remote.length > 0;
+            let limit = if is_told || remote.is_searching { NEWS_WAIT } else { FIRST_PEER_WAIT };
+            if is_told && length >= remote.length || start.elapsed() >= limit.min(self.fetch_wait()) {
+                return Ok(());
+            }
+            core.watch().wait_for(Length(length + 1), NEWS_SLICE);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pgbee_engine::txn::{Database, Snapshot};
@@ -27,13 +28,17 @@ pub struct OpenBee {
     catalogs: load::Cache,
     /// Lengths seen as heads: in a bee without commit records the only versions known.
     heads: Mutex<BTreeSet<u64>>,
+    /// Nobody has looked yet whether peers have more than was stored.
+    is_news: AtomicBool,
     on_close: Mutex<Option<OnClose>>,
 }
 
 impl OpenBee {
     /// A bee in a core of the store.
     pub fn new(database: Arc<Database>, on_close: Option<OnClose>) -> OpenBee {
-        OpenBee { database, catalogs: load::Cache::default(), heads: Mutex::default(), on_close: Mutex::new(on_close) }
+        let is_news = AtomicBool::new(on_close.is_some());
+        let (catalogs, heads) = (load::Cache::default(), Mutex::default());
+        OpenBee { database, catalogs, heads, is_news, on_close: Mutex::new(on_close) }
     }
     /// The database over its core, which waits for nobody.
     pub fn database(&self) -> &Arc<Database> {
@@ -80,7 +85,8 @@ impl ForeignBee {
         ForeignBee { open, database: reader, waiting, network }
     }
 
-    /// The newest version. If none is known yet, waits until a peer shows one.
+    /// The newest version. If none is known yet, waits until a peer shows one; where following it has just begun, a little for what is new, as
+    /// JavaScript's `update()` does: a session may be over long before the next one begins, and see nothing else.
     ///
     /// # Errors
     /// 58030 when nobody does; a cancel.
@@ -93,10 +99,13 @@ impl ForeignBee {
 
     fn wait_for_head(&self) -> Result<()> {
         let core = self.database.core();
+        let remote = || self.network.as_ref().and_then(|n| n.remote(core.key())).unwrap_or_default();
+        if self.open.is_news.swap(false, Ordering::Relaxed) && !core.is_empty() {
+            self.waiting.wait_for_news(core, &remote)?;
+        }
         if !core.is_empty() || core.is_writable() {
             return Ok(());
         }
-        let remote = || self.network.as_ref().and_then(|n| n.remote(core.key())).unwrap_or_default();
         let search = || self.network.as_ref().and_then(|n| n.search(core.key()));
         let name = format!("bee {}", core.key());
         let waited = self.waiting.wait_for_first_head(core, Length(1), &name, &remote, &search);

@@ -714,6 +714,21 @@ fn a_foreign_table_is_waited_for_and_followed_as_long_as_it_is_used() {
     assert_eq!(show(&mut s, "select v from t where id = 7"), "value 7");
     drop(s);
     assert!(!network.follows(key), "nobody uses it any more");
+    // Sessions of one statement each, as those of `psql -c`: each sees what was committed before it.
+    network.set_online(true);
+    for i in 6001..6004 {
+        show(&mut w, &format!("insert into t values ({i}, 'between sessions')"));
+        let mut short = connect(&own);
+        assert_eq!(
+            show(&mut short, &format!("select count(*) from t where id > 6000 and id <= {i}")),
+            (i - 6000).to_string()
+        );
+        drop(short);
+        assert!(!network.follows(key));
+    }
+    // With nobody there what is here is read all the same.
+    network.set_online(false);
+    assert_eq!(show(&mut connect(&own), "select v from t where id = 6001"), "between sessions");
 }
 
 /// Waits until an instance has the newest head of a core.
