@@ -393,7 +393,10 @@ impl Instance {
         for _ in 0..CONNECT_ATTEMPTS {
             let db = match self.db(name) {
                 Err(unknown) if unknown.state() == state::INVALID_CATALOG_NAME => match name.parse() {
-                    Ok(key) => self.database_by_key(key, &options.user)?,
+                    Ok(key) => match self.database_by_key(key, &options.user)? {
+                        Some(db) => db,
+                        None => continue,
+                    },
                     Err(_) => return Err(unknown),
                 },
                 found => found?,
@@ -781,8 +784,16 @@ impl Instance {
     /// A session's presence in a database; None if it was dropped just now.
     fn enter(self: &Arc<Self>, db: &Arc<Db>, cancel: &Arc<CancelFlag>, options: &ConnectOptions) -> Option<Presence> {
         {
-            let open = self.open.lock();
+            let private = self.private.lock();
+            let mut open = self.open.lock();
             if !open.get(&db.name).is_some_and(|there| Arc::ptr_eq(there, db)) {
+                return None;
+            }
+            if !private.has(&db.name) {
+                // Dropped by one who came between our look at its definition and its being opened.
+                if db.sessions.load(Ordering::Acquire) == 0 {
+                    open.remove(&db.name);
+                }
                 return None;
             }
             db.sessions.fetch_add(1, Ordering::AcqRel);

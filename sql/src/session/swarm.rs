@@ -88,13 +88,13 @@ impl Instance {
         Ok(swarm.topics.into_iter().map(status).collect())
     }
 
-    /// The database of a key that somebody connects to; followed from now on if it is not one of ours.
+    /// The database of a key that somebody connects to; followed from now on if it is not one of ours. None if it was dropped again at once.
     ///
     /// # Errors
     /// 42501 if the role may not follow, 3D000 if there is nobody to ask for it, 53400 when too many were followed like this.
-    pub(super) fn database_by_key(&self, key: CoreKey, user: &str) -> Result<Arc<Db>> {
+    pub(super) fn database_by_key(&self, key: CoreKey, user: &str) -> Result<Option<Arc<Db>>> {
         if let Some(db) = self.known_by_key(key)? {
-            return Ok(db);
+            return Ok(Some(db));
         }
         let name = key.to_z32();
         if user != SUPERUSER_NAME && !self.options().follow_on_connect {
@@ -121,7 +121,7 @@ impl Instance {
             Err(error) if matches!(error.state(), state::DUPLICATE_DATABASE | state::DUPLICATE_OBJECT) => {}
             Err(error) => return Err(error),
         }
-        self.known_by_key(key)?.ok_or_else(|| unknown_database(&name))
+        self.known_by_key(key)
     }
 
     /// A session was the last one of a database that is followed. One that was followed by connecting to its key goes again, as long as nothing of it was seen and
@@ -190,7 +190,11 @@ impl Instance {
 
     fn known_by_key(&self, key: CoreKey) -> Result<Option<Arc<Db>>> {
         if let Some((name, ..)) = self.followed().into_iter().find(|(_, followed, _)| *followed == key) {
-            return self.db(&name).map(Some);
+            match self.db(&name) {
+                // Dropped meanwhile.
+                Err(gone) if gone.state() == state::INVALID_CATALOG_NAME => {}
+                found => return found.map(Some),
+            }
         }
         for name in self.databases() {
             match self.db(&name) {
