@@ -534,15 +534,15 @@ impl ForeignKeyRule {
                     Access::Index(at, _) => Bytes::from(self.child.indexes[*at].codec.row_key(&key, &value)?),
                     Access::Primary(_) | Access::All => key,
                 };
-                let is_candidate = match by_entries {
-                    true => match probe.txn.newest(&key)? {
-                        Some(bytes) => self.refers(&self.child_rows.decode(&bytes)?, &wanted),
-                        None => false,
-                    },
-                    false => {
-                        self.refers(&self.child_rows.decode(&value)?, &wanted)
-                            && !matches!(probe.txn.written(&key)?, Some(None))
-                    }
+                // As the view has it: what became of it since, another key even, is known when it is locked.
+                let row = match probe.txn.written(&key)? {
+                    Some(own) => own,
+                    None if by_entries => view.get(&key)?,
+                    None => Some(value),
+                };
+                let is_candidate = match row {
+                    Some(bytes) => self.refers(&self.child_rows.decode(&bytes)?, &wanted),
+                    None => false,
                 };
                 if is_candidate && !f(probe, &key, view.version())? {
                     return Ok(());
