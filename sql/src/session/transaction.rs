@@ -237,7 +237,9 @@ impl Session {
                 let newest = self.shared.database.snapshot();
                 if self.block.isolation.is_fixed() {
                     self.block.fixed = Some(newest.clone());
-                } else if self.shared.txn.is_open() {
+                }
+                // Also where a SAVEPOINT came before the first statement of one that keeps its snapshot.
+                if self.shared.txn.is_open() {
                     self.shared.txn.with(|t| {
                         t.refresh(newest.clone());
                         Ok(())

@@ -53,7 +53,12 @@ impl Session {
 
     /// SET TRANSACTION.
     pub(in crate::session) fn set_transaction(&mut self, modes: &TransactionModes) -> Result<()> {
-        if self.block.status == Status::Explicit {
+        // Several statements in one simple query are a block, too.
+        let in_string = self.script.as_ref().is_some_and(|script| !script.single);
+        if in_string && self.block.status == Status::Idle {
+            self.begin(Status::Implicit);
+        }
+        if in_string || self.block.status == Status::Explicit {
             return self.set_modes(modes);
         }
         self.warn(state::NO_ACTIVE_SQL_TRANSACTION, "SET TRANSACTION can only be used in transaction blocks");
@@ -62,9 +67,13 @@ impl Session {
 
     fn begin_block(&mut self, modes: &TransactionModes) -> Result<()> {
         match self.block.status {
-            Status::Explicit | Status::Failed => {
+            Status::Failed => {
                 self.warn(state::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
                 return Ok(());
+            }
+            Status::Explicit => {
+                self.warn(state::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
+                return self.set_modes(modes);
             }
             Status::Idle => self.begin(Status::Explicit),
             Status::Implicit => self.block.status = Status::Explicit,
@@ -80,8 +89,9 @@ impl Session {
         let read_only = modes.read_only.unwrap_or(self.block.read_only);
         let isolation = modes.isolation.map_or(self.block.isolation, level);
         let in_subtransaction = !self.block.saves.is_empty();
-        if isolation != self.block.isolation && (self.block.queried || in_subtransaction) {
-            let message = match self.block.queried {
+        let queried = self.block.queried || self.has_written()?;
+        if isolation != self.block.isolation && (queried || in_subtransaction) {
+            let message = match queried {
                 true => "SET TRANSACTION ISOLATION LEVEL must be called before any query",
                 false => "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction",
             };
@@ -119,10 +129,27 @@ impl Session {
                 );
             }
         }
+        if isolation != self.block.isolation {
+            self.forget_snapshot();
+        }
         (self.block.read_only, self.block.isolation) = (read_only, isolation);
         self.block.deferrable = modes.deferrable.unwrap_or(self.block.deferrable);
         self.tell_current();
         Ok(())
+    }
+
+    /// Whether the engine's transaction has changed anything.
+    fn has_written(&self) -> Result<bool> {
+        Ok(self.shared.txn.is_open() && !self.shared.txn.with(|t| Ok(t.is_read_only()))?)
+    }
+    /// Nothing was asked yet, but a SAVEPOINT or a Parse has taken a snapshot as the level before had it: the next statement takes its own.
+    fn forget_snapshot(&mut self) {
+        self.shared.txn.take();
+        (self.block.reads, self.block.seen) = (None, None);
+        // Unless it is the one that SET TRANSACTION SNAPSHOT named.
+        if !self.block.is_past {
+            self.block.fixed = None;
+        }
     }
 
     fn set_characteristics(&mut self, modes: &TransactionModes) -> Result<()> {
@@ -205,8 +232,11 @@ impl Session {
     fn savepoint(&mut self, name: &str) -> Result<&'static str> {
         self.require_block("SAVEPOINT")?;
         if !self.shared.txn.is_open() && !self.block.read_only {
+            let had = self.block.fixed.clone();
             let statement = self.statement()?;
             self.open_transaction(&statement.snapshot);
+            // The first statement takes the snapshot, as in PostgreSQL; this is none.
+            self.block.fixed = had;
         }
         if self.shared.txn.is_open() {
             self.shared.txn.with(|t| {
