@@ -28,17 +28,17 @@ pub struct OpenBee {
     catalogs: load::Cache,
     /// Lengths seen as heads: in a bee without commit records the only versions known.
     heads: Mutex<BTreeSet<u64>>,
-    /// Nobody has looked yet whether peers have more than was stored.
-    is_news: AtomicBool,
+    /// Nobody knows yet whether peers have more than was stored.
+    is_unasked: AtomicBool,
     on_close: Mutex<Option<OnClose>>,
 }
 
 impl OpenBee {
     /// A bee in a core of the store.
     pub fn new(database: Arc<Database>, on_close: Option<OnClose>) -> OpenBee {
-        let is_news = AtomicBool::new(on_close.is_some());
+        let is_unasked = AtomicBool::new(on_close.is_some());
         let (catalogs, heads) = (load::Cache::default(), Mutex::default());
-        OpenBee { database, catalogs, heads, is_news, on_close: Mutex::new(on_close) }
+        OpenBee { database, catalogs, heads, is_unasked, on_close: Mutex::new(on_close) }
     }
     /// The database over its core, which waits for nobody.
     pub fn database(&self) -> &Arc<Database> {
@@ -100,8 +100,10 @@ impl ForeignBee {
     fn wait_for_head(&self) -> Result<()> {
         let core = self.database.core();
         let remote = || self.network.as_ref().and_then(|n| n.remote(core.key())).unwrap_or_default();
-        if self.open.is_news.swap(false, Ordering::Relaxed) && !core.is_empty() {
+        if self.open.is_unasked.load(Ordering::Relaxed) && !core.is_empty() {
+            // Others who come meanwhile wait as well, and again after a cancel.
             self.waiting.wait_for_news(core, &remote)?;
+            self.open.is_unasked.store(false, Ordering::Relaxed);
         }
         if !core.is_empty() || core.is_writable() {
             return Ok(());

@@ -83,8 +83,11 @@ impl Instance {
         let on_close = network.map(|network| {
             let instance = Arc::downgrade(self);
             let close: OnClose = Box::new(move || {
-                let in_use = instance.upgrade().is_some_and(|i| i.database_of(key).is_some() || i.is_open_bee(key));
-                if !in_use {
+                let Some(instance) = instance.upgrade() else { return network.unfollow(key) };
+                // One step for whoever opens it again: it is followed under the same lock.
+                let open = instance.foreign.open.lock();
+                let is_open = open.get(&key).is_some_and(|bee| bee.strong_count() > 0);
+                if !is_open && instance.database_of(key).is_none() {
                     network.unfollow(key);
                 }
             });
