@@ -427,7 +427,10 @@ impl Drop for Lead<'_> {
                 }
                 (Ok(update), Vec::new())
             }
-            Err(error) => (Err(error), line.give_up()),
+            Err(error) => {
+                tracing::error!(%error, transactions = self.members.len(), "an append failed");
+                (Err(error), line.give_up())
+            }
         };
         drop(line);
         self.committer.moved.notify_all();

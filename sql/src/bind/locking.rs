@@ -118,13 +118,15 @@ impl Binder<'_> {
         let mut lock: Option<Strength> = None;
         for clause in &mut scope.clauses {
             let is_about_all = clause.of.is_empty();
-            let named = clause.of.iter_mut().find(|(of, ..)| name == Some(of.as_str()));
+            // A clause may name an item more than once.
+            let is_it = |of: &str| name == Some(of);
+            let named = clause.of.iter().find(|(of, ..)| is_it(of)).map(|(_, pos, met)| (*pos, *met));
             match (named, kind) {
-                (Some((_, pos, met)), _) if !*met => {
-                    *met = true;
+                (Some((pos, false)), _) => {
+                    clause.of.iter_mut().filter(|(of, ..)| is_it(of)).for_each(|(.., met)| *met = true);
                     if let LeafKind::Other(what) = kind {
                         let message = format!("{} cannot be applied to {what}", clause_name(clause.strength.0));
-                        return error(state::FEATURE_NOT_SUPPORTED, *pos, message);
+                        return error(state::FEATURE_NOT_SUPPORTED, pos, message);
                     }
                 }
                 (None, LeafKind::Table | LeafKind::Query) if is_about_all => {}

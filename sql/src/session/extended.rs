@@ -21,6 +21,10 @@ use crate::memory::{self, Reservation};
 use crate::parse::ast::{self, StatementKind};
 use crate::types::{Datum, Type, io};
 
+/// What PostgreSQL says of a kept statement whose rows would have another shape. Drivers that keep statements themselves know it by the routine that
+/// reports it, and prepare anew.
+pub const RESULT_TYPE_CHANGED: &str = "cached plan must not change result type";
+
 /// A prepared statement.
 pub(super) struct Prepared {
     /// None if the text had none.
@@ -159,9 +163,10 @@ impl Session {
             return Err(SqlError::internal("an empty statement has no plan"));
         };
         let planned = Arc::new(self.plan(statement, &ParamTypes::fixed(prepared.params.clone()), cx)?);
-        let shape = |f: &Arc<[Field]>| f.iter().map(|f| f.ty).collect::<Vec<_>>();
-        if prepared.fields.as_ref().is_some_and(|f| shape(f) != shape(&planned.fields)) {
-            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, "cached plan must not change result type"));
+        let is_alike =
+            |a: &[Field], b: &[Field]| a.iter().map(|f| (f.ty, &f.name)).eq(b.iter().map(|f| (f.ty, &f.name)));
+        if prepared.fields.as_ref().is_some_and(|f| !is_alike(f, &planned.fields)) {
+            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, RESULT_TYPE_CHANGED));
         }
         *prepared.planned.lock() = Some(planned.clone());
         Ok(planned)

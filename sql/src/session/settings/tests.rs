@@ -36,6 +36,7 @@ fn values_print_as_show_prints_them() {
         ("datestyle", "ISO, DMY", "ISO, DMY"),
         ("datestyle", "iso", "ISO, MDY"),
         ("client_encoding", "utf-8", "UTF8"),
+        ("client_encoding", "'utf-8'", "UTF8"),
         ("timezone", "Europe/Berlin", "Europe/Berlin"),
         ("enable_seqscan", "f", "off"),
         ("random_page_cost", "1.10", "1.1"),

@@ -96,7 +96,8 @@ pub(super) fn check(d: &Definition, given: Given<'_>) -> Result<String> {
                 Given::Arguments(names) => names.iter().map(|n| quote_identifier(n)).collect::<Vec<_>>().join(", "),
                 Given::Text(list) => list.to_owned(),
             },
-            "client_encoding" => match value.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
+            // Compared as PostgreSQL does, by letters and digits alone: asyncpg says 'utf-8', quotes included.
+            "client_encoding" => match letters_and_digits(value).as_str() {
                 "utf8" | "unicode" => "UTF8".to_owned(),
                 "sqlascii" | "latin1" | "iso88591" | "latin9" | "win1252" | "windows1252" | "eucjp" | "sjis"
                 | "gbk" | "koi8r" => {
@@ -285,4 +286,8 @@ pub(super) fn severity(name: &str) -> u8 {
         "warning" => 3,
         _ => 4,
     }
+}
+
+fn letters_and_digits(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
