@@ -98,11 +98,12 @@ pub(crate) fn check_reads(reads: &Reads, bee: &Bee, head: &Snapshot, group: &OnT
             return Ok(());
         }
         if relied.len() > LOOKED_UP {
+            let covered = relied.covered();
             let mut changes = head.diff(&bee.at(oldest), KeyRange::all());
             while let Some(change) = changes.next()? {
                 let entry = change.left.as_ref().or(change.right.as_ref());
                 // What was seen at a newer version than the oldest was found unchanged up to it.
-                if entry.is_some_and(|entry| relied.covers(&entry.key)) {
+                if entry.is_some_and(|entry| covered.contains(&entry.key)) {
                     return Err(Error::Conflict { base: oldest });
                 }
             }

@@ -185,9 +185,18 @@ impl Relied {
         self.keys.values().copied().chain(self.ranges.iter().map(|(_, seen)| *seen)).min()
     }
 
-    /// Whether a key is covered.
-    pub fn covers(&self, key: &[u8]) -> bool {
-        self.keys.contains_key(key) || self.ranges.iter().any(|(range, _)| range.contains(key))
+    /// What is covered, to ask of many keys.
+    pub fn covered(&self) -> Covered<'_> {
+        let mut ranges: Vec<KeyRange> = self.ranges.iter().map(|(range, _)| range.clone()).collect();
+        ranges.sort_by(|a, b| compare_starts(&a.start, &b.start));
+        ranges.dedup_by(|next, last| {
+            let is_one = begins_inside(&next.start, &last.end);
+            if is_one && ends_last(&next.end, &last.end) {
+                last.end = next.end.clone();
+            }
+            is_one
+        });
+        Covered { keys: &self.keys, ranges }
     }
 
     /// Everything was found to be at this version as it was seen: only what comes after it matters from now on.
@@ -230,6 +239,34 @@ impl Relied {
     fn count(&mut self) {
         let ranges = self.ranges.iter().map(|(range, _)| bound_bytes(range) + OVERHEAD_BYTES).sum::<usize>();
         self.bytes = ranges + self.keys.keys().map(|key| key.len() + OVERHEAD_BYTES).sum::<usize>();
+    }
+}
+
+/// All keys and ranges that were read: a key is found in it by two searches, however many there are.
+pub(crate) struct Covered<'a> {
+    keys: &'a BTreeMap<Bytes, Version>,
+    /// Apart from each other, in order.
+    ranges: Vec<KeyRange>,
+}
+
+impl Covered<'_> {
+    /// Whether it has a key.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        let begun = self.ranges.partition_point(|range| match &range.start {
+            Bound::Included(start) => &start[..] <= key,
+            Bound::Excluded(start) => &start[..] < key,
+            Bound::Unbounded => true,
+        });
+        self.keys.contains_key(key) || begun > 0 && self.ranges[begun - 1].contains(key)
+    }
+}
+
+/// Whether there is nothing between the end of a range and the start of one behind it.
+fn begins_inside(start: &Bound<Bytes>, end: &Bound<Bytes>) -> bool {
+    match (start, end) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
+        (Bound::Excluded(start), Bound::Excluded(end)) => start < end,
+        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => start <= end,
     }
 }
 
@@ -329,7 +366,7 @@ mod tests {
                 found.reverse();
             }
             found.into_iter().for_each(|key| recorder.reached(&bytes(key)));
-            let covered = |key: &str| reads.with(|relied| relied.covers(key.as_bytes()));
+            let covered = |key: &str| reads.with(|relied| relied.covered().contains(key.as_bytes()));
             assert_eq!(reads.with(|relied| relied.len()), 1);
             let (inside, outside) = match direction {
                 Direction::Forward => (["c", "e", "g"], ["b", "h", "o"]),
@@ -358,8 +395,9 @@ mod tests {
         for i in 0..count {
             assert!(relied.keys.contains_key(&key(i * 2)) || relied.ranges.len() > 10);
         }
-        assert!((0..count).step_by(997).all(|i| relied.covers(&key(i * 2))));
-        assert!((0..count).step_by(3 * 331).all(|i| relied.covers(&key(i * 2 + 1_000_000))));
+        let covered = relied.covered();
+        assert!((0..count).step_by(997).all(|i| covered.contains(&key(i * 2))));
+        assert!((0..count).step_by(3 * 331).all(|i| covered.contains(&key(i * 2 + 1_000_000))));
         assert_eq!(relied.oldest(), Some(Version(8)));
         relied.unchanged_until(Version(100));
         assert_eq!(relied.oldest(), Some(Version(100)));
@@ -387,6 +425,15 @@ mod tests {
             if join(&mut joined, &b) {
                 prop_assert_eq!(joined.contains(&key), either);
             }
+        }
+
+        /// What is asked of in one search has exactly what its ranges have.
+        #[test]
+        fn covered_is_what_any_range_has(ranges in prop::collection::vec((bound(), bound()), 0..6), key in prop::collection::vec(0..3u8, 0..4)) {
+            let ranges: Vec<KeyRange> = ranges.into_iter().map(|(start, end)| KeyRange { start, end }).filter(|r| !r.is_empty()).collect();
+            let relied = Relied { ranges: ranges.iter().map(|r| (r.clone(), Version(1))).collect(), ..Relied::default() };
+            let covered = relied.covered();
+            prop_assert_eq!(covered.contains(&key), ranges.iter().any(|r| r.contains(&key)));
         }
     }
 }

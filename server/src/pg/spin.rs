@@ -5,9 +5,10 @@
 //!                                                            asleep until the kernel wakes the thread:     5 to 50 µs after it came
 //! ```
 //!
-//! Most drivers that ask one statement after the other go on within some microseconds, and waking a thread on an idle processor takes longer than that. What must stay
-//! true: a thread spins only while fewer clients are busy than there are processors, so that it takes nothing from those that have work, nor from the clients' own programs, which
-//! often run here, too; and never for longer than [`SPIN`], so that a client who falls silent costs no more than that once.
+//! Most drivers that ask one statement after the other go on within some microseconds, and waking a thread on an idle processor takes longer than
+//! that. What must stay true: a thread spins only while fewer clients are busy than there are processors, so that it takes nothing from those that have
+//! work, nor from the clients' own programs, which often run here, too; and never for longer than [`SPIN`], so that a client who falls silent costs no
+//! more than that once.
 
 use std::io;
 use std::net::TcpStream;
