@@ -274,6 +274,8 @@ pub(super) struct Binder<'e> {
     pub inherited_lock: Option<super::locking::Strength>,
     /// The text names a system column: stored tables are read with theirs.
     pub system: bool,
+    /// A RETURNING whose rows may have been there before is being bound.
+    pub returns_updated: bool,
 }
 
 impl<'e> Binder<'e> {
@@ -291,6 +293,7 @@ impl<'e> Binder<'e> {
             locks: None,
             inherited_lock: None,
             system: false,
+            returns_updated: false,
             unsettled: vec![],
             views: vec![],
             nesting: 0,

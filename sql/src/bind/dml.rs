@@ -128,7 +128,10 @@ impl Binder<'_> {
             s.on_conflict.as_ref().map(|c| self.on_conflict(c, &table, s.alias.as_deref())).transpose()?;
         let stored = scan(&table, None, false, self.system);
         let item = self.target_item(&table, &stored, s.alias.as_deref());
-        let (returning, schema) = self.returning(&s.returning, vec![item], &stored)?;
+        self.returns_updated = on_conflict.as_ref().is_some_and(|c: &OnConflict| c.update.is_some());
+        let returning = self.returning(&s.returning, vec![item], &stored);
+        self.returns_updated = false;
+        let (returning, schema) = returning?;
         let kind = DmlKind::Insert { table, columns, source, defaults, checks, overriding: s.overriding, on_conflict };
         Ok(Dml { kind, returning, schema, system: self.system })
     }

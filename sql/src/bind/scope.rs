@@ -277,6 +277,8 @@ impl Binder<'_> {
         }
         // Nobody sees what was deleted, and commands of one transaction are not told apart.
         let never = match name {
+            // An updated row's is the transaction's number in PostgreSQL: `xmax = 0` tells there which rows were inserted.
+            "xmax" if self.returns_updated => return unsupported(pos, "xmax of a row that may have been updated"),
             "xmax" => Some(Type::XID),
             "cmin" | "cmax" => Some(Type::CID),
             _ => None,
