@@ -213,8 +213,8 @@ impl Queues {
     /// Puts a queue in another order of the same waiters.
     pub fn reorder(&mut self, object: Object, order: &[Owner]) {
         if let Some(queue) = self.queues.get_mut(&object) {
-            let place = |w: &Waiter| order.iter().position(|o| *o == w.owner).unwrap_or(usize::MAX);
-            queue.make_contiguous().sort_by_key(place);
+            let places: FxHashMap<Owner, usize> = order.iter().enumerate().map(|(at, owner)| (*owner, at)).collect();
+            queue.make_contiguous().sort_by_key(|w| places.get(&w.owner).copied().unwrap_or(usize::MAX));
         }
     }
 }

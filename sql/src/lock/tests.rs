@@ -863,6 +863,102 @@ fn more_tables_than_the_fast_path_has_places() {
 }
 
 #[test]
+fn a_look_at_a_long_queue_takes_steps_in_its_proportion() {
+    // All want what one holds, every fifth to share it; the modes and the order do not make it a search of everyone for everyone.
+    let waiting = 1000;
+    let world = World::new();
+    let holder = world.session();
+    holder.row(7, b"k", RowMode::Update, Patience::Wait).unwrap();
+    let object = row_object(&world, b"k");
+    let waiters: Vec<Locks> = (0..waiting).map(|_| world.session()).collect();
+    let mut queues = world.manager.queues.lock();
+    for (at, locks) in waiters.iter().enumerate() {
+        let mode = if at % 5 == 0 { RowMode::Share as u8 } else { RowMode::Update as u8 };
+        let owner = locks.member.owner;
+        let waiter = Waiter { owner, mode, table: 7, since: 0 };
+        let asked = queues.ask(&world.manager.shards, &Request { object, owner, mode }, waiter, true).unwrap();
+        assert!(matches!(asked, Asked::Queued(0)));
+    }
+    let last = waiters[waiting - 1].member.owner;
+    let (found, steps) = deadlock::look_counted(&queues, &world.manager.shards, last);
+    assert!(matches!(found, Found::Nothing), "{found:?}");
+    assert!(steps >= waiting && steps <= 10 * waiting, "{steps} steps for {waiting} waiters");
+    // The holder wants what the last has: now it is a circle, through all of the queue in the worst case.
+    let (hers, owner, mode) = (Object::Table(9), holder.member.owner, TableMode::AccessExclusive as u8);
+    world.manager.shards.part(hers).widen(hers).grant(&Request { object: hers, owner: last, mode });
+    let waiter = Waiter { owner, mode, table: 0, since: 0 };
+    let asked = queues.ask(&world.manager.shards, &Request { object: hers, owner, mode }, waiter, true).unwrap();
+    assert!(matches!(asked, Asked::Queued(0)));
+    for looks in [last, owner] {
+        let (found, steps) = deadlock::look_counted(&queues, &world.manager.shards, looks);
+        let Found::Deadlock(circle) = found else { panic!("{found:?}") };
+        assert!(circle.len() == 2 && circle.iter().all(|e| e.is_hard) && circle[0].waiter == looks, "{circle:?}");
+        assert!(steps <= 10 * waiting, "{steps} steps for {waiting} waiters");
+    }
+    // Everyone gives up; what others are blocked by is told each once.
+    let blockers = deadlock::blockers(&queues, &world.manager.shards, last);
+    assert_eq!(blockers.iter().map(|e| e.blocker).collect::<std::collections::HashSet<_>>().len(), waiting);
+    assert_eq!((blockers.len(), blockers.iter().filter(|e| e.is_hard).count()), (waiting, 1));
+    let mut woken = Woken::default();
+    for owner in waiters.iter().map(|w| w.member.owner).chain([owner]) {
+        queues.leave_queue(&world.manager.shards, owner, &mut woken);
+    }
+    queues.lower(&world.manager.shards, hers, last, Lower::To(0), &mut woken);
+    drop(queues);
+    drop((holder, waiters));
+    world.assert_empty();
+}
+
+#[test]
+fn orders_of_a_long_queue_are_found_in_few_steps() {
+    // Two tables, one reader each; a long queue that wants all of either, then each reader wants the other table: soft edges, to be undone.
+    let waiting = 300;
+    let world = World::new();
+    let readers = world.sessions::<2>();
+    let waiters: Vec<Locks> = (0..2 * waiting).map(|_| world.session()).collect();
+    let ask = |queues: &mut Queues, locks: &Locks, table: u32, mode: TableMode| {
+        let (object, owner, mode) = (Object::Table(table), locks.member.owner, mode as u8);
+        let waiter = Waiter { owner, mode, table: 0, since: 0 };
+        queues.ask(&world.manager.shards, &Request { object, owner, mode }, waiter, true).unwrap()
+    };
+    let mut queues = world.manager.queues.lock();
+    for (at, reader) in readers.iter().enumerate() {
+        let asked = ask(&mut queues, reader, at as u32, TableMode::AccessShare);
+        assert!(matches!(asked, Asked::Granted(0)));
+    }
+    for (at, locks) in waiters.iter().enumerate() {
+        ask(&mut queues, locks, at as u32 % 2, TableMode::AccessExclusive);
+    }
+    for (at, reader) in readers.iter().enumerate() {
+        let asked = ask(&mut queues, reader, 1 - at as u32, TableMode::AccessShare);
+        assert!(matches!(asked, Asked::Queued(0)));
+    }
+    let start = readers[0].member.owner;
+    let (found, steps) = deadlock::look_counted(&queues, &world.manager.shards, start);
+    let Found::Orders(orders) = found else { panic!("{found:?}") };
+    assert!(steps < 100 * waiting, "{steps} steps");
+    let mut woken = Woken::default();
+    for (object, order) in orders {
+        assert_eq!(order.len(), waiting + 1);
+        queues.reorder(object, &order);
+        assert!(queues.queues[&object].iter().map(|w| w.owner).eq(order));
+        queues.serve(&world.manager.shards, object, &mut woken);
+    }
+    assert!(readers.iter().any(|r| queues.waits(r.member.owner).is_none()), "one reader goes on");
+    for owner in waiters.iter().chain(&readers).map(|w| w.member.owner) {
+        queues.leave_queue(&world.manager.shards, owner, &mut woken);
+    }
+    for (at, reader) in readers.iter().enumerate() {
+        for table in [at as u32, 1 - at as u32] {
+            queues.lower(&world.manager.shards, Object::Table(table), reader.member.owner, Lower::To(0), &mut woken);
+        }
+    }
+    drop(queues);
+    drop((readers, waiters));
+    world.assert_empty();
+}
+
+#[test]
 fn a_hundred_deadlocks_each_end_at_once() {
     for _ in 0..100 {
         let world = World::new();

@@ -79,6 +79,50 @@ struct Moved {
     deleted_bytes: usize,
 }
 
+/// What the memory of a move takes.
+fn move_bytes(from: &[u8], to: Option<&[u8]>) -> usize {
+    size_of::<Move>() + from.len() + to.map_or(0, <[u8]>::len)
+}
+
+impl Moved {
+    /// Remembers one more.
+    fn push(&mut self, from: &[u8], to: Option<&[u8]>) -> Result<()> {
+        let bytes = move_bytes(from, to);
+        let deleted_bytes = self.deleted_bytes + if to.is_none() { bytes } else { 0 };
+        if to.is_none() && deleted_bytes > DELETED_BYTES_MAX {
+            return Ok(());
+        }
+        if let Some(held) = &mut self.held {
+            held.set(self.bytes + bytes)?;
+        }
+        (self.bytes, self.deleted_bytes) = (self.bytes + bytes, deleted_bytes);
+        self.list.push((from.into(), to.map(Into::into)));
+        Ok(())
+    }
+    /// Forgets all but the first so many: as if the others had not been.
+    fn truncate(&mut self, count: usize) {
+        for (from, to) in self.list.drain(count.min(self.list.len())..) {
+            let bytes = move_bytes(&from, to.as_deref());
+            self.bytes -= bytes;
+            self.deleted_bytes -= if to.is_none() { bytes } else { 0 };
+        }
+        self.list.shrink_to(self.list.len() * 2);
+        self.reserve_less();
+    }
+    /// Forgets all, and tells them.
+    fn take(&mut self) -> Vec<Move> {
+        (self.bytes, self.deleted_bytes) = (0, 0);
+        self.reserve_less();
+        std::mem::take(&mut self.list)
+    }
+    fn reserve_less(&mut self) {
+        if let Some(held) = &mut self.held {
+            // Less than before is always to be had.
+            let _ = held.set(self.bytes);
+        }
+    }
+}
+
 /// A place among a transaction's locks and moves: see [`TxnHandle::undo_to`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place {
@@ -206,21 +250,7 @@ impl TxnHandle {
     /// # Errors
     /// 53200 when there is no memory for it.
     pub fn moved(&self, from: &[u8], to: Option<&[u8]>) -> Result<()> {
-        let bytes = size_of::<Move>() + from.len() + to.map_or(0, <[u8]>::len);
-        let mut moved = self.inner.moved.lock();
-        let moved = &mut *moved;
-        if to.is_none() {
-            if moved.deleted_bytes + bytes > DELETED_BYTES_MAX {
-                return Ok(());
-            }
-            moved.deleted_bytes += bytes;
-        }
-        moved.bytes += bytes;
-        if let Some(held) = &mut moved.held {
-            held.set(moved.bytes)?;
-        }
-        moved.list.push((from.into(), to.map(Into::into)));
-        Ok(())
+        self.inner.moved.lock().push(from, to)
     }
     /// The transaction is committed as this version: who saw its rows before may follow them. Before its locks are given up.
     pub fn publish_moves(&self, version: Version) {
@@ -228,13 +258,7 @@ impl TxnHandle {
         self.inner.moves.publish(version, list);
     }
     fn forget_moves(&self) -> Vec<Move> {
-        let mut moved = self.inner.moved.lock();
-        (moved.bytes, moved.deleted_bytes) = (0, 0);
-        if let Some(held) = &mut moved.held {
-            // Less than before is always to be had.
-            let _ = held.set(0);
-        }
-        std::mem::take(&mut moved.list)
+        self.inner.moved.lock().take()
     }
     /// Where the transaction is: a mark for [`TxnHandle::undo_to`].
     pub fn place(&self) -> Place {
@@ -242,7 +266,7 @@ impl TxnHandle {
     }
     /// What was locked and moved since is as it was before.
     pub fn undo_to(&self, place: Place) {
-        self.inner.moved.lock().list.truncate(place.moved);
+        self.inner.moved.lock().truncate(place.moved);
         self.inner.locks.release_since(place.locks);
     }
     /// The transaction is over: others may have what it locked.
@@ -388,5 +412,54 @@ impl DmlRunner for Writer {
     }
     fn txn(&self) -> &TxnHandle {
         &self.txn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A transaction's handle in a database of its own, with so much memory.
+    fn handle(memory: &Arc<Account>) -> TxnHandle {
+        use pgbee_engine::{bee::Cache, corestore, storage::memory::Memory, txn::Options};
+        let store = corestore::Store::open(Arc::new(Memory::new()), corestore::Options::default()).unwrap();
+        let core = store.get_by_name("db").unwrap();
+        let database = Database::open(core, Cache::new(1 << 20), Options::default()).unwrap();
+        let locks = Locks::new(&Arc::default(), 1, Arc::default(), memory).unwrap();
+        TxnHandle::new(database, Arc::default(), Arc::default(), locks, memory)
+    }
+
+    #[test]
+    fn what_is_rolled_back_to_a_savepoint_is_not_counted() {
+        let memory = Arc::new(Account::of_instance(256 << 10));
+        let txn = handle(&memory);
+        let (key, other) = ([7; 1000], [8; 1000]);
+        txn.moved(&key, Some(&other)).unwrap();
+        txn.moved(&other, None).unwrap();
+        let (held, place) = (memory.used(), txn.place());
+        // Together more than both limits, one statement at a time within them.
+        for _ in 0..2000 {
+            txn.moved(&key, Some(&other)).unwrap();
+            txn.moved(&other, None).unwrap();
+            txn.undo_to(place);
+        }
+        // Many at once, and what is held for them is given back.
+        for _ in 0..100 {
+            txn.moved(&key, None).unwrap();
+        }
+        txn.undo_to(place);
+        assert!(memory.used() <= 2 * held, "{} bytes are reserved, {held} were", memory.used());
+        assert_eq!(txn.inner.moved.lock().list.len(), 2);
+        // Deletions that stay are remembered still.
+        txn.moved(&key, None).unwrap();
+        assert_eq!(txn.inner.moved.lock().list.len(), 3);
+        // An undo to a place behind what there is leaves all as it is, and what found no memory is not counted.
+        txn.undo_to(Place { locks: place.locks, moved: 1000 });
+        let huge = vec![0; 1 << 20];
+        assert_eq!(txn.moved(&key, Some(&huge)).unwrap_err().state(), state::OUT_OF_MEMORY);
+        txn.moved(&key, Some(&other)).unwrap();
+        assert_eq!(txn.forget_moves().len(), 4);
+        let moved = txn.inner.moved.lock();
+        assert_eq!((memory.used(), moved.bytes, moved.deleted_bytes), (0, 0, 0));
     }
 }
