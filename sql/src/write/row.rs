@@ -24,6 +24,7 @@ use bytes::Bytes;
 use pgbee_engine::Version;
 
 use super::TxnHandle;
+use super::moves::Lost;
 use super::target::{Target, TargetIndex};
 use crate::error::{Result, SqlError, state};
 use crate::exec::value;
@@ -92,10 +93,11 @@ pub fn lock_row(
         return Ok(Locked::Skipped);
     }
     let (mut moment, mut has_moved) = ((seen.0, u64::MAX), false);
+    let next = |key: &[u8], after| txn.moves().follow(key, after).map_err(|_: Lost| concurrent("update"));
     let mut found = match txn.written(key)? {
         // Its own writes are newer than whatever others did before it got the lock. Only where the row that was seen here has gone elsewhere, and the
         // statement followed another one to its place, it is not this one that was written.
-        Some(own) if txn.is_fixed() || txn.moves().follow(key, moment).is_none() => {
+        Some(own) if txn.is_fixed() || next(key, moment)?.is_none() => {
             return Ok(if own.is_some() { Locked::Same } else { Locked::Gone { has_moved } });
         }
         Some(_) => None,
@@ -112,7 +114,7 @@ pub fn lock_row(
         }
     };
     let mut at = key.to_vec();
-    while let Some((when, to)) = txn.moves().follow(&at, moment) {
+    while let Some((when, to)) = next(&at, moment)? {
         let Some(to) = to else {
             found = None;
             break;
