@@ -12,6 +12,7 @@ use super::walk::{any_part, reads_row, same};
 use crate::error::{Result, SqlError, state};
 use crate::functions::registry::CastContext;
 use crate::ir::*;
+use crate::lock::Patience;
 use crate::parse::ast::{self, Pos};
 use crate::types::{Type, TypeMod};
 
@@ -246,6 +247,10 @@ impl Binder<'_> {
                 pos,
                 "row count cannot be null in FETCH FIRST ... WITH TIES clause",
             );
+        }
+        if q.with_ties && q.locking.iter().any(|clause| clause.patience == Patience::Skip) {
+            let message = "SKIP LOCKED and WITH TIES options cannot be used together";
+            return Err(SqlError::new(state::SYNTAX_ERROR, message));
         }
         let limit = one(&q.limit, Clause::Limit)?;
         Ok((limit, one(&q.offset, Clause::Offset)?))

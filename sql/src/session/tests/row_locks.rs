@@ -217,3 +217,12 @@ fn a_portal_locks_only_the_rows_it_gives() {
     show(&mut a, "rollback");
     assert_eq!(show(&mut b, "select count(*) from (select from t for update skip locked) x"), "5");
 }
+
+#[test]
+fn ties_are_not_skipped() {
+    let mut s = connect(&instance());
+    show(&mut s, "create table t (a int)");
+    let skip = "select a from t order by a fetch first 2 rows with ties for update skip locked";
+    assert_eq!(show(&mut s, skip), "ERROR:  42601: SKIP LOCKED and WITH TIES options cannot be used together");
+    assert_eq!(show(&mut s, &skip.replace("skip locked", "nowait")), "");
+}
