@@ -36,6 +36,8 @@ pub struct Report {
     pub column: Option<String>,
     /// Constraint that was violated.
     pub constraint: Option<String>,
+    /// PostgreSQL's function that reports it, where drivers tell by it what to do.
+    pub routine: Option<&'static str>,
 }
 
 impl SqlError {
@@ -109,6 +111,12 @@ impl SqlError {
     #[must_use]
     pub fn constraint(mut self, constraint: impl Into<String>) -> Self {
         self.0.constraint = Some(constraint.into());
+        self
+    }
+    /// Names PostgreSQL's function that reports it.
+    #[must_use]
+    pub fn routine(mut self, routine: &'static str) -> Self {
+        self.0.routine = Some(routine);
         self
     }
 }

@@ -5,7 +5,7 @@ use pgbee_sql::SqlError;
 use pgbee_sql::error::Result;
 use pgbee_sql::functions::SessionCx;
 use pgbee_sql::ir::Field;
-use pgbee_sql::session::{Notice, RESULT_TYPE_CHANGED};
+use pgbee_sql::session::Notice;
 use pgbee_sql::types::{Datum, io};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::data::{FieldDescription, RowDescription};
@@ -101,8 +101,8 @@ fn report_fields(severity: &str, error: &SqlError) -> Vec<(u8, String)> {
     if let Some(position) = report.position {
         fields.push((b'P', position.to_string()));
     }
-    if report.message == RESULT_TYPE_CHANGED {
-        fields.push((b'R', "RevalidateCachedQuery".to_owned()));
+    if let Some(routine) = report.routine {
+        fields.push((b'R', routine.to_owned()));
     }
     fields
 }

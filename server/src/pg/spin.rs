@@ -1,8 +1,8 @@
 //! Waiting for a busy client's next message without sleep, while a processor has nothing else to do.
 //!
 //! ```text
-//! answer written ... the client thinks ... next message      asked for again and again, for SPIN at most:  ~1 µs after it came
-//!                                                            asleep until the kernel wakes the thread:     5 to 50 µs after it came
+//! answer written ... the client thinks ... next message      asked for again and again, for SPIN at most: heard by the next call
+//!                                                            asleep: heard when the kernel has woken the thread and a processor
 //! ```
 //!
 //! Most drivers that ask one statement after the other go on within some microseconds, and waking a thread on an idle processor takes longer than

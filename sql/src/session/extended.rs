@@ -21,10 +21,6 @@ use crate::memory::{self, Reservation};
 use crate::parse::ast::{self, StatementKind};
 use crate::types::{Datum, Type, io};
 
-/// What PostgreSQL says of a kept statement whose rows would have another shape. Drivers that keep statements themselves know it by the routine that
-/// reports it, and prepare anew.
-pub const RESULT_TYPE_CHANGED: &str = "cached plan must not change result type";
-
 /// A prepared statement.
 pub(super) struct Prepared {
     /// None if the text had none.
@@ -166,7 +162,9 @@ impl Session {
         let is_alike =
             |a: &[Field], b: &[Field]| a.iter().map(|f| (f.ty, &f.name)).eq(b.iter().map(|f| (f.ty, &f.name)));
         if prepared.fields.as_ref().is_some_and(|f| !is_alike(f, &planned.fields)) {
-            return Err(SqlError::new(state::FEATURE_NOT_SUPPORTED, RESULT_TYPE_CHANGED));
+            // Drivers that keep statements themselves know by the routine to prepare it anew.
+            let error = SqlError::new(state::FEATURE_NOT_SUPPORTED, "cached plan must not change result type");
+            return Err(error.routine("RevalidateCachedQuery"));
         }
         *prepared.planned.lock() = Some(planned.clone());
         Ok(planned)

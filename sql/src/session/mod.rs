@@ -63,7 +63,6 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 pub use activity::{Activity, End, WaitEvent};
-pub use extended::RESULT_TYPE_CHANGED;
 pub use instance::{ConnectOptions, Instance, InstanceOptions, Verified};
 pub use listen::{COMMITS, Notification, Wake};
 pub use outcome::{CopyShape, CopyStep, Notice, Outcome, StatementShape, Step};

@@ -56,7 +56,9 @@ fn prepared_statements_keep_their_plan_until_definitions_change() {
     s.sync().unwrap();
     show(&mut s, "alter table t alter column v type varchar(7)");
     s.bind("", "get", vec![bytes("1")], &[], &[]).unwrap();
-    assert_eq!(s.execute("", 0).unwrap_err().message(), "cached plan must not change result type");
+    let changed = s.execute("", 0).unwrap_err();
+    assert_eq!(changed.message(), "cached plan must not change result type");
+    assert_eq!(changed.0.routine, Some("RevalidateCachedQuery"), "what drivers know it by");
     s.sync().unwrap();
     assert_eq!(s.bind("", "none", vec![], &[], &[]).unwrap_err().state(), "26000");
     s.sync().unwrap();
@@ -598,4 +600,21 @@ fn a_tag_counts_what_its_own_execute_gave() {
     s.bind("w", "", vec![], &[], &[]).unwrap();
     assert_eq!(execute(&mut s, "w", 0).unwrap().1, "SHOW");
     assert_eq!(execute(&mut s, "w", 0).unwrap().1, "SHOW");
+}
+
+#[test]
+fn a_snapshot_that_was_named_stays_the_transactions() {
+    let instance = instance();
+    let (mut s, mut other) = (connect(&instance), connect(&instance));
+    show(&mut s, "create table t (a int); insert into t values (1)");
+    // Of the newest version: nothing tells it from one that was taken but that it was named.
+    let newest = show(&mut other, "select pg_export_snapshot()");
+    show(&mut s, &format!("begin isolation level repeatable read; set transaction snapshot '{newest}'"));
+    show(&mut other, "insert into t values (2)");
+    assert_eq!(
+        show(&mut s, "set transaction isolation level serializable"),
+        "ERROR:  25001: SET TRANSACTION ISOLATION LEVEL must be called before any query"
+    );
+    show(&mut s, &format!("rollback; begin isolation level repeatable read; set transaction snapshot '{newest}'"));
+    assert_eq!(show(&mut s, "select count(*) from t"), "1");
 }

@@ -145,11 +145,7 @@ impl Session {
     /// Nothing was asked yet, but a SAVEPOINT or a Parse has taken a snapshot as the level before had it: the next statement takes its own.
     fn forget_snapshot(&mut self) {
         self.shared.txn.take();
-        (self.block.reads, self.block.seen) = (None, None);
-        // Unless it is the one that SET TRANSACTION SNAPSHOT named.
-        if !self.block.is_past {
-            self.block.fixed = None;
-        }
+        (self.block.fixed, self.block.reads, self.block.seen) = (None, None, None);
     }
 
     fn set_characteristics(&mut self, modes: &TransactionModes) -> Result<()> {
@@ -190,6 +186,8 @@ impl Session {
         self.block.is_past = snapshot.version() != self.shared.database.head();
         self.block.read_only |= self.block.is_past;
         self.block.fixed = Some(snapshot);
+        // From here on it is the transaction's: no other level is chosen, as after a first query.
+        self.block.queried = true;
         self.tell_current();
         Ok(())
     }
