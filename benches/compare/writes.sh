@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What does a commit of one row write? pgbee beside PostgreSQL 15, both with fsync, the same single-row UPDATE by key, prepared, at 1, 8 and 32 clients: commits a second, fsyncs
-# a commit (perf counts fsync and fdatasync), bytes given to the disk a commit (/proc/PID/io of every process of the server). Then what $GROWTH such commits let the
+# a commit (perf counts fsync and fdatasync), bytes written to the disk a commit. Those are the block device's, so nothing else may write meanwhile: what /proc/PID/io says is counted
+# in folios, which the page cache makes 256 KiB large for files that were written whole before, and PostgreSQL's log is such a file. Then what $GROWTH such commits let the
 # directory grow by, not synced one by one. Needs perf that may count system calls, so root mostly.
 # usage: writes.sh PGBEE_BINARY
 set -euo pipefail
@@ -39,8 +40,8 @@ cat >"$work/update.sql" <<'SQL'
 UPDATE rows SET n = n + 1 WHERE id = :id;
 SQL
 processes() { echo "${root[$1]}"; pgrep -P "${root[$1]}" || true; }
-# Of processes that live on: clients' backends are there while they are asked.
-written() { local sum=0 n; for pid in $(processes "$1"); do n=$(awk '/^write_bytes/ { print $2 }' "/proc/$pid/io" 2>/dev/null || echo 0); sum=$((sum + ${n:-0})); done; echo $sum; }
+device=/sys/dev/block/$(stat -c '%Hd:%Ld' "$work")/stat
+written() { sync -f "$work"; awk '{ printf "%.0f\n", $7 * 512 }' "$device"; }
 commits() { on "$1" 'SELECT sum(n) FROM rows'; }
 printf '%-12s %8s %12s %16s %16s\n' server clients commits/s 'fsyncs each' 'bytes each'
 for clients in 1 8 32; do
@@ -48,9 +49,9 @@ for clients in 1 8 32; do
         pgbench -n -h 127.0.0.1 -p "${at[$s]}" -U postgres -c $clients -j $((clients < 2 ? 1 : 2)) -M prepared -T $((seconds + 4)) -f "$work/update.sql" postgres >"$work/out" 2>&1 &
         bench=$!
         sleep 2
-        before=$(written $s) first=$(commits $s) from=$(date +%s.%N)
+        before=$(written) first=$(commits $s) from=$(date +%s.%N)
         perf stat -x, -o "$work/perf" -e syscalls:sys_enter_fdatasync,syscalls:sys_enter_fsync -p "$(processes $s | paste -sd,)" sleep "$seconds" 2>/dev/null || true
-        last=$(commits $s) after=$(written $s) to=$(date +%s.%N)
+        last=$(commits $s) after=$(written) to=$(date +%s.%N)
         wait $bench || { cat "$work/out" >&2; exit 1; }
         syncs=$(awk -F, '/sys_enter/ { sum += $1 } END { print sum + 0 }' "$work/perf")
         awk -v s=$s -v c=$clients -v n=$((last - first)) -v f="$syncs" -v b=$((after - before)) -v t0="$from" -v t1="$to" -v window="$seconds" \
